@@ -1,0 +1,51 @@
+//! Bytes → records, by the schema they were written with.
+
+use std::collections::HashMap;
+
+use apache_avro::Schema;
+use apache_avro::reader::datum::GenericDatumReader;
+use serde::de::DeserializeOwned;
+
+use super::registry::Registry;
+use super::schema::{self, SchemaIds};
+use crate::record::Topic;
+
+/// Decodes framed values. Schemas other than our own are fetched from the registry once.
+pub struct Decoder {
+    own: Option<SchemaIds>,
+    registry: Registry,
+    runtime: tokio::runtime::Handle,
+    readers: HashMap<u32, GenericDatumReader<'static>>,
+}
+
+impl Decoder {
+    /// `own`: ids of the schemas in this binary, which then need no fetching.
+    /// Must be made inside a runtime; decoding itself belongs on a blocking thread.
+    pub fn new(own: Option<SchemaIds>, registry: Registry) -> Decoder {
+        Decoder { own, registry, runtime: tokio::runtime::Handle::current(), readers: HashMap::new() }
+    }
+
+    /// # Errors
+    /// Says what is wrong with the bytes: no framing, a schema nobody knows, a datum that does not fit.
+    pub fn decode<T: DeserializeOwned>(&mut self, topic: Topic, value: &[u8]) -> Result<T, String> {
+        let Some((&[0, a, b, c, d], mut datum)) = value.split_first_chunk::<5>() else {
+            return Err("the value has no Confluent framing (0x00 and a schema id)".to_owned());
+        };
+        let id = u32::from_be_bytes([a, b, c, d]);
+        if !self.readers.contains_key(&id) {
+            let writer = match self.own.filter(|own| own.of(topic) == id) {
+                Some(_) => schema::parsed(topic),
+                None => self.fetch(id)?,
+            };
+            self.readers.insert(id, schema::reader(writer)?);
+        }
+        self.readers[&id].read_deser(&mut datum).map_err(|_| format!("the value does not fit its schema (id {id})"))
+    }
+
+    fn fetch(&self, id: u32) -> Result<&'static Schema, String> {
+        let text = self.runtime.block_on(self.registry.schema_text(id))?;
+        let schema = Schema::parse_str(&text).map_err(|_| format!("schema {id} is no Avro schema"))?;
+        // A handful of schema versions in the life of a process.
+        Ok(Box::leak(Box::new(schema)))
+    }
+}

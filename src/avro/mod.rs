@@ -1,0 +1,13 @@
+//! Changes ⇄ bytes: Avro by the schemas of `schemas/`, framed as Confluent's clients expect
+//! (0x00, 4-byte big-endian schema id, datum).
+
+pub mod codec;
+pub mod decode;
+pub mod registry;
+pub mod schema;
+pub mod wire;
+
+pub use codec::{Codec, Encoded, Stamp};
+pub use decode::Decoder;
+pub use registry::Registry;
+pub use schema::SchemaIds;

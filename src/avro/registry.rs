@@ -1,0 +1,158 @@
+//! The schema registry: register or look up, compatibility FULL_TRANSITIVE on every subject.
+//!
+//! Registering and fetching go through schema_registry_converter; compatibility settings and look-ups are
+//! calls of our own, because the library has none (it would compare texts without `normalize=true`).
+
+use std::time::Duration;
+
+use reqwest::StatusCode;
+use schema_registry_converter::async_impl::schema_registry::{SrSettings, get_schema_by_id, post_schema};
+use schema_registry_converter::error::SRCError;
+use schema_registry_converter::schema_registry_common::{SchemaType, SuppliedSchema};
+use serde_json::{Value, json};
+
+use super::schema::{self, SchemaIds};
+use crate::record::Topic;
+
+const REQUEST_WAIT: Duration = Duration::from_secs(10);
+pub const COMPATIBILITY: &str = "FULL_TRANSITIVE";
+
+#[derive(Clone)]
+pub struct Registry {
+    url: String,
+    http: reqwest::Client,
+    settings: SrSettings,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RegistryError {
+    /// Nobody answers: try later.
+    #[error("{0}")]
+    Unreachable(String),
+    /// It answers and says no: a person has to act.
+    #[error("{0}")]
+    Refused(String),
+}
+
+impl Registry {
+    /// # Errors
+    /// A URL that cannot be used.
+    pub fn new(url: &str) -> Result<Registry, RegistryError> {
+        let unusable = |_| RegistryError::Refused(format!("registry {url}: the URL cannot be used"));
+        let url = url.trim_end_matches('/').to_owned();
+        let builder = || {
+            let builder = reqwest::Client::builder().timeout(REQUEST_WAIT).redirect(reqwest::redirect::Policy::none());
+            builder.no_proxy()
+        };
+        let http = builder().build().map_err(unusable)?;
+        let settings = SrSettings::new_builder(url.clone())
+            .build_with(builder())
+            .map_err(|_| RegistryError::Refused(format!("registry {url}: the URL cannot be used")))?;
+        Ok(Registry { url, http, settings })
+    }
+
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Ids of all six schemas; with `register`, those that are missing are registered first.
+    ///
+    /// # Errors
+    /// Unreachable, or the registry refuses a schema or does not have it.
+    pub async fn ids(&self, prefix: &str, register: bool) -> Result<SchemaIds, RegistryError> {
+        let mut ids = [0; Topic::ALL.len()];
+        for topic in Topic::ALL {
+            let subject = schema::subject(prefix, topic);
+            ids[topic as usize] = match self.look_up(&subject, schema::text(topic)).await? {
+                Some(id) => id,
+                None if register => self.register(&subject, schema::text(topic)).await?,
+                None => {
+                    return Err(RegistryError::Refused(format!(
+                        "registry {}: {subject} does not have this schema and registry.register = false; \
+                         → scimtail schemas --print shows what to register",
+                        self.url
+                    )));
+                }
+            };
+        }
+        Ok(SchemaIds(ids))
+    }
+
+    /// The id of exactly this schema under the subject.
+    ///
+    /// # Errors
+    /// Unreachable, or an answer that is none.
+    pub async fn look_up(&self, subject: &str, text: &str) -> Result<Option<u32>, RegistryError> {
+        let url = format!("{}/subjects/{subject}?normalize=true", self.url);
+        let (status, body) = self.call(self.http.post(url).json(&json!({ "schema": text }))).await?;
+        match (status, body["id"].as_u64().and_then(|id| u32::try_from(id).ok())) {
+            (StatusCode::NOT_FOUND, _) => Ok(None),
+            (status, Some(id)) if status.is_success() => Ok(Some(id)),
+            (status, _) => Err(self.refused(&format!("look-up of {subject}"), status)),
+        }
+    }
+
+    /// The compatibility level goes first: it lasts from before the first version on.
+    async fn register(&self, subject: &str, text: &str) -> Result<u32, RegistryError> {
+        let url = format!("{}/config/{subject}", self.url);
+        let (status, _) = self.call(self.http.put(url).json(&json!({ "compatibility": COMPATIBILITY }))).await?;
+        if !status.is_success() {
+            return Err(self.refused(&format!("setting {COMPATIBILITY} on {subject}"), status));
+        }
+        let supplied = SuppliedSchema::new(None, SchemaType::Avro, text.to_owned());
+        let registered = post_schema(&self.settings, subject.to_owned(), supplied).await;
+        registered.map(|registered| registered.id).map_err(|error| self.library(subject, &error))
+    }
+
+    /// Compatibility level of a subject; `None` where it is not set.
+    ///
+    /// # Errors
+    /// Unreachable, or refused.
+    pub async fn compatibility(&self, subject: &str) -> Result<Option<String>, RegistryError> {
+        let (status, body) = self.call(self.http.get(format!("{}/config/{subject}", self.url))).await?;
+        match status {
+            StatusCode::NOT_FOUND => Ok(None),
+            status if status.is_success() => Ok(body["compatibilityLevel"].as_str().map(str::to_owned)),
+            status => Err(self.refused(&format!("compatibility of {subject}"), status)),
+        }
+    }
+
+    /// # Errors
+    /// In words, because decoding only reports them.
+    pub async fn schema_text(&self, id: u32) -> Result<String, String> {
+        match get_schema_by_id(id, &self.settings).await {
+            Ok(registered) => Ok(registered.schema),
+            Err(error) if error.retriable => Err(format!("registry {} cannot be reached", self.url)),
+            Err(_) => Err(format!("registry {} does not know schema {id}", self.url)),
+        }
+    }
+
+    async fn call(&self, request: reqwest::RequestBuilder) -> Result<(StatusCode, Value), RegistryError> {
+        let unreachable = |_| {
+            let hint = "→ check registry.url (Apicurio: http://host:port/apis/ccompat/v7) and that it runs";
+            RegistryError::Unreachable(format!("registry {} cannot be reached; {hint}", self.url))
+        };
+        let response = request.send().await.map_err(unreachable)?;
+        let status = response.status();
+        if status.is_server_error() {
+            return Err(RegistryError::Unreachable(format!("registry {} answers HTTP {}", self.url, status.as_u16())));
+        }
+        Ok((status, response.json().await.unwrap_or(Value::Null)))
+    }
+
+    fn refused(&self, what: &str, status: StatusCode) -> RegistryError {
+        RegistryError::Refused(format!("registry {}: {what} is refused (HTTP {})", self.url, status.as_u16()))
+    }
+
+    fn library(&self, subject: &str, error: &SRCError) -> RegistryError {
+        if error.retriable {
+            return RegistryError::Unreachable(format!("registry {} cannot be reached", self.url));
+        }
+        // The library's text names the status but may hold the registry's own words: not repeated.
+        RegistryError::Refused(format!(
+            "registry {} refuses the schema of {subject}: it is incompatible with a version that stands there, or may not be written; \
+             → use another kafka.topic_prefix, or ask who owns the subject",
+            self.url
+        ))
+    }
+}

@@ -1,0 +1,105 @@
+//! Changes cut into transactions: bounded, in publishable order, a unit never split.
+
+use std::vec::IntoIter;
+
+use crate::avro::{Codec, Stamp};
+use crate::directory::{Known, Status, StateWrite, SyncStatus, Unit};
+use crate::pipeline::{Account, Marker, merged};
+use crate::record::Record;
+
+/// Users and groups in one transaction.
+pub const PRINCIPALS_MAX: usize = 5_000;
+/// Memberships are small: the bytes bound them, and this.
+pub const UNITS_MAX: usize = 20_000;
+/// Bytes of keys, values and headers in one transaction.
+pub const BYTES_MAX: usize = 8 << 20;
+
+/// Encodes the units of one sync, batch by batch.
+pub struct Batches {
+    units: std::iter::Peekable<IntoIter<Unit>>,
+    stamp: Stamp,
+    /// As of the last batch that was encoded; `known` follows only after the commit.
+    status: SyncStatus,
+    done: bool,
+}
+
+/// One transaction's worth.
+pub struct EncodedBatch {
+    pub records: Vec<Record>,
+    /// Each unit with the sequence of its last event and its share of the digest.
+    pub applied: Vec<(Unit, Option<i64>, u128)>,
+    /// The `syncs` record as of this transaction, positions aside.
+    pub status: SyncStatus,
+    pub is_last: bool,
+}
+
+impl Batches {
+    pub fn new(units: Vec<Unit>, stamp: Stamp, attempt: SyncStatus) -> Batches {
+        Batches { units: units.into_iter().peekable(), stamp, status: attempt, done: false }
+    }
+
+    /// The next transaction; the last one always comes, even without a unit, and completes the sync.
+    ///
+    /// # Errors
+    /// A value that does not fit its schema.
+    pub fn next(&mut self, codec: &Codec, known: &Known, now: i64) -> Option<Result<EncodedBatch, String>> {
+        if self.done {
+            return None;
+        }
+        Some(self.encode(codec, known, now))
+    }
+
+    fn encode(&mut self, codec: &Codec, known: &Known, now: i64) -> Result<EncodedBatch, String> {
+        let (mut records, mut applied) = (Vec::new(), Vec::new());
+        let (mut principals, mut bytes) = (0, 0);
+        while principals < PRINCIPALS_MAX && applied.len() < UNITS_MAX && bytes < BYTES_MAX {
+            let Some(unit) = self.units.next() else { break };
+            let encoded = codec.unit(&self.stamp, known, &unit, &mut self.status.sequence)?;
+            principals += usize::from(matches!(unit.write, StateWrite::Put { .. } | StateWrite::Remove { .. }));
+            bytes += encoded.records.iter().map(Record::len).sum::<usize>();
+            self.account_for(known, &unit, encoded.digest);
+            records.extend(encoded.records);
+            applied.push((unit, encoded.sequence, encoded.digest));
+        }
+        let is_last = self.units.peek().is_none();
+        self.done = is_last;
+        if is_last {
+            self.status.status = Status::Completed;
+            self.status.finished_at = Some(now);
+            // What a release still lets through ends with the sync that used it; who released stays on record.
+            if let Some(release) = &mut self.status.release {
+                release.left = None;
+            }
+        }
+        Ok(EncodedBatch { records, applied, status: self.status.clone(), is_last })
+    }
+
+    /// Counts and digest as they will stand after this unit. Every key occurs once in a sync, so what
+    /// `known` says of it is what the unit replaces, although earlier batches may not be applied yet.
+    fn account_for(&mut self, known: &Known, unit: &Unit, digest: u128) {
+        for event in &unit.events {
+            self.status.published[event.event_type as usize] += 1;
+        }
+        let replaced = known.record_digest(&unit.write.key());
+        let added = !matches!(unit.write, StateWrite::Remove { .. } | StateWrite::RemoveMembership { .. });
+        self.status.state_records += i64::from(added) - i64::from(replaced.is_some());
+        self.status.state_digest =
+            self.status.state_digest.wrapping_add(digest).wrapping_sub(replaced.unwrap_or(0));
+        if let Some(release) = &mut self.status.release {
+            release.left = release.left.map(|left| left.less(&unit.losses()));
+        }
+    }
+}
+
+impl EncodedBatch {
+    /// Makes this transaction's `syncs` records: the completeness marker when the sync completes, and
+    /// always `latest`, last.
+    pub fn marker(&self, account: &Account, codec: &Codec) -> Marker {
+        let (account, codec, status, is_last) = (account.clone(), codec.clone(), self.status.clone(), self.is_last);
+        Box::new(move |reached| {
+            let status = SyncStatus { positions: merged(&account, &status.positions, reached), ..status.clone() };
+            let completed = is_last.then(|| codec.status(&account, &status, true));
+            completed.into_iter().chain([codec.status(&account, &status, false)]).collect()
+        })
+    }
+}

@@ -1,0 +1,146 @@
+//! `release`, `pause`, `resume`, `poll`: a record on the `control` topic saying who, when and why. Only the
+//! owner of the account's shard writes anything else.
+
+use clap::Args;
+
+use super::{CONFIGURATION, DONE, FAILED, Failure, print};
+use crate::avro::wire::{ControlRequest, SyncStatus};
+use crate::avro::{Codec, Decoder, Registry};
+use crate::config::{AccountConfig, Config};
+use crate::directory::HoldId;
+use crate::kafka::producer::send_one;
+use crate::kafka::read::{ReadRecord, read_to_end};
+use crate::kafka::topics;
+use crate::mapping::text::clock;
+use crate::record::Topic;
+use crate::schedule::now_millis;
+use crate::shards::blocking;
+
+#[derive(Debug, Args)]
+struct Who {
+    /// The account
+    account: String,
+    /// Who asks, for the record
+    #[arg(long, env = "USER", default_value = "unknown")]
+    by: String,
+    /// Why, for the record
+    #[arg(long)]
+    reason: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct Release {
+    #[command(flatten)]
+    who: Who,
+    /// The hold to release, as `run`, `plan` or this command without it names it
+    #[arg(long, value_name = "HOLD")]
+    hold: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct Pause {
+    #[command(flatten)]
+    who: Who,
+}
+
+#[derive(Debug, Args)]
+pub struct Resume {
+    #[command(flatten)]
+    who: Who,
+}
+
+#[derive(Debug, Args)]
+pub struct Poll {
+    #[command(flatten)]
+    who: Who,
+}
+
+pub async fn release(config: &Config, options: Release) -> Result<u8, Failure> {
+    let account = one(config, &options.who)?;
+    let name = &account.account.name;
+    let latest = latest(config, &account).await?;
+    let current = latest.as_ref().filter(|latest| latest.status == "held").and_then(|latest| latest.hold_id.clone());
+    let Some(hold) = options.hold else {
+        let (Some(latest), Some(hold)) = (&latest, current) else {
+            print(&format!("{name}: nothing is held"))?;
+            return Ok(DONE);
+        };
+        let since = clock(latest.finished_at.unwrap_or(latest.started_at));
+        print(&format!("{name}  held since {since} UTC: {}", latest.reason.as_deref().unwrap_or_default()))?;
+        print(&format!("look:     scimtail plan {name}"))?;
+        print(&format!("release:  scimtail release {name} --hold {hold}"))?;
+        return Ok(DONE);
+    };
+    if HoldId::parse(&hold).is_none() {
+        return Err(Failure::new(2, format!("`{hold}` is no hold id; → scimtail release {name} shows the current one")));
+    }
+    if current.as_deref() != Some(hold.as_str()) {
+        let now = current.map_or_else(|| "nothing is held".to_owned(), |current| format!("the current hold is {current}"));
+        return Err(Failure::new(FAILED, format!("{name}: {hold} is not held now ({now}); nothing was released")));
+    }
+    request(config, &account, "release", Some(hold), options.who).await
+}
+
+pub async fn pause(config: &Config, options: Pause) -> Result<u8, Failure> {
+    let account = one(config, &options.who)?;
+    request(config, &account, "pause", None, options.who).await
+}
+
+pub async fn resume(config: &Config, options: Resume) -> Result<u8, Failure> {
+    let account = one(config, &options.who)?;
+    request(config, &account, "resume", None, options.who).await
+}
+
+pub async fn poll(config: &Config, options: Poll) -> Result<u8, Failure> {
+    let account = one(config, &options.who)?;
+    request(config, &account, "poll", None, options.who).await
+}
+
+fn one(config: &Config, who: &Who) -> Result<AccountConfig, Failure> {
+    let mut found = config.select(std::slice::from_ref(&who.account))?;
+    found.pop().ok_or_else(|| Failure::new(CONFIGURATION, "no such account"))
+}
+
+async fn request(
+    config: &Config,
+    account: &AccountConfig,
+    action: &'static str,
+    hold_id: Option<String>,
+    who: Who,
+) -> Result<u8, Failure> {
+    topics::verify(&config.kafka).await?;
+    let registry = Registry::new(&config.registry_url)?;
+    let codec = Codec { ids: registry.ids(&config.kafka.topic_prefix, config.register).await? };
+    let request = ControlRequest {
+        account: account.account.name.clone(),
+        action: action.to_owned(),
+        hold_id,
+        requested_by: who.by,
+        requested_at: now_millis(),
+        reason: who.reason,
+    };
+    let record = codec.control(&request).map_err(|text| Failure::new(FAILED, text))?;
+    let (kafka, partition) = (config.kafka.clone(), account.account.partition);
+    blocking(move || send_one(&kafka, partition, &record)).await?;
+    print(&format!("{}: {action} is requested; it takes effect when the service (or the next run --once) reads it", request.account))?;
+    Ok(DONE)
+}
+
+/// The newest attempt's record of the account.
+async fn latest(config: &Config, account: &AccountConfig) -> Result<Option<SyncStatus>, Failure> {
+    let mut decoder = Decoder::new(None, Registry::new(&config.registry_url)?);
+    let (kafka, partition) = (config.kafka.clone(), account.account.partition);
+    let key = format!("{}/latest", account.account.name);
+    let found = blocking(move || {
+        let mut newest = None;
+        let each = |record: ReadRecord<'_>| {
+            if record.key == Some(key.as_bytes()) {
+                newest = record.value.and_then(|value| decoder.decode(Topic::Syncs, value).ok());
+            }
+            Ok(())
+        };
+        read_to_end(&kafka, &[Topic::Syncs], &[partition], each, |_| {})?;
+        Ok(newest)
+    });
+    Ok(found.await?)
+}

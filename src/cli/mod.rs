@@ -1,0 +1,180 @@
+//! One file a command. Data goes to standard output, everything else to standard error.
+
+pub mod check;
+pub mod control;
+pub mod demo;
+pub mod plan;
+pub mod run;
+pub mod schemas;
+pub mod state;
+pub mod tail;
+pub mod topics;
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+
+use crate::avro::registry::RegistryError;
+use crate::avro::{Codec, Registry};
+use crate::config::{Config, ConfigError};
+use crate::kafka::{KafkaError, topics as kafka_topics};
+use crate::schedule::now_millis;
+use crate::shards::Services;
+use crate::telemetry::{self, LogFormat};
+
+pub const DONE: u8 = 0;
+pub const FAILED: u8 = 1;
+pub const UNREACHABLE: u8 = 69;
+pub const TRY_LATER: u8 = 75;
+pub const CONFIGURATION: u8 = 78;
+
+/// A command that cannot go on: one line for people, and the exit code.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    pub code: u8,
+    pub text: String,
+}
+
+impl Failure {
+    pub fn new(code: u8, text: impl Into<String>) -> Failure {
+        Failure { code, text: text.into() }
+    }
+}
+
+impl From<ConfigError> for Failure {
+    fn from(error: ConfigError) -> Failure {
+        Failure::new(CONFIGURATION, error.0)
+    }
+}
+
+impl From<KafkaError> for Failure {
+    fn from(error: KafkaError) -> Failure {
+        match error {
+            KafkaError::Unreachable(text) => Failure::new(UNREACHABLE, text),
+            KafkaError::Refused(text) => Failure::new(CONFIGURATION, text),
+        }
+    }
+}
+
+impl From<RegistryError> for Failure {
+    fn from(error: RegistryError) -> Failure {
+        match error {
+            RegistryError::Unreachable(text) => Failure::new(UNREACHABLE, text),
+            RegistryError::Refused(text) => Failure::new(CONFIGURATION, text),
+        }
+    }
+}
+
+/// Change data capture for SCIM directories: what changed in who-has-access, as Avro in Kafka, exactly once.
+#[derive(Debug, Parser)]
+#[command(name = "scimtail", version, max_term_width = 100)]
+#[command(after_help = "Exit codes: 0 done, 1 failed, 2 usage, 69 a service is unreachable, 75 held or partly failed, 78 configuration")]
+pub struct Arguments {
+    /// Configuration file
+    #[arg(long, global = true, default_value = "scimtail.toml", env = "SCIMTAIL_CONFIG")]
+    config: PathBuf,
+    /// Logs on standard error
+    #[arg(long, global = true, value_enum, default_value = "text")]
+    log_format: LogFormat,
+    /// Log level: error, warn, info, debug [default: info for `run`, else warn]
+    #[arg(long, global = true, env = "SCIMTAIL_LOG")]
+    log_level: Option<String>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// See it work: an embedded Kafka, two simulated directories, and a replay that proves itself
+    Demo(demo::Options),
+    /// Test credentials, directories, Kafka and registry; writes nothing
+    Check(check::Options),
+    /// Print what a sync would publish; writes nothing
+    Plan(plan::Options),
+    /// Keep all accounts syncing, or sync each once
+    Run(run::Options),
+    /// Print events from Kafka
+    Tail(tail::Options),
+    /// Print the current state from the compacted topics
+    State(state::Options),
+    /// Let a held sync through; without --hold, show what is held
+    Release(control::Release),
+    /// Stop syncing an account until `resume`
+    Pause(control::Pause),
+    /// Go on syncing a paused account
+    Resume(control::Resume),
+    /// Sync an account now
+    Poll(control::Poll),
+    /// Verify, create or print the topics
+    Topics(topics::Options),
+    /// Verify, register or print the schemas
+    Schemas(schemas::Options),
+}
+
+/// Runs one command to its exit code.
+///
+/// # Errors
+/// What the person should read, and the exit code.
+pub fn run(arguments: Arguments) -> Result<u8, Failure> {
+    let service = matches!(&arguments.command, Command::Run(options) if !options.once);
+    let level = arguments.log_level.as_deref().unwrap_or(if service { "info" } else { "warn" });
+    telemetry::start(arguments.log_format, level).map_err(|text| Failure::new(2, text))?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::new(FAILED, format!("the runtime does not start: {error}")))?;
+    let result = runtime.block_on(dispatch(arguments));
+    // Blocking Kafka calls may still wait for a broker that is gone; nothing they do matters any more.
+    runtime.shutdown_background();
+    result
+}
+
+async fn dispatch(arguments: Arguments) -> Result<u8, Failure> {
+    let config = || Config::load(&arguments.config);
+    match arguments.command {
+        Command::Demo(options) => demo::demo(options).await,
+        Command::Check(options) => check::check(&config()?, options).await,
+        Command::Plan(options) => plan::plan(&config()?, options).await,
+        Command::Run(options) => run::run(&config()?, options).await,
+        Command::Tail(options) => tail::tail(&config()?, options).await,
+        Command::State(options) => state::state(&config()?, options).await,
+        Command::Release(options) => control::release(&config()?, options).await,
+        Command::Pause(options) => control::pause(&config()?, options).await,
+        Command::Resume(options) => control::resume(&config()?, options).await,
+        Command::Poll(options) => control::poll(&config()?, options).await,
+        Command::Topics(options) => topics::topics(&config()?, options).await,
+        Command::Schemas(options) => schemas::schemas(&config()?, options).await,
+    }
+}
+
+/// Everything a sync needs beside its directory: topics verified, schemas registered or looked up.
+///
+/// # Errors
+/// 69 for what is unreachable, 78 for what is refused.
+pub async fn services(config: &Config) -> Result<Services, Failure> {
+    let registry = Registry::new(&config.registry_url)?;
+    let ids = registry.ids(&config.kafka.topic_prefix, config.register).await?;
+    if config.create_topics {
+        kafka_topics::create(&config.kafka, config.replication).await?;
+    }
+    for difference in kafka_topics::verify(&config.kafka).await? {
+        let kafka_topics::Difference { topic, setting, found, expected } = difference;
+        tracing::warn!(topic, setting, found, expected, "topic differs from what readers are promised");
+    }
+    Ok(Services { kafka: config.kafka.clone(), registry, codec: Codec { ids }, clock: now_millis })
+}
+
+/// Prints a line of data; a reader that went away ends the command quietly.
+///
+/// # Errors
+/// Standard output is closed.
+pub fn print(line: &str) -> Result<(), Failure> {
+    use std::io::Write;
+    let mut out = anstream::stdout().lock();
+    writeln!(out, "{line}").map_err(|_| Failure::new(DONE, ""))
+}
+
+/// Width of the account column.
+pub fn account_width(config: &Config) -> usize {
+    config.accounts.iter().map(|config| config.account.name.len()).max().unwrap_or(0)
+}

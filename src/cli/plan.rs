@@ -1,0 +1,113 @@
+//! `plan`: what a sync would publish. Reads Kafka and the directory, writes nothing, owns nothing.
+
+use clap::Args;
+
+use super::{CONFIGURATION, DONE, FAILED, Failure, TRY_LATER, UNREACHABLE, print};
+use crate::avro::{Decoder, Registry, Stamp, wire::ChangeEvent};
+use crate::config::{AccountConfig, Config};
+use crate::connect::Connection;
+use crate::directory::{Baseline, Changes, Kind, Known, StateWrite, SyncStatus};
+use crate::kafka::topics::partition_counts;
+use crate::mapping::text;
+use crate::pipeline::{self, Planned};
+use crate::record::Topic;
+use crate::schedule::now_millis;
+use crate::shards::{blocking, restore};
+
+#[derive(Debug, Args)]
+pub struct Options {
+    /// Accounts to plan for [default: all]
+    accounts: Vec<String>,
+}
+
+pub async fn plan(config: &Config, options: Options) -> Result<u8, Failure> {
+    let accounts = config.select(&options.accounts)?;
+    let many = accounts.len() > 1;
+    let mut worst = DONE;
+    for account in accounts {
+        if many {
+            print(&format!("{}  {}", account.account.name, account.base_url))?;
+        }
+        worst = worst.max(plan_one(config, &account).await?);
+    }
+    Ok(worst)
+}
+
+async fn plan_one(config: &Config, account: &AccountConfig) -> Result<u8, Failure> {
+    let known = known(config, account).await?;
+    let started = tokio::time::Instant::now();
+    let directory =
+        Connection::new(account, now_millis).directory().map_err(|error| Failure::new(CONFIGURATION, error.text))?;
+    let planned = pipeline::plan(&account.account, &directory, &known, now_millis).await;
+    let seconds = started.elapsed().as_secs_f64();
+    match planned {
+        Planned::Changes(attempt, changes) => {
+            show(account, &known, &attempt, &changes, seconds)?;
+            Ok(DONE)
+        }
+        Planned::Held(attempt, hold, reason, changes) => {
+            show(account, &known, &attempt, &changes, seconds)?;
+            print(&format!("held: {}. A sync would publish nothing.", reason.text))?;
+            print(&format!("release: scimtail release {} --hold {hold}", account.account.name))?;
+            Ok(TRY_LATER)
+        }
+        Planned::Failed(reason) => {
+            let code = if reason.code == crate::scim::error::UNREACHABLE { UNREACHABLE } else { FAILED };
+            Err(Failure::new(code, format!("{}: {}", account.account.name, reason.text)))
+        }
+    }
+}
+
+/// What Kafka holds; nothing at all where the topics do not exist yet.
+async fn known(config: &Config, account: &AccountConfig) -> Result<Known, Failure> {
+    let counts = partition_counts(&config.kafka).await?;
+    if counts.iter().all(Option::is_none) {
+        let mut known = Known::new(0);
+        known.latest = Some(SyncStatus::initial(account.account.settings(), 0));
+        return Ok(known);
+    }
+    let registry = Registry::new(&config.registry_url)?;
+    let decoder = Decoder::new(None, registry);
+    let (kafka, wanted) = (config.kafka.clone(), account.account.clone());
+    let name = wanted.name.clone();
+    let mut all =
+        blocking(move || restore::restore(&kafka, decoder, wanted.partition, 0, vec![wanted], |_| {})).await?;
+    let known = all.remove(&name).unwrap_or_else(|| Err("nothing was restored".to_owned()));
+    known.map_err(|reason| Failure::new(CONFIGURATION, format!("{name}: {reason}")))
+}
+
+fn show(account: &AccountConfig, known: &Known, attempt: &SyncStatus, changes: &Changes, seconds: f64) -> Result<(), Failure> {
+    let mut read = attempt.clone();
+    read.read(changes);
+    print(&format!("read {} in {seconds:.1} s", super::run::counts(&read)))?;
+    let stamp = Stamp::new(&account.account, known, attempt);
+    let mut sequence = attempt.sequence;
+    let events: Vec<ChangeEvent> =
+        changes.units.iter().flat_map(|unit| stamp.change_events(known, unit, &mut sequence)).collect();
+    for event in &events {
+        print(&text::planned(event))?;
+    }
+    let silent = changes.units.iter().filter(|unit| unit.events.is_empty()).count();
+    if known.is_first() && account.account.baseline == Baseline::State {
+        let put = |topic: Topic| {
+            let of = |write: &StateWrite| match (topic, write) {
+                (Topic::Users, StateWrite::Put { kind, .. }) => *kind == Kind::User,
+                (Topic::Groups, StateWrite::Put { kind, .. }) => *kind == Kind::Group,
+                (Topic::Memberships, StateWrite::PutMembership { .. }) => true,
+                _ => false,
+            };
+            changes.units.iter().filter(|unit| of(&unit.write)).count()
+        };
+        print(&format!(
+            "first sync: {} users, {} groups, {} memberships would be written as state, without events; nothing was written",
+            put(Topic::Users),
+            put(Topic::Groups),
+            put(Topic::Memberships)
+        ))?;
+    } else {
+        let silent = if silent > 0 { format!(" and {silent} silent rewrites") } else { String::new() };
+        let noun = if events.len() == 1 { "change" } else { "changes" };
+        print(&format!("{} {noun}{silent}; nothing was written", events.len()))?;
+    }
+    Ok(())
+}

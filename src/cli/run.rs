@@ -1,0 +1,154 @@
+//! `run`: the service, or one round with `--once`.
+
+use std::time::Duration;
+
+use anstyle::{AnsiColor, Style};
+use clap::Args;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use super::{CONFIGURATION, DONE, FAILED, Failure, TRY_LATER, UNREACHABLE, account_width, print, services};
+use crate::config::Config;
+use crate::directory::{Status, SyncStatus};
+use crate::kafka::KafkaError;
+use crate::shards::once::{self, Outcome};
+use crate::shards::{by_partition, serve};
+
+/// From the signal to the end, whatever hangs.
+const SHUTDOWN_WAIT: Duration = Duration::from_secs(8);
+
+#[derive(Debug, Args)]
+pub struct Options {
+    /// Sync every account once and end
+    #[arg(long)]
+    pub once: bool,
+    /// Only these accounts
+    #[arg(long = "account", value_name = "ACCOUNT")]
+    accounts: Vec<String>,
+}
+
+pub async fn run(config: &Config, options: Options) -> Result<u8, Failure> {
+    let accounts = config.select(&options.accounts)?;
+    if options.once {
+        let mut outcomes = once::run(&services(config).await?, accounts.clone()).await;
+        let mut worst = DONE;
+        for account in &accounts {
+            let name = &account.account.name;
+            let outcome = outcomes.remove(name).unwrap_or_else(|| Outcome::Stopped("the sync ended unexpectedly".to_owned()));
+            worst = worst.max(code(&outcome));
+            for line in lines(name, &outcome, account_width(config)) {
+                print(&line)?;
+            }
+        }
+        return Ok(worst);
+    }
+    let services = services(config).await?;
+    if let Some(listen) = &config.http_listen {
+        warn!(listen, "[http] is configured, but this version has no status page yet");
+    }
+    let shutdown = CancellationToken::new();
+    let mut random = fastrand::Rng::new();
+    let mut shards = JoinSet::new();
+    for (partition, accounts) in by_partition(accounts) {
+        shards.spawn(serve::shard(services.clone(), partition, accounts, shutdown.clone(), random.fork()));
+    }
+    info!(shards = shards.len(), accounts = config.accounts.len(), "running; SIGTERM or Ctrl-C ends it");
+    until_signal().await?;
+    info!("stopping");
+    shutdown.cancel();
+    let all = async { while shards.join_next().await.is_some() {} };
+    if tokio::time::timeout(SHUTDOWN_WAIT, all).await.is_err() {
+        warn!("a shard did not stop in time; its open transaction is resolved at the next start");
+    }
+    Ok(DONE)
+}
+
+async fn until_signal() -> Result<(), Failure> {
+    let failed = |error: std::io::Error| Failure::new(FAILED, format!("signals cannot be handled: {error}"));
+    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    Ok(())
+}
+
+/// Held and failed syncs are worth another try; what a person has to mend is worse.
+fn code(outcome: &Outcome) -> u8 {
+    match outcome {
+        Outcome::Synced { status, .. } if status.status == Status::Completed => DONE,
+        Outcome::Synced { .. } | Outcome::Paused { .. } | Outcome::Ended(_) => TRY_LATER,
+        Outcome::Unavailable(KafkaError::Unreachable(_)) => UNREACHABLE,
+        Outcome::Unavailable(KafkaError::Refused(_)) | Outcome::Stopped(_) => CONFIGURATION,
+    }
+}
+
+/// What became of one account, as people read it.
+pub fn lines(name: &str, outcome: &Outcome, width: usize) -> Vec<String> {
+    let row = |color: AnsiColor, label: &str, text: String| {
+        let style = Style::new().fg_color(Some(color.into()));
+        format!("{name:width$}  {style}{label:9}{style:#}  {text}")
+    };
+    let hint = |label: &str, text: String| format!("{:width$}  {:9}  {label:9} {text}", "", "");
+    match outcome {
+        Outcome::Synced { status, seconds } => match status.status {
+            Status::Completed => vec![row(AnsiColor::Green, "completed", completed(status, *seconds))],
+            Status::Held => {
+                let reason = status.reason.clone().unwrap_or_default();
+                let hold = status.hold.as_ref().map(ToString::to_string).unwrap_or_default();
+                vec![
+                    row(AnsiColor::Yellow, "held", format!("{reason}. Nothing was published.")),
+                    hint("look:", format!("scimtail plan {name}")),
+                    hint("release:", format!("scimtail release {name} --hold {hold}")),
+                ]
+            }
+            Status::Failed | Status::Running => {
+                let reason = status.reason.clone().unwrap_or_default();
+                vec![row(AnsiColor::Red, "failed", format!("sync {}: {reason}", status.sync))]
+            }
+        },
+        Outcome::Paused { by } => vec![
+            row(AnsiColor::Yellow, "paused", format!("by {}", crate::mapping::text::clean(by))),
+            hint("go on:", format!("scimtail resume {name}")),
+        ],
+        Outcome::Stopped(reason) => vec![row(AnsiColor::Red, "stopped", reason.clone())],
+        Outcome::Ended(ended) if ended.fenced => vec![
+            row(AnsiColor::Yellow, "taken", ended.reason.clone()),
+            hint("a service", "seems to run: scimtail poll asks it to sync now".to_owned()),
+        ],
+        Outcome::Ended(ended) => vec![row(AnsiColor::Red, "failed", ended.reason.clone())],
+        Outcome::Unavailable(error) => vec![row(AnsiColor::Red, "failed", error.to_string())],
+    }
+}
+
+/// `sync 118   42 users, 7 groups, 64 memberships   1 change    0.6 s`.
+pub fn completed(status: &SyncStatus, seconds: f64) -> String {
+    let changes = match (status.events_published(), status.sync) {
+        (0, _) => "no change".to_owned(),
+        (1, _) => "1 change".to_owned(),
+        (changes, _) => format!("{changes} changes"),
+    };
+    format!("sync {}   {}   {changes}   {seconds:.1} s", status.sync, counts(status))
+}
+
+/// `42 users, 7 groups, 64 memberships`; what was not read says so.
+pub fn counts(status: &SyncStatus) -> String {
+    let count = |value: Option<i64>, one: &str| match value {
+        Some(1) => format!("1 {one}"),
+        Some(value) => format!("{value} {one}s"),
+        None => format!("{one}s not read"),
+    };
+    let mut text = format!(
+        "{}, {}, {}",
+        count(status.users_read, "user"),
+        count(status.groups_read, "group"),
+        count(status.memberships_read, "membership")
+    );
+    if status.removals_suppressed > 0 {
+        text.push_str(&format!(", {} missing but not proven gone", status.removals_suppressed));
+    }
+    text
+}

@@ -1,0 +1,535 @@
+//! The configuration file: parsed once, before anything is connected to. Unknown keys are errors with their
+//! line; credentials stand in the environment or in files, never here. Only this module reads the
+//! environment.
+
+use std::collections::{BTreeMap, HashSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use secrecy::SecretString;
+use serde::Deserialize;
+use url::Url;
+
+use crate::directory::{AttributeList, Baseline, GroupPattern, Limits};
+use crate::kafka::KafkaClient;
+use crate::pipeline::Account;
+use crate::scim::address::is_loopback;
+use crate::scim::client::Token;
+use crate::scim::profile::{EmptyMembers, Profile};
+
+/// Bytes of a token; a larger file is no token.
+const TOKEN_BYTES_MAX: u64 = 64 << 10;
+const INTERVAL_MIN: Duration = Duration::from_secs(1);
+
+/// Everything the process needs to know, checked.
+#[derive(Clone, Debug)]
+pub struct Config {
+    pub kafka: KafkaClient,
+    pub create_topics: bool,
+    /// -1: the broker's default.
+    pub replication: i32,
+    pub registry_url: String,
+    pub register: bool,
+    pub accounts: Vec<AccountConfig>,
+    /// Address of the HTTP listener, if configured.
+    pub http_listen: Option<String>,
+}
+
+/// One account: what a sync needs and how its directory is reached.
+#[derive(Clone, Debug)]
+pub struct AccountConfig {
+    pub account: Account,
+    pub profile: Profile,
+    pub base_url: Url,
+    pub token: Token,
+    pub allow_private: bool,
+    pub interval: Duration,
+}
+
+/// A configuration that cannot be used: one line with file, line number and remedy.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct ConfigError(pub String);
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    kafka: KafkaSection,
+    registry: RegistrySection,
+    #[serde(default)]
+    defaults: Defaults,
+    http: Option<HttpSection>,
+    #[serde(default)]
+    account: Vec<AccountSection>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct KafkaSection {
+    brokers: Vec<String>,
+    #[serde(default = "default_prefix")]
+    topic_prefix: String,
+    #[serde(default = "default_partitions")]
+    partitions: i32,
+    #[serde(default = "default_true")]
+    create_topics: bool,
+    #[serde(default = "default_replication")]
+    replication: i32,
+    #[serde(default)]
+    allow_plaintext: bool,
+    #[serde(default)]
+    properties: BTreeMap<String, toml::Value>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RegistrySection {
+    url: String,
+    #[serde(default = "default_true")]
+    register: bool,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct HttpSection {
+    listen: String,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Defaults {
+    interval: Option<String>,
+    baseline: Option<BaselineName>,
+    #[serde(default)]
+    guard: GuardSection,
+}
+
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct GuardSection {
+    max_ratio: Option<f64>,
+    min_losses: Option<u64>,
+    max_absolute: Option<u64>,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum BaselineName {
+    State,
+    Events,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AccountSection {
+    name: String,
+    provider: String,
+    base_url: Option<String>,
+    token_env: Option<String>,
+    token_file: Option<PathBuf>,
+    interval: Option<String>,
+    baseline: Option<BaselineName>,
+    attributes: Option<Vec<String>>,
+    group_pattern: Option<String>,
+    #[serde(default)]
+    guard: GuardSection,
+    #[serde(default)]
+    allow_private: bool,
+}
+
+fn default_prefix() -> String {
+    "scim".to_owned()
+}
+
+fn default_partitions() -> i32 {
+    12
+}
+
+fn default_replication() -> i32 {
+    -1
+}
+
+fn default_true() -> bool {
+    true
+}
+
+impl Config {
+    /// # Errors
+    /// One line that names the file, the line where there is one, the thing and the remedy.
+    pub fn load(path: &Path) -> Result<Config, ConfigError> {
+        let text = fs::read_to_string(path).map_err(|error| {
+            ConfigError(format!("{}: cannot be read ({}); → scimtail --config FILE", path.display(), error.kind()))
+        })?;
+        Config::parse(&path.display().to_string(), &text)
+    }
+
+    /// # Errors
+    /// As [`Config::load`]; `file` is its name in messages.
+    pub fn parse(file: &str, text: &str) -> Result<Config, ConfigError> {
+        let parsed: File = toml::from_str(text).map_err(|error| explain(file, text, &error))?;
+        parsed.check().map_err(|complaint| ConfigError(format!("{file}: {complaint}")))
+    }
+
+    /// The accounts named, or all of them.
+    ///
+    /// # Errors
+    /// A name that is not configured, with the nearest one that is.
+    pub fn select(&self, names: &[String]) -> Result<Vec<AccountConfig>, ConfigError> {
+        if names.is_empty() {
+            return Ok(self.accounts.clone());
+        }
+        names
+            .iter()
+            .map(|name| {
+                let known = || self.accounts.iter().map(|config| config.account.name.as_str());
+                self.accounts
+                    .iter()
+                    .find(|config| config.account.name == *name)
+                    .cloned()
+                    .ok_or_else(|| ConfigError(format!("no account `{name}` is configured{}", did_you_mean(name, known()))))
+            })
+            .collect()
+    }
+}
+
+impl File {
+    fn check(self) -> Result<Config, String> {
+        let kafka = self.kafka;
+        if kafka.brokers.is_empty() {
+            return Err("[kafka] brokers is empty; → brokers = [\"localhost:9092\"]".to_owned());
+        }
+        if !(1..=10_000).contains(&kafka.partitions) {
+            return Err("[kafka] partitions must be between 1 and 10000".to_owned());
+        }
+        let prefix_ok = !kafka.topic_prefix.is_empty()
+            && kafka.topic_prefix.len() <= 200
+            && kafka.topic_prefix.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-'));
+        if !prefix_ok {
+            return Err("[kafka] topic_prefix may hold letters, digits, `.`, `_` and `-`".to_owned());
+        }
+        let properties: BTreeMap<String, String> = kafka
+            .properties
+            .into_iter()
+            .map(|(name, value)| {
+                let text = match value {
+                    toml::Value::String(text) => text,
+                    other => other.to_string(),
+                };
+                (name, text)
+            })
+            .collect();
+        let protocol = properties.get("security.protocol").map_or("plaintext", String::as_str);
+        let remote = kafka.brokers.iter().find(|broker| !is_local_broker(broker));
+        if let Some(broker) = remote.filter(|_| protocol.eq_ignore_ascii_case("plaintext") && !kafka.allow_plaintext) {
+            return Err(format!(
+                "[kafka] {broker} would be reached in plain text; \
+                 → \"security.protocol\" = \"ssl\" or \"sasl_ssl\" in [kafka.properties], or allow_plaintext = true"
+            ));
+        }
+        let registry = Url::parse(&self.registry.url).map_err(|_| "[registry] url is not a URL".to_owned())?;
+        if !matches!(registry.scheme(), "http" | "https") {
+            return Err("[registry] url must begin with http:// or https://".to_owned());
+        }
+        let client = KafkaClient {
+            brokers: kafka.brokers.join(","),
+            topic_prefix: kafka.topic_prefix,
+            partitions: kafka.partitions,
+            properties,
+        };
+        let mut names = HashSet::new();
+        let mut accounts = Vec::new();
+        for section in self.account {
+            let name = section.name.clone();
+            if !names.insert(name.clone()) {
+                return Err(format!("two accounts are named `{name}`; → every [[account]] needs a name of its own"));
+            }
+            let account = section.check(&client, &self.defaults).map_err(|complaint| format!("[[account]] {name}: {complaint}"))?;
+            accounts.push(account);
+        }
+        if accounts.is_empty() {
+            return Err("no [[account]] is configured".to_owned());
+        }
+        Ok(Config {
+            kafka: client,
+            create_topics: kafka.create_topics,
+            replication: kafka.replication,
+            registry_url: self.registry.url,
+            register: self.registry.register,
+            accounts,
+            http_listen: self.http.map(|http| http.listen),
+        })
+    }
+}
+
+impl AccountSection {
+    fn check(self, kafka: &KafkaClient, defaults: &Defaults) -> Result<AccountConfig, String> {
+        if !is_account_name(&self.name) {
+            return Err("a name is [a-z0-9][a-z0-9._-]{0,62}: it is part of every key and never changes".to_owned());
+        }
+        let profile = Profile::named(&self.provider)?;
+        let base_url = self.base_url.or_else(|| profile.base_url.clone());
+        let base_url = base_url.ok_or("base_url is missing; → base_url = \"https://…/scim/v2\"")?;
+        let base_url = Url::parse(&base_url).map_err(|_| format!("base_url `{base_url}` is not a URL"))?;
+        if base_url.scheme() != "https" && !(base_url.scheme() == "http" && is_loopback(&base_url)) {
+            return Err("base_url must begin with https:// (http:// only on this machine)".to_owned());
+        }
+        if base_url.username() != "" || base_url.password().is_some() || base_url.query().is_some() {
+            return Err("base_url must not hold credentials or a query; → token_env or token_file".to_owned());
+        }
+        let token = match (self.token_env, self.token_file) {
+            (Some(variable), None) => Token::Env(variable),
+            (None, Some(file)) => Token::File(file),
+            _ => return Err("needs either token_env or token_file".to_owned()),
+        };
+        let interval = self.interval.as_deref().or(defaults.interval.as_deref()).unwrap_or("5m");
+        let interval = parse_duration(interval).map_err(|complaint| format!("interval {complaint}"))?;
+        if interval < INTERVAL_MIN {
+            return Err("interval must be at least 1s".to_owned());
+        }
+        let baseline = match self.baseline.or(defaults.baseline) {
+            Some(BaselineName::Events) => Baseline::Events,
+            Some(BaselineName::State) | None => Baseline::State,
+        };
+        let pattern = self.group_pattern.as_deref().or(profile.group_pattern.as_deref());
+        let pattern = pattern.map(GroupPattern::parse).transpose()?;
+        let attributes = match self.attributes {
+            Some(paths) if paths.iter().any(String::is_empty) => return Err("attributes holds an empty name".to_owned()),
+            Some(paths) => AttributeList::new(paths),
+            None => AttributeList::default(),
+        };
+        let account = Account {
+            partition: kafka.partition_of(&self.name),
+            topic_prefix: kafka.topic_prefix.clone(),
+            provider: self.provider,
+            attributes,
+            pattern,
+            profile_fingerprint: profile.fingerprint.clone(),
+            empty_members_are_none: profile.empty_members == EmptyMembers::None,
+            trust_total: profile.trust_total,
+            removal_means: profile.removal_means.clone(),
+            baseline,
+            limits: limits(self.guard, defaults.guard)?,
+            name: self.name,
+        };
+        Ok(AccountConfig { account, profile, base_url, token, allow_private: self.allow_private, interval })
+    }
+}
+
+fn limits(own: GuardSection, defaults: GuardSection) -> Result<Limits, String> {
+    let fallback = Limits::default();
+    let max_ratio = own.max_ratio.or(defaults.max_ratio).unwrap_or(fallback.max_ratio);
+    if !(0.0..=1.0).contains(&max_ratio) {
+        return Err("guard.max_ratio is a share between 0 and 1, e.g. 0.2 for 20 %".to_owned());
+    }
+    Ok(Limits {
+        max_ratio,
+        min_losses: own.min_losses.or(defaults.min_losses).unwrap_or(fallback.min_losses),
+        max_absolute: own.max_absolute.or(defaults.max_absolute).unwrap_or(fallback.max_absolute),
+    })
+}
+
+fn is_account_name(name: &str) -> bool {
+    let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+    name.len() <= 63
+        && name.starts_with(plain)
+        && name.chars().all(|c| plain(c) || matches!(c, '.' | '_' | '-'))
+}
+
+fn is_local_broker(broker: &str) -> bool {
+    Url::parse(&format!("kafka://{broker}")).is_ok_and(|url| match url.host_str() {
+        Some(host) => {
+            host == "localhost" || host.trim_matches(['[', ']']).parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
+        }
+        None => false,
+    })
+}
+
+/// A duration with its unit: `90s`, `5m`, `1h 30m`.
+///
+/// # Errors
+/// Says what a duration looks like.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("`{text}` is not a duration; → a number with its unit, e.g. \"90s\", \"5m\", \"1h\"");
+    let duration: jiff::SignedDuration = text.parse().map_err(|_| wrong())?;
+    Duration::try_from(duration).map_err(|_| wrong())
+}
+
+impl Token {
+    /// Reads the secret now: a rotated one takes effect with the next sync.
+    ///
+    /// # Errors
+    /// Names the variable or file, never its content.
+    pub fn read(&self) -> Result<SecretString, String> {
+        let text = match self {
+            Token::Given(secret) => return Ok(secret.clone()),
+            Token::Env(variable) => std::env::var(variable)
+                .map_err(|_| format!("environment variable {variable} is not set; → export {variable}=…"))?,
+            Token::File(path) => {
+                let size = fs::metadata(path).map_or(0, |metadata| metadata.len());
+                if size > TOKEN_BYTES_MAX {
+                    return Err(format!("token_file {} is larger than any token", path.display()));
+                }
+                fs::read_to_string(path)
+                    .map_err(|error| format!("token_file {} cannot be read ({})", path.display(), error.kind()))?
+            }
+        };
+        let token = text.trim();
+        let usable = !token.is_empty() && token.chars().all(|c| c.is_ascii_graphic() || c == ' ');
+        let what = match self {
+            Token::Env(variable) => variable.clone(),
+            Token::File(path) => path.display().to_string(),
+            Token::Given(_) => String::new(),
+        };
+        if !usable {
+            return Err(format!("{what} holds no usable token (empty, or characters that no header can carry)"));
+        }
+        Ok(SecretString::from(token.to_owned()))
+    }
+}
+
+/// `file:line: message`, with the nearest key for an unknown one.
+fn explain(file: &str, text: &str, error: &toml::de::Error) -> ConfigError {
+    let offset = error.span().map_or(0, |span| span.start.min(text.len()));
+    let before = text.get(..offset).unwrap_or("");
+    let line = before.matches('\n').count() + 1;
+    let message = error.message();
+    let message = match unknown_field(message) {
+        Some((key, expected)) => {
+            format!("unknown key `{key}`{}{}", section(text, line), did_you_mean(&key, expected.iter().map(String::as_str)))
+        }
+        None => message.lines().collect::<Vec<_>>().join(" "),
+    };
+    ConfigError(format!("{file}:{line}: {message}"))
+}
+
+/// serde's "unknown field `x`, expected one of `a`, `b`".
+fn unknown_field(message: &str) -> Option<(String, Vec<String>)> {
+    let rest = message.strip_prefix("unknown field ")?;
+    let mut quoted = rest.split('`').skip(1).step_by(2).map(str::to_owned);
+    let key = quoted.next()?;
+    Some((key, quoted.collect()))
+}
+
+/// ` in [[account]] name`, found from the lines around: the header above, and the name inside.
+fn section(text: &str, line: usize) -> String {
+    let lines: Vec<&str> = text.lines().collect();
+    let above = lines.get(..line.min(lines.len())).unwrap_or(&[]);
+    let Some(start) = above.iter().rposition(|line| line.trim_start().starts_with('[')) else { return String::new() };
+    let header = lines[start].split('#').next().unwrap_or("").trim();
+    let inside = lines[start + 1..].iter().take_while(|line| !line.trim_start().starts_with('['));
+    let name = inside
+        .filter_map(|line| line.split_once('='))
+        .find(|(key, _)| key.trim() == "name")
+        .map(|(_, value)| value.split('#').next().unwrap_or("").trim().trim_matches('"').to_owned());
+    match name {
+        Some(name) if is_account_name(&name) => format!(" in {header} {name}"),
+        _ => format!(" in {header}"),
+    }
+}
+
+fn did_you_mean<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> String {
+    const SIMILAR: f64 = 0.7;
+    let nearest = known
+        .map(|known| (strsim::jaro_winkler(word, known), known))
+        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .filter(|(similarity, _)| *similarity >= SIMILAR);
+    nearest.map_or_else(String::new, |(_, known)| format!("; did you mean `{known}`?"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = r#"
+[kafka]
+brokers = ["localhost:9092"]
+topic_prefix = "scim"
+partitions = 12
+create_topics = true
+[kafka.properties]
+"security.protocol" = "plaintext"
+
+[registry]
+url = "http://localhost:8081"
+register = true
+
+[defaults]
+interval = "5m"
+baseline = "state"
+[defaults.guard]
+max_ratio = 0.2
+min_losses = 5
+max_absolute = 500
+
+[http]
+listen = "127.0.0.1:9464"
+
+[[account]]
+name = "acme-stripe"
+provider = "stripe"
+token_env = "STRIPE_SCIM_TOKEN"
+
+[[account]]
+name = "acme-chargebee"
+provider = "chargebee"
+base_url = "https://acme.example/scim/v2"
+token_file = "/run/secrets/chargebee"
+interval = "1m"
+attributes = ["userName", "displayName", "emails", "urn:ietf:params:scim:schemas:extension:enterprise:2.0:User:department"]
+"#;
+
+    fn error(text: &str) -> String {
+        Config::parse("scimtail.toml", text).unwrap_err().0
+    }
+
+    #[test]
+    fn the_documented_example_is_accepted() {
+        let config = Config::parse("scimtail.toml", GOOD).unwrap();
+        assert_eq!(config.accounts.len(), 2);
+        assert_eq!(config.accounts[0].base_url.as_str(), "https://access.stripe.com/scim/v2");
+        assert_eq!(config.accounts[0].interval, Duration::from_secs(300));
+        assert_eq!(config.accounts[1].interval, Duration::from_secs(60));
+        assert_eq!(config.accounts[1].account.attributes.paths().len(), 4);
+    }
+
+    #[test]
+    fn an_unknown_key_is_named_with_its_line_and_the_nearest_key() {
+        let text = GOOD.replace("interval = \"1m\"", "intervall = \"1m\"");
+        assert_eq!(error(&text), "scimtail.toml:33: unknown key `intervall` in [[account]] acme-chargebee; did you mean `interval`?");
+        assert!(error(&GOOD.replace("partitions", "partitoins")).contains("did you mean `partitions`"));
+    }
+
+    #[test]
+    fn each_bad_value_is_refused_with_its_remedy() {
+        for (from, to, expected) in [
+            ("name = \"acme-chargebee\"", "name = \"acme-stripe\"", "two accounts are named `acme-stripe`"),
+            ("provider = \"stripe\"", "provider = \"strpe\"", "unknown provider `strpe`; there are chargebee, generic, stripe"),
+            ("interval = \"1m\"", "interval = \"60\"", "`60` is not a duration"),
+            ("interval = \"1m\"", "interval = 60", "invalid type"),
+            ("name = \"acme-stripe\"", "name = \"Acme/Stripe\"", "[a-z0-9][a-z0-9._-]{0,62}"),
+            ("https://acme.example", "http://acme.example", "must begin with https://"),
+            ("https://acme.example", "https://user:pass@acme.example", "must not hold credentials"),
+            ("token_env = \"STRIPE_SCIM_TOKEN\"", "", "either token_env or token_file"),
+            ("localhost:9092", "kafka.example:9092", "plain text"),
+            ("max_ratio = 0.2", "max_ratio = 20", "between 0 and 1"),
+            ("url = \"http://localhost:8081\"", "url = \"localhost\"", "[registry] url"),
+            ("partitions = 12", "partitions = 0", "between 1 and 10000"),
+        ] {
+            assert!(GOOD.contains(from), "{from}");
+            let error = error(&GOOD.replacen(from, to, 1));
+            assert!(error.contains(expected) && error.lines().count() == 1, "{to}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_missing_secret_is_named_and_never_printed() {
+        let missing = Token::Env("SCIMTAIL_TEST_NO_SUCH_VARIABLE".into()).read().unwrap_err();
+        assert!(missing.contains("SCIMTAIL_TEST_NO_SUCH_VARIABLE is not set"), "{missing}");
+        let file = tempfile::NamedTempFile::new().unwrap();
+        fs::write(file.path(), "se\ncret\u{7}").unwrap();
+        let unusable = Token::File(file.path().to_owned()).read().unwrap_err();
+        assert!(!unusable.contains("cret\u{7}") && unusable.contains("no usable token"), "{unusable}");
+        assert_eq!(format!("{:?}", Token::Given("secret".to_owned().into())), "Given(SecretBox<str>([REDACTED]))");
+    }
+}

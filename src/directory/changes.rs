@@ -1,0 +1,224 @@
+//! Changes: what a sync publishes, as units that are never split over transactions.
+
+use super::guard::Losses;
+use super::key::StateKey;
+use super::packed::Packed;
+use super::principal::{Id, Kind, Member, RawHash};
+
+/// The ten event types of contract.md.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum EventType {
+    UserAdded,
+    UserUpdated,
+    UserDisabled,
+    UserEnabled,
+    UserRemoved,
+    GroupAdded,
+    GroupUpdated,
+    GroupRemoved,
+    MembershipAdded,
+    MembershipRemoved,
+}
+
+impl EventType {
+    pub const ALL: [EventType; 10] = [
+        EventType::UserAdded,
+        EventType::UserUpdated,
+        EventType::UserDisabled,
+        EventType::UserEnabled,
+        EventType::UserRemoved,
+        EventType::GroupAdded,
+        EventType::GroupUpdated,
+        EventType::GroupRemoved,
+        EventType::MembershipAdded,
+        EventType::MembershipRemoved,
+    ];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            EventType::UserAdded => "user.added",
+            EventType::UserUpdated => "user.updated",
+            EventType::UserDisabled => "user.disabled",
+            EventType::UserEnabled => "user.enabled",
+            EventType::UserRemoved => "user.removed",
+            EventType::GroupAdded => "group.added",
+            EventType::GroupUpdated => "group.updated",
+            EventType::GroupRemoved => "group.removed",
+            EventType::MembershipAdded => "membership.added",
+            EventType::MembershipRemoved => "membership.removed",
+        }
+    }
+
+    pub fn added(kind: Kind) -> EventType {
+        match kind {
+            Kind::User => EventType::UserAdded,
+            Kind::Group => EventType::GroupAdded,
+        }
+    }
+
+    pub fn updated(kind: Kind) -> EventType {
+        match kind {
+            Kind::User => EventType::UserUpdated,
+            Kind::Group => EventType::GroupUpdated,
+        }
+    }
+
+    pub fn removed(kind: Kind) -> EventType {
+        match kind {
+            Kind::User => EventType::UserRemoved,
+            Kind::Group => EventType::GroupRemoved,
+        }
+    }
+}
+
+/// How a removal is known (contract.md, `removal_reason`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RemovalReason {
+    /// GET said 404 or 410.
+    NotFound,
+    /// Missing from as many complete walks as the rule asks for.
+    Absent,
+    /// A membership that its completely read group no longer shows.
+    NotListed,
+}
+
+impl RemovalReason {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            RemovalReason::NotFound => "not_found",
+            RemovalReason::Absent => "absent",
+            RemovalReason::NotListed => "not_listed",
+        }
+    }
+}
+
+/// One changed attribute: SCIM path and JSON texts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AttributeChange {
+    pub attribute: String,
+    pub old: Option<String>,
+    pub new: Option<String>,
+}
+
+/// One event to publish. Its numbers, ids and images are added when it is encoded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Event {
+    pub event_type: EventType,
+    pub changes: Vec<AttributeChange>,
+    pub removal_reason: Option<RemovalReason>,
+    /// The removal that this event belongs to, itself included.
+    pub cause: Option<(EventType, StateKey)>,
+    /// Names of the member and group of a membership event.
+    pub principal_name: Option<String>,
+    pub group_name: Option<String>,
+    /// Milliseconds since 1970-01-01 UTC; only where the server says so.
+    pub occurred_at: Option<i64>,
+}
+
+impl Event {
+    pub fn new(event_type: EventType) -> Event {
+        Event {
+            event_type,
+            changes: Vec::new(),
+            removal_reason: None,
+            cause: None,
+            principal_name: None,
+            group_name: None,
+            occurred_at: None,
+        }
+    }
+}
+
+/// One write to a compacted topic. Times are milliseconds since 1970-01-01 UTC.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StateWrite {
+    Put {
+        kind: Kind,
+        id: Id,
+        packed: Packed,
+        /// Groups only: the new list; `None` leaves it as it is.
+        dangling: Option<Vec<Id>>,
+        first_seen_at: i64,
+        changed_at: i64,
+        missing_since: Option<i64>,
+        missing_walks: u32,
+    },
+    Remove {
+        kind: Kind,
+        id: Id,
+    },
+    PutMembership {
+        group: Id,
+        member: Member,
+        direct: Option<bool>,
+        first_seen_at: i64,
+    },
+    RemoveMembership {
+        group: Id,
+        member: Member,
+    },
+}
+
+impl StateWrite {
+    pub fn key(&self) -> StateKey {
+        match self {
+            StateWrite::Put { kind, id, .. } | StateWrite::Remove { kind, id } => StateKey::Principal(*kind, id.clone()),
+            StateWrite::PutMembership { group, member, .. } | StateWrite::RemoveMembership { group, member } => {
+                StateKey::Membership { member: member.clone(), group: group.clone() }
+            }
+        }
+    }
+}
+
+/// Events and the state they lead to: published in one transaction, never split. Without events it is
+/// a silent rewrite.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unit {
+    pub events: Vec<Event>,
+    pub write: StateWrite,
+    /// When the sync read it, milliseconds since 1970-01-01 UTC.
+    pub observed_at: i64,
+    /// True where this unit takes a value of a vanishing attribute away.
+    pub loses_attribute: bool,
+}
+
+impl Unit {
+    /// What the unit takes away, in the guard's counts.
+    pub fn losses(&self) -> Losses {
+        let mut losses = Losses { attributes: u64::from(self.loses_attribute), ..Losses::default() };
+        for event in &self.events {
+            match event.event_type {
+                EventType::UserRemoved => losses.users += 1,
+                EventType::GroupRemoved => losses.groups += 1,
+                EventType::MembershipRemoved if event.cause.is_none() => losses.memberships += 1,
+                EventType::UserDisabled => losses.disabled += 1,
+                _ => {}
+            }
+        }
+        losses
+    }
+}
+
+/// All that a sync found, in publishable order (contract.md, Semantics).
+#[derive(Clone, Debug, Default)]
+pub struct Changes {
+    /// Acquisition of the known state they were computed against.
+    pub acquisition: u64,
+    pub units: Vec<Unit>,
+    /// Rows whose bytes may be recognised once all units are committed.
+    pub recognised: Vec<(Kind, Id, RawHash)>,
+    pub users_read: i64,
+    pub groups_read: i64,
+    /// `None`: memberships were not read.
+    pub memberships_read: Option<i64>,
+    pub dangling: i64,
+    pub removals_suppressed: i64,
+    /// Known principals that the list did not show but GET found.
+    pub hidden: i64,
+}
+
+impl Changes {
+    pub fn events(&self) -> impl Iterator<Item = &Event> {
+        self.units.iter().flat_map(|unit| &unit.events)
+    }
+}

@@ -1,0 +1,330 @@
+//! Known: the state of one account that Kafka holds, in memory.
+//!
+//! **Safety argument.** `Known` changes in two places only: while it is restored from committed records,
+//! and in [`Known::apply`] after a commit returned Ok. It never leads the log. The raw-byte hashes by which
+//! unchanged resources are recognised belong to it: a write voids them and only a completed sync sets
+//! them, so that a held, failed or half-published change can never look "unchanged" later.
+
+use std::collections::HashMap;
+
+use super::changes::{StateWrite, Unit};
+use super::key::StateKey;
+use super::packed::Packed;
+use super::principal::{Id, Kind, Member, Principal, RawHash};
+use super::status::SyncStatus;
+
+/// A user or group as its state record stands in Kafka. Times are milliseconds since 1970-01-01 UTC.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Entry {
+    pub packed: Packed,
+    /// Set when a completed sync read these bytes and published all that followed from them.
+    pub raw: Option<RawHash>,
+    /// The record's share of the account's state digest.
+    pub digest: u128,
+    pub first_seen_at: i64,
+    pub changed_at: i64,
+    /// Of the last event; 0 if the baseline brought it silently.
+    pub sequence: i64,
+    pub missing_since: Option<i64>,
+    pub missing_walks: u32,
+}
+
+/// A membership as its state record stands in Kafka.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Membership {
+    pub direct: Option<bool>,
+    pub first_seen_at: i64,
+    pub sequence: i64,
+    pub digest: u128,
+}
+
+/// The known principals of one kind.
+#[derive(Clone, Debug, Default)]
+pub struct Table {
+    entries: HashMap<Id, Entry>,
+    by_raw: HashMap<RawHash, Id>,
+}
+
+impl Table {
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    pub fn contains(&self, id: &str) -> bool {
+        self.entries.contains_key(id)
+    }
+
+    pub fn get(&self, id: &str) -> Option<&Entry> {
+        self.entries.get(id)
+    }
+
+    pub fn principal(&self, id: &str) -> Option<Principal> {
+        self.entries.get_key_value(id).map(|(id, entry)| entry.packed.unpack(id.clone()))
+    }
+
+    pub fn ids(&self) -> impl Iterator<Item = &Id> {
+        self.entries.keys()
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = (&Id, &Entry)> {
+        self.entries.iter()
+    }
+
+    /// The principal whose bytes have this hash.
+    pub fn recognise(&self, raw: RawHash) -> Option<&Id> {
+        self.by_raw.get(&raw)
+    }
+
+    fn insert(&mut self, id: Id, entry: Entry) -> Option<Entry> {
+        if let Some(raw) = entry.raw {
+            self.by_raw.insert(raw, id.clone());
+        }
+        let old = self.entries.insert(id, entry);
+        self.forget_raw(old.as_ref());
+        old
+    }
+
+    fn remove(&mut self, id: &str) -> Option<Entry> {
+        let old = self.entries.remove(id);
+        self.forget_raw(old.as_ref());
+        old
+    }
+
+    fn forget_raw(&mut self, entry: Option<&Entry>) {
+        if let Some(raw) = entry.and_then(|entry| entry.raw) {
+            self.by_raw.remove(&raw);
+        }
+    }
+
+    fn set_raw(&mut self, id: &Id, raw: Option<RawHash>) {
+        let Some(entry) = self.entries.get_mut(id) else { return };
+        if entry.raw == raw {
+            return;
+        }
+        if let Some(old) = std::mem::replace(&mut entry.raw, raw) {
+            self.by_raw.remove(&old);
+        }
+        if let Some(raw) = raw {
+            self.by_raw.insert(raw, id.clone());
+        }
+    }
+}
+
+/// The state of one account that Kafka holds, bound to the acquisition that restored it.
+#[derive(Clone, Debug, Default)]
+pub struct Known {
+    /// Number of the acquisition; the writer refuses changes computed under any other.
+    pub acquisition: u64,
+    users: Table,
+    groups: Table,
+    /// Group → its members.
+    memberships: HashMap<Id, HashMap<Member, Membership>>,
+    memberships_len: usize,
+    /// Group → sorted ids that it lists but that are not published.
+    dangling: HashMap<Id, Vec<Id>>,
+    /// Sequences of tombstones written since the last completed sync: part of `event_id`.
+    tombstones: HashMap<StateKey, i64>,
+    digest: u128,
+    /// The newest completed sync's record, and the newest attempt's.
+    pub completed: Option<SyncStatus>,
+    pub latest: Option<SyncStatus>,
+}
+
+impl Known {
+    pub fn new(acquisition: u64) -> Known {
+        Known { acquisition, ..Known::default() }
+    }
+
+    pub fn table(&self, kind: Kind) -> &Table {
+        match kind {
+            Kind::User => &self.users,
+            Kind::Group => &self.groups,
+        }
+    }
+
+    fn table_mut(&mut self, kind: Kind) -> &mut Table {
+        match kind {
+            Kind::User => &mut self.users,
+            Kind::Group => &mut self.groups,
+        }
+    }
+
+    pub fn members(&self, group: &str) -> Option<&HashMap<Member, Membership>> {
+        self.memberships.get(group)
+    }
+
+    pub fn memberships(&self) -> impl Iterator<Item = (&Id, &Member, &Membership)> {
+        self.memberships
+            .iter()
+            .flat_map(|(group, members)| members.iter().map(move |(member, membership)| (group, member, membership)))
+    }
+
+    pub fn memberships_len(&self) -> usize {
+        self.memberships_len
+    }
+
+    /// Ids that the group lists but that are not published, sorted.
+    pub fn dangling(&self, group: &str) -> &[Id] {
+        self.dangling.get(group).map_or(&[], Vec::as_slice)
+    }
+
+    pub fn dangling_len(&self) -> usize {
+        self.dangling.values().map(Vec::len).sum()
+    }
+
+    pub fn has_dangling(&self) -> bool {
+        !self.dangling.is_empty()
+    }
+
+    pub fn groups_with_dangling(&self) -> impl Iterator<Item = (&Id, &[Id])> {
+        self.dangling.iter().map(|(group, ids)| (group, ids.as_slice()))
+    }
+
+    /// Live records in `users`, `groups` and `memberships`.
+    pub fn state_records(&self) -> usize {
+        self.users.len() + self.groups.len() + self.memberships_len
+    }
+
+    pub fn state_digest(&self) -> u128 {
+        self.digest
+    }
+
+    /// `sequence` of the key's newest record, a tombstone since the last completed sync included, else 0.
+    pub fn newest_sequence(&self, key: &StateKey) -> i64 {
+        let live = match key {
+            StateKey::Principal(kind, id) => self.table(*kind).get(id).map(|entry| entry.sequence),
+            StateKey::Membership { member, group } => {
+                self.members(group).and_then(|members| members.get(member)).map(|membership| membership.sequence)
+            }
+        };
+        live.or_else(|| self.tombstones.get(key).copied()).unwrap_or(0)
+    }
+
+    /// The live record's share of the state digest; `None` where there is no live record.
+    pub fn record_digest(&self, key: &StateKey) -> Option<u128> {
+        match key {
+            StateKey::Principal(kind, id) => self.table(*kind).get(id).map(|entry| entry.digest),
+            StateKey::Membership { member, group } => {
+                self.members(group).and_then(|members| members.get(member)).map(|membership| membership.digest)
+            }
+        }
+    }
+
+    /// Number of the last completed sync; 0 before the first.
+    pub fn base(&self) -> i64 {
+        self.completed.as_ref().map_or(0, |completed| completed.sync)
+    }
+
+    /// True until a sync completed.
+    pub fn is_first(&self) -> bool {
+        self.completed.is_none()
+    }
+
+    pub fn put_principal(&mut self, kind: Kind, id: Id, entry: Entry, dangling: Option<Vec<Id>>) {
+        self.digest = self.digest.wrapping_add(entry.digest);
+        if let Some(dangling) = dangling {
+            if dangling.is_empty() {
+                self.dangling.remove(&id);
+            } else {
+                self.dangling.insert(id.clone(), dangling);
+            }
+        }
+        if let Some(old) = self.table_mut(kind).insert(id, entry) {
+            self.digest = self.digest.wrapping_sub(old.digest);
+        }
+    }
+
+    /// `tombstone` is its sequence where it was written after the last completed sync.
+    pub fn remove_principal(&mut self, kind: Kind, id: &Id, tombstone: Option<i64>) {
+        if let Some(old) = self.table_mut(kind).remove(id) {
+            self.digest = self.digest.wrapping_sub(old.digest);
+        }
+        if kind == Kind::Group {
+            self.dangling.remove(id);
+        }
+        self.remember_tombstone(StateKey::Principal(kind, id.clone()), tombstone);
+    }
+
+    pub fn put_membership(&mut self, group: Id, member: Member, membership: Membership) {
+        self.groups.set_raw(&group, None);
+        self.digest = self.digest.wrapping_add(membership.digest);
+        match self.memberships.entry(group).or_default().insert(member, membership) {
+            Some(old) => self.digest = self.digest.wrapping_sub(old.digest),
+            None => self.memberships_len += 1,
+        }
+    }
+
+    pub fn remove_membership(&mut self, group: &Id, member: &Member, tombstone: Option<i64>) {
+        self.groups.set_raw(group, None);
+        if let Some(members) = self.memberships.get_mut(group) {
+            if let Some(old) = members.remove(member) {
+                self.digest = self.digest.wrapping_sub(old.digest);
+                self.memberships_len -= 1;
+            }
+            if members.is_empty() {
+                self.memberships.remove(group);
+            }
+        }
+        self.remember_tombstone(StateKey::Membership { member: member.clone(), group: group.clone() }, tombstone);
+    }
+
+    /// Only tombstones written after the last completed sync count for `event_id`.
+    pub fn forget_tombstones_until(&mut self, completed: i64) {
+        self.tombstones.retain(|_, sequence| *sequence > completed);
+    }
+
+    fn remember_tombstone(&mut self, key: StateKey, sequence: Option<i64>) {
+        if let Some(sequence) = sequence {
+            self.tombstones.insert(key, sequence);
+        }
+    }
+
+    /// Follows a committed write: call only after the commit returned Ok.
+    /// `sequence` is that of the unit's last event, `None` for a silent one.
+    pub fn apply(&mut self, unit: &Unit, sequence: Option<i64>, digest: u128) {
+        match &unit.write {
+            StateWrite::Put { kind, id, packed, dangling, first_seen_at, changed_at, missing_since, missing_walks } => {
+                let kept = self.table(*kind).get(id).map_or(0, |entry| entry.sequence);
+                let entry = Entry {
+                    packed: packed.clone(),
+                    raw: None,
+                    digest,
+                    first_seen_at: *first_seen_at,
+                    changed_at: *changed_at,
+                    sequence: sequence.unwrap_or(kept),
+                    missing_since: *missing_since,
+                    missing_walks: *missing_walks,
+                };
+                self.put_principal(*kind, id.clone(), entry, dangling.clone());
+            }
+            StateWrite::Remove { kind, id } => self.remove_principal(*kind, id, Some(sequence.unwrap_or(0))),
+            StateWrite::PutMembership { group, member, direct, first_seen_at } => {
+                let membership = Membership {
+                    direct: *direct,
+                    first_seen_at: *first_seen_at,
+                    sequence: sequence.unwrap_or(0),
+                    digest,
+                };
+                self.put_membership(group.clone(), member.clone(), membership);
+            }
+            StateWrite::RemoveMembership { group, member } => {
+                self.remove_membership(group, member, Some(sequence.unwrap_or(0)));
+            }
+        }
+    }
+
+    /// Follows the commit of a sync's last transaction: everything read is now published, so its bytes
+    /// may be recognised, and tombstones before it no longer count.
+    pub fn complete(&mut self, status: SyncStatus, recognised: Vec<(Kind, Id, RawHash)>) {
+        for (kind, id, raw) in recognised {
+            self.table_mut(kind).set_raw(&id, Some(raw));
+        }
+        self.tombstones.clear();
+        self.completed = Some(status.clone());
+        self.latest = Some(status);
+    }
+}

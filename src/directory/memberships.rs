@@ -1,0 +1,172 @@
+//! Memberships: what groups list, turned into what is published.
+//!
+//! A membership exists when its group lists it and its principal is not proven gone (contract.md).
+//! Servers keep deleted users in their groups for good, so a listed member without a principal is
+//! *dangling*: counted and kept with the group, not published.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::changes::{Event, EventType, RemovalReason, StateWrite, Unit};
+use super::diff::{Diff, GroupRead, ListedMember};
+use super::key::StateKey;
+use super::principal::{Id, Kind, Member};
+
+/// The principal that a listed member names: by the type the server states, else user before group.
+pub(super) fn resolve(diff: &Diff<'_>, member: &ListedMember) -> Option<Member> {
+    let order = match member.kind {
+        Some(Kind::Group) => [Kind::Group, Kind::User],
+        _ => [Kind::User, Kind::Group],
+    };
+    let kind = order.into_iter().find(|kind| diff.exists(*kind, &member.id))?;
+    Some(Member { kind, id: member.id.clone() })
+}
+
+/// Known members that the group no longer shows, apart from those whose principal is proven gone.
+pub(super) fn lost(diff: &Diff<'_>, group: &Id, read: &GroupRead) -> Vec<Member> {
+    let shown: BTreeSet<&Id> = read.members.iter().map(|member| &member.id).collect();
+    let known = diff.known.members(group).into_iter().flat_map(|members| members.keys());
+    let mut lost: Vec<Member> =
+        known.filter(|member| !shown.contains(&member.id) && diff.exists(member.kind, &member.id)).cloned().collect();
+    lost.sort_unstable();
+    lost
+}
+
+/// What becomes of all memberships.
+#[derive(Default)]
+pub(super) struct Plan {
+    pub removed: Vec<Unit>,
+    pub added: Vec<Unit>,
+    /// Lists of dangling members that differ from the known ones.
+    pub dangling: BTreeMap<Id, Vec<Id>>,
+    pub dangling_total: usize,
+    /// Groups whose bytes must not be recognised next time: something in them stayed unpublished.
+    pub unsettled: BTreeSet<Id>,
+    /// Memberships that exist after this sync.
+    pub count: usize,
+}
+
+pub(super) fn plan(diff: &Diff<'_>, now: i64) -> Plan {
+    let mut plan = Plan::default();
+    for ((kind, group), reason) in &diff.gone {
+        if *kind == Kind::Group {
+            for member in sorted_members(diff, group) {
+                // Where both go, the member is the cause: it explains more than the group does.
+                let cause = gone(diff, &member).unwrap_or((Kind::Group, group.clone(), *reason));
+                plan.removed.push(remove(diff, group, member, Some(cause), now));
+            }
+        }
+    }
+    for group in diff.groups() {
+        let mut dangling: BTreeSet<Id> = BTreeSet::new();
+        let mut count = diff.known.members(group).map_or(0, |members| members.len());
+        // Members that go with their principal. A group that was not read again still lists them.
+        for member in sorted_members(diff, group) {
+            if let Some(cause) = gone(diff, &member) {
+                dangling.insert(member.id.clone());
+                plan.removed.push(remove(diff, group, member, Some(cause), now));
+                count -= 1;
+            }
+        }
+        match diff.groups_read.get(group).filter(|_| diff.memberships_are_known()) {
+            None => dangling.extend(diff.known.dangling(group).iter().cloned()),
+            Some(read) => {
+                dangling.clear();
+                read_group(diff, group, read, &mut plan, &mut dangling, &mut count);
+            }
+        }
+        plan.count += count;
+        plan.dangling_total += dangling.len();
+        let list: Vec<Id> = dangling.into_iter().collect();
+        if list != diff.known.dangling(group) {
+            plan.dangling.insert(group.clone(), list);
+        }
+    }
+    plan
+}
+
+fn read_group(
+    diff: &Diff<'_>,
+    group: &Id,
+    read: &GroupRead,
+    plan: &mut Plan,
+    dangling: &mut BTreeSet<Id>,
+    count: &mut usize,
+) {
+    for member in lost(diff, group, read) {
+        // The list alone is no proof where GET of the group can be asked: both must lack the member.
+        let agreed = match &read.confirmed {
+            None => true,
+            Some(None) => false,
+            Some(Some(shown)) => !shown.contains(&member.id),
+        };
+        if agreed {
+            plan.removed.push(remove(diff, group, member, None, read.observed_at));
+            *count -= 1;
+        } else {
+            plan.unsettled.insert(group.clone());
+        }
+    }
+    let known = diff.known.members(group);
+    let mut added: BTreeMap<Member, Option<bool>> = BTreeMap::new();
+    for listed in &read.members {
+        match resolve(diff, listed) {
+            None => drop(dangling.insert(listed.id.clone())),
+            Some(member) if known.is_some_and(|known| known.contains_key(&member)) => {}
+            Some(member) => drop(added.insert(member, listed.direct)),
+        }
+    }
+    *count += added.len();
+    for (member, direct) in added {
+        let event = membership_event(diff, EventType::MembershipAdded, group, &member);
+        plan.added.push(Unit {
+            events: event.into_iter().collect(),
+            write: StateWrite::PutMembership {
+                group: group.clone(),
+                member,
+                direct,
+                first_seen_at: read.observed_at,
+            },
+            observed_at: read.observed_at,
+            loses_attribute: false,
+        });
+    }
+}
+
+fn sorted_members(diff: &Diff<'_>, group: &Id) -> Vec<Member> {
+    let mut members: Vec<Member> =
+        diff.known.members(group).into_iter().flat_map(|members| members.keys()).cloned().collect();
+    members.sort_unstable();
+    members
+}
+
+fn gone(diff: &Diff<'_>, member: &Member) -> Option<(Kind, Id, RemovalReason)> {
+    let reason = diff.gone.get(&(member.kind, member.id.clone()))?;
+    Some((member.kind, member.id.clone(), *reason))
+}
+
+fn remove(diff: &Diff<'_>, group: &Id, member: Member, cause: Option<(Kind, Id, RemovalReason)>, observed_at: i64) -> Unit {
+    let reason = cause.as_ref().map_or(RemovalReason::NotListed, |(_, _, reason)| *reason);
+    let event = membership_event(diff, EventType::MembershipRemoved, group, &member).map(|event| Event {
+        removal_reason: Some(reason),
+        cause: cause.map(|(kind, id, _)| (EventType::removed(kind), StateKey::Principal(kind, id))),
+        ..event
+    });
+    Unit {
+        events: event.into_iter().collect(),
+        write: StateWrite::RemoveMembership { group: group.clone(), member },
+        observed_at,
+        loses_attribute: false,
+    }
+}
+
+/// `None` where the sync publishes no events, so that a first load looks up no names.
+fn membership_event(diff: &Diff<'_>, event_type: EventType, group: &Id, member: &Member) -> Option<Event> {
+    if diff.rules.first == Some(super::status::Baseline::State) {
+        return None;
+    }
+    Some(Event {
+        principal_name: diff.principal(member.kind, &member.id).and_then(|found| found.name().map(str::to_owned)),
+        group_name: diff.principal(Kind::Group, group).and_then(|found| found.display_name),
+        ..Event::new(event_type)
+    })
+}

@@ -1,0 +1,25 @@
+//! The pure domain: what a directory holds, what Kafka holds, and the difference between the two.
+//!
+//! **Invariant:** nothing here performs I/O, reads a clock, logs or can fail on outside input.
+//! Rows come in parsed, times come in as milliseconds since 1970-01-01 UTC.
+
+pub mod changes;
+pub mod diff;
+pub mod entitlement;
+pub mod guard;
+pub mod key;
+pub mod known;
+pub mod memberships;
+pub mod packed;
+pub mod principal;
+pub mod status;
+
+pub use changes::{Changes, EventType, RemovalReason, StateWrite, Unit};
+pub use diff::{Diff, ListedMember, Observed, Row, Rules};
+pub use entitlement::{Entitlement, GroupPattern};
+pub use guard::{Evidence, HoldId, Limits, Losses};
+pub use key::StateKey;
+pub use known::{Entry, Known, Membership, Table};
+pub use packed::Packed;
+pub use principal::{AttributeList, Id, Kind, Member, Principal, RawHash};
+pub use status::{Baseline, Position, Status, SyncStatus};

@@ -1,0 +1,185 @@
+//! What is known of an account's syncs: the content of the `syncs` topic.
+
+use super::changes::{Changes, EventType};
+use super::guard::{HoldId, Losses};
+
+/// How a sync stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Status {
+    /// In a sync's transactions before its last.
+    Running,
+    Completed,
+    Failed,
+    Held,
+}
+
+impl Status {
+    pub const ALL: [Status; 4] = [Status::Running, Status::Completed, Status::Failed, Status::Held];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Status::Running => "running",
+            Status::Completed => "completed",
+            Status::Failed => "failed",
+            Status::Held => "held",
+        }
+    }
+
+    pub fn parse(text: &str) -> Option<Status> {
+        Status::ALL.into_iter().find(|status| status.as_str() == text)
+    }
+}
+
+/// What the first sync of an account publishes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Baseline {
+    /// State only: ten thousand "user added" alerts on day one would be a defect.
+    #[default]
+    State,
+    /// State, and events marked `snapshot`.
+    Events,
+}
+
+/// How far a topic is written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Position {
+    pub topic: String,
+    pub partition: i32,
+    /// Last acknowledged offset of the account's records + 1; 0 before anything was written.
+    pub next_offset: i64,
+}
+
+/// What a person let through.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Release {
+    pub by: String,
+    pub hold: HoldId,
+    /// Reduced in every transaction; `None` once the sync that used it completed.
+    pub left: Option<Losses>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pause {
+    pub by: String,
+    /// Milliseconds since 1970-01-01 UTC.
+    pub at: i64,
+    pub reason: Option<String>,
+}
+
+/// Why a sync failed or is held: a code for machines, words for people, never text from a server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reason {
+    pub code: &'static str,
+    pub text: String,
+}
+
+/// The settings that decide how an account's records look.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Settings {
+    pub attributes: Vec<String>,
+    pub group_pattern: Option<String>,
+    pub profile_fingerprint: String,
+}
+
+/// One `SyncStatus` record (contract.md). Times are milliseconds since 1970-01-01 UTC.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SyncStatus {
+    pub sync: i64,
+    pub status: Status,
+    pub reason_code: Option<String>,
+    pub reason: Option<String>,
+    pub started_at: i64,
+    pub finished_at: Option<i64>,
+    /// `None`: not read, never 0 for unread.
+    pub users_read: Option<i64>,
+    pub groups_read: Option<i64>,
+    pub memberships_read: Option<i64>,
+    /// Number of the sync that last read the memberships completely.
+    pub memberships_as_of: Option<i64>,
+    pub dangling: i64,
+    pub hidden: i64,
+    /// Events published by this sync so far, indexed by [`EventType`].
+    pub published: [i64; EventType::ALL.len()],
+    pub removals_suppressed: i64,
+    /// Of the account's last committed event; 0 before the first.
+    pub sequence: i64,
+    pub state_records: i64,
+    pub state_digest: u128,
+    /// The current hold and what it would let through.
+    pub hold: Option<HoldId>,
+    pub release: Option<Release>,
+    /// Next offset of the control partition to read.
+    pub control_offset: i64,
+    pub pause: Option<Pause>,
+    pub settings: Settings,
+    pub positions: Vec<Position>,
+}
+
+impl SyncStatus {
+    /// Before an account's first attempt: sync 0, nothing read, nothing written.
+    pub fn initial(settings: Settings, control_offset: i64) -> SyncStatus {
+        SyncStatus {
+            sync: 0,
+            status: Status::Running,
+            reason_code: None,
+            reason: None,
+            started_at: 0,
+            finished_at: None,
+            users_read: None,
+            groups_read: None,
+            memberships_read: None,
+            memberships_as_of: None,
+            dangling: 0,
+            hidden: 0,
+            published: [0; EventType::ALL.len()],
+            removals_suppressed: 0,
+            sequence: 0,
+            state_records: 0,
+            state_digest: 0,
+            hold: None,
+            release: None,
+            control_offset,
+            pause: None,
+            settings,
+            positions: Vec::new(),
+        }
+    }
+
+    /// The next attempt's record: what outlives a sync is carried over, the rest starts anew.
+    /// A hold that nobody released is dropped: the attempt computes it again or the directory recovered.
+    pub fn next_attempt(&self, started_at: i64, settings: Settings) -> SyncStatus {
+        let release = self.release.clone().filter(|release| release.left.is_some());
+        SyncStatus {
+            sync: self.sync + 1,
+            started_at,
+            memberships_as_of: self.memberships_as_of,
+            dangling: self.dangling,
+            hidden: self.hidden,
+            sequence: self.sequence,
+            state_records: self.state_records,
+            state_digest: self.state_digest,
+            hold: release.as_ref().map(|release| release.hold.clone()),
+            release,
+            pause: self.pause.clone(),
+            positions: self.positions.clone(),
+            ..SyncStatus::initial(settings, self.control_offset)
+        }
+    }
+
+    /// Takes over what the sync read.
+    pub fn read(&mut self, changes: &Changes) {
+        self.users_read = Some(changes.users_read);
+        self.groups_read = Some(changes.groups_read);
+        self.memberships_read = changes.memberships_read;
+        if changes.memberships_read.is_some() {
+            self.memberships_as_of = Some(self.sync);
+        }
+        self.dangling = changes.dangling;
+        self.hidden = changes.hidden;
+        self.removals_suppressed = changes.removals_suppressed;
+    }
+
+    pub fn events_published(&self) -> i64 {
+        self.published.iter().sum()
+    }
+}

@@ -1,0 +1,129 @@
+//! Connection settings shared by every Kafka client of the process.
+
+use std::collections::BTreeMap;
+
+use rdkafka::ClientContext;
+use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
+use rdkafka::consumer::{BaseConsumer, ConsumerContext};
+use rdkafka::error::RDKafkaErrorCode;
+use tracing::debug;
+
+use crate::record::Topic;
+
+/// Where Kafka is and how scimtail's topics are named.
+#[derive(Clone, Debug)]
+pub struct KafkaClient {
+    pub brokers: String,
+    pub topic_prefix: String,
+    pub partitions: i32,
+    /// librdkafka properties as configured; they win over ours except where correctness depends on ours.
+    pub properties: BTreeMap<String, String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum KafkaError {
+    /// Nobody answers: try later.
+    #[error("{0}")]
+    Unreachable(String),
+    /// It answers and says no: a person has to act.
+    #[error("{0}")]
+    Refused(String),
+}
+
+/// Sends librdkafka's own lines to our log, where they are debugging detail.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Quiet;
+
+impl ClientContext for Quiet {
+    fn log(&self, _level: RDKafkaLogLevel, facility: &str, message: &str) {
+        debug!(facility, message, "librdkafka");
+    }
+
+    fn error(&self, error: rdkafka::error::KafkaError, _reason: &str) {
+        debug!(%error, "librdkafka");
+    }
+}
+
+impl ConsumerContext for Quiet {}
+
+impl KafkaClient {
+    pub fn topic(&self, topic: Topic) -> String {
+        topic.name(&self.topic_prefix)
+    }
+
+    pub fn partition_of(&self, account: &str) -> i32 {
+        super::partition_of(account, self.partitions)
+    }
+
+    /// Configured properties, then `ours`, on which correctness depends.
+    pub fn config(&self, ours: &[(&str, &str)]) -> ClientConfig {
+        let mut config = ClientConfig::new();
+        // Metrics pushed to the broker would name this client to whoever runs it: off unless asked for.
+        config.set("enable.metrics.push", "false");
+        for (name, value) in &self.properties {
+            config.set(name, value);
+        }
+        config.set("bootstrap.servers", &self.brokers);
+        for (name, value) in ours {
+            config.set(*name, *value);
+        }
+        config.set_log_level(RDKafkaLogLevel::Warning);
+        config
+    }
+
+    /// A consumer that is told what to read; it joins no group and commits nothing.
+    ///
+    /// # Errors
+    /// A property that librdkafka does not take.
+    pub fn reader(&self, isolation: &str) -> Result<BaseConsumer<Quiet>, KafkaError> {
+        let config = self.config(&[
+            ("isolation.level", isolation),
+            ("enable.partition.eof", "true"),
+            ("enable.auto.commit", "false"),
+            // A position outside the log is a fact to report, not to skip over.
+            ("auto.offset.reset", "error"),
+            ("group.id", &format!("{}-reader", self.topic_prefix)),
+        ]);
+        config.create_with_context(Quiet).map_err(|error| KafkaError::Refused(in_words(&error)))
+    }
+
+    pub fn unreachable(&self) -> KafkaError {
+        KafkaError::Unreachable(format!(
+            "kafka {}: no broker answers; → check kafka.brokers, [kafka.properties] and that Kafka runs",
+            self.brokers
+        ))
+    }
+}
+
+/// What librdkafka says, without its client names.
+pub fn in_words(error: &rdkafka::error::KafkaError) -> String {
+    match error.rdkafka_error_code() {
+        Some(RDKafkaErrorCode::TransactionalIdAuthorizationFailed) => {
+            "the transactional.id is not permitted (ACL); → scimtail topics --print".to_owned()
+        }
+        Some(RDKafkaErrorCode::TopicAuthorizationFailed) => {
+            "access to a topic is not permitted (ACL); → scimtail topics --print".to_owned()
+        }
+        Some(RDKafkaErrorCode::ClusterAuthorizationFailed) => {
+            "idempotent writing is not permitted (ACL); → scimtail topics --print".to_owned()
+        }
+        Some(RDKafkaErrorCode::SaslAuthenticationFailed) => "Kafka refuses the credentials (SASL)".to_owned(),
+        Some(code) => format!("{code:?}"),
+        None => error.to_string(),
+    }
+}
+
+/// Errors that mean "nobody answers" rather than "no".
+pub fn is_transport(error: &rdkafka::error::KafkaError) -> bool {
+    matches!(
+        error.rdkafka_error_code(),
+        Some(
+            RDKafkaErrorCode::BrokerTransportFailure
+                | RDKafkaErrorCode::AllBrokersDown
+                | RDKafkaErrorCode::OperationTimedOut
+                | RDKafkaErrorCode::RequestTimedOut
+                | RDKafkaErrorCode::Resolve
+                | RDKafkaErrorCode::LeaderNotAvailable
+        )
+    )
+}

@@ -1,0 +1,212 @@
+//! Reading partitions to their end.
+//!
+//! **Safety argument.** A read_committed consumer sees "end of partition" at the last stable offset, which
+//! lies before committed data while any other transaction is open. So the end is the high watermark as a
+//! *read_uncommitted* client sees it, taken first, and reading ends only when the position (which counts control
+//! records too) has reached it. End-of-partition is merely a wake-up.
+
+use std::time::{Duration, Instant};
+
+use rdkafka::TopicPartitionList;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::{KafkaError as Error, RDKafkaErrorCode};
+use rdkafka::message::{BorrowedMessage, Headers, Message};
+use rdkafka::topic_partition_list::Offset;
+
+use super::client::{KafkaClient, KafkaError, Quiet, in_words, is_transport};
+use crate::record::Topic;
+
+const WATERMARKS_WAIT: Duration = Duration::from_secs(30);
+const POLL_WAIT: Duration = Duration::from_millis(100);
+/// Without any progress for so long, reading fails: a hanging transaction, or a lost broker. Longer than a
+/// predecessor's transaction can stay open.
+const STALL_WAIT: Duration = Duration::from_secs(90);
+
+/// A record as read, bytes only.
+pub struct ReadRecord<'m> {
+    pub topic: Topic,
+    pub partition: i32,
+    pub offset: i64,
+    pub key: Option<&'m [u8]>,
+    pub value: Option<&'m [u8]>,
+    message: &'m BorrowedMessage<'m>,
+}
+
+impl ReadRecord<'_> {
+    /// A header as text.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        let headers = self.message.headers()?;
+        let header = headers.iter().find(|header| header.key == name)?;
+        std::str::from_utf8(header.value?).ok()
+    }
+
+    /// `topic [partition] @ offset`, for error messages.
+    pub fn address(&self) -> String {
+        format!("{} [{}] @ {}", self.message.topic(), self.partition, self.offset)
+    }
+}
+
+/// One partition of one topic, from an offset to an end.
+#[derive(Clone, Copy, Debug)]
+struct Span {
+    topic: Topic,
+    partition: i32,
+    position: i64,
+    end: i64,
+}
+
+/// How far reading has come, for progress displays.
+#[derive(Clone, Copy, Debug)]
+pub struct Progress {
+    pub read: i64,
+    pub total: i64,
+}
+
+/// Low and high watermark of a partition, the high one including what is not yet committed. Blocks.
+///
+/// # Errors
+/// No broker answers, or the topic may not be read.
+pub fn watermarks(client: &KafkaClient, topic: Topic, partition: i32) -> Result<(i64, i64), KafkaError> {
+    let reader = client.reader("read_uncommitted")?;
+    reader
+        .fetch_watermarks(&client.topic(topic), partition, WATERMARKS_WAIT)
+        .map_err(|error| explain(client, &client.topic(topic), &error))
+}
+
+/// Reads the partitions of `topics` from their beginning to where they end now. Blocks.
+///
+/// # Errors
+/// No progress within the bound, a broker error, or whatever `each` returns.
+pub fn read_to_end(
+    client: &KafkaClient,
+    topics: &[Topic],
+    partitions: &[i32],
+    mut each: impl FnMut(ReadRecord<'_>) -> Result<(), KafkaError>,
+    mut progress: impl FnMut(Progress),
+) -> Result<(), KafkaError> {
+    let uncommitted = client.reader("read_uncommitted")?;
+    let mut spans = Vec::new();
+    for topic in topics {
+        for partition in partitions {
+            let name = client.topic(*topic);
+            let (low, high) = uncommitted
+                .fetch_watermarks(&name, *partition, WATERMARKS_WAIT)
+                .map_err(|error| explain(client, &name, &error))?;
+            spans.push(Span { topic: *topic, partition: *partition, position: low, end: high });
+        }
+    }
+    drop(uncommitted);
+    spans.retain(|span| span.position < span.end);
+    if spans.is_empty() {
+        return Ok(());
+    }
+    let total: i64 = spans.iter().map(|span| span.end - span.position).sum();
+    let reader = client.reader("read_committed")?;
+    let mut assignment = TopicPartitionList::new();
+    for span in &spans {
+        let _ = assignment.add_partition_offset(&client.topic(span.topic), span.partition, Offset::Beginning);
+    }
+    reader.assign(&assignment).map_err(|error| explain(client, "reading", &error))?;
+
+    let names: Vec<(Topic, String)> = topics.iter().map(|topic| (*topic, client.topic(*topic))).collect();
+    let mut last_progress = Instant::now();
+    loop {
+        match reader.poll(POLL_WAIT) {
+            Some(Ok(message)) => {
+                let Some((topic, _)) = names.iter().find(|(_, name)| name == message.topic()) else { continue };
+                let (partition, offset) = (message.partition(), message.offset());
+                let span = spans.iter_mut().find(|span| span.topic == *topic && span.partition == partition);
+                let Some(span) = span.filter(|span| offset < span.end) else { continue };
+                span.position = offset + 1;
+                let reached = span.position >= span.end;
+                last_progress = Instant::now();
+                let (key, value) = (message.key(), message.payload());
+                each(ReadRecord { topic: *topic, partition, offset, key, value, message: &message })?;
+                if !reached {
+                    continue;
+                }
+            }
+            None | Some(Err(Error::PartitionEOF(_))) => {
+                // Control records move the position without a message.
+                if update_positions(&reader, &names, &mut spans) {
+                    last_progress = Instant::now();
+                }
+            }
+            // librdkafka reconnects by itself; the stall bound ends it.
+            Some(Err(error)) if is_transport(&error) => {}
+            Some(Err(error)) => return Err(explain(client, "reading", &error)),
+        }
+        let left: i64 = spans.iter().map(|span| (span.end - span.position).max(0)).sum();
+        progress(Progress { read: total - left, total });
+        if left == 0 {
+            return Ok(());
+        }
+        if last_progress.elapsed() > STALL_WAIT {
+            return Err(KafkaError::Unreachable(format!(
+                "kafka {}: reading stands still {left} offsets before the end; \
+                 → an open transaction of another producer, or a broker that is gone",
+                client.brokers
+            )));
+        }
+    }
+}
+
+/// True where any position moved.
+fn update_positions(reader: &BaseConsumer<Quiet>, names: &[(Topic, String)], spans: &mut [Span]) -> bool {
+    let Ok(positions) = reader.position() else { return false };
+    let mut moved = false;
+    for span in spans {
+        let name = names.iter().find(|(topic, _)| *topic == span.topic).map(|(_, name)| name.as_str());
+        let element = name.and_then(|name| positions.find_partition(name, span.partition));
+        if let Some(Offset::Offset(position)) = element.map(|element| element.offset()) {
+            moved |= position > span.position;
+            span.position = span.position.max(position);
+        }
+    }
+    moved
+}
+
+/// Follows partitions of one topic from given offsets until `each` says stop. Blocks; `each` is called with
+/// `None` at least every poll interval, so that it can end the following.
+///
+/// # Errors
+/// As [`read_to_end`], without an end.
+pub fn follow(
+    client: &KafkaClient,
+    topic: Topic,
+    from: &[(i32, Offset)],
+    mut each: impl FnMut(Option<ReadRecord<'_>>) -> Result<std::ops::ControlFlow<()>, KafkaError>,
+) -> Result<(), KafkaError> {
+    let reader = client.reader("read_committed")?;
+    let name = client.topic(topic);
+    let mut assignment = TopicPartitionList::new();
+    for (partition, offset) in from {
+        let _ = assignment.add_partition_offset(&name, *partition, *offset);
+    }
+    reader.assign(&assignment).map_err(|error| explain(client, &name, &error))?;
+    loop {
+        let flow = match reader.poll(POLL_WAIT) {
+            Some(Ok(message)) => {
+                let (partition, offset) = (message.partition(), message.offset());
+                let (key, value) = (message.key(), message.payload());
+                each(Some(ReadRecord { topic, partition, offset, key, value, message: &message }))?
+            }
+            None | Some(Err(Error::PartitionEOF(_))) => each(None)?,
+            Some(Err(error)) if is_transport(&error) => each(None)?,
+            Some(Err(error)) => return Err(explain(client, &name, &error)),
+        };
+        if flow.is_break() {
+            return Ok(());
+        }
+    }
+}
+
+pub fn explain(client: &KafkaClient, what: &str, error: &Error) -> KafkaError {
+    match error.rdkafka_error_code() {
+        Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic | RDKafkaErrorCode::UnknownPartition) => {
+            KafkaError::Refused(format!("kafka {}: {what} does not exist; → scimtail topics --create", client.brokers))
+        }
+        _ if is_transport(error) => client.unreachable(),
+        _ => KafkaError::Refused(format!("kafka {}: {what}: {}", client.brokers, in_words(error))),
+    }
+}

@@ -1,0 +1,179 @@
+//! The six topics: created as contract.md says, verified at every start, never altered.
+
+use std::time::Duration;
+
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
+use rdkafka::client::Client;
+use rdkafka::error::RDKafkaErrorCode;
+
+use super::client::{KafkaClient, KafkaError, Quiet, in_words};
+use super::read::explain;
+use crate::record::Topic;
+
+const ADMIN_WAIT: Duration = Duration::from_secs(15);
+/// After creating, until every broker knows the topics.
+const CREATED_WAIT: Duration = Duration::from_secs(10);
+const CREATED_POLL: Duration = Duration::from_millis(100);
+
+const HOUR_MS: i64 = 3_600_000;
+const DAY_MS: i64 = 24 * HOUR_MS;
+
+/// Settings of a topic (contract.md, Topics).
+pub fn settings(topic: Topic, replication: i32) -> Vec<(&'static str, String)> {
+    let mut settings = if topic.is_compacted() {
+        vec![
+            ("cleanup.policy", "compact".to_owned()),
+            ("min.compaction.lag.ms", (6 * HOUR_MS).to_string()),
+            ("segment.ms", (6 * HOUR_MS).to_string()),
+            ("min.cleanable.dirty.ratio", "0.2".to_owned()),
+            ("max.compaction.lag.ms", (7 * DAY_MS).to_string()),
+            ("delete.retention.ms", (7 * DAY_MS).to_string()),
+        ]
+    } else {
+        let days = if topic == Topic::Control { 90 } else { 28 };
+        vec![("cleanup.policy", "delete".to_owned()), ("retention.ms", (days * DAY_MS).to_string())]
+    };
+    if replication >= 3 {
+        settings.push(("min.insync.replicas", "2".to_owned()));
+    }
+    settings
+}
+
+/// One finding of [`verify`]; the topic can be used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Difference {
+    pub topic: String,
+    pub setting: String,
+    pub found: String,
+    pub expected: String,
+}
+
+/// Creates the topics that are missing. `replication` -1: the broker's default.
+///
+/// # Errors
+/// No broker answers, or creating is not permitted.
+pub async fn create(client: &KafkaClient, replication: i32) -> Result<(), KafkaError> {
+    let existing = partition_counts(client).await?;
+    let missing: Vec<Topic> = Topic::ALL.into_iter().filter(|topic| existing[*topic as usize].is_none()).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let names: Vec<String> = missing.iter().map(|topic| client.topic(*topic)).collect();
+    let configs: Vec<Vec<(&str, String)>> = missing.iter().map(|topic| settings(*topic, replication)).collect();
+    let topics: Vec<NewTopic<'_>> = names
+        .iter()
+        .zip(&configs)
+        .map(|(name, config)| {
+            let topic = NewTopic::new(name, client.partitions, TopicReplication::Fixed(replication));
+            config.iter().fold(topic, |topic, (key, value)| topic.set(key, value))
+        })
+        .collect();
+    let admin = admin(client)?;
+    let options = AdminOptions::new().operation_timeout(Some(ADMIN_WAIT)).request_timeout(Some(ADMIN_WAIT));
+    let results = admin.create_topics(&topics, &options).await.map_err(|error| explain(client, "creating topics", &error))?;
+    for result in results {
+        match result {
+            Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
+            Err((topic, code)) => {
+                return Err(KafkaError::Refused(format!(
+                    "kafka {}: {topic} cannot be created ({code:?}); → scimtail topics --print shows what to create by hand",
+                    client.brokers
+                )));
+            }
+        }
+    }
+    // The answer comes before every broker knows them.
+    let waiting = tokio::time::timeout(CREATED_WAIT, async {
+        while partition_counts(client).await?.iter().any(Option::is_none) {
+            tokio::time::sleep(CREATED_POLL).await;
+        }
+        Ok(())
+    });
+    waiting.await.unwrap_or_else(|_| Err(client.unreachable()))
+}
+
+/// Checks existing topics: refuses what would break ordering or lose state, and reports other differences.
+///
+/// # Errors
+/// A missing topic, another partition count, another cleanup policy; or no broker answers.
+pub async fn verify(client: &KafkaClient) -> Result<Vec<Difference>, KafkaError> {
+    let counts = partition_counts(client).await?;
+    for topic in Topic::ALL {
+        let name = client.topic(topic);
+        match counts[topic as usize] {
+            None => {
+                return Err(KafkaError::Refused(format!(
+                    "kafka {}: topic {name} does not exist; → scimtail topics --create, or kafka.create_topics = true",
+                    client.brokers
+                )));
+            }
+            Some(count) if count != client.partitions => {
+                return Err(KafkaError::Refused(format!(
+                    "kafka {}: topic {name} has {count} partitions, kafka.partitions says {}; \
+                     → set it to {count}: accounts live in partitions, so the count never changes in place",
+                    client.brokers, client.partitions
+                )));
+            }
+            Some(_) => {}
+        }
+    }
+    let admin = admin(client)?;
+    let names = Topic::ALL.map(|topic| client.topic(topic));
+    let resources: Vec<ResourceSpecifier<'_>> = names.iter().map(|name| ResourceSpecifier::Topic(name)).collect();
+    let options = AdminOptions::new().request_timeout(Some(ADMIN_WAIT));
+    let described =
+        admin.describe_configs(&resources, &options).await.map_err(|error| explain(client, "describing topics", &error))?;
+    let mut differences = Vec::new();
+    for (topic, config) in Topic::ALL.into_iter().zip(described) {
+        let name = client.topic(topic);
+        let config = config.map_err(|code| KafkaError::Refused(format!("kafka {}: {name}: {code:?}", client.brokers)))?;
+        for (setting, expected) in settings(topic, 0) {
+            let found = config.get(setting).and_then(|entry| entry.value.clone()).unwrap_or_default();
+            if found == expected {
+                continue;
+            }
+            if setting == "cleanup.policy" {
+                return Err(KafkaError::Refused(format!(
+                    "kafka {}: topic {name} has cleanup.policy={found}, it must be {expected}; \
+                     → kafka-configs.sh --alter --topic {name} --add-config cleanup.policy={expected}",
+                    client.brokers
+                )));
+            }
+            differences.push(Difference { topic: name.clone(), setting: setting.to_owned(), found, expected });
+        }
+    }
+    Ok(differences)
+}
+
+/// Partition count of each topic, by its place in [`Topic::ALL`]; `None`: it does not exist.
+///
+/// # Errors
+/// No broker answers.
+pub async fn partition_counts(client: &KafkaClient) -> Result<[Option<i32>; Topic::ALL.len()], KafkaError> {
+    let client = client.clone();
+    let blocking = tokio::task::spawn_blocking(move || {
+        let admin = admin(&client)?;
+        // All topics at once: asking for one by name would create it where brokers auto-create.
+        let metadata = metadata(&client, admin.inner())?;
+        Ok(Topic::ALL.map(|topic| {
+            let name = client.topic(topic);
+            let found = metadata.topics().iter().find(|found| found.name() == name && found.error().is_none());
+            found.map(|found| found.partitions().len() as i32)
+        }))
+    });
+    blocking.await.unwrap_or_else(|_| Err(KafkaError::Unreachable("reading metadata was cut off".to_owned())))
+}
+
+fn metadata(client: &KafkaClient, inner: &Client<Quiet>) -> Result<rdkafka::metadata::Metadata, KafkaError> {
+    inner.fetch_metadata(None, ADMIN_WAIT).map_err(|error| match explain(client, "metadata", &error) {
+        KafkaError::Refused(_) if error.rdkafka_error_code().is_none() => client.unreachable(),
+        explained => explained,
+    })
+}
+
+fn admin(client: &KafkaClient) -> Result<AdminClient<Quiet>, KafkaError> {
+    client
+        .config(&[])
+        .create_with_context(Quiet)
+        .map_err(|error| KafkaError::Refused(format!("kafka.properties: {}", in_words(&error))))
+}

@@ -1,0 +1,341 @@
+//! The spine: one sync of one account, from the first page to the last commit.
+//!
+//! ```text
+//! walk → diff(known, observed) → admit (guard, proof) → commit in bounded transactions → apply to known
+//! ```
+//!
+//! It sees the world through two traits, because each really has two implementations: [`Directory`] (SCIM
+//! over HTTP; a simulated one) and [`Log`] (Kafka; an in-memory one).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::future::Future;
+
+use bytes::Bytes;
+use futures::{Stream, join};
+
+use crate::avro::{Codec, Stamp};
+use crate::batch::Batches;
+use crate::directory::status::{Reason, Settings};
+use crate::directory::{
+    AttributeList, Baseline, Changes, Diff, GroupPattern, HoldId, Id, Kind, Known, Limits, Observed, Position, RawHash, Rules, Status,
+    SyncStatus,
+};
+use crate::record::{Record, Topic};
+use crate::verify::{self, Verdict};
+
+/// A SCIM directory that can be walked.
+pub trait Directory: Sync {
+    type Error: std::fmt::Display + ReadFailure + Send;
+
+    /// All pages of one kind; ends complete or in an error.
+    fn list(&self, kind: Kind) -> impl Stream<Item = Result<Page, Self::Error>> + Send;
+
+    /// Parses a row whose bytes are not recognised.
+    ///
+    /// # Errors
+    /// A row that is no resource.
+    fn read(&self, kind: Kind, page: &Page, row: &RawRow) -> Result<Observed, Self::Error>;
+
+    /// Asks for one principal by its id.
+    fn get(&self, kind: Kind, id: &Id) -> impl Future<Output = Answer> + Send;
+}
+
+/// The code under which a failed read is recorded.
+pub trait ReadFailure {
+    fn code(&self) -> &'static str;
+}
+
+/// A row as the server sent it.
+#[derive(Clone, Debug)]
+pub struct RawRow {
+    pub hash: RawHash,
+    pub bytes: Bytes,
+}
+
+/// One page of a list.
+#[derive(Clone, Debug)]
+pub struct Page {
+    pub rows: Vec<RawRow>,
+    /// `totalResults`, where readable.
+    pub total: Option<u64>,
+    /// The server's clock minus ours, milliseconds.
+    pub skew: Option<i64>,
+    /// Milliseconds since 1970-01-01 UTC.
+    pub received_at: i64,
+}
+
+/// What a GET of one id says.
+#[derive(Clone, Debug)]
+pub enum Answer {
+    Found(Box<Observed>),
+    /// 404 or 410: gone, if a control GET of a listed id answers.
+    NotFound,
+    /// 403, 405 or 501: this directory does not offer GET.
+    NotOffered,
+    /// Anything else proves nothing.
+    Unproven,
+}
+
+/// A transactional log with one writer.
+pub trait Log: Sync {
+    /// Writes the records and then what `marker` makes of the positions reached, in one transaction.
+    /// Returns only when the outcome is known.
+    fn commit(&self, batch: Batch) -> impl Future<Output = Result<Positions, CommitError>> + Send;
+}
+
+/// What goes into one transaction. Bound to the acquisition under which it was computed: a diff against
+/// yesterday's known on today's producer would double events.
+pub struct Batch {
+    pub acquisition: u64,
+    pub records: Vec<Record>,
+    pub marker: Marker,
+}
+
+/// Topic → offset after the last acknowledged record of the batch.
+pub type Positions = BTreeMap<Topic, i64>;
+
+/// Makes the `syncs` records, written last, once the positions are known.
+pub type Marker = Box<dyn Fn(&Positions) -> Result<Vec<Record>, String> + Send>;
+
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CommitError {
+    /// The transaction was aborted; nothing of it is visible, the account's sync failed.
+    #[error("{0}")]
+    Aborted(String),
+    /// The acquisition ended: fenced, fatal, or the outcome is unknown. Everything computed under it is void.
+    #[error("{0}")]
+    Ended(Ended),
+}
+
+/// Why an acquisition ended.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{reason}")]
+pub struct Ended {
+    /// Another producer took the shard over.
+    pub fenced: bool,
+    pub reason: String,
+}
+
+/// What a sync needs to know of its account.
+#[derive(Clone, Debug)]
+pub struct Account {
+    pub name: String,
+    pub provider: String,
+    pub attributes: AttributeList,
+    pub pattern: Option<GroupPattern>,
+    pub profile_fingerprint: String,
+    pub empty_members_are_none: bool,
+    pub trust_total: bool,
+    pub removal_means: Option<String>,
+    pub baseline: Baseline,
+    pub limits: Limits,
+    pub topic_prefix: String,
+    pub partition: i32,
+}
+
+/// Syncs one account: reads its directory, publishes what changed, returns the newest `syncs` record.
+/// A directory that cannot be read, a hold and an aborted batch are outcomes; only the end of the
+/// acquisition is an error, because `known` is void with it.
+pub async fn sync<D: Directory, L: Log>(
+    account: &Account,
+    directory: &D,
+    log: &L,
+    codec: &Codec,
+    known: &mut Known,
+    clock: fn() -> i64,
+) -> Result<SyncStatus, Ended> {
+    let now = never_back(known, clock);
+    let mut attempt = begin(account, known, now());
+
+    let mut diff = Diff::against(known, rules(account, known));
+    let changes = match verify::observe(account, directory, &mut diff, known, &mut attempt).await {
+        Verdict::Admitted(vanishing) => diff.finish(&vanishing, now()),
+        Verdict::Failed(reason) => {
+            return conclude(account, log, codec, known, attempt, Status::Failed, reason, now()).await;
+        }
+        Verdict::Held(reason, hold) => {
+            // A new hold replaces a release that does not fit.
+            let attempt = SyncStatus { hold: Some(hold), release: None, ..attempt };
+            return conclude(account, log, codec, known, attempt, Status::Held, reason, now()).await;
+        }
+    };
+
+    attempt.read(&changes);
+    let mut recognised = changes.recognised;
+    let stamp = Stamp::new(account, known, &attempt);
+    let mut batches = Batches::new(changes.units, stamp, attempt.clone());
+    let mut next = batches.next(codec, known, now());
+    while let Some(encoded) = next {
+        let encoded = match encoded {
+            Ok(encoded) => encoded,
+            Err(text) => {
+                let attempt = committed_so_far(known, &attempt);
+                let reason = Reason { code: "encoding_failed", text };
+                return conclude(account, log, codec, known, attempt, Status::Failed, reason, now()).await;
+            }
+        };
+        let (marker, applied, is_last) = (encoded.marker(account, codec), encoded.applied, encoded.is_last);
+        let batch = Batch { acquisition: known.acquisition, records: encoded.records, marker };
+        // The next batch is encoded while this one is on its way: it looks at `known`, which moves only below.
+        let (committed, following) = join!(log.commit(batch), async { batches.next(codec, known, now()) });
+        let mut status = encoded.status;
+        match committed {
+            Ok(positions) => status.positions = merged(account, &status.positions, &positions),
+            Err(CommitError::Ended(ended)) => return Err(ended),
+            Err(CommitError::Aborted(text)) => {
+                let attempt = committed_so_far(known, &attempt);
+                let reason = Reason { code: "commit_aborted", text };
+                return conclude(account, log, codec, known, attempt, Status::Failed, reason, now()).await;
+            }
+        }
+        // Only now: memory follows the log, never leads it.
+        for (unit, sequence, digest) in &applied {
+            known.apply(unit, *sequence, *digest);
+        }
+        if is_last {
+            known.complete(status, std::mem::take(&mut recognised));
+        } else {
+            known.latest = Some(status);
+        }
+        next = following;
+    }
+    Ok(known.latest.clone().unwrap_or_else(|| begin(account, known, now())))
+}
+
+/// What a sync would do, without a log.
+pub enum Planned {
+    Changes(SyncStatus, Changes),
+    Held(SyncStatus, HoldId, Reason, Changes),
+    Failed(Reason),
+}
+
+/// Reads the directory and computes what [`sync`] would publish; writes nothing.
+pub async fn plan<D: Directory>(account: &Account, directory: &D, known: &Known, clock: fn() -> i64) -> Planned {
+    let now = never_back(known, clock);
+    let mut attempt = begin(account, known, now());
+    let mut diff = Diff::against(known, rules(account, known));
+    match verify::observe(account, directory, &mut diff, known, &mut attempt).await {
+        Verdict::Admitted(vanishing) => Planned::Changes(attempt, diff.finish(&vanishing, now())),
+        Verdict::Held(reason, hold) => Planned::Held(attempt, hold, reason, diff.finish(&BTreeSet::new(), now())),
+        Verdict::Failed(reason) => Planned::Failed(reason),
+    }
+}
+
+/// The attempt's record as far as it is committed: a later batch that failed left no trace.
+fn committed_so_far(known: &Known, attempt: &SyncStatus) -> SyncStatus {
+    known.latest.clone().filter(|latest| latest.sync == attempt.sync).unwrap_or_else(|| attempt.clone())
+}
+
+/// Our times never go backwards: each is at least the last recorded `finished_at`.
+pub fn never_back(known: &Known, clock: fn() -> i64) -> impl Fn() -> i64 + Sync + use<> {
+    let floor = known.latest.as_ref().and_then(|latest| latest.finished_at).unwrap_or(0);
+    move || clock().max(floor)
+}
+
+fn begin(account: &Account, known: &Known, now: i64) -> SyncStatus {
+    match &known.latest {
+        Some(latest) => latest.next_attempt(now, account.settings()),
+        None => SyncStatus::initial(account.settings(), 0).next_attempt(now, account.settings()),
+    }
+}
+
+fn rules(account: &Account, known: &Known) -> Rules {
+    // The lists of the newest *completed* sync: an attempt that failed has published nothing under its own.
+    let previous = known.completed.as_ref().map(|completed| &completed.settings);
+    Rules {
+        first: known.is_first().then_some(account.baseline),
+        previous_attributes: previous.map(|settings| AttributeList::new(settings.attributes.clone())),
+        attributes: account.attributes.clone(),
+        previous_pattern: previous
+            .and_then(|settings| settings.group_pattern.as_deref())
+            .and_then(|text| GroupPattern::parse(text).ok()),
+        pattern: account.pattern.clone(),
+        empty_members_are_none: account.empty_members_are_none,
+        window_start: known.completed.as_ref().map(|completed| completed.started_at),
+    }
+}
+
+/// Records a sync that could not even begin to read.
+///
+/// # Errors
+/// The end of the acquisition.
+pub async fn fail<L: Log>(
+    account: &Account,
+    log: &L,
+    codec: &Codec,
+    known: &mut Known,
+    clock: fn() -> i64,
+    reason: Reason,
+) -> Result<SyncStatus, Ended> {
+    let now = never_back(known, clock)();
+    let attempt = begin(account, known, now);
+    conclude(account, log, codec, known, attempt, Status::Failed, reason, now).await
+}
+
+/// Records a sync that published nothing (more).
+#[expect(clippy::too_many_arguments, reason = "each is one fact of the record")]
+async fn conclude<L: Log>(
+    account: &Account,
+    log: &L,
+    codec: &Codec,
+    known: &mut Known,
+    attempt: SyncStatus,
+    outcome: Status,
+    reason: Reason,
+    now: i64,
+) -> Result<SyncStatus, Ended> {
+    let status = SyncStatus {
+        status: outcome,
+        reason_code: Some(reason.code.to_owned()),
+        reason: Some(reason.text),
+        finished_at: Some(now),
+        ..attempt
+    };
+    record_latest(account, log, codec, known, status).await
+}
+
+/// Rewrites `account/latest` alone, in a transaction of its own.
+///
+/// # Errors
+/// The end of the acquisition. An aborted rewrite ends it too: known must not go on without its record.
+pub async fn record_latest<L: Log>(
+    account: &Account,
+    log: &L,
+    codec: &Codec,
+    known: &mut Known,
+    status: SyncStatus,
+) -> Result<SyncStatus, Ended> {
+    let latest = codec.status(account, &status, false).map_err(|reason| Ended { fenced: false, reason })?;
+    let marker: Marker = Box::new(move |_| Ok(vec![latest.clone()]));
+    let batch = Batch { acquisition: known.acquisition, records: Vec::new(), marker };
+    match log.commit(batch).await {
+        Ok(_) => {
+            known.latest = Some(status.clone());
+            Ok(status)
+        }
+        Err(CommitError::Ended(ended)) => Err(ended),
+        Err(CommitError::Aborted(reason)) => Err(Ended { fenced: false, reason }),
+    }
+}
+
+/// A topic that the transaction did not write keeps its earlier position.
+pub fn merged(account: &Account, earlier: &[Position], reached: &Positions) -> Vec<Position> {
+    let position = |topic: Topic| {
+        let name = topic.name(&account.topic_prefix);
+        let before = earlier.iter().find(|position| position.topic == name).map_or(0, |position| position.next_offset);
+        let next_offset = reached.get(&topic).copied().unwrap_or(before);
+        Position { topic: name, partition: account.partition, next_offset }
+    };
+    Topic::POSITIONED.into_iter().map(position).collect()
+}
+
+impl Account {
+    /// What of the account's settings its records carry.
+    pub fn settings(&self) -> Settings {
+        Settings {
+            attributes: self.attributes.paths().to_vec(),
+            group_pattern: self.pattern.as_ref().map(|pattern| pattern.text().to_owned()),
+            profile_fingerprint: self.profile_fingerprint.clone(),
+        }
+    }
+}

@@ -1,0 +1,41 @@
+//! Why a directory could not be read.
+
+use std::fmt;
+
+/// A failed read: a code for machines and metrics, words for people. Never holds text of the server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReadError {
+    /// One of the constants below.
+    pub code: &'static str,
+    pub text: String,
+}
+
+pub const UNREACHABLE: &str = "unreachable";
+pub const REFUSED: &str = "credentials_refused";
+pub const NOT_A_LIST: &str = "not_a_list_response";
+pub const NOT_A_RESOURCE: &str = "not_a_resource";
+pub const HTTP_STATUS: &str = "http_status";
+pub const TOO_LARGE: &str = "body_too_large";
+pub const PAGING_IGNORED: &str = "paging_ignored";
+pub const TOO_MANY_PAGES: &str = "too_many_pages";
+pub const REDIRECTED: &str = "redirected";
+
+impl ReadError {
+    pub fn new(code: &'static str, text: impl Into<String>) -> ReadError {
+        ReadError { code, text: text.into() }
+    }
+}
+
+impl fmt::Display for ReadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl std::error::Error for ReadError {}
+
+impl crate::pipeline::ReadFailure for ReadError {
+    fn code(&self) -> &'static str {
+        self.code
+    }
+}

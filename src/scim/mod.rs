@@ -1,0 +1,15 @@
+//! Everything of RFC 7643/7644: a directory behind HTTP, read truthfully or not at all.
+//!
+//! **Invariant:** a walk ends complete or in an error; nothing here turns a missing page into a missing
+//! user. Nothing here knows Kafka or Avro.
+
+pub mod address;
+pub mod client;
+pub mod error;
+pub mod listing;
+pub mod profile;
+pub mod wire;
+
+pub use client::{Client, ScimDirectory, Token};
+pub use error::ReadError;
+pub use profile::Profile;

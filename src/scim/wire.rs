@@ -1,0 +1,515 @@
+//! JSON as servers really send it → canonical principals.
+//!
+//! A resource is split into its top-level attributes without being parsed; only listed attributes are
+//! parsed, so attributes outside the account's list never become values in this process (G9).
+
+use std::borrow::Cow;
+use std::fmt;
+
+use bytes::Bytes;
+use serde::Deserialize;
+use serde::de::{Deserializer, MapAccess, Visitor};
+use serde_json::Value;
+use serde_json::value::RawValue;
+use xxhash_rust::xxh3::xxh3_128;
+
+use super::error::{self, ReadError};
+use super::profile::AbsentActive;
+use crate::directory::{AttributeList, Id, Kind, ListedMember, Packed, Principal, RawHash};
+use crate::pipeline::RawRow;
+
+/// Packed bytes of one resource; beyond this its largest attributes are left out. An event may hold
+/// a value three times (old, new, image) and has to fit into Kafka's default 1 MiB message.
+pub const RESOURCE_BYTES_MAX: usize = 200_000;
+
+/// Bytes of an id; SCIM ids are opaque but short, and keys hold them percent-encoded.
+pub const ID_BYTES_MAX: usize = 1_024;
+
+/// A JSON object as (name, unparsed value) pairs, in the server's order.
+struct Fields<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for Fields<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Pairs;
+        impl<'de> Visitor<'de> for Pairs {
+            type Value = Fields<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a JSON object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut fields = Vec::with_capacity(24);
+                while let Some(Name(name)) = map.next_key()? {
+                    fields.push((name, map.next_value()?));
+                }
+                Ok(Fields(fields))
+            }
+        }
+        deserializer.deserialize_map(Pairs)
+    }
+}
+
+/// A name that borrows unless it holds an escape.
+#[derive(Deserialize)]
+#[serde(transparent)]
+struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
+
+impl<'a> Fields<'a> {
+    /// Attribute names ignore case (RFC 7643 §2.1).
+    fn get(&self, name: &str) -> Option<&'a RawValue> {
+        self.0.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| *value)
+    }
+}
+
+/// One page as the server sent it.
+#[derive(Debug)]
+pub struct ListPage {
+    pub rows: Vec<RawRow>,
+    /// `totalResults`, where it is a readable number ≥ 0.
+    pub total: Option<u64>,
+}
+
+/// Splits a ListResponse (RFC 7644 §3.4.2) into rows without parsing them.
+///
+/// # Errors
+/// `not_a_list_response` for anything else: HTML, an error body with status 200, truncated JSON.
+pub fn split_list(body: &Bytes) -> Result<ListPage, ReadError> {
+    let not_a_list = |what: &str| ReadError::new(error::NOT_A_LIST, format!("the answer is not a SCIM list: {what}"));
+    let fields: Fields<'_> = serde_json::from_slice(body).map_err(|error| not_a_list(kind_of(&error)))?;
+    if let Some(schemas) = fields.get("schemas") {
+        let schemas: Vec<Cow<'_, str>> =
+            serde_json::from_str(schemas.get()).map_err(|_| not_a_list("`schemas` is not a list of texts"))?;
+        if schemas.iter().any(|schema| schema.to_ascii_lowercase().ends_with(":error")) {
+            return Err(not_a_list("it is a SCIM error with status 200"));
+        }
+    }
+    let total = fields.get("totalResults").and_then(|total| total.get().trim_matches('"').parse::<u64>().ok());
+    let rows: Vec<&RawValue> = match fields.get("Resources").map(RawValue::get) {
+        // Resources may be absent when nothing matches (RFC 7644 §3.4.2).
+        None | Some("null") if total == Some(0) => Vec::new(),
+        None | Some("null") => return Err(not_a_list("it has neither `Resources` nor a total of 0")),
+        Some(text) => serde_json::from_str(text).map_err(|_| not_a_list("`Resources` is not a list"))?,
+    };
+    let rows = rows.into_iter().map(|row| raw_row(body.slice_ref(row.get().as_bytes()))).collect();
+    Ok(ListPage { rows, total })
+}
+
+/// A resource with the hash it is recognised by.
+pub fn raw_row(bytes: Bytes) -> RawRow {
+    // Zero is not a hash: one resource in 2^128 shares its hash with another, which is as good as none.
+    let hash = RawHash::new(xxh3_128(&bytes)).unwrap_or(RawHash::MIN);
+    RawRow { hash, bytes }
+}
+
+fn kind_of(error: &serde_json::Error) -> &'static str {
+    match error.classify() {
+        serde_json::error::Category::Eof => "the JSON ends early",
+        serde_json::error::Category::Syntax => "it is not JSON",
+        _ => "it is not a JSON object",
+    }
+}
+
+/// What of a resource is read.
+#[derive(Clone, Debug)]
+pub struct Reading {
+    pub attributes: AttributeList,
+    pub absent_active: AbsentActive,
+}
+
+/// A resource as read: the principal and, for groups, whom it lists.
+#[derive(Debug)]
+pub struct Resource {
+    pub principal: Principal,
+    pub members: Vec<ListedMember>,
+}
+
+/// Parses one resource.
+///
+/// # Errors
+/// `not_a_resource`: no JSON object, no usable `id`, or a value nested too deeply.
+pub fn read_resource(kind: Kind, bytes: &[u8], reading: &Reading) -> Result<Resource, ReadError> {
+    let broken = |what: &str| ReadError::new(error::NOT_A_RESOURCE, format!("a row of {} {what}", kind.endpoint()));
+    let fields: Fields<'_> = serde_json::from_slice(bytes).map_err(|_| broken("is not a JSON object"))?;
+    let id = fields.get("id").and_then(read_id).ok_or_else(|| broken("has no usable `id`"))?;
+    let mut principal = Principal::new(id);
+    let mut members = Vec::new();
+    let mut active_stated = false;
+    for (name, raw) in &fields.0 {
+        let name = without_core_urn(name);
+        if name.eq_ignore_ascii_case("id") || name.eq_ignore_ascii_case("schemas") {
+            continue;
+        }
+        if name.eq_ignore_ascii_case("members") {
+            if kind == Kind::Group {
+                members = read_members(raw).map_err(|()| broken("has unreadable members"))?;
+            }
+            continue;
+        }
+        // Memberships are read from the groups.
+        if name.eq_ignore_ascii_case("groups") || !wanted(&reading.attributes, name) {
+            continue;
+        }
+        let value: Value = serde_json::from_str(raw.get()).map_err(|_| broken("has a value that cannot be read"))?;
+        active_stated |= name.eq_ignore_ascii_case("active") && !value.is_null();
+        set(&mut principal, kind, &reading.attributes, name, value);
+    }
+    if kind == Kind::User && !active_stated && reading.absent_active == AbsentActive::True {
+        principal.active = Some(true);
+    }
+    reduce(&mut principal);
+    Ok(Resource { principal, members })
+}
+
+/// The `id` of a resource alone, e.g. to compare it with the id that was asked for.
+pub fn id_of(bytes: &[u8]) -> Option<Id> {
+    let fields: Fields<'_> = serde_json::from_slice(bytes).ok()?;
+    read_id(fields.get("id")?)
+}
+
+fn read_id(raw: &RawValue) -> Option<Id> {
+    let id = match serde_json::from_str(raw.get()).ok()? {
+        Value::String(text) => text,
+        Value::Number(number) => number.to_string(),
+        _ => return None,
+    };
+    // `.` and `..` cannot stand in a URL's path, however they are encoded.
+    let usable = !id.is_empty() && id.len() <= ID_BYTES_MAX && id != "." && id != "..";
+    usable.then(|| id.into())
+}
+
+/// Some servers write core attributes with their schema's URN in front.
+fn without_core_urn(name: &str) -> &str {
+    const CORE: [&str; 2] =
+        ["urn:ietf:params:scim:schemas:core:2.0:User:", "urn:ietf:params:scim:schemas:core:2.0:Group:"];
+    CORE.iter()
+        .find_map(|urn| name.get(..urn.len()).filter(|head| head.eq_ignore_ascii_case(urn)).map(|_| &name[urn.len()..]))
+        .unwrap_or(name)
+}
+
+/// True where the list covers the attribute, something below it, or something of that extension.
+fn wanted(list: &AttributeList, name: &str) -> bool {
+    let below = |path: &String| {
+        path.get(..name.len()).is_some_and(|head| head.eq_ignore_ascii_case(name))
+            && matches!(path.as_bytes().get(name.len()), Some(b'.' | b':'))
+    };
+    list.covers(name) || list.paths().iter().any(below)
+}
+
+fn set(principal: &mut Principal, kind: Kind, list: &AttributeList, name: &str, value: Value) {
+    if name.contains(':') {
+        // An extension is an object of attributes (RFC 7643 §3.3); some servers write its attributes flat.
+        match value {
+            Value::Object(attributes) if !list.covers(name) => {
+                for (attribute, value) in attributes {
+                    set_attribute(principal, list, &format!("{name}:{attribute}"), value);
+                }
+            }
+            value => set_attribute(principal, list, name, value),
+        }
+        return;
+    }
+    let text = |value: &Value| match value {
+        Value::String(text) if !text.is_empty() => Some(text.clone()),
+        Value::Number(number) => Some(number.to_string()),
+        _ => None,
+    };
+    match name.to_ascii_lowercase().as_str() {
+        "username" if kind == Kind::User => principal.user_name = text(&value),
+        "displayname" => principal.display_name = text(&value),
+        "externalid" => principal.external_id = text(&value),
+        "active" if kind == Kind::User => principal.active = read_active(&value),
+        "active" | "username" => {}
+        "meta" => {
+            if let Value::Object(meta) = value {
+                for (attribute, value) in meta {
+                    let path = format!("meta.{attribute}");
+                    let time = || value.as_str().and_then(read_time);
+                    match list.entry(&path).map(str::to_ascii_lowercase).as_deref() {
+                        Some("meta.created") => principal.created = time(),
+                        Some("meta.lastmodified") => principal.last_modified = time(),
+                        Some(_) => set_attribute(principal, list, &path, value),
+                        None => {}
+                    }
+                }
+            }
+        }
+        "emails" => {
+            principal.email = if list.covers("emails.value") { main_email(&value) } else { None };
+            set_attribute(principal, list, name, value);
+        }
+        _ => set_attribute(principal, list, name, value),
+    }
+}
+
+/// Stores a value by its path in the list's spelling: complex values flattened, multi-valued ones as one
+/// canonical array.
+fn set_attribute(principal: &mut Principal, list: &AttributeList, path: &str, value: Value) {
+    match value {
+        Value::Object(object) => {
+            for (name, value) in without_derived(object) {
+                set_attribute(principal, list, &format!("{path}.{name}"), value);
+            }
+        }
+        Value::Array(elements) => {
+            let whole = list.covers(path);
+            let mut canonical: Vec<String> = elements
+                .into_iter()
+                .filter_map(canonical_element)
+                .filter_map(|element| match element {
+                    Value::Object(mut object) if !whole => {
+                        object.retain(|name, _| list.covers(&format!("{path}.{name}")));
+                        (!object.is_empty()).then_some(Value::Object(object))
+                    }
+                    element => whole.then_some(element),
+                })
+                .map(|element| element.to_string())
+                .collect();
+            canonical.sort_unstable();
+            canonical.dedup();
+            if !canonical.is_empty() {
+                principal.attributes.insert(spelling(list, path), format!("[{}]", canonical.join(",")));
+            }
+        }
+        Value::Null => {}
+        scalar => {
+            if list.covers(path) {
+                principal.attributes.insert(spelling(list, path), scalar.to_string());
+            }
+        }
+    }
+}
+
+/// The path as the list spells its head: a server that changes the case of names changes nothing.
+fn spelling(list: &AttributeList, path: &str) -> String {
+    match list.entry(path) {
+        Some(entry) => format!("{entry}{}", &path[entry.len()..]),
+        None => path.to_owned(),
+    }
+}
+
+/// `$ref` names a host, and `display` beside a `value` belongs to what the value points to: neither is a
+/// change of this principal.
+fn without_derived(object: serde_json::Map<String, Value>) -> impl Iterator<Item = (String, Value)> {
+    let points = object.contains_key("value");
+    object
+        .into_iter()
+        .filter(move |(name, _)| name != "$ref" && !(points && (name == "display" || name == "displayName")))
+}
+
+/// An element without nulls and empty lists, which are equal to absence (RFC 7643 §2.5).
+fn canonical_element(value: Value) -> Option<Value> {
+    match value {
+        Value::Null => None,
+        Value::Array(elements) => {
+            let elements: Vec<Value> = elements.into_iter().filter_map(canonical_element).collect();
+            (!elements.is_empty()).then_some(Value::Array(elements))
+        }
+        Value::Object(object) => {
+            let object: serde_json::Map<String, Value> = without_derived(object)
+                .filter_map(|(name, value)| Some((name, canonical_element(value)?)))
+                .collect();
+            (!object.is_empty()).then_some(Value::Object(object))
+        }
+        scalar => Some(scalar),
+    }
+}
+
+/// Boolean as servers really send it; anything else is unknown, never "inactive".
+fn read_active(value: &Value) -> Option<bool> {
+    match value {
+        Value::Bool(active) => Some(*active),
+        Value::String(text) if text.eq_ignore_ascii_case("true") => Some(true),
+        Value::String(text) if text.eq_ignore_ascii_case("false") => Some(false),
+        Value::Number(number) => match number.as_u64() {
+            Some(0) => Some(false),
+            Some(1) => Some(true),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+/// Milliseconds since 1970-01-01 UTC; `None` where the text is no time with an offset.
+fn read_time(text: &str) -> Option<i64> {
+    text.parse::<jiff::Timestamp>().ok().map(jiff::Timestamp::as_millisecond)
+}
+
+/// The primary address, else that of type `work`, else the smallest by text.
+fn main_email(emails: &Value) -> Option<String> {
+    let elements = emails.as_array()?;
+    let address = |email: &Value| {
+        let text = email.get("value").unwrap_or(email).as_str()?;
+        (!text.is_empty()).then(|| text.to_owned())
+    };
+    let first = |fits: &dyn Fn(&Value) -> bool| elements.iter().filter(|email| fits(email)).filter_map(address).min();
+    first(&|email| email.get("primary").and_then(read_active) == Some(true))
+        .or_else(|| first(&|email| email.get("type").and_then(Value::as_str).is_some_and(|kind| kind.eq_ignore_ascii_case("work"))))
+        .or_else(|| first(&|_| true))
+}
+
+/// A member as it stands in a group (RFC 7643 §4.2).
+#[derive(Deserialize)]
+struct MemberWire<'a> {
+    #[serde(borrow, alias = "Value")]
+    value: Option<&'a RawValue>,
+    #[serde(default, alias = "Type")]
+    r#type: Option<Value>,
+    #[serde(default, rename = "$ref")]
+    reference: Option<Value>,
+}
+
+fn read_members(raw: &RawValue) -> Result<Vec<ListedMember>, ()> {
+    let members: Option<Vec<MemberWire<'_>>> = serde_json::from_str(raw.get()).map_err(|_| ())?;
+    let mut listed = Vec::new();
+    for member in members.into_iter().flatten() {
+        let id = member.value.and_then(read_id).ok_or(())?;
+        listed.push(ListedMember { id, kind: member_kind(&member), direct: None });
+    }
+    listed.sort_unstable();
+    listed.dedup_by(|a, b| a.id == b.id);
+    Ok(listed)
+}
+
+/// By `type`, else by the endpoint that `$ref` names.
+fn member_kind(member: &MemberWire<'_>) -> Option<Kind> {
+    let text = |value: &Option<Value>| value.as_ref().and_then(Value::as_str).map(str::to_ascii_lowercase);
+    match text(&member.r#type).as_deref() {
+        Some("user") => return Some(Kind::User),
+        Some("group") => return Some(Kind::Group),
+        _ => {}
+    }
+    let reference = text(&member.reference)?;
+    let names = |endpoint: &str| reference.contains(endpoint);
+    match (names("users/"), names("groups/")) {
+        (true, false) => Some(Kind::User),
+        (false, true) => Some(Kind::Group),
+        _ => None,
+    }
+}
+
+/// Leaves out the largest attributes until the record fits, and names them.
+fn reduce(principal: &mut Principal) {
+    while Packed::pack(principal).len() > RESOURCE_BYTES_MAX {
+        let fields = [
+            ("userName", &principal.user_name),
+            ("displayName", &principal.display_name),
+            ("externalId", &principal.external_id),
+        ];
+        let fields = fields.into_iter().filter_map(|(path, value)| Some((path.to_owned(), value.as_ref()?.len())));
+        let attributes = principal.attributes.iter().map(|(path, value)| (path.clone(), value.len()));
+        let Some((largest, _)) = fields.chain(attributes).max_by(|a, b| a.1.cmp(&b.1).then_with(|| b.0.cmp(&a.0))) else {
+            return;
+        };
+        match largest.as_str() {
+            "userName" => principal.user_name = None,
+            "displayName" => principal.display_name = None,
+            "externalId" => principal.external_id = None,
+            path => {
+                principal.attributes.remove(path);
+                if path.eq_ignore_ascii_case("emails") {
+                    principal.email = None;
+                }
+            }
+        }
+        principal.omitted.push(largest);
+        principal.omitted.sort_unstable();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn user(json: &str) -> Principal {
+        let reading = Reading { attributes: AttributeList::default(), absent_active: AbsentActive::Unknown };
+        read_resource(Kind::User, json.as_bytes(), &reading).unwrap().principal
+    }
+
+    #[test]
+    fn order_case_null_empty_and_display_are_no_difference() {
+        let one = user(
+            r#"{"id":"1","userName":"a","emails":[{"value":"b@x","type":"work"},{"value":"a@x"}],"roles":[{"value":"r","display":"Old"}],
+               "title":null,"urn:ietf:params:scim:schemas:extension:enterprise:2.0:User":{"manager":{"value":"9","$ref":"http://a/Users/9","displayName":"X"}}}"#,
+        );
+        let other = user(
+            r#"{"ROLES":[{"display":"New","value":"r"}],"Emails":[{"value":"a@x","type":null},{"type":"work","value":"b@x"}],"USERNAME":"a","ID":"1",
+               "entitlements":[],"URN:ietf:params:scim:schemas:extension:enterprise:2.0:user":{"Manager":{"value":"9","$ref":"http://b/Users/9"}}}"#,
+        );
+        assert_eq!(one, other);
+        assert_eq!(one.email.as_deref(), Some("b@x"));
+    }
+
+    #[test]
+    fn active_is_read_as_servers_write_it_and_otherwise_unknown() {
+        for (json, expected) in [
+            ("true", Some(true)),
+            ("\"False\"", Some(false)),
+            ("\"true\"", Some(true)),
+            ("0", Some(false)),
+            ("1", Some(true)),
+            ("null", None),
+            ("\"yes\"", None),
+            ("2", None),
+            ("[]", None),
+        ] {
+            assert_eq!(user(&format!(r#"{{"id":"1","active":{json}}}"#)).active, expected, "{json}");
+        }
+        assert_eq!(user(r#"{"id":"1"}"#).active, None);
+    }
+
+    #[test]
+    fn attributes_outside_the_list_are_not_kept() {
+        let principal = user(r#"{"id":"1","password":"secret","phoneNumbers":[{"value":"1"}],"nickName":"n","name":{"givenName":"g"}}"#);
+        assert!(principal.attributes.is_empty(), "{principal:?}");
+        let reading = Reading {
+            attributes: AttributeList::new(vec!["name.givenName".into(), "password".into(), "phoneNumbers.value".into()]),
+            absent_active: AbsentActive::Unknown,
+        };
+        let json = br#"{"id":"1","userName":"u","password":"secret","phoneNumbers":[{"value":"1","type":"work"}],"name":{"givenName":"g","familyName":"f"}}"#;
+        let principal = read_resource(Kind::User, json, &reading).unwrap().principal;
+        let attributes: Vec<(&str, &str)> =
+            principal.attributes.iter().map(|(path, value)| (path.as_str(), value.as_str())).collect();
+        assert_eq!(attributes, [("name.givenName", "\"g\""), ("phoneNumbers", r#"[{"value":"1"}]"#)]);
+        assert_eq!(principal.user_name, None);
+    }
+
+    #[test]
+    fn a_list_is_split_whatever_its_spelling_and_anything_else_is_refused() {
+        let split = |text: &str| split_list(&Bytes::copy_from_slice(text.as_bytes()));
+        let page = split(r#"{"resources":[{"id":"1"}, {"id":"2"}],"TotalResults":"2"}"#).unwrap();
+        assert_eq!((page.rows.len(), page.total), (2, Some(2)));
+        assert_eq!(&page.rows[1].bytes[..], br#"{"id":"2"}"#);
+        assert_eq!(split(r#"{"totalResults":0}"#).unwrap().rows.len(), 0);
+        assert_eq!(split(r#"{"totalResults":-3,"Resources":[]}"#).unwrap().total, None);
+        for text in [
+            "<html>",
+            "{}",
+            "[]",
+            "",
+            r#"{"totalResults":5}"#,
+            r#"{"totalResults":5,"Resources":{}}"#,
+            r#"{"Resources":[{"id":"1"}"#,
+            r#"{"schemas":["urn:ietf:params:scim:api:messages:2.0:Error"],"totalResults":0}"#,
+        ] {
+            assert_eq!(split(text).unwrap_err().code, error::NOT_A_LIST, "{text}");
+        }
+    }
+
+    #[test]
+    fn members_are_typed_by_type_or_reference() {
+        let json = br#"{"id":"g","displayName":"G","members":[{"value":"1","type":"User"},{"value":"2","$ref":"https://x/scim/v2/Groups/2"},{"value":3}]}"#;
+        let reading = Reading { attributes: AttributeList::default(), absent_active: AbsentActive::Unknown };
+        let members = read_resource(Kind::Group, json, &reading).unwrap().members;
+        let kinds: Vec<_> = members.iter().map(|member| (member.id.as_ref(), member.kind)).collect();
+        assert_eq!(kinds, [("1", Some(Kind::User)), ("2", Some(Kind::Group)), ("3", None)]);
+    }
+
+    #[test]
+    fn an_oversized_resource_is_reduced_and_says_what_it_left_out() {
+        let big = "x".repeat(RESOURCE_BYTES_MAX);
+        let principal = user(&format!(r#"{{"id":"1","userName":"u","title":"{big}","department":"d"}}"#));
+        assert_eq!(principal.omitted, ["title"]);
+        assert_eq!(principal.user_name.as_deref(), Some("u"));
+    }
+}

@@ -1,0 +1,89 @@
+//! Shards: who owns which partition, and what that takes.
+//!
+//! **Safety argument.** An acquisition is fence → restore → write, in this order. Only when
+//! `init_transactions` has returned is what we read back final: it resolved the predecessor's open transaction and
+//! no other producer can commit under this shard's id any more. Everything computed later carries the acquisition's
+//! number, and the one writer refuses any other. An unknown outcome, a fence or a fatal error ends the
+//! acquisition: producer, known and walks are dropped, and the next one starts from the fence. There is no
+//! partial re-read.
+
+pub mod once;
+pub mod restore;
+pub mod serve;
+pub mod writer;
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use tokio::sync::oneshot;
+use tracing::info;
+
+use crate::avro::{Codec, Decoder, Registry};
+use crate::config::AccountConfig;
+use crate::directory::Known;
+use crate::kafka::read::Progress;
+use crate::kafka::{KafkaClient, KafkaError, TransactionalProducer};
+use writer::Writer;
+
+/// What every shard of the process shares.
+#[derive(Clone)]
+pub struct Services {
+    pub kafka: KafkaClient,
+    pub registry: Registry,
+    pub codec: Codec,
+    /// Milliseconds since 1970-01-01 UTC.
+    pub clock: fn() -> i64,
+}
+
+/// One ownership of a shard by one producer, from its fence to its end.
+pub struct Acquisition {
+    pub partition: i32,
+    pub writer: Writer,
+    /// Resolves when the writer has ended.
+    pub writer_ended: oneshot::Receiver<()>,
+    /// Known of each account, or why the account cannot go on.
+    pub known: HashMap<String, Result<Known, String>>,
+}
+
+/// Numbers the acquisitions of this process.
+static ACQUISITIONS: AtomicU64 = AtomicU64::new(0);
+
+/// Accounts by the partition they live in.
+pub fn by_partition(accounts: Vec<AccountConfig>) -> HashMap<i32, Vec<AccountConfig>> {
+    let mut shards: HashMap<i32, Vec<AccountConfig>> = HashMap::new();
+    for config in accounts {
+        shards.entry(config.account.partition).or_default().push(config);
+    }
+    shards
+}
+
+/// Takes the shard over and restores what Kafka holds of `accounts`.
+///
+/// # Errors
+/// Kafka is unreachable or refuses; then nothing is owned.
+pub async fn acquire(
+    services: &Services,
+    partition: i32,
+    accounts: &[AccountConfig],
+    progress: impl FnMut(Progress) + Send + 'static,
+) -> Result<Acquisition, KafkaError> {
+    let number = ACQUISITIONS.fetch_add(1, Ordering::Relaxed) + 1;
+    let kafka = services.kafka.clone();
+    // The fence first: what is restored below is final only because of it.
+    let producer = blocking(move || TransactionalProducer::fence(&kafka, partition)).await?;
+    let kafka = services.kafka.clone();
+    let decoder = Decoder::new(Some(services.codec.ids), services.registry.clone());
+    let wanted = accounts.iter().map(|config| config.account.clone()).collect();
+    let known = blocking(move || restore::restore(&kafka, decoder, partition, number, wanted, progress)).await?;
+    info!(partition, acquisition = number, accounts = known.len(), "shard acquired");
+    let (writer, writer_ended) = Writer::start(producer, number);
+    Ok(Acquisition { partition, writer, writer_ended, known })
+}
+
+/// librdkafka's calls block: they run where blocking is allowed.
+pub async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, KafkaError> + Send + 'static,
+) -> Result<T, KafkaError> {
+    let result = tokio::task::spawn_blocking(work).await;
+    result.unwrap_or_else(|_| Err(KafkaError::Unreachable("a Kafka call was cut off".to_owned())))
+}

@@ -1,0 +1,121 @@
+//! `run --once`: every account syncs once, each shard is taken at most once.
+
+use std::collections::HashMap;
+
+use tokio::task::JoinSet;
+use tracing::warn;
+
+use super::serve::sync_once;
+use super::{Acquisition, Services, acquire, blocking, by_partition};
+use crate::avro::Decoder;
+use crate::avro::wire::ControlRequest;
+use crate::config::AccountConfig;
+use crate::connect::Connection;
+use crate::control::{self, Request};
+use crate::directory::{Known, SyncStatus};
+use crate::kafka::KafkaError;
+use crate::kafka::read::read_to_end;
+use crate::pipeline::{self, Ended};
+use crate::record::Topic;
+
+/// How one account ended.
+#[derive(Clone, Debug)]
+pub enum Outcome {
+    Synced { status: SyncStatus, seconds: f64 },
+    Paused { by: String },
+    /// Its records cannot be understood or were lost: a person has to act.
+    Stopped(String),
+    /// The shard was lost before the sync ended; another producer goes on.
+    Ended(Ended),
+    Unavailable(KafkaError),
+}
+
+/// Syncs every account once; outcomes by account name.
+pub async fn run(services: &Services, accounts: Vec<AccountConfig>) -> HashMap<String, Outcome> {
+    let mut shards = JoinSet::new();
+    for (partition, accounts) in by_partition(accounts) {
+        shards.spawn(shard(services.clone(), partition, accounts));
+    }
+    let mut outcomes = HashMap::new();
+    while let Some(shard) = shards.join_next().await {
+        outcomes.extend(shard.unwrap_or_default());
+    }
+    outcomes
+}
+
+async fn shard(services: Services, partition: i32, accounts: Vec<AccountConfig>) -> Vec<(String, Outcome)> {
+    let everyone = |outcome: Outcome| accounts.iter().map(|config| (config.account.name.clone(), outcome.clone())).collect();
+    let Acquisition { writer, known: mut all, .. } = match acquire(&services, partition, &accounts, |_| {}).await {
+        Ok(acquisition) => acquisition,
+        Err(error) => return everyone(Outcome::Unavailable(error)),
+    };
+    let mut requests = match pending(&services, partition).await {
+        Ok(requests) => requests,
+        Err(error) => return everyone(Outcome::Unavailable(error)),
+    };
+    let mut tasks = JoinSet::new();
+    let mut outcomes = Vec::new();
+    for config in accounts {
+        let name = config.account.name.clone();
+        match all.remove(&name) {
+            Some(Ok(known)) => {
+                let requests = requests.remove(&name).unwrap_or_default();
+                let (services, writer) = (services.clone(), writer.clone());
+                tasks.spawn(async move { (name, account(&services, &config, known, &writer, requests).await) });
+            }
+            Some(Err(reason)) => outcomes.push((name, Outcome::Stopped(reason))),
+            None => {}
+        }
+    }
+    while let Some(ended) = tasks.join_next().await {
+        outcomes.extend(ended);
+    }
+    outcomes
+}
+
+async fn account(
+    services: &Services,
+    config: &AccountConfig,
+    mut known: Known,
+    writer: &super::writer::Writer,
+    requests: Vec<Request>,
+) -> Outcome {
+    for request in requests {
+        let Some((status, _)) = control::apply(&known, &request) else { continue };
+        if let Err(ended) = pipeline::record_latest(&config.account, writer, &services.codec, &mut known, status).await {
+            return Outcome::Ended(ended);
+        }
+    }
+    if let Some(pause) = known.latest.as_ref().and_then(|latest| latest.pause.as_ref()) {
+        return Outcome::Paused { by: pause.by.clone() };
+    }
+    let started = tokio::time::Instant::now();
+    let mut connection = Connection::new(config, services.clock);
+    match sync_once(services, config, &mut connection, writer, &mut known).await {
+        Ok(status) => Outcome::Synced { status, seconds: started.elapsed().as_secs_f64() },
+        Err(ended) => Outcome::Ended(ended),
+    }
+}
+
+/// Every control request in the partition, by account; those that took effect are skipped by their offset.
+async fn pending(services: &Services, partition: i32) -> Result<HashMap<String, Vec<Request>>, KafkaError> {
+    let kafka = services.kafka.clone();
+    let mut decoder = Decoder::new(Some(services.codec.ids), services.registry.clone());
+    blocking(move || {
+        let mut requests: HashMap<String, Vec<Request>> = HashMap::new();
+        let each = |record: crate::kafka::read::ReadRecord<'_>| {
+            let Some(value) = record.value else { return Ok(()) };
+            match decoder.decode::<ControlRequest>(Topic::Control, value) {
+                Ok(content) => {
+                    let account = content.account.clone();
+                    requests.entry(account).or_default().push(Request { offset: record.offset, content });
+                }
+                Err(complaint) => warn!(record = record.address(), complaint, "control record skipped"),
+            }
+            Ok(())
+        };
+        read_to_end(&kafka, &[Topic::Control], &[partition], each, |_| {})?;
+        Ok(requests)
+    })
+    .await
+}

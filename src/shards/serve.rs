@@ -1,0 +1,237 @@
+//! The service: shards that keep their accounts syncing until shutdown.
+
+use std::ops::ControlFlow;
+use std::time::Duration;
+
+use rdkafka::topic_partition_list::Offset;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, sleep_until};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use super::writer::Writer;
+use super::{Acquisition, Services, acquire, blocking};
+use crate::avro::Decoder;
+use crate::avro::wire::ControlRequest;
+use crate::config::AccountConfig;
+use crate::connect::Connection;
+use crate::control::{self, Request};
+use crate::directory::status::Reason;
+use crate::directory::{Known, Status, SyncStatus};
+use crate::kafka::KafkaError;
+use crate::kafka::read::follow;
+use crate::pipeline::{self, Ended};
+use crate::record::Topic;
+use crate::retry::Waits;
+use crate::schedule::{FenceWait, Schedule};
+
+/// Control requests waiting for an account that is in the middle of a sync.
+const REQUESTS: usize = 64;
+/// Between two tries to acquire a shard.
+const FIRST_WAIT: Duration = Duration::from_secs(1);
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
+/// On shutdown, for the commit under way.
+const LAST_COMMIT_WAIT: Duration = Duration::from_secs(5);
+
+/// Keeps one shard until shutdown: acquires it, syncs its accounts, and starts anew when an acquisition ends.
+pub async fn shard(
+    services: Services,
+    partition: i32,
+    accounts: Vec<AccountConfig>,
+    shutdown: CancellationToken,
+    mut random: fastrand::Rng,
+) {
+    let mut waits = Waits::endless(FIRST_WAIT, LONGEST_WAIT);
+    let mut fenced = FenceWait::new(random.fork());
+    while !shutdown.is_cancelled() {
+        let wait = match acquire(&services, partition, &accounts, |_| {}).await {
+            Ok(acquisition) => {
+                waits.reset();
+                match own(&services, acquisition, &accounts, &shutdown, &mut random).await {
+                    None => return,
+                    Some(ended) => {
+                        let wait = if ended.fenced {
+                            fenced.next((services.clock)())
+                        } else {
+                            waits.next_wait().unwrap_or(LONGEST_WAIT)
+                        };
+                        warn!(partition, reason = ended.reason, wait_s = wait.as_secs(), "acquisition ended; acquiring again");
+                        wait
+                    }
+                }
+            }
+            Err(failure) => {
+                let wait = waits.next_wait().unwrap_or(LONGEST_WAIT);
+                warn!(partition, reason = %failure, wait_s = wait.as_secs(), "shard not acquired");
+                wait
+            }
+        };
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            () = sleep(wait) => {}
+        }
+    }
+}
+
+/// Syncs the shard's accounts under one acquisition. `None`: shutdown.
+async fn own(
+    services: &Services,
+    acquisition: Acquisition,
+    accounts: &[AccountConfig],
+    shutdown: &CancellationToken,
+    random: &mut fastrand::Rng,
+) -> Option<Ended> {
+    let Acquisition { partition, writer, writer_ended, known: mut all } = acquisition;
+    // Dropping the set cancels every walk of the acquisition; a commit under way is the writer's to end.
+    let mut tasks: JoinSet<Ended> = JoinSet::new();
+    let mut inboxes = Vec::new();
+    for config in accounts {
+        match all.remove(&config.account.name) {
+            Some(Ok(known)) => {
+                let (inbox, requests) = mpsc::channel(REQUESTS);
+                let from = known.latest.as_ref().map_or(0, |latest| latest.control_offset);
+                inboxes.push((config.account.name.clone(), from, inbox));
+                let schedule = Schedule::new(config.interval, random.fork());
+                tasks.spawn(account(services.clone(), config.clone(), known, writer.clone(), schedule, requests));
+            }
+            Some(Err(reason)) => error!(account = config.account.name, reason, "account stopped"),
+            None => {}
+        }
+    }
+    drop(writer);
+    let stopping = CancellationToken::new();
+    let _stops_the_reader = stopping.clone().drop_guard();
+    tasks.spawn(listen(services.clone(), partition, inboxes, stopping.clone()));
+    tokio::select! {
+        () = shutdown.cancelled() => {
+            stopping.cancel();
+            tasks.shutdown().await;
+            // A commit under way ends by itself; cut off, the next fence would end it, and readers wait till then.
+            drop(tokio::time::timeout(LAST_COMMIT_WAIT, writer_ended).await);
+            None
+        }
+        ended = tasks.join_next() => match ended {
+            Some(Ok(ended)) => Some(ended),
+            _ => Some(Ended { fenced: false, reason: "a task of the shard ended unexpectedly".to_owned() }),
+        },
+    }
+}
+
+/// Follows the control partition and hands every request to its account.
+async fn listen(
+    services: Services,
+    partition: i32,
+    inboxes: Vec<(String, i64, mpsc::Sender<Request>)>,
+    stop: CancellationToken,
+) -> Ended {
+    let Some(from) = inboxes.iter().map(|(_, from, _)| *from).min() else {
+        // No account of this shard can go on; a person has to look. The shard stays quiet until shutdown.
+        stop.cancelled().await;
+        return Ended { fenced: false, reason: "no account".to_owned() };
+    };
+    let mut decoder = Decoder::new(Some(services.codec.ids), services.registry.clone());
+    let kafka = services.kafka.clone();
+    let reading = blocking(move || {
+        follow(&kafka, Topic::Control, &[(partition, Offset::Offset(from))], |record| {
+            if let Some(record) = record
+                && let Some(value) = record.value
+            {
+                match decoder.decode::<ControlRequest>(Topic::Control, value) {
+                    Ok(content) => {
+                        let inbox = inboxes.iter().find(|(account, _, _)| *account == content.account);
+                        if let Some((_, _, inbox)) = inbox {
+                            // A full inbox blocks here: requests wait, none is lost.
+                            drop(inbox.blocking_send(Request { offset: record.offset, content }));
+                        }
+                    }
+                    Err(complaint) => warn!(record = record.address(), complaint, "control record skipped"),
+                }
+            }
+            Ok(if stop.is_cancelled() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+        })
+    });
+    let reason = match reading.await {
+        Ok(()) => "the control partition is no longer followed".to_owned(),
+        Err(KafkaError::Unreachable(text) | KafkaError::Refused(text)) => text,
+    };
+    Ended { fenced: false, reason }
+}
+
+/// One account under one acquisition: syncs at its interval, takes requests in between.
+async fn account(
+    services: Services,
+    config: AccountConfig,
+    mut known: Known,
+    writer: Writer,
+    mut schedule: Schedule,
+    mut requests: mpsc::Receiver<Request>,
+) -> Ended {
+    let account = &config.account;
+    let mut connection = Connection::new(&config, services.clock);
+    let mut due = Instant::now() + schedule.first();
+    loop {
+        let paused = known.latest.as_ref().is_some_and(|latest| latest.pause.is_some());
+        tokio::select! {
+            biased;
+            Some(request) = requests.recv() => {
+                let Some((status, sync_now)) = control::apply(&known, &request) else { continue };
+                match pipeline::record_latest(account, &writer, &services.codec, &mut known, status).await {
+                    Ok(_) if sync_now => due = Instant::now(),
+                    Ok(_) => {}
+                    Err(ended) => return ended,
+                }
+            }
+            () = sleep_until(due), if !paused => {
+                let status = match sync_once(&services, &config, &mut connection, &writer, &mut known).await {
+                    Ok(status) => status,
+                    Err(ended) => return ended,
+                };
+                let wait = match status.status {
+                    Status::Failed | Status::Running => schedule.after_failure(),
+                    Status::Completed | Status::Held => schedule.after_success(),
+                };
+                report(&config, &status, wait);
+                due = Instant::now() + wait;
+            }
+        }
+    }
+}
+
+/// One sync with the credential as it is now.
+///
+/// # Errors
+/// The end of the acquisition.
+pub async fn sync_once(
+    services: &Services,
+    config: &AccountConfig,
+    connection: &mut Connection,
+    writer: &Writer,
+    known: &mut Known,
+) -> Result<SyncStatus, Ended> {
+    match connection.directory() {
+        Ok(directory) => {
+            pipeline::sync(&config.account, &directory, writer, &services.codec, known, services.clock).await
+        }
+        Err(error) => {
+            let reason = Reason { code: error.code, text: error.text };
+            pipeline::fail(&config.account, writer, &services.codec, known, services.clock, reason).await
+        }
+    }
+}
+
+fn report(config: &AccountConfig, status: &SyncStatus, wait: Duration) {
+    let (account, sync) = (&config.account.name, status.sync);
+    let (users, groups, memberships) = (status.users_read, status.groups_read, status.memberships_read);
+    let (changes, next_s) = (status.events_published(), wait.as_secs());
+    let code = status.reason_code.as_deref().unwrap_or_default();
+    let reason = status.reason.as_deref().unwrap_or_default();
+    match status.status {
+        Status::Completed => info!(account, sync, users, groups, memberships, changes, next_s, "sync completed"),
+        Status::Held => {
+            let hold = status.hold.as_ref().map(ToString::to_string);
+            warn!(account, sync, hold, reason, "sync held: a person has to look");
+        }
+        Status::Failed | Status::Running => warn!(account, sync, code, reason, next_s, "sync failed"),
+    }
+}

@@ -1,0 +1,272 @@
+//! Before anything is published: read everything, ask about what is missing, let the guard judge.
+//!
+//! **A removal needs proof** (design §5): a complete walk, and for each id a GET that says 404 or 410 while
+//! the same kind of GET finds an id that the walk listed. What is not proven stays as it was.
+
+use std::collections::{BTreeSet, HashSet};
+use std::pin::pin;
+
+use futures::StreamExt;
+use xxhash_rust::xxh3::xxh3_64_with_seed;
+
+use crate::directory::status::Reason;
+use crate::directory::{Diff, Evidence, HoldId, Id, Kind, Known, Losses, RemovalReason, Row, SyncStatus, guard};
+use crate::pipeline::{Account, Answer, Directory, ReadFailure};
+
+/// GETs under way at once.
+const GETS_AT_ONCE: usize = 8;
+/// Missing ids asked where the guard already holds: enough to see that a list is broken.
+const SAMPLE: usize = 20;
+/// Members that no list shows, asked in one sync.
+const UNLISTED_MEMBERS_MAX: usize = 200;
+
+/// What became of the attempt to read the directory.
+pub enum Verdict {
+    /// Publish; the attributes whose loss counts against a release.
+    Admitted(BTreeSet<String>),
+    Failed(Reason),
+    Held(Reason, HoldId),
+}
+
+/// Walks the directory into `diff` and decides. Fills in what the attempt's record says about it.
+pub async fn observe<D: Directory>(
+    account: &Account,
+    directory: &D,
+    diff: &mut Diff<'_>,
+    known: &Known,
+    attempt: &mut SyncStatus,
+) -> Verdict {
+    match try_observe(account, directory, diff, known, attempt).await {
+        Ok(verdict) | Err(verdict) => verdict,
+    }
+}
+
+async fn try_observe<D: Directory>(
+    account: &Account,
+    directory: &D,
+    diff: &mut Diff<'_>,
+    known: &Known,
+    attempt: &mut SyncStatus,
+) -> Result<Verdict, Verdict> {
+    let mut totals = [0; 2];
+    for kind in Kind::BOTH {
+        totals[kind as usize] = walk(directory, diff, kind).await?;
+        let read = Some(diff.listed(kind) as i64);
+        match kind {
+            Kind::User => attempt.users_read = read,
+            Kind::Group => attempt.groups_read = read,
+        }
+    }
+
+    // The guard comes first because it is cheap: everything missing counts as lost until somebody asks.
+    judge(account, diff, known, attempt).await_sample(directory, diff, attempt.sync).await?;
+    for kind in Kind::BOTH {
+        prove(directory, diff, known, kind).await?;
+        if account.trust_total && short(diff, kind, totals[kind as usize]) {
+            // Rows slide between pages (scim.md §0.3): a second walk and the union of both decide.
+            let total = walk(directory, diff, kind).await?;
+            if short(diff, kind, total) {
+                return Err(failed("walk_incomplete", incomplete(diff, kind, total)));
+            }
+        }
+    }
+    ask_members(directory, diff).await;
+    confirm_groups(directory, diff).await?;
+
+    // And last, on what is now known to be true.
+    match judge(account, diff, known, attempt) {
+        Judgement { held: Some((reason, hold)), .. } => Err(Verdict::Held(reason, hold)),
+        Judgement { vanishing, .. } => Ok(Verdict::Admitted(vanishing)),
+    }
+}
+
+/// Reads all pages of one kind; returns the largest total that any page stated.
+async fn walk<D: Directory>(directory: &D, diff: &mut Diff<'_>, kind: Kind) -> Result<u64, Verdict> {
+    let mut total = 0;
+    let mut pages = pin!(directory.list(kind));
+    while let Some(page) = pages.next().await {
+        let page = page.map_err(unreadable)?;
+        total = total.max(page.total.unwrap_or(0));
+        let rows = page.rows.iter().map(|row| {
+            if diff.recognises(kind, row.hash) {
+                return Ok(Row::Same(row.hash));
+            }
+            directory.read(kind, &page, row).map(|observed| Row::Read(Box::new(observed)))
+        });
+        let rows: Vec<Row> = rows.collect::<Result<_, _>>().map_err(unreadable)?;
+        diff.page(kind, rows);
+    }
+    Ok(total)
+}
+
+fn unreadable(error: impl std::fmt::Display + ReadFailure) -> Verdict {
+    failed(error.code(), error.to_string())
+}
+
+fn failed(code: &'static str, text: String) -> Verdict {
+    Verdict::Failed(Reason { code, text })
+}
+
+/// True where fewer principals were seen or settled than the server says there are.
+fn short(diff: &Diff<'_>, kind: Kind, total: u64) -> bool {
+    ((diff.listed(kind) + diff.answered(kind)) as u64) < total
+}
+
+fn incomplete(diff: &Diff<'_>, kind: Kind, total: u64) -> String {
+    format!(
+        "{} of {total} {} could be read, twice; nothing is published from half a list",
+        diff.listed(kind) + diff.answered(kind),
+        kind.endpoint(),
+    )
+}
+
+struct Judgement {
+    held: Option<(Reason, HoldId)>,
+    vanishing: BTreeSet<String>,
+}
+
+/// Lets the guard look, and a release cover what the guard would hold. The guard does not apply to a
+/// first sync: there is nothing that anybody relies on yet.
+fn judge(account: &Account, diff: &Diff<'_>, known: &Known, attempt: &SyncStatus) -> Judgement {
+    if known.is_first() {
+        return Judgement { held: None, vanishing: BTreeSet::new() };
+    }
+    let limits = &account.limits;
+    let mut evidence = diff.evidence();
+    let vanishes = |losing: u64, holding: u64| losing as f64 > limits.max_ratio * holding as f64;
+    let vanishing = diff.vanishing(limits.min_losses, vanishes, &mut evidence);
+    let Some(losses) = guard::excess(&evidence, limits) else {
+        return Judgement { held: None, vanishing };
+    };
+    let covered = attempt.release.as_ref().is_some_and(|release| {
+        release.hold.base == known.base() && release.left.is_some_and(|left| losses.within(&left))
+    });
+    if covered {
+        return Judgement { held: None, vanishing };
+    }
+    let reason = Reason { code: "mass_change", text: in_words(&losses, &evidence, account) };
+    Judgement { held: Some((reason, HoldId { base: known.base(), losses })), vanishing }
+}
+
+impl Judgement {
+    /// A hold may only be a broken list: ask a sample of what is missing. One alive, and the list lies.
+    async fn await_sample<D: Directory>(self, directory: &D, diff: &Diff<'_>, sync: i64) -> Result<(), Verdict> {
+        let Some((reason, hold)) = self.held else { return Ok(()) };
+        for kind in Kind::BOTH {
+            let mut missing = diff.missing(kind);
+            missing.sort_by_key(|id| xxh3_64_with_seed(id.as_bytes(), sync as u64));
+            missing.truncate(SAMPLE);
+            let alive = ask(directory, kind, missing).await.iter().any(|(_, answer)| matches!(answer, Answer::Found(_)));
+            if alive {
+                let text = format!("{} that the list leaves out still answer one by one: the list is incomplete", kind.endpoint());
+                return Err(failed("list_incomplete", text));
+            }
+        }
+        Err(Verdict::Held(reason, hold))
+    }
+}
+
+fn in_words(losses: &Losses, evidence: &Evidence, account: &Account) -> String {
+    let of = |count: u64, population: u64, what: &str| (count > 0).then(|| format!("{count} of {population} {what}"));
+    let parts: Vec<String> = [
+        of(losses.users, evidence.users, "users would go"),
+        of(losses.groups, evidence.groups, "groups would go"),
+        of(losses.memberships, evidence.memberships, "memberships would go"),
+        of(losses.disabled, evidence.enabled_users, "users would be disabled"),
+        (losses.attributes > 0).then(|| format!("{} principals would lose an attribute", losses.attributes)),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
+    let limits = &account.limits;
+    format!(
+        "{}; the limit is {} % (from {} losses) or {}",
+        parts.join(", "),
+        limits.max_ratio * 100.0,
+        limits.min_losses,
+        limits.max_absolute
+    )
+}
+
+async fn ask<D: Directory>(directory: &D, kind: Kind, ids: Vec<Id>) -> Vec<(Id, Answer)> {
+    let asked = ids.into_iter().map(|id| async move {
+        let answer = directory.get(kind, &id).await;
+        (id, answer)
+    });
+    futures::stream::iter(asked).buffered(GETS_AT_ONCE).collect().await
+}
+
+/// Settles what the walk of one kind left out.
+async fn prove<D: Directory>(directory: &D, diff: &mut Diff<'_>, known: &Known, kind: Kind) -> Result<(), Verdict> {
+    let missing = diff.missing(kind);
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let list_is_empty = diff.listed(kind) == 0;
+    let control_kind = match kind {
+        _ if !list_is_empty => kind,
+        Kind::User => Kind::Group,
+        Kind::Group => Kind::User,
+    };
+    // 404 says "gone" only where the same server, asked the same way, finds what it lists.
+    let control = match diff.a_listed_id(control_kind) {
+        Some(id) => matches!(directory.get(control_kind, &id).await, Answer::Found(_)),
+        None => false,
+    };
+    let answers = ask(directory, kind, missing).await;
+    if list_is_empty && answers.iter().any(|(_, answer)| matches!(answer, Answer::Found(_))) {
+        let text = format!("the list of {} is empty, but they answer one by one", kind.endpoint());
+        return Err(failed("list_incomplete", text));
+    }
+    // An empty list was held before it came here; released and empty again, it is its own proof.
+    let empty_before = known.latest.as_ref().is_some_and(|latest| {
+        let read = if kind == Kind::User { latest.users_read } else { latest.groups_read };
+        read == Some(0)
+    });
+    for (id, answer) in answers {
+        match answer {
+            Answer::Found(observed) => diff.found(kind, *observed),
+            Answer::NotFound if control => diff.gone(kind, id, RemovalReason::NotFound),
+            _ if list_is_empty && empty_before && !known.is_first() => diff.gone(kind, id, RemovalReason::Absent),
+            // Kept, and shown in `removals_suppressed`.
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Members that no list shows are published only if GET finds them.
+async fn ask_members<D: Directory>(directory: &D, diff: &mut Diff<'_>) {
+    let mut members = diff.unlisted_members();
+    members.truncate(UNLISTED_MEMBERS_MAX);
+    for kind in Kind::BOTH {
+        let of_kind = members.iter().filter(|member| member.kind.unwrap_or(Kind::User) == kind);
+        let ids = of_kind.map(|member| member.id.clone()).collect();
+        for (_, answer) in ask(directory, kind, ids).await {
+            if let Answer::Found(observed) = answer {
+                diff.found(kind, *observed);
+            }
+        }
+    }
+}
+
+/// GET of a group has to agree that it lost members; groups whose dangling member appeared are read again.
+async fn confirm_groups<D: Directory>(directory: &D, diff: &mut Diff<'_>) -> Result<(), Verdict> {
+    for (_, answer) in ask(directory, Kind::Group, diff.rereads()).await {
+        if let Answer::Found(observed) = answer {
+            diff.page(Kind::Group, [Row::Read(observed)]);
+        }
+    }
+    for (group, answer) in ask(directory, Kind::Group, diff.groups_that_lost_members()).await {
+        match answer {
+            Answer::Found(observed) => {
+                let shown: HashSet<Id> = observed.members.iter().map(|member| member.id.clone()).collect();
+                diff.confirm_group(&group, Some(shown));
+            }
+            // Where GET is not offered, the completely read list is all there is.
+            Answer::NotOffered => {}
+            Answer::NotFound | Answer::Unproven => diff.confirm_group(&group, None),
+        }
+    }
+    Ok(())
+}
