@@ -7,17 +7,28 @@ use crate::directory::{Known, Status, StateWrite, SyncStatus, Unit};
 use crate::pipeline::{Account, Marker, merged};
 use crate::record::Record;
 
-/// Users and groups in one transaction.
-pub const PRINCIPALS_MAX: usize = 5_000;
-/// Memberships are small: the bytes bound them, and this.
-pub const UNITS_MAX: usize = 20_000;
-/// Bytes of keys, values and headers in one transaction.
-pub const BYTES_MAX: usize = 8 << 20;
+/// What one transaction may hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    /// Users and groups.
+    pub principals: usize,
+    /// All units; memberships are small, so that the bytes bound them first.
+    pub units: usize,
+    /// Keys, values and headers.
+    pub bytes: usize,
+}
+
+impl Default for Bounds {
+    fn default() -> Bounds {
+        Bounds { principals: 5_000, units: 20_000, bytes: 8 << 20 }
+    }
+}
 
 /// Encodes the units of one sync, batch by batch.
 pub struct Batches {
     units: std::iter::Peekable<IntoIter<Unit>>,
     stamp: Stamp,
+    bounds: Bounds,
     /// As of the last batch that was encoded; `known` follows only after the commit.
     status: SyncStatus,
     done: bool,
@@ -34,8 +45,8 @@ pub struct EncodedBatch {
 }
 
 impl Batches {
-    pub fn new(units: Vec<Unit>, stamp: Stamp, attempt: SyncStatus) -> Batches {
-        Batches { units: units.into_iter().peekable(), stamp, status: attempt, done: false }
+    pub fn new(units: Vec<Unit>, stamp: Stamp, bounds: Bounds, attempt: SyncStatus) -> Batches {
+        Batches { units: units.into_iter().peekable(), stamp, bounds, status: attempt, done: false }
     }
 
     /// The next transaction; the last one always comes, even without a unit, and completes the sync.
@@ -52,7 +63,8 @@ impl Batches {
     fn encode(&mut self, codec: &Codec, known: &Known, now: i64) -> Result<EncodedBatch, String> {
         let (mut records, mut applied) = (Vec::new(), Vec::new());
         let (mut principals, mut bytes) = (0, 0);
-        while principals < PRINCIPALS_MAX && applied.len() < UNITS_MAX && bytes < BYTES_MAX {
+        let Bounds { principals: principals_max, units: units_max, bytes: bytes_max } = self.bounds;
+        while principals < principals_max && applied.len() < units_max && bytes < bytes_max {
             let Some(unit) = self.units.next() else { break };
             let encoded = codec.unit(&self.stamp, known, &unit, &mut self.status.sequence)?;
             principals += usize::from(matches!(unit.write, StateWrite::Put { .. } | StateWrite::Remove { .. }));

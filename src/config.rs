@@ -11,6 +11,7 @@ use secrecy::SecretString;
 use serde::Deserialize;
 use url::Url;
 
+use crate::batch::Bounds;
 use crate::directory::{AttributeList, Baseline, GroupPattern, Limits};
 use crate::kafka::KafkaClient;
 use crate::pipeline::Account;
@@ -309,6 +310,7 @@ impl AccountSection {
             trust_total: profile.trust_total,
             removal_means: profile.removal_means.clone(),
             baseline,
+            batch: Bounds::default(),
             limits: limits(self.guard, defaults.guard)?,
             name: self.name,
         };

@@ -16,3 +16,4 @@ pub mod shards;
 pub mod mapping;
 pub mod telemetry;
 pub mod cli;
+pub mod demo;

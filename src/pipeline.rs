@@ -14,7 +14,7 @@ use bytes::Bytes;
 use futures::{Stream, join};
 
 use crate::avro::{Codec, Stamp};
-use crate::batch::Batches;
+use crate::batch::{Batches, Bounds};
 use crate::directory::status::{Reason, Settings};
 use crate::directory::{
     AttributeList, Baseline, Changes, Diff, GroupPattern, HoldId, Id, Kind, Known, Limits, Observed, Position, RawHash, Rules, Status,
@@ -129,6 +129,7 @@ pub struct Account {
     pub removal_means: Option<String>,
     pub baseline: Baseline,
     pub limits: Limits,
+    pub batch: Bounds,
     pub topic_prefix: String,
     pub partition: i32,
 }
@@ -163,7 +164,7 @@ pub async fn sync<D: Directory, L: Log>(
     attempt.read(&changes);
     let mut recognised = changes.recognised;
     let stamp = Stamp::new(account, known, &attempt);
-    let mut batches = Batches::new(changes.units, stamp, attempt.clone());
+    let mut batches = Batches::new(changes.units, stamp, account.batch, attempt.clone());
     let mut next = batches.next(codec, known, now());
     while let Some(encoded) = next {
         let encoded = match encoded {

@@ -9,10 +9,14 @@ const BACKOFF_MIN: Duration = Duration::from_secs(1);
 /// Longest wait after a failure, however long the interval.
 const BACKOFF_MAX: Duration = Duration::from_secs(3600);
 
-/// Milliseconds since 1970-01-01 UTC.
 #[expect(clippy::disallowed_methods, reason = "the one place that asks for the time")]
+pub fn wall_clock() -> SystemTime {
+    SystemTime::now()
+}
+
+/// Milliseconds since 1970-01-01 UTC.
 pub fn now_millis() -> i64 {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let since = wall_clock().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 

@@ -1,11 +1,213 @@
-//! `demo`
-use clap::Args;
+//! `demo`: the real pipeline between simulated directories and an embedded Kafka, and a replay that proves
+//! itself: what stands in the compacted topics equals the directories.
 
-use super::{DONE, Failure};
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::ControlFlow;
+use std::time::Duration;
+
+use anstyle::{AnsiColor, Style};
+use clap::Args;
+use rdkafka::topic_partition_list::Offset;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::{DONE, FAILED, Failure, print};
+use crate::avro::Decoder;
+use crate::avro::wire::{ChangeEvent, SyncStatus};
+use crate::config::AccountConfig;
+use crate::demo::{Simulated, World};
+use crate::directory::{Kind, Known};
+use crate::kafka::read::follow;
+use crate::mapping::text;
+use crate::record::Topic;
+use crate::shards::{Services, blocking, by_partition, restore, serve};
+
+/// The mock cluster forgets beyond 5 MiB a partition; long before that the demo has made its point.
+const SYNCS_MAX: u32 = 1_000;
+/// Changes between two syncs stay below the guard's five losses.
+const CHANGES_AT_ONCE: usize = 3;
+const QUIET_WAIT: Duration = Duration::from_secs(30);
+/// What is read back from Kafka and not yet printed.
+const BACKLOG: usize = 1_024;
 
 #[derive(Debug, Args)]
-pub struct Options {}
+pub struct Options {
+    /// End by itself after so many syncs of each account [default: go on until Ctrl-C]
+    #[arg(long, value_name = "N")]
+    syncs: Option<u32>,
+    /// Between two syncs
+    #[arg(long, default_value = "1s")]
+    interval: String,
+    /// Repeats a demo: the same directories, the same changes [default: random]
+    #[arg(long)]
+    seed: Option<u64>,
+}
 
-pub async fn demo(_options: Options) -> Result<u8, Failure> {
-    Ok(DONE)
+/// What the demo reads back from Kafka.
+enum Seen {
+    Event(Box<ChangeEvent>),
+    Completed(Box<SyncStatus>),
+}
+
+pub async fn demo(options: Options) -> Result<u8, Failure> {
+    let failed = |text: String| Failure::new(FAILED, text);
+    let seed = options.seed.unwrap_or_else(|| fastrand::u64(..));
+    let world = World::start(seed, &options.interval).await.map_err(failed)?;
+    let World { services, accounts, .. } = &world;
+    let width = accounts.iter().map(|one| one.config.account.name.len()).max().unwrap_or(0);
+    print("An embedded Kafka, a registry and two simulated directories are up; everything below is read back from Kafka.")?;
+
+    let shutdown = CancellationToken::new();
+    let _ends_everything = shutdown.clone().drop_guard();
+    let mut random = fastrand::Rng::with_seed(seed);
+    let mut tasks = JoinSet::new();
+    for (partition, accounts) in by_partition(accounts.iter().map(|one| one.config.clone()).collect()) {
+        tasks.spawn(serve::shard(services.clone(), partition, accounts, shutdown.clone(), random.fork()));
+    }
+    let mut seen = read_back(services, accounts, &shutdown);
+
+    let wanted = options.syncs.unwrap_or(SYNCS_MAX).clamp(1, SYNCS_MAX);
+    let mut completed: BTreeMap<String, u32> = BTreeMap::new();
+    let mut enough = false;
+    let interrupt = tokio::signal::ctrl_c();
+    tokio::pin!(interrupt);
+    while !enough {
+        tokio::select! {
+            _ = &mut interrupt => enough = true,
+            next = seen.recv() => match next {
+                None => return Err(failed("Kafka is no longer read".to_owned())),
+                Some(Seen::Event(event)) => print(&text::line(&event, width))?,
+                Some(Seen::Completed(status)) => {
+                    let count = completed.entry(status.account.clone()).or_default();
+                    *count += 1;
+                    if *count == 1 {
+                        print(&baseline(&status, width))?;
+                    }
+                    enough = accounts.iter().all(|one| completed.get(&one.config.account.name).is_some_and(|count| *count >= wanted));
+                    if !enough && let Some(one) = accounts.iter().find(|one| one.config.account.name == status.account) {
+                        for _ in 0..random.usize(1..=CHANGES_AT_ONCE) {
+                            one.directory.change();
+                        }
+                    }
+                }
+            },
+        }
+    }
+    let settled = tokio::time::timeout(QUIET_WAIT, settle(&mut seen, accounts, (services.clock)(), width));
+    settled.await.map_err(|_| failed("the directories were not read again in time".to_owned()))??;
+    shutdown.cancel();
+    while tasks.join_next().await.is_some() {}
+    replay(services, accounts).await
+}
+
+/// Follows events and completed syncs as any consumer would.
+fn read_back(services: &Services, accounts: &[Simulated], shutdown: &CancellationToken) -> mpsc::Receiver<Seen> {
+    let (sender, seen) = mpsc::channel(BACKLOG);
+    let mut partitions: Vec<i32> = accounts.iter().map(|one| one.config.account.partition).collect();
+    partitions.sort_unstable();
+    partitions.dedup();
+    for topic in [Topic::Events, Topic::Syncs] {
+        let (kafka, sender, shutdown) = (services.kafka.clone(), sender.clone(), shutdown.clone());
+        let mut decoder = Decoder::new(Some(services.codec.ids), services.registry.clone());
+        let from: Vec<(i32, Offset)> = partitions.iter().map(|partition| (*partition, Offset::Beginning)).collect();
+        tokio::task::spawn_blocking(move || {
+            follow(&kafka, topic, &from, |record| {
+                let found = record.and_then(|record| {
+                    let marker = record.key.is_some_and(|key| !key.contains(&b'/'));
+                    match topic {
+                        Topic::Events => Some(Seen::Event(Box::new(decoder.decode(topic, record.value?).ok()?))),
+                        _ if marker => Some(Seen::Completed(Box::new(decoder.decode(topic, record.value?).ok()?))),
+                        _ => None,
+                    }
+                });
+                let closed = found.is_some_and(|found| sender.blocking_send(found).is_err());
+                Ok(if closed || shutdown.is_cancelled() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+            })
+        });
+    }
+    seen
+}
+
+fn baseline(status: &SyncStatus, width: usize) -> String {
+    let style = Style::new().fg_color(Some(AnsiColor::Cyan.into()));
+    format!(
+        "{style}{:19}{style:#}  {:width$}  {} users, {} groups, {} memberships   (state only, no events)",
+        "baseline",
+        status.account,
+        status.users_read.unwrap_or(0),
+        status.groups_read.unwrap_or(0),
+        status.memberships_read.unwrap_or(0),
+    )
+}
+
+/// Prints on until each account completed a sync that began after the last change.
+async fn settle(seen: &mut mpsc::Receiver<Seen>, accounts: &[Simulated], since: i64, width: usize) -> Result<(), Failure> {
+    let mut open: BTreeSet<&str> = accounts.iter().map(|one| one.config.account.name.as_str()).collect();
+    while !open.is_empty() {
+        match seen.recv().await {
+            None => return Err(Failure::new(FAILED, "Kafka is no longer read")),
+            Some(Seen::Event(event)) => print(&text::line(&event, width))?,
+            Some(Seen::Completed(status)) if status.started_at > since => {
+                open.remove(status.account.as_str());
+            }
+            Some(Seen::Completed(_)) => {}
+        }
+    }
+    Ok(())
+}
+
+/// A new reader: everything from the compacted topics, nothing from memory, against the directories.
+async fn replay(services: &Services, accounts: &[Simulated]) -> Result<u8, Failure> {
+    let mut sides = [(0, 0); 3];
+    let mut equal = true;
+    for one in accounts {
+        let known = read_state(services, &one.config).await?;
+        let (replayed, truth) = (contents(&known), truth(one));
+        for (index, (replayed, truth)) in replayed.iter().zip(&truth).enumerate() {
+            sides[index].0 += replayed.len();
+            sides[index].1 += truth.len();
+            equal &= replayed == truth;
+        }
+    }
+    let parts = ["users", "groups", "memberships"].iter().zip(sides).map(|(what, (replayed, truth))| {
+        format!("{what} {replayed} {} {truth}", if replayed == truth { "=" } else { "≠" })
+    });
+    let (color, verdict) = match equal {
+        true => (AnsiColor::Green, "the compacted topics equal the directories"),
+        false => (AnsiColor::Red, "the compacted topics DIFFER from the directories"),
+    };
+    let style = Style::new().fg_color(Some(color.into())).bold();
+    print(&format!("{style}{:19}{style:#}  {}: {style}{verdict}{style:#}", "replay", parts.collect::<Vec<_>>().join(", ")))?;
+    Ok(if equal { DONE } else { FAILED })
+}
+
+async fn read_state(services: &Services, config: &AccountConfig) -> Result<Known, Failure> {
+    let decoder = Decoder::new(None, services.registry.clone());
+    let (kafka, account) = (services.kafka.clone(), config.account.clone());
+    let name = account.name.clone();
+    let mut all = blocking(move || restore::restore(&kafka, decoder, account.partition, 0, vec![account], |_| {})).await?;
+    all.remove(&name).unwrap_or_else(|| Err("nothing was restored".to_owned())).map_err(|reason| Failure::new(FAILED, reason))
+}
+
+/// Users, groups and memberships, each as comparable lines.
+type Contents = [BTreeSet<String>; 3];
+
+fn contents(known: &Known) -> Contents {
+    let principals = |kind: Kind| known.table(kind).ids().filter_map(move |id| known.table(kind).principal(id));
+    let users = principals(Kind::User).map(|user| {
+        let (name, display) = (user.user_name.unwrap_or_default(), user.display_name.unwrap_or_default());
+        format!("{} {name} {display} {:?}", user.id, user.active)
+    });
+    let groups = principals(Kind::Group).map(|group| format!("{} {}", group.id, group.display_name.unwrap_or_default()));
+    let memberships = known.memberships().map(|(group, member, _)| format!("{group} {}", member.id));
+    [users.collect(), groups.collect(), memberships.collect()]
+}
+
+fn truth(one: &Simulated) -> Contents {
+    let users = one.directory.users();
+    let users = users.iter().map(|user| format!("{} {} {} {:?}", user.id, user.user_name, user.display_name, Some(user.active)));
+    let groups = one.directory.groups();
+    let memberships = groups.iter().flat_map(|group| group.members.iter().map(move |member| format!("{} {member}", group.id)));
+    [users.collect(), groups.iter().map(|group| format!("{} {}", group.id, group.display_name)).collect(), memberships.collect()]
 }

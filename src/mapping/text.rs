@@ -56,7 +56,7 @@ fn rest(event: &ChangeEvent) -> Vec<String> {
             let gone = if event.removal_means.as_deref() == Some("deactivated") { "deactivated: vanished" } else { "gone" };
             parts.push(format!("{gone}, GET says 404"));
         }
-        Some("not_found" | "absent") if event.event_type.starts_with("membership.") => parts.push("goes with its principal".to_owned()),
+        Some("not_found" | "absent") if event.event_type.starts_with("membership.") => parts.push("goes with a removal".to_owned()),
         Some("absent") => parts.push("gone, absent from every walk".to_owned()),
         _ => {}
     }

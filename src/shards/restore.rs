@@ -36,7 +36,7 @@ pub fn restore(
         let account = key.split('/').next().unwrap_or_default();
         // Accounts of this partition that are no longer configured keep their records and need no memory.
         if let Some(Ok(known)) = all.get_mut(account)
-            && let Err(complaint) = take(known, &mut decoder, key, &record)
+            && let Err(complaint) = take(known, &mut decoder, record.topic, key, record.value, record.header("ce_sequence"))
         {
             let reason = format!("{}: {complaint}", record.address());
             all.insert(account.to_owned(), Err(reason));
@@ -54,42 +54,53 @@ pub fn restore(
     Ok(all)
 }
 
-fn take(known: &mut Known, decoder: &mut Decoder, key: &str, record: &ReadRecord<'_>) -> Result<(), String> {
-    let Some(value) = record.value else {
-        let sequence = record.header("ce_sequence").and_then(|text| text.parse().ok());
+/// Takes one committed record into `known`; `sequence` is its `ce_sequence` header.
+///
+/// # Errors
+/// Says what about the record is not understood.
+pub fn take(
+    known: &mut Known,
+    decoder: &mut Decoder,
+    topic: Topic,
+    key: &str,
+    value: Option<&[u8]>,
+    sequence: Option<&str>,
+) -> Result<(), String> {
+    let Some(value) = value else {
+        let sequence = sequence.and_then(|text| text.parse().ok());
         match StateKey::parse(key) {
             Some(StateKey::Principal(kind, id)) => known.remove_principal(kind, &id, sequence),
             Some(StateKey::Membership { member, group }) => known.remove_membership(&group, &member, sequence),
             // A tombstone in `syncs`: the account was retired.
-            None if record.topic == Topic::Syncs => (known.completed, known.latest) = (None, None),
+            None if topic == Topic::Syncs => (known.completed, known.latest) = (None, None),
             None => return Err("a key of no known form".to_owned()),
         }
         return Ok(());
     };
     let digest = state_digest(key, value);
-    match record.topic {
+    match topic {
         Topic::Users => {
-            let state: UserState = decoder.decode(record.topic, value)?;
+            let state: UserState = decoder.decode(topic, value)?;
             let (first, changed, sequence) = (state.first_seen_at, state.changed_at, state.sequence);
             let (since, walks) = (state.missing_since, state.missing_walks);
             put(known, key, state.into_principal(), (first, changed, sequence, since, walks), digest, None)
         }
         Topic::Groups => {
-            let mut state: GroupState = decoder.decode(record.topic, value)?;
+            let mut state: GroupState = decoder.decode(topic, value)?;
             let dangling = std::mem::take(&mut state.dangling).into_iter().map(Into::into).collect();
             let (first, changed, sequence) = (state.first_seen_at, state.changed_at, state.sequence);
             let (since, walks) = (state.missing_since, state.missing_walks);
             put(known, key, state.into_principal(), (first, changed, sequence, since, walks), digest, Some(dangling))
         }
         Topic::Memberships => {
-            let state: MembershipState = decoder.decode(record.topic, value)?;
+            let state: MembershipState = decoder.decode(topic, value)?;
             let (group, member) = codec::membership_of(&state).ok_or("principal_type is neither user nor group")?;
             let MembershipState { direct, first_seen_at, sequence, .. } = state;
             known.put_membership(group, member, Membership { direct, first_seen_at, sequence, digest });
             Ok(())
         }
         Topic::Syncs => {
-            let status = decoder.decode::<SyncRecord>(record.topic, value)?.into_status()?;
+            let status = decoder.decode::<SyncRecord>(topic, value)?.into_status()?;
             match key.split_once('/') {
                 None => known.completed = Some(status),
                 Some((_, "latest")) => known.latest = Some(status),
@@ -132,7 +143,10 @@ fn put(
 }
 
 /// Checks what was read against what the newest `syncs` record says should be there.
-fn complete(account: &Account, mut known: Known, control_end: i64) -> Result<Known, String> {
+///
+/// # Errors
+/// Says what is missing or differs: the account must not go on.
+pub fn complete(account: &Account, mut known: Known, control_end: i64) -> Result<Known, String> {
     let Some(latest) = &known.latest else {
         if known.state_records() > 0 {
             return Err(format!(

@@ -1,0 +1,277 @@
+//! Crashes at every step, on the in-memory log: the result equals the calm run. And a naive model, which
+//! the diff has to agree with on whatever directories proptest makes up.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::Ordering;
+
+use proptest::prelude::*;
+use scimtail::avro::wire::ChangeEvent;
+use scimtail::directory::{Baseline, Status};
+use scimtail::record::Topic;
+use serde_json::json;
+
+use crate::memory::{Crash, MemoryDirectory, World, account};
+
+/// Versions of one directory, drawn from a seed.
+fn history(seed: u64, versions: usize) -> Vec<MemoryDirectory> {
+    let mut random = fastrand::Rng::with_seed(seed);
+    (0..versions).map(|_| random_directory(&mut random)).collect()
+}
+
+fn random_directory(random: &mut fastrand::Rng) -> MemoryDirectory {
+    let mut directory = MemoryDirectory::default();
+    for user in 0..8 {
+        if random.u8(..) < 200 {
+            let (id, title) = (format!("u{user}"), random.u8(0..3));
+            let active = random.u8(..) < 200;
+            directory.users.insert(id.clone(), json!({ "id": id, "userName": format!("name{user}"), "title": format!("T{title}"), "active": active }));
+        }
+    }
+    for group in 0..3 {
+        if random.u8(..) < 210 {
+            let id = format!("g{group}");
+            // Members may be dangling, and g0 may be nested in g1.
+            let mut members: Vec<String> = (0..8).filter(|_| random.bool()).map(|user| format!("u{user}")).collect();
+            if group == 1 && random.bool() {
+                members.push("g0".into());
+            }
+            let members: Vec<_> = members.iter().map(|id| json!({ "value": id })).collect();
+            let name = format!("G{group}-{}", random.u8(0..2));
+            directory.groups.insert(id.clone(), json!({ "id": id, "displayName": name, "members": members }));
+        }
+    }
+    directory
+}
+
+fn world(baseline: Baseline) -> World {
+    let mut account = account("acme");
+    account.baseline = baseline;
+    // The guard is tested elsewhere; here everything changes all the time, but somebody is always seen again.
+    account.limits.max_ratio = 1.0;
+    World::new(account)
+}
+
+/// What of an event must not depend on when and how often it was tried.
+fn essence(event: &ChangeEvent) -> String {
+    let ChangeEvent { event_type, sequence, principal_id, group_id, changes, .. } = event;
+    format!("{sequence} {event_type} {principal_id} {group_id:?} {changes:?}")
+}
+
+/// State without what depends on the attempt's number or times.
+fn meaning(world: &World) -> BTreeMap<(Topic, String), String> {
+    let known = &world.known;
+    let mut meaning = BTreeMap::new();
+    for (kind, topic) in [(scimtail::directory::Kind::User, Topic::Users), (scimtail::directory::Kind::Group, Topic::Groups)] {
+        for (id, entry) in known.table(kind).iter() {
+            let text = format!("{:?} {} {:?}", entry.packed.unpack(id.clone()), entry.sequence, known.dangling(id));
+            meaning.insert((topic, id.to_string()), text);
+        }
+    }
+    for (group, member, membership) in known.memberships() {
+        meaning.insert((Topic::Memberships, format!("{group} {member:?}")), membership.sequence.to_string());
+    }
+    meaning
+}
+
+/// The world after all versions, how many events there were after each, and during which one it crashed.
+async fn run(baseline: Baseline, versions: &[MemoryDirectory], crash: Option<Crash>) -> (World, Vec<usize>, Option<usize>) {
+    let mut world = world(baseline);
+    *world.log.crash.lock().unwrap() = crash;
+    let (mut counts, mut crashed) = (Vec::new(), None);
+    for (version, directory) in versions.iter().enumerate() {
+        loop {
+            let base = world.known.base();
+            match world.try_sync(directory).await {
+                Ok(status) if status.status == Status::Completed => break,
+                Ok(status) if status.reason_code.as_deref() == Some("commit_aborted") => {
+                    crashed = Some(version);
+                    *world.log.crash.lock().unwrap() = None;
+                }
+                Ok(status) => {
+                    // A random directory may lose everybody: then it is held, in the calm run as well.
+                    assert_eq!(status.status, Status::Held, "{:?}", status.reason);
+                    break;
+                }
+                Err(_) => {
+                    crashed = Some(version);
+                    world.restart();
+                    // The commit that nobody heard of had completed the sync.
+                    if world.known.base() > base {
+                        break;
+                    }
+                }
+            }
+        }
+        counts.push(world.log.events().len());
+    }
+    (world, counts, crashed)
+}
+
+fn first_difference(left: &[String], right: &[String]) -> Option<String> {
+    let at = (0..left.len().max(right.len())).find(|at| left.get(*at) != right.get(*at))?;
+    Some(format!("event {at}: {:?} instead of {:?}", left.get(at), right.get(at)))
+}
+
+/// G1, G6: whatever commit fails, before or after it became durable, the events are those of the calm run,
+/// with the same ids and the same gapless sequence.
+#[tokio::test(flavor = "multi_thread")]
+async fn g1_a_crash_at_any_commit_changes_nothing_that_a_consumer_sees() {
+    for seed in 0..6 {
+        for baseline in [Baseline::State, Baseline::Events] {
+            let versions = history(seed, 4);
+            let (calm, counts, _) = run(baseline, &versions, None).await;
+            let expected: Vec<String> = calm.log.events().iter().map(essence).collect();
+            let ids: Vec<String> = calm.log.events().iter().map(|event| event.event_id.clone()).collect();
+            let sequences: Vec<i64> = calm.log.events().iter().map(|event| event.sequence).collect();
+            assert!(sequences.iter().copied().eq(1..=sequences.len() as i64), "seed {seed}: sequences have a gap");
+            let distinct: BTreeSet<&String> = ids.iter().collect();
+            assert_eq!(distinct.len(), ids.len(), "seed {seed}: two events share an id");
+            for commit in 0..calm.log.commits.load(Ordering::Relaxed) {
+                for crash in [Crash::Before(commit), Crash::After(commit), Crash::Abort(commit)] {
+                    let (world, _, crashed) = run(baseline, &versions, Some(crash)).await;
+                    let crashed = crashed.unwrap_or_else(|| panic!("seed {seed}: {crash:?} was not reached"));
+                    let events: Vec<String> = world.log.events().iter().map(essence).collect();
+                    assert_eq!(first_difference(&events, &expected), None, "seed {seed}: {crash:?}");
+                    // Ids name the last completed sync: until the repeated one completed they are the same.
+                    let repeated: Vec<String> = world.log.events().iter().map(|event| event.event_id.clone()).collect();
+                    let until = counts[crashed];
+                    assert_eq!(first_difference(&repeated[..until], &ids[..until]), None, "seed {seed}: {crash:?}");
+                    assert_eq!(meaning(&world), meaning(&calm), "seed {seed}: {crash:?}");
+                }
+            }
+        }
+    }
+}
+
+/// G2: folding the events over the baseline gives the state.
+#[tokio::test(flavor = "multi_thread")]
+async fn g2_folding_events_over_the_baseline_gives_the_state() {
+    for seed in 100..140 {
+        let (world, _, _) = run(Baseline::Events, &history(seed, 6), None).await;
+        let mut principals: BTreeMap<(String, String), String> = BTreeMap::new();
+        let mut memberships: BTreeSet<(String, String)> = BTreeSet::new();
+        for event in world.log.events() {
+            let key = (event.principal_type.clone(), event.principal_id.clone());
+            match event.event_type.as_str() {
+                "user.removed" | "group.removed" => drop(principals.remove(&key)),
+                "membership.added" => drop(memberships.insert((event.group_id.unwrap(), event.principal_id))),
+                "membership.removed" => drop(memberships.remove(&(event.group_id.unwrap(), event.principal_id))),
+                _ => {
+                    let image = event.user.map(|user| format!("{:?} {:?}", user.active, user.attributes));
+                    let image = image.or(event.group.map(|group| format!("{:?}", group.display_name)));
+                    principals.insert(key, image.expect("user and group events hold an image"));
+                }
+            }
+        }
+        let mut known = BTreeMap::new();
+        for kind in scimtail::directory::Kind::BOTH {
+            for (id, entry) in world.known.table(kind).iter() {
+                let found = entry.packed.unpack(id.clone());
+                let image = match kind {
+                    scimtail::directory::Kind::User => format!("{:?} {:?}", found.active, found.attributes),
+                    scimtail::directory::Kind::Group => format!("{:?}", found.display_name),
+                };
+                known.insert((kind.principal_type().to_owned(), id.to_string()), image);
+            }
+        }
+        assert_eq!(principals, known, "seed {seed}");
+        let held: BTreeSet<(String, String)> =
+            world.known.memberships().map(|(group, member, _)| (group.to_string(), member.id.to_string())).collect();
+        assert_eq!(memberships, held, "seed {seed}");
+    }
+}
+
+/// G7: an unchanged directory writes its `syncs` records and nothing else.
+#[tokio::test(flavor = "multi_thread")]
+async fn g7_an_unchanged_directory_writes_only_its_syncs_records() {
+    for seed in 0..20 {
+        let directory = &history(seed, 1)[0];
+        let mut world = world(Baseline::State);
+        world.completed(directory).await;
+        for restart in [false, true, false] {
+            if restart {
+                world.restart();
+            }
+            let before = world.log.records.lock().unwrap().len();
+            world.completed(directory).await;
+            let records = world.log.records.lock().unwrap();
+            let keys: Vec<(Topic, &str)> = records[before..].iter().map(|record| (record.topic, record.key.as_str())).collect();
+            assert_eq!(keys, [(Topic::Syncs, "acme"), (Topic::Syncs, "acme/latest")], "seed {seed}");
+        }
+    }
+}
+
+/// The simplest possible diff: two sets of facts.
+fn naive(directory: &MemoryDirectory) -> BTreeSet<String> {
+    let mut facts = BTreeSet::new();
+    for (id, user) in &directory.users {
+        facts.insert(format!("user {id} {} {}", user["title"], user["active"]));
+    }
+    for (id, group) in &directory.groups {
+        facts.insert(format!("group {id} {}", group["displayName"]));
+        for member in group["members"].as_array().unwrap() {
+            let member = member["value"].as_str().unwrap();
+            if directory.users.contains_key(member) || directory.groups.contains_key(member) {
+                facts.insert(format!("member {id} {member}"));
+            }
+        }
+    }
+    facts
+}
+
+/// Applies what a consumer sees to the facts it had.
+fn fold(mut facts: BTreeSet<String>, events: &[ChangeEvent]) -> BTreeSet<String> {
+    for event in events {
+        let (kind, id) = (&event.principal_type, &event.principal_id);
+        match event.event_type.as_str() {
+            "membership.added" => {
+                let fact = format!("member {} {id}", event.group_id.as_ref().unwrap());
+                assert!(facts.insert(fact), "{id} was a member already");
+            }
+            "membership.removed" => {
+                let fact = format!("member {} {id}", event.group_id.as_ref().unwrap());
+                assert!(facts.remove(&fact), "{id} was no member");
+            }
+            other => {
+                let known = facts.iter().find(|fact| fact.starts_with(&format!("{kind} {id} "))).cloned();
+                assert_eq!(known.is_none(), other.ends_with(".added"), "{other} {id}");
+                if let Some(known) = known {
+                    facts.remove(&known);
+                }
+                if let Some(user) = event.user.as_ref().filter(|_| !other.ends_with(".removed")) {
+                    facts.insert(format!("user {id} {} {}", user.attributes["title"], user.active.unwrap()));
+                }
+                if let Some(group) = event.group.as_ref().filter(|_| !other.ends_with(".removed")) {
+                    facts.insert(format!("group {id} {}", json!(group.display_name)));
+                }
+            }
+        }
+    }
+    facts
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    #[test]
+    fn the_diff_agrees_with_a_naive_model(seeds in proptest::collection::vec(any::<u64>(), 2..6)) {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        runtime.block_on(async {
+            let mut world = world(Baseline::State);
+            let mut facts = None;
+            for seed in seeds {
+                let directory = random_directory(&mut fastrand::Rng::with_seed(seed));
+                let before = world.log.events().len();
+                let status = world.sync(&directory).await;
+                if status.status == Status::Held {
+                    assert_eq!(world.log.events().len(), before);
+                    continue;
+                }
+                let truth = naive(&directory);
+                if let Some(known) = facts.replace(truth.clone()) {
+                    assert_eq!(fold(known, &world.log.events()[before..]), truth);
+                }
+            }
+        });
+    }
+}

@@ -1,0 +1,372 @@
+//! A directory and a log in memory: the same traits as the real ones, and every fault on command.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use bytes::Bytes;
+use futures::Stream;
+use scimtail::avro::wire::{ChangeEvent, SyncStatus as SyncRecord};
+use scimtail::avro::{Codec, Decoder, Registry, SchemaIds};
+use scimtail::directory::{AttributeList, Baseline, GroupPattern, Id, Kind, Known, Limits, Observed, Status, SyncStatus};
+use scimtail::pipeline::{
+    self, Account, Answer, Batch, CommitError, Directory, Ended, Log, Page, Positions, RawRow,
+};
+use scimtail::record::{Record, Topic};
+use scimtail::scim::profile::AbsentActive;
+use scimtail::scim::wire::{Reading, raw_row, read_resource};
+use scimtail::scim::{ReadError, error};
+use scimtail::shards::restore;
+use serde_json::{Value, json};
+
+pub const IDS: SchemaIds = SchemaIds([1, 2, 3, 4, 5, 6]);
+
+/// A resource as the simulated server holds it.
+pub type Resources = BTreeMap<String, Value>;
+
+/// What the simulated server does wrong.
+#[derive(Clone, Debug, Default)]
+pub struct Faults {
+    /// Ids that lists leave out although GET finds them.
+    pub unlisted: BTreeSet<String>,
+    /// Page (from 0) of the kind's list that answers with an error.
+    pub fails_at: Option<(usize, Kind)>,
+    /// Lists of this kind are empty, with a total of 0.
+    pub empty: Option<Kind>,
+    /// GET by id answers 405.
+    pub get_not_offered: bool,
+    /// GET by id answers 404 whatever is asked.
+    pub get_always_404: bool,
+    /// GET by id does not answer.
+    pub get_times_out: bool,
+    /// Members that a group's list leaves out although GET of the group shows them.
+    pub list_hides_members_of: BTreeSet<String>,
+    /// The totals count every resource, listed or not.
+    pub truthful_totals: bool,
+    /// Only the first walk leaves `unlisted` out: the rows slid.
+    pub first_walk_only: bool,
+}
+
+#[derive(Default)]
+pub struct MemoryDirectory {
+    pub users: Resources,
+    pub groups: Resources,
+    pub faults: Faults,
+    pub gets: AtomicUsize,
+    walks: AtomicUsize,
+}
+
+const PAGE: usize = 3;
+
+impl MemoryDirectory {
+    /// One line a resource:
+    /// `user u1 ann title=Analyst`, `user u2 bob inactive`, `group g1 Admins: u1 u2 group:g2`.
+    pub fn parse(text: &str) -> MemoryDirectory {
+        let mut directory = MemoryDirectory::default();
+        for line in text.lines().map(str::trim).filter(|line| !line.is_empty()) {
+            let (kind, rest) = line.split_once(' ').expect("a line begins with user or group");
+            if kind == "user" {
+                let mut words = rest.split_whitespace();
+                let (id, name) = (words.next().expect("an id"), words.next().expect("a name"));
+                let mut user = json!({ "id": id, "userName": name, "active": true });
+                for word in words {
+                    match word.split_once('=') {
+                        Some((attribute, value)) => user[attribute] = json!(value),
+                        None if word == "inactive" => user["active"] = json!(false),
+                        None if word == "unknown" => user["active"] = json!("perhaps"),
+                        None => panic!("{word} is neither inactive, unknown nor attribute=value"),
+                    }
+                }
+                directory.users.insert(id.to_owned(), user);
+            } else {
+                let (head, members) = rest.split_once(':').expect("a group has a colon");
+                let (id, name) = head.split_once(' ').expect("an id and a name");
+                let members: Vec<Value> = members
+                    .split_whitespace()
+                    .map(|word| match word.strip_prefix("group=") {
+                        Some(id) => json!({ "value": id, "type": "Group" }),
+                        None => json!({ "value": word }),
+                    })
+                    .collect();
+                directory.groups.insert(id.to_owned(), json!({ "id": id, "displayName": name, "members": members }));
+            }
+        }
+        directory
+    }
+
+    fn resources(&self, kind: Kind) -> &Resources {
+        match kind {
+            Kind::User => &self.users,
+            Kind::Group => &self.groups,
+        }
+    }
+
+    fn row(value: &Value) -> RawRow {
+        raw_row(Bytes::from(value.to_string()))
+    }
+
+    fn rows(&self, kind: Kind, walk: usize) -> Vec<RawRow> {
+        if self.faults.empty == Some(kind) {
+            return Vec::new();
+        }
+        let slid = !self.faults.first_walk_only || walk == 0;
+        self.resources(kind)
+            .iter()
+            .filter(|(id, _)| !(slid && self.faults.unlisted.contains(*id)))
+            .map(|(id, value)| {
+                let mut value = value.clone();
+                if self.faults.list_hides_members_of.contains(id) {
+                    value["members"] = json!([]);
+                }
+                Self::row(&value)
+            })
+            .collect()
+    }
+}
+
+impl Directory for MemoryDirectory {
+    type Error = ReadError;
+
+    fn list(&self, kind: Kind) -> impl Stream<Item = Result<Page, ReadError>> + Send {
+        let walk = if kind == Kind::User { self.walks.fetch_add(1, Ordering::Relaxed) } else { 0 };
+        let rows = self.rows(kind, walk);
+        let total = if self.faults.truthful_totals { self.resources(kind).len() } else { rows.len() } as u64;
+        let mut pages: Vec<Result<Page, ReadError>> = rows
+            .chunks(PAGE)
+            .map(|rows| Ok(Page { rows: rows.to_vec(), total: Some(total), skew: None, received_at: clock() }))
+            .collect();
+        pages.push(Ok(Page { rows: Vec::new(), total: Some(total), skew: None, received_at: clock() }));
+        if let Some((page, failing)) = self.faults.fails_at
+            && failing == kind
+        {
+            pages.truncate(page);
+            pages.push(Err(ReadError::new(error::HTTP_STATUS, "the server answers HTTP 500")));
+        }
+        futures::stream::iter(pages)
+    }
+
+    fn read(&self, kind: Kind, page: &Page, row: &RawRow) -> Result<Observed, ReadError> {
+        let reading = Reading { attributes: AttributeList::default(), absent_active: AbsentActive::Unknown };
+        let resource = read_resource(kind, &row.bytes, &reading)?;
+        Ok(Observed {
+            principal: resource.principal,
+            raw: row.hash,
+            members: resource.members,
+            observed_at: page.received_at,
+            modified_at: None,
+        })
+    }
+
+    async fn get(&self, kind: Kind, id: &Id) -> Answer {
+        self.gets.fetch_add(1, Ordering::Relaxed);
+        if self.faults.get_not_offered {
+            return Answer::NotOffered;
+        }
+        if self.faults.get_times_out {
+            return Answer::Unproven;
+        }
+        match self.resources(kind).get(&**id) {
+            Some(value) if !self.faults.get_always_404 => {
+                let page = Page { rows: Vec::new(), total: None, skew: None, received_at: clock() };
+                Answer::Found(Box::new(self.read(kind, &page, &Self::row(value)).expect("a stored resource reads")))
+            }
+            _ => Answer::NotFound,
+        }
+    }
+}
+
+/// Where the log stops working.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Crash {
+    Before(usize),
+    /// The commit is durable, but nobody is told.
+    After(usize),
+    /// The transaction is aborted; the acquisition goes on.
+    Abort(usize),
+}
+
+/// A transactional log: what stands in `records` is committed.
+#[derive(Default)]
+pub struct MemoryLog {
+    pub records: Mutex<Vec<Record>>,
+    pub commits: AtomicUsize,
+    pub crash: Mutex<Option<Crash>>,
+}
+
+impl Log for MemoryLog {
+    async fn commit(&self, batch: Batch) -> Result<Positions, CommitError> {
+        let number = self.commits.fetch_add(1, Ordering::Relaxed);
+        let crash = *self.crash.lock().unwrap();
+        let ended = || CommitError::Ended(Ended { fenced: false, reason: "crashed on purpose".into() });
+        if crash == Some(Crash::Before(number)) {
+            return Err(ended());
+        }
+        if crash == Some(Crash::Abort(number)) {
+            return Err(CommitError::Aborted("aborted on purpose".into()));
+        }
+        let mut records = self.records.lock().unwrap();
+        let mut reached = Positions::new();
+        for record in batch.records {
+            records.push(record.clone());
+            let written = records.iter().filter(|other| other.topic == record.topic).count() as i64;
+            reached.insert(record.topic, written);
+        }
+        records.extend((batch.marker)(&reached).expect("a marker encodes"));
+        if crash == Some(Crash::After(number)) {
+            return Err(ended());
+        }
+        Ok(reached)
+    }
+}
+
+impl MemoryLog {
+    fn decoder() -> Decoder {
+        Decoder::new(Some(IDS), Registry::new("http://127.0.0.1:9").expect("a URL"))
+    }
+
+    /// What a new owner would restore, by the code that restores from Kafka.
+    pub fn restore(&self, account: &Account) -> Known {
+        let mut known = Known::new(1);
+        let mut decoder = Self::decoder();
+        for record in self.records.lock().unwrap().iter().filter(|record| Topic::STATE.contains(&record.topic)) {
+            let sequence = record.headers.iter().find(|(name, _)| *name == "ce_sequence").map(|(_, value)| value.as_str());
+            restore::take(&mut known, &mut decoder, record.topic, &record.key, record.value.as_deref(), sequence)
+                .expect("every record reads back");
+        }
+        restore::complete(account, known, 0).expect("digest and count agree")
+    }
+
+    pub fn events(&self) -> Vec<ChangeEvent> {
+        let mut decoder = Self::decoder();
+        let records = self.records.lock().unwrap();
+        let events = records.iter().filter(|record| record.topic == Topic::Events);
+        events.map(|record| decoder.decode(Topic::Events, record.value.as_deref().expect("events are never null")).expect("an event decodes")).collect()
+    }
+
+    pub fn statuses(&self) -> Vec<(String, SyncRecord)> {
+        let mut decoder = Self::decoder();
+        let records = self.records.lock().unwrap();
+        let syncs = records.iter().filter(|record| record.topic == Topic::Syncs);
+        syncs
+            .map(|record| {
+                let value = record.value.as_deref().expect("no account was retired");
+                (record.key.clone(), decoder.decode(Topic::Syncs, value).expect("a status decodes"))
+            })
+            .collect()
+    }
+
+    /// Live value bytes by key: what compaction leaves, apart from `syncs`.
+    pub fn state(&self) -> BTreeMap<(Topic, String), Vec<u8>> {
+        let mut state = BTreeMap::new();
+        for record in self.records.lock().unwrap().iter() {
+            if matches!(record.topic, Topic::Users | Topic::Groups | Topic::Memberships) {
+                match &record.value {
+                    Some(value) => drop(state.insert((record.topic, record.key.clone()), value.clone())),
+                    None => drop(state.remove(&(record.topic, record.key.clone()))),
+                }
+            }
+        }
+        state
+    }
+}
+
+static NOW: AtomicUsize = AtomicUsize::new(1_700_000_000_000);
+
+/// A clock that moves by a millisecond whenever somebody looks.
+pub fn clock() -> i64 {
+    NOW.fetch_add(1, Ordering::Relaxed) as i64
+}
+
+pub fn account(name: &str) -> Account {
+    Account {
+        name: name.to_owned(),
+        provider: "generic".to_owned(),
+        attributes: AttributeList::default(),
+        pattern: Some(GroupPattern::parse("CB/{domain}/{kind:ROLE=role|BE=business_entity}/{name}").expect("a pattern")),
+        profile_fingerprint: "test".to_owned(),
+        empty_members_are_none: true,
+        trust_total: true,
+        removal_means: None,
+        baseline: Baseline::State,
+        limits: Limits::default(),
+        // Small enough that most syncs need several transactions.
+        batch: scimtail::batch::Bounds { principals: 3, units: 4, bytes: 1 << 20 },
+        topic_prefix: "test".to_owned(),
+        partition: 0,
+    }
+}
+
+/// An account with its log and what it knows.
+pub struct World {
+    pub account: Account,
+    pub log: MemoryLog,
+    pub known: Known,
+}
+
+impl World {
+    pub fn new(account: Account) -> World {
+        let log = MemoryLog::default();
+        let known = log.restore(&account);
+        World { account, log, known }
+    }
+
+    pub async fn try_sync(&mut self, directory: &MemoryDirectory) -> Result<SyncStatus, Ended> {
+        directory.walks.store(0, Ordering::Relaxed);
+        pipeline::sync(&self.account, directory, &self.log, &Codec { ids: IDS }, &mut self.known, clock).await
+    }
+
+    pub async fn sync(&mut self, directory: &MemoryDirectory) -> SyncStatus {
+        let status = self.try_sync(directory).await.expect("the log works");
+        self.assert_known_is_the_log();
+        status
+    }
+
+    /// Syncs and requires completion.
+    pub async fn completed(&mut self, directory: &MemoryDirectory) -> SyncStatus {
+        let status = self.sync(directory).await;
+        assert_eq!(status.status, Status::Completed, "{:?}", status.reason);
+        status
+    }
+
+    /// As after a restart: known is what the log says.
+    pub fn restart(&mut self) {
+        *self.log.crash.lock().unwrap() = None;
+        self.known = self.log.restore(&self.account);
+    }
+
+    /// Known never leads the log, and never lags behind it either.
+    fn assert_known_is_the_log(&self) {
+        let restored = self.log.restore(&self.account);
+        assert_eq!(restored.state_digest(), self.known.state_digest());
+        assert_eq!(restored.state_records(), self.known.state_records());
+        assert_eq!(restored.latest, self.known.latest);
+        assert_eq!(restored.completed, self.known.completed);
+    }
+
+    /// Events as short lines, from the given number on.
+    pub fn lines(&self, from: usize) -> Vec<String> {
+        self.log.events()[from..].iter().map(line).collect()
+    }
+}
+
+/// `user.updated u1 title "A" → "B"`, `membership.removed u1 in g1 (not_found)`.
+pub fn line(event: &ChangeEvent) -> String {
+    let mut line = format!("{} {}", event.event_type, event.principal_id);
+    if event.event_type.starts_with("membership.") {
+        line.push_str(&format!(" in {}", event.group_id.as_deref().unwrap_or_default()));
+        if event.principal_type == "group" {
+            line.push_str(" as group");
+        }
+    }
+    for change in &event.changes {
+        let side = |value: &Option<String>| value.clone().unwrap_or_else(|| "none".into());
+        line.push_str(&format!(" {} {} → {}", change.attribute, side(&change.old_value), side(&change.new_value)));
+    }
+    if let Some(reason) = &event.removal_reason {
+        line.push_str(&format!(" ({reason})"));
+    }
+    if event.snapshot {
+        line.push_str(" snapshot");
+    }
+    line
+}

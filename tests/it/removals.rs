@@ -1,0 +1,253 @@
+//! Nothing is reported removed without proof, and nothing large goes out unseen (design §4, §5).
+
+use std::sync::atomic::Ordering;
+
+use scimtail::avro::wire::ControlRequest;
+use scimtail::control::{self, Request};
+use scimtail::directory::{Kind, Status};
+use scimtail::pipeline::record_latest;
+use scimtail::avro::Codec;
+
+use crate::memory::{Faults, IDS, MemoryDirectory, World, account};
+
+/// `count` users u00…, all members of g1.
+fn directory(users: std::ops::Range<usize>) -> MemoryDirectory {
+    let mut text: String = users.clone().map(|n| format!("user u{n:02} name{n} title=T\n")).collect();
+    let members: Vec<String> = users.map(|n| format!("u{n:02}")).collect();
+    text.push_str(&format!("group g1 Admins: {}\ngroup g2 Empty:\n", members.join(" ")));
+    MemoryDirectory::parse(&text)
+}
+
+async fn baseline() -> World {
+    let mut world = World::new(account("acme"));
+    world.completed(&directory(0..30)).await;
+    world
+}
+
+fn with(mut directory: MemoryDirectory, faults: Faults) -> MemoryDirectory {
+    directory.faults = faults;
+    directory
+}
+
+async fn release(world: &mut World, hold: &str) {
+    let latest = world.known.latest.as_ref().unwrap();
+    let content = ControlRequest {
+        account: "acme".into(),
+        action: "release".into(),
+        hold_id: Some(hold.into()),
+        requested_by: "a person".into(),
+        ..ControlRequest::default()
+    };
+    let request = Request { offset: latest.control_offset, content };
+    let (status, _) = control::apply(&world.known, &request).expect("the request is new");
+    record_latest(&world.account, &world.log, &Codec { ids: IDS }, &mut world.known, status).await.unwrap();
+    assert!(control::apply(&world.known, &request).is_none(), "a request takes effect once");
+}
+
+/// G3: a walk that ends in an error on any page publishes nothing, whatever it saw before.
+#[tokio::test(flavor = "multi_thread")]
+async fn g3_an_error_on_any_page_of_any_list_removes_nothing() {
+    let mut world = baseline().await;
+    for kind in Kind::BOTH {
+        for page in 0..4 {
+            // Two users are really gone, so there would be something to remove.
+            let broken = with(directory(0..28), Faults { fails_at: Some((page, kind)), ..Faults::default() });
+            let status = world.sync(&broken).await;
+            assert_eq!((status.status, status.reason_code.as_deref()), (Status::Failed, Some("http_status")));
+            assert_eq!(world.lines(0), [""; 0]);
+        }
+    }
+    world.completed(&directory(0..28)).await;
+    assert_eq!(world.lines(0).len(), 4, "two users and their memberships");
+}
+
+/// G3: users that the list leaves out but GET finds are kept.
+#[tokio::test(flavor = "multi_thread")]
+async fn g3_a_user_missed_by_paging_is_kept_because_get_finds_it() {
+    let mut world = baseline().await;
+    for truthful_totals in [false, true] {
+        let unlisted = ["u03".to_owned(), "u17".to_owned()].into();
+        let slid = with(directory(0..30), Faults { unlisted, truthful_totals, ..Faults::default() });
+        let status = world.completed(&slid).await;
+        assert_eq!(world.lines(0), [""; 0]);
+        assert_eq!((status.users_read, status.hidden), (Some(30), 2));
+        assert_eq!(slid.gets.load(Ordering::Relaxed), 3, "one control and one GET for each missing id");
+    }
+}
+
+/// G3: without a GET that can be trusted, what is missing is kept and counted.
+#[tokio::test(flavor = "multi_thread")]
+async fn g3_without_a_usable_get_a_missing_user_is_kept_and_shown() {
+    for faults in [
+        Faults { get_not_offered: true, ..Faults::default() },
+        Faults { get_always_404: true, ..Faults::default() },
+        Faults { get_times_out: true, ..Faults::default() },
+    ] {
+        let mut world = baseline().await;
+        // Their group goes on listing them, as on most servers.
+        let mut smaller = directory(0..30);
+        smaller.users.retain(|id, _| id.as_str() < "u28");
+        smaller.faults = faults;
+        let status = world.completed(&smaller).await;
+        assert_eq!(world.lines(0), [""; 0], "the users stay, and so do their memberships");
+        assert_eq!(status.removals_suppressed, 2);
+        world.completed(&directory(0..28)).await;
+        assert_eq!(world.lines(0).len(), 4, "once GET answers, they go");
+    }
+}
+
+/// G3: a list shorter than its own total is read again, and fails when it stays short.
+#[tokio::test(flavor = "multi_thread")]
+async fn g3_a_list_shorter_than_its_total_publishes_nothing() {
+    let mut world = World::new(account("acme"));
+    let unlisted = ["u03".to_owned()].into();
+    let short = with(directory(0..30), Faults { unlisted, truthful_totals: true, ..Faults::default() });
+    let status = world.sync(&short).await;
+    assert_eq!((status.status, status.reason_code.as_deref()), (Status::Failed, Some("walk_incomplete")));
+    assert_eq!(world.known.state_records(), 0, "half a list is no baseline");
+    // A second walk that brings the rest makes it whole.
+    let slid = Faults { first_walk_only: true, ..short.faults.clone() };
+    let status = world.completed(&with(directory(0..30), slid)).await;
+    assert_eq!(status.users_read, Some(30));
+}
+
+/// G3: the list alone is no proof that a membership ended.
+#[tokio::test(flavor = "multi_thread")]
+async fn g3_a_membership_that_get_still_shows_is_kept() {
+    let mut world = baseline().await;
+    world.account.limits.min_losses = 1_000;
+    let hides = with(directory(0..30), Faults { list_hides_members_of: ["g1".to_owned()].into(), ..Faults::default() });
+    world.completed(&hides).await;
+    assert_eq!(world.lines(0), [""; 0]);
+    // The disagreement is looked at again each time, and the true end is seen.
+    let mut ended = directory(0..30);
+    ended.groups.get_mut("g1").unwrap()["members"] = serde_json::json!([{ "value": "u00" }]);
+    ended.faults = hides.faults.clone();
+    world.completed(&ended).await;
+    assert_eq!(world.lines(0).len(), 29);
+}
+
+/// G4: a loss beyond the limit is held whole, additions included, until released.
+#[tokio::test(flavor = "multi_thread")]
+async fn g4_a_mass_removal_is_held_whole_until_it_is_released() {
+    let mut world = baseline().await;
+    let mut shrunken = directory(0..20);
+    shrunken.users.insert("new".into(), serde_json::json!({ "id": "new", "userName": "newcomer" }));
+    let status = world.sync(&shrunken).await;
+    assert_eq!((status.status, status.reason_code.as_deref()), (Status::Held, Some("mass_change")));
+    assert_eq!(status.hold.as_ref().unwrap().to_string(), "1-u10-g0-m0-d0-a0");
+    assert_eq!(status.reason.unwrap(), "10 of 30 users would go; the limit is 20 % (from 5 losses) or 500");
+    assert_eq!(world.lines(0), [""; 0], "additions wait too");
+
+    // It survives restarts and repeated syncs, which compute it again.
+    world.restart();
+    assert_eq!(world.sync(&shrunken).await.status, Status::Held);
+
+    // A release of something smaller does not fit and is replaced by the hold.
+    release(&mut world, "1-u9-g0-m0-d0-a0").await;
+    let status = world.sync(&shrunken).await;
+    assert_eq!((status.status, status.release), (Status::Held, None));
+
+    // A release of another base is ignored.
+    release(&mut world, "7-u99-g0-m0-d0-a0").await;
+    assert_eq!(world.sync(&shrunken).await.status, Status::Held);
+
+    release(&mut world, "1-u10-g0-m0-d0-a0").await;
+    world.restart();
+    let status = world.completed(&shrunken).await;
+    assert_eq!(world.lines(0).len(), 1 + 10 + 10, "one added, ten memberships and ten users removed");
+    let release = status.release.unwrap();
+    assert_eq!((release.by.as_str(), release.left), ("a person", None), "who released stands in the sync that published");
+    let status = world.completed(&shrunken).await;
+    assert_eq!((status.hold, status.release), (None, None), "and ends with it");
+}
+
+/// G4: a directory that recovers drops the hold by itself.
+#[tokio::test(flavor = "multi_thread")]
+async fn g4_a_directory_that_recovers_drops_the_hold() {
+    let mut world = baseline().await;
+    assert_eq!(world.sync(&directory(0..10)).await.status, Status::Held);
+    let status = world.completed(&directory(0..30)).await;
+    assert_eq!((status.hold, world.lines(0)), (None, vec![]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_token_on_a_small_directory_is_held_however_few_users_it_has() {
+    let mut world = World::new(account("acme"));
+    world.completed(&MemoryDirectory::parse("user u1 ann\nuser u2 bob")).await;
+    let other = MemoryDirectory::parse("user x1 xenia\nuser x2 yves\nuser x3 zoe");
+    let status = world.sync(&other).await;
+    assert_eq!(status.status, Status::Held);
+    assert_eq!(status.hold.unwrap().to_string(), "1-u2-g0-m0-d0-a0");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_empty_list_is_held_and_once_released_removes_by_get_of_the_other_kind() {
+    let mut world = baseline().await;
+    let mut emptied = directory(0..0);
+    let status = world.sync(&emptied).await;
+    assert_eq!((status.status, status.users_read), (Status::Held, Some(0)));
+    let hold = status.hold.unwrap().to_string();
+    assert_eq!(hold, "1-u30-g0-m0-d0-a0");
+    release(&mut world, &hold).await;
+    world.completed(&emptied).await;
+    assert!(world.lines(0).iter().all(|line| line.ends_with("(not_found)")), "{:?}", world.lines(0));
+    assert_eq!(world.lines(0).len(), 60);
+
+    // Where not even that control answers, the repeated empty list is the proof.
+    let mut world = baseline().await;
+    emptied.faults.get_not_offered = true;
+    let hold = world.sync(&emptied).await.hold.unwrap().to_string();
+    release(&mut world, &hold).await;
+    world.completed(&emptied).await;
+    assert!(world.lines(0).iter().all(|line| line.ends_with("(absent)")), "{:?}", world.lines(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_list_that_leaves_out_users_who_still_answer_fails_as_incomplete() {
+    let mut world = baseline().await;
+    let empty = with(directory(0..30), Faults { empty: Some(Kind::User), ..Faults::default() });
+    let status = world.sync(&empty).await;
+    assert_eq!((status.status, status.reason_code.as_deref()), (Status::Failed, Some("list_incomplete")));
+    assert!(empty.gets.load(Ordering::Relaxed) <= 20, "a sample is enough");
+    let unlisted = (0..12).map(|n| format!("u{n:02}")).collect();
+    let status = world.sync(&with(directory(0..30), Faults { unlisted, ..Faults::default() })).await;
+    assert_eq!(status.reason_code.as_deref(), Some("list_incomplete"));
+    assert_eq!(world.lines(0), [""; 0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn disabling_many_and_losing_an_attribute_of_many_are_held() {
+    let mut world = baseline().await;
+    let mut disabled = directory(0..30);
+    for user in disabled.users.values_mut().take(10) {
+        user["active"] = serde_json::json!(false);
+    }
+    assert_eq!(world.sync(&disabled).await.hold.unwrap().to_string(), "1-u0-g0-m0-d10-a0");
+    let mut narrowed = directory(0..30);
+    for user in narrowed.users.values_mut().take(10) {
+        user.as_object_mut().unwrap().remove("title");
+    }
+    let status = world.sync(&narrowed).await;
+    let hold = status.hold.unwrap().to_string();
+    assert_eq!(hold, "1-u0-g0-m0-d0-a10");
+    release(&mut world, &hold).await;
+    world.completed(&narrowed).await;
+    assert_eq!(world.lines(0).len(), 10);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_directory_of_unknown_habits_that_shows_no_member_leaves_memberships_as_they_were() {
+    let mut world = World::new(account("acme"));
+    world.account.empty_members_are_none = false;
+    world.completed(&directory(0..6)).await;
+    let mut silent = directory(0..6);
+    for group in silent.groups.values_mut() {
+        group.as_object_mut().unwrap().remove("members");
+    }
+    let status = world.completed(&silent).await;
+    assert_eq!((status.memberships_read, status.memberships_as_of), (None, Some(1)));
+    assert_eq!(world.lines(0), [""; 0]);
+    let status = world.completed(&directory(0..6)).await;
+    assert_eq!((status.memberships_read, world.lines(0)), (Some(6), vec![]));
+}

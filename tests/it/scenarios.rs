@@ -1,0 +1,203 @@
+//! What a change in a directory looks like to a consumer: two snapshots as text → the events between them.
+
+use expect_test::{Expect, expect};
+use scimtail::directory::Baseline;
+
+use crate::memory::{MemoryDirectory, World, account};
+
+/// Syncs `before` as the baseline, then `after`, and compares the events.
+async fn check(before: &str, after: &str, expected: Expect) {
+    let mut world = World::new(account("acme"));
+    // Small snapshots: the guard has tests of its own.
+    world.account.limits.min_losses = 1_000;
+    world.completed(&MemoryDirectory::parse(before)).await;
+    assert_eq!(world.lines(0), [""; 0], "the baseline is silent");
+    world.completed(&MemoryDirectory::parse(after)).await;
+    expected.assert_eq(&world.lines(0).join("\n"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_user_is_added_updated_disabled_enabled_and_removed() {
+    check(
+        "user u1 ann title=Analyst\nuser u2 bob\nuser u3 cat inactive\nuser u4 dan",
+        "user u1 ann title=Manager\nuser u2 bob inactive\nuser u3 cat\nuser u5 eve",
+        expect![[r#"
+            user.updated u1 title "Analyst" → "Manager"
+            user.disabled u2 active true → false
+            user.enabled u3 active false → true
+            user.added u5
+            user.removed u4 (not_found)"#]],
+    )
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn updated_and_disabled_in_one_sync_are_two_events() {
+    check(
+        "user u1 ann title=Analyst",
+        "user u1 ann title=Former inactive",
+        expect![[r#"
+            user.updated u1 title "Analyst" → "Former"
+            user.disabled u1 active true → false"#]],
+    )
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unknown_state_becomes_known_and_never_the_other_way() {
+    check("user u1 ann unknown\nuser u2 bob unknown\nuser u3 cat", "user u1 ann\nuser u2 bob inactive\nuser u3 cat unknown", expect![[r#"
+        user.updated u1 active none → true
+        user.disabled u2 active none → false"#]])
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_user_first_seen_inactive_is_only_added() {
+    check("user u1 ann", "user u1 ann\nuser u2 bob inactive", expect!["user.added u2"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn groups_come_first_then_memberships_then_removals() {
+    check(
+        "user u1 ann\nuser u2 bob\ngroup g1 Admins: u1 u2\ngroup g2 Old: u1",
+        "user u1 ann\nuser u3 cat\ngroup g1 Administrators: u1 u3\ngroup g3 New: u1",
+        expect![[r#"
+            group.added g3
+            group.updated g1 displayName "Admins" → "Administrators"
+            user.added u3
+            membership.removed u1 in g2 (not_found)
+            membership.removed u2 in g1 (not_found)
+            membership.added u3 in g1
+            membership.added u1 in g3
+            user.removed u2 (not_found)
+            group.removed g2 (not_found)"#]],
+    )
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_membership_that_ends_by_itself_says_so() {
+    check(
+        "user u1 ann\nuser u2 bob\ngroup g1 Admins: u1 u2",
+        "user u1 ann\nuser u2 bob\ngroup g1 Admins: u1",
+        expect!["membership.removed u2 in g1 (not_listed)"],
+    )
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_removed_user_loses_its_memberships_although_the_group_still_lists_it() {
+    check(
+        "user u1 ann\nuser u2 bob\ngroup g1 Admins: u1 u2",
+        "user u1 ann\ngroup g1 Admins: u1 u2",
+        expect![[r#"
+            membership.removed u2 in g1 (not_found)
+            user.removed u2 (not_found)"#]],
+    )
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_nested_group_is_a_member_of_its_own_kind() {
+    check(
+        "user u1 ann\ngroup g1 All:\ngroup g2 Team: u1",
+        "user u1 ann\ngroup g1 All: group=g2\ngroup g2 Team: u1",
+        expect!["membership.added g2 in g1 as group"],
+    )
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rename_that_alters_the_entitlement_is_one_event() {
+    check(
+        "user u1 ann\ngroup g1 CB/acme.com/ROLE/Admin: u1",
+        "user u1 ann\ngroup g1 CB/acme.com/BE/Europe/West: u1",
+        expect![[r#"group.updated g1 displayName "CB/acme.com/ROLE/Admin" → "CB/acme.com/BE/Europe/West" entitlement_kind "role" → "business_entity" entitlement_name "Admin" → "Europe/West""#]],
+    )
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_user_recreated_under_a_new_id_is_two_principals() {
+    check("user u1 ann\nuser u9 zoe", "user u2 ann\nuser u9 zoe", expect![[r#"
+        user.added u2
+        user.removed u1 (not_found)"#]])
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_without_a_principal_is_dangling_until_the_principal_appears() {
+    let mut world = World::new(account("acme"));
+    let without = MemoryDirectory::parse("user u1 ann\ngroup g1 Admins: u1 ghost");
+    let status = world.completed(&without).await;
+    assert_eq!((status.memberships_read, status.dangling), (Some(1), 1));
+    // The group's bytes stay the same; only the user appears.
+    let status = world.completed(&MemoryDirectory::parse("user u1 ann\nuser ghost gus\ngroup g1 Admins: u1 ghost")).await;
+    assert_eq!(world.lines(0), ["user.added ghost", "membership.added ghost in g1"]);
+    assert_eq!((status.memberships_read, status.dangling), (Some(2), 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_nested_group_that_appears_after_its_parent_was_read_is_found() {
+    let mut world = World::new(account("acme"));
+    world.completed(&MemoryDirectory::parse("user u1 ann\ngroup g1 All: group=g2")).await;
+    world.completed(&MemoryDirectory::parse("user u1 ann\ngroup g1 All: group=g2\ngroup g2 Team: u1")).await;
+    assert_eq!(world.lines(0), ["group.added g2", "membership.added g2 in g1 as group", "membership.added u1 in g2"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_removed_user_that_its_group_still_lists_is_not_brought_back_by_a_restart() {
+    let mut world = World::new(account("acme"));
+    world.completed(&MemoryDirectory::parse("user u1 ann\nuser u2 bob\ngroup g1 Admins: u1 u2")).await;
+    let after = MemoryDirectory::parse("user u1 ann\ngroup g1 Admins: u1 u2");
+    world.completed(&after).await;
+    let published = world.lines(0).len();
+    world.restart();
+    let status = world.completed(&after).await;
+    assert_eq!((world.lines(published), status.dangling), (vec![], 1));
+    // Back under its old id: added, with its membership, and a new first_seen_at.
+    world.completed(&MemoryDirectory::parse("user u1 ann\nuser u2 bob\ngroup g1 Admins: u1 u2")).await;
+    assert_eq!(world.lines(published), ["user.added u2", "membership.added u2 in g1"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_baseline_of_events_is_marked_as_snapshot() {
+    let mut world = World::new(account("acme"));
+    world.account.baseline = Baseline::Events;
+    let directory = MemoryDirectory::parse("user u1 ann\ngroup g1 Admins: u1");
+    world.completed(&directory).await;
+    assert_eq!(world.lines(0), ["group.added g1 snapshot", "user.added u1 snapshot", "membership.added u1 in g1 snapshot"]);
+    world.completed(&directory).await;
+    assert_eq!(world.lines(0).len(), 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_newly_listed_attribute_is_rewritten_silently_and_then_followed() {
+    let mut world = World::new(account("acme"));
+    world.account.attributes = scimtail::directory::AttributeList::new(vec!["userName".into()]);
+    let directory = MemoryDirectory::parse("user u1 ann title=Analyst");
+    world.completed(&directory).await;
+    world.account.attributes = scimtail::directory::AttributeList::default();
+    world.restart();
+    world.completed(&directory).await;
+    assert_eq!(world.lines(0), [""; 0]);
+    let user = world.known.table(scimtail::directory::Kind::User).principal("u1").unwrap();
+    assert_eq!(user.attributes["title"], "\"Analyst\"");
+    world.completed(&MemoryDirectory::parse("user u1 ann title=Manager")).await;
+    assert_eq!(world.lines(0), ["user.updated u1 title \"Analyst\" → \"Manager\""]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_changed_group_pattern_is_rewritten_silently() {
+    let mut world = World::new(account("acme"));
+    let directory = MemoryDirectory::parse("user u1 ann\ngroup g1 CB/acme.com/ROLE/Admin: u1");
+    let pattern = world.account.pattern.take();
+    world.completed(&directory).await;
+    world.account.pattern = pattern;
+    world.restart();
+    let before = world.log.state();
+    world.completed(&directory).await;
+    assert_eq!(world.lines(0), [""; 0]);
+    let changed: Vec<_> = world.log.state().into_iter().filter(|(key, value)| before.get(key) != Some(value)).collect();
+    assert_eq!(changed.len(), 1, "one group record is rewritten");
+}
