@@ -232,6 +232,9 @@ impl File {
         if !matches!(registry.scheme(), "http" | "https") {
             return Err("[registry] url must begin with http:// or https://".to_owned());
         }
+        if registry.username() != "" || registry.password().is_some() {
+            return Err("[registry] url must not hold credentials".to_owned());
+        }
         let client = KafkaClient {
             brokers: kafka.brokers.join(","),
             topic_prefix: kafka.topic_prefix,
@@ -498,7 +501,7 @@ attributes = ["userName", "displayName", "emails", "urn:ietf:params:scim:schemas
     #[test]
     fn an_unknown_key_is_named_with_its_line_and_the_nearest_key() {
         let text = GOOD.replace("interval = \"1m\"", "intervall = \"1m\"");
-        assert_eq!(error(&text), "scimtail.toml:33: unknown key `intervall` in [[account]] acme-chargebee; did you mean `interval`?");
+        assert_eq!(error(&text), "scimtail.toml:35: unknown key `intervall` in [[account]] acme-chargebee; did you mean `interval`?");
         assert!(error(&GOOD.replace("partitions", "partitoins")).contains("did you mean `partitions`"));
     }
 
@@ -517,6 +520,7 @@ attributes = ["userName", "displayName", "emails", "urn:ietf:params:scim:schemas
             ("max_ratio = 0.2", "max_ratio = 20", "between 0 and 1"),
             ("url = \"http://localhost:8081\"", "url = \"localhost\"", "[registry] url"),
             ("partitions = 12", "partitions = 0", "between 1 and 10000"),
+            ("http://localhost:8081", "http://user:pass@localhost:8081", "[registry] url must not hold credentials"),
         ] {
             assert!(GOOD.contains(from), "{from}");
             let error = error(&GOOD.replacen(from, to, 1));

@@ -31,14 +31,15 @@ pub fn apply(known: &Known, request: &Request) -> Option<(SyncStatus, bool)> {
     let mut due = false;
     match content.action.as_str() {
         "release" => match content.hold_id.as_deref().and_then(HoldId::parse) {
-            Some(hold) if hold.base == known.base() => {
+            // Nothing is released in advance: there has to be a hold that somebody looked at.
+            Some(hold) if hold.base == known.base() && latest.hold.is_some() => {
                 info!(account, hold = %hold, "released");
                 let left = Some(hold.losses);
                 status.hold = Some(hold.clone());
                 status.release = Some(Release { by: content.requested_by.clone(), hold, left });
                 due = true;
             }
-            _ => warn!(account, "a release was ignored: its hold is not based on the last completed sync"),
+            _ => warn!(account, "a release was ignored: nothing is held on the last completed sync"),
         },
         "pause" => {
             let (by, reason) = (content.requested_by.clone(), content.reason.clone());

@@ -1,4 +1,8 @@
 //! scimtail
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 pub mod pipeline;
 pub mod verify;
 pub mod batch;

@@ -17,7 +17,7 @@ use crate::avro::{Codec, Stamp};
 use crate::batch::{Batches, Bounds};
 use crate::directory::status::{Reason, Settings};
 use crate::directory::{
-    AttributeList, Baseline, Changes, Diff, GroupPattern, HoldId, Id, Kind, Known, Limits, Observed, Position, RawHash, Rules, Status,
+    AttributeList, Baseline, Changes, Diff, GroupPattern, HoldId, Id, Kind, Known, Limits, Observed, Position, RawHash, RemovalReason, Rules, Status,
     SyncStatus,
 };
 use crate::record::{Record, Topic};
@@ -148,7 +148,7 @@ pub async fn sync<D: Directory, L: Log>(
     let now = never_back(known, clock);
     let mut attempt = begin(account, known, now());
 
-    let mut diff = Diff::against(known, rules(account, known));
+    let mut diff = Diff::against(known, rules(account, known, attempt.started_at));
     let changes = match verify::observe(account, directory, &mut diff, known, &mut attempt).await {
         Verdict::Admitted(vanishing) => diff.finish(&vanishing, now()),
         Verdict::Failed(reason) => {
@@ -161,20 +161,25 @@ pub async fn sync<D: Directory, L: Log>(
         }
     };
 
+    let unread = attempt.clone();
     attempt.read(&changes);
-    let mut recognised = changes.recognised;
+    // Admitted without a release: the directory recovered, and the hold goes with that.
+    attempt.hold = attempt.release.as_ref().map(|release| release.hold.clone());
+    let mut bytes = changes.bytes;
     let stamp = Stamp::new(account, known, &attempt);
-    let mut batches = Batches::new(changes.units, stamp, account.batch, attempt.clone());
+    let mut batches = Batches::new(changes.units, stamp, account.batch, attempt);
     let mut next = batches.next(codec, known, now());
     while let Some(encoded) = next {
-        let encoded = match encoded {
+        let mut encoded = match encoded {
             Ok(encoded) => encoded,
             Err(text) => {
-                let attempt = committed_so_far(known, &attempt);
+                let attempt = committed_so_far(known, &unread);
                 let reason = Reason { code: "encoding_failed", text };
                 return conclude(account, log, codec, known, attempt, Status::Failed, reason, now()).await;
             }
         };
+        // Positions as far as committed: this transaction moves only those of the topics it writes.
+        encoded.status.positions = committed_so_far(known, &unread).positions;
         let (marker, applied, is_last) = (encoded.marker(account, codec), encoded.applied, encoded.is_last);
         let batch = Batch { acquisition: known.acquisition, records: encoded.records, marker };
         // The next batch is encoded while this one is on its way: it looks at `known`, which moves only below.
@@ -184,7 +189,7 @@ pub async fn sync<D: Directory, L: Log>(
             Ok(positions) => status.positions = merged(account, &status.positions, &positions),
             Err(CommitError::Ended(ended)) => return Err(ended),
             Err(CommitError::Aborted(text)) => {
-                let attempt = committed_so_far(known, &attempt);
+                let attempt = committed_so_far(known, &unread);
                 let reason = Reason { code: "commit_aborted", text };
                 return conclude(account, log, codec, known, attempt, Status::Failed, reason, now()).await;
             }
@@ -194,7 +199,7 @@ pub async fn sync<D: Directory, L: Log>(
             known.apply(unit, *sequence, *digest);
         }
         if is_last {
-            known.complete(status, std::mem::take(&mut recognised));
+            known.complete(status, std::mem::take(&mut bytes));
         } else {
             known.latest = Some(status);
         }
@@ -214,10 +219,18 @@ pub enum Planned {
 pub async fn plan<D: Directory>(account: &Account, directory: &D, known: &Known, clock: fn() -> i64) -> Planned {
     let now = never_back(known, clock);
     let mut attempt = begin(account, known, now());
-    let mut diff = Diff::against(known, rules(account, known));
+    let mut diff = Diff::against(known, rules(account, known, attempt.started_at));
     match verify::observe(account, directory, &mut diff, known, &mut attempt).await {
         Verdict::Admitted(vanishing) => Planned::Changes(attempt, diff.finish(&vanishing, now())),
-        Verdict::Held(reason, hold) => Planned::Held(attempt, hold, reason, diff.finish(&BTreeSet::new(), now())),
+        Verdict::Held(reason, hold) => {
+            // Whoever looks at a hold wants to see what would go. Nothing of this is proven, nor published.
+            for kind in Kind::BOTH {
+                for id in diff.missing(kind) {
+                    diff.gone(kind, id, RemovalReason::Absent);
+                }
+            }
+            Planned::Held(attempt, hold, reason, diff.finish(&BTreeSet::new(), now()))
+        }
         Verdict::Failed(reason) => Planned::Failed(reason),
     }
 }
@@ -227,9 +240,10 @@ fn committed_so_far(known: &Known, attempt: &SyncStatus) -> SyncStatus {
     known.latest.clone().filter(|latest| latest.sync == attempt.sync).unwrap_or_else(|| attempt.clone())
 }
 
-/// Our times never go backwards: each is at least the last recorded `finished_at`.
+/// Our times never go backwards: each is at least the last recorded one.
 pub fn never_back(known: &Known, clock: fn() -> i64) -> impl Fn() -> i64 + Sync + use<> {
-    let floor = known.latest.as_ref().and_then(|latest| latest.finished_at).unwrap_or(0);
+    let times = [&known.latest, &known.completed].into_iter().flatten();
+    let floor = times.map(|status| status.finished_at.unwrap_or(0).max(status.started_at)).max().unwrap_or(0);
     move || clock().max(floor)
 }
 
@@ -240,7 +254,7 @@ fn begin(account: &Account, known: &Known, now: i64) -> SyncStatus {
     }
 }
 
-fn rules(account: &Account, known: &Known) -> Rules {
+fn rules(account: &Account, known: &Known, not_before: i64) -> Rules {
     // The lists of the newest *completed* sync: an attempt that failed has published nothing under its own.
     let previous = known.completed.as_ref().map(|completed| &completed.settings);
     Rules {
@@ -253,6 +267,7 @@ fn rules(account: &Account, known: &Known) -> Rules {
         pattern: account.pattern.clone(),
         empty_members_are_none: account.empty_members_are_none,
         window_start: known.completed.as_ref().map(|completed| completed.started_at),
+        not_before,
     }
 }
 

@@ -5,8 +5,10 @@
 
 use std::collections::{BTreeSet, HashSet};
 use std::pin::pin;
+use std::time::Duration;
 
 use futures::StreamExt;
+use tokio::time::Instant;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::directory::status::Reason;
@@ -19,6 +21,11 @@ const GETS_AT_ONCE: usize = 8;
 const SAMPLE: usize = 20;
 /// Members that no list shows, asked in one sync.
 const UNLISTED_MEMBERS_MAX: usize = 200;
+
+/// Principals of one kind in one directory.
+const ROWS_MAX: usize = 10_000_000;
+/// One walk, however slow the vendor: a million users at ten requests a minute take less.
+const WALK_WAIT: Duration = Duration::from_secs(24 * 3600);
 
 /// What became of the attempt to read the directory.
 pub enum Verdict {
@@ -59,7 +66,14 @@ async fn try_observe<D: Directory>(
     }
 
     // The guard comes first because it is cheap: everything missing counts as lost until somebody asks.
-    judge(account, diff, known, attempt).await_sample(directory, diff, attempt.sync).await?;
+    if judge(account, diff, known, attempt).held.is_some() {
+        // Unless that is only what lists leave out of groups: GET knows better than a person would.
+        confirm_groups(directory, diff).await;
+        if let Some((reason, hold)) = judge(account, diff, known, attempt).held {
+            sample(directory, diff, attempt.sync).await?;
+            return Err(Verdict::Held(reason, hold));
+        }
+    }
     for kind in Kind::BOTH {
         prove(directory, diff, known, kind).await?;
         if account.trust_total && short(diff, kind, totals[kind as usize]) {
@@ -71,7 +85,8 @@ async fn try_observe<D: Directory>(
         }
     }
     ask_members(directory, diff).await;
-    confirm_groups(directory, diff).await?;
+    reread_groups(directory, diff).await;
+    confirm_groups(directory, diff).await;
 
     // And last, on what is now known to be true.
     match judge(account, diff, known, attempt) {
@@ -84,19 +99,36 @@ async fn try_observe<D: Directory>(
 async fn walk<D: Directory>(directory: &D, diff: &mut Diff<'_>, kind: Kind) -> Result<u64, Verdict> {
     let mut total = 0;
     let mut pages = pin!(directory.list(kind));
-    while let Some(page) = pages.next().await {
+    let deadline = Instant::now() + WALK_WAIT;
+    diff.begin_walk();
+    loop {
+        let next = tokio::time::timeout_at(deadline, pages.next()).await;
+        let Some(page) = next.map_err(|_| failed("walk_timeout", too_long(kind)))? else { break };
         let page = page.map_err(unreadable)?;
         total = total.max(page.total.unwrap_or(0));
-        let rows = page.rows.iter().map(|row| {
-            if diff.recognises(kind, row.hash) {
-                return Ok(Row::Same(row.hash));
-            }
-            directory.read(kind, &page, row).map(|observed| Row::Read(Box::new(observed)))
-        });
-        let rows: Vec<Row> = rows.collect::<Result<_, _>>().map_err(unreadable)?;
-        diff.page(kind, rows);
+        let (received, mut fresh) = (page.rows.len(), 0);
+        for row in &page.rows {
+            let row = if diff.recognises(kind, row.hash) {
+                Row::Same(row.hash)
+            } else {
+                Row::Read(Box::new(directory.read(kind, &page, row).map_err(unreadable)?))
+            };
+            fresh += diff.page(kind, [row]);
+        }
+        // A page without a new id is the end: the walk went round, or the server repeats itself for ever.
+        if fresh == 0 && received > 0 {
+            break;
+        }
+        if diff.listed(kind) > ROWS_MAX {
+            let text = format!("{} has more than {ROWS_MAX} rows", kind.endpoint());
+            return Err(failed("too_many_rows", text));
+        }
     }
     Ok(total)
+}
+
+fn too_long(kind: Kind) -> String {
+    format!("the walk of {} took longer than {} h", kind.endpoint(), WALK_WAIT.as_secs() / 3600)
 }
 
 fn unreadable(error: impl std::fmt::Display + ReadFailure) -> Verdict {
@@ -148,22 +180,20 @@ fn judge(account: &Account, diff: &Diff<'_>, known: &Known, attempt: &SyncStatus
     Judgement { held: Some((reason, HoldId { base: known.base(), losses })), vanishing }
 }
 
-impl Judgement {
-    /// A hold may only be a broken list: ask a sample of what is missing. One alive, and the list lies.
-    async fn await_sample<D: Directory>(self, directory: &D, diff: &Diff<'_>, sync: i64) -> Result<(), Verdict> {
-        let Some((reason, hold)) = self.held else { return Ok(()) };
-        for kind in Kind::BOTH {
-            let mut missing = diff.missing(kind);
-            missing.sort_by_key(|id| xxh3_64_with_seed(id.as_bytes(), sync as u64));
-            missing.truncate(SAMPLE);
-            let alive = ask(directory, kind, missing).await.iter().any(|(_, answer)| matches!(answer, Answer::Found(_)));
-            if alive {
-                let text = format!("{} that the list leaves out still answer one by one: the list is incomplete", kind.endpoint());
-                return Err(failed("list_incomplete", text));
-            }
+/// A hold may only be a broken list: ask a sample of what is missing. One alive, and the list lies.
+async fn sample<D: Directory>(directory: &D, diff: &Diff<'_>, sync: i64) -> Result<(), Verdict> {
+    for kind in Kind::BOTH {
+        let mut missing = diff.missing_unexpectedly(kind);
+        missing.sort_by_key(|id| xxh3_64_with_seed(id.as_bytes(), sync as u64));
+        missing.truncate(SAMPLE);
+        let alive = ask(directory, kind, missing).await.iter().any(|(_, answer)| matches!(answer, Answer::Found(_)));
+        if alive {
+            let endpoint = kind.endpoint();
+            let text = format!("{endpoint} that the list leaves out still answer one by one: the list is incomplete");
+            return Err(failed("list_incomplete", text));
         }
-        Err(Verdict::Held(reason, hold))
     }
+    Ok(())
 }
 
 fn in_words(losses: &Losses, evidence: &Evidence, account: &Account) -> String {
@@ -235,38 +265,52 @@ async fn prove<D: Directory>(directory: &D, diff: &mut Diff<'_>, known: &Known, 
     Ok(())
 }
 
-/// Members that no list shows are published only if GET finds them.
+/// Members that no list shows are published only if GET finds them. Who is not asked, or gets no answer, is
+/// asked in the next sync.
 async fn ask_members<D: Directory>(directory: &D, diff: &mut Diff<'_>) {
     let mut members = diff.unlisted_members();
     members.truncate(UNLISTED_MEMBERS_MAX);
+    let untyped: HashSet<Id> =
+        members.iter().filter(|member| member.kind.is_none()).map(|member| member.id.clone()).collect();
+    let mut groups = Vec::new();
     for kind in Kind::BOTH {
         let of_kind = members.iter().filter(|member| member.kind.unwrap_or(Kind::User) == kind);
-        let ids = of_kind.map(|member| member.id.clone()).collect();
-        for (_, answer) in ask(directory, kind, ids).await {
-            if let Answer::Found(observed) = answer {
-                diff.found(kind, *observed);
+        let mut ids: Vec<Id> = of_kind.map(|member| member.id.clone()).collect();
+        if kind == Kind::Group {
+            ids.append(&mut groups);
+        }
+        for (id, answer) in ask(directory, kind, ids).await {
+            match answer {
+                Answer::Found(observed) => diff.found(kind, *observed),
+                // Where the type is not stated, it may still be a group.
+                Answer::NotFound | Answer::NotOffered if kind == Kind::User && untyped.contains(&id) => groups.push(id),
+                Answer::NotFound | Answer::NotOffered => diff.nobody(id),
+                Answer::Unproven => {}
             }
         }
     }
 }
 
-/// GET of a group has to agree that it lost members; groups whose dangling member appeared are read again.
-async fn confirm_groups<D: Directory>(directory: &D, diff: &mut Diff<'_>) -> Result<(), Verdict> {
+/// Groups whose dangling member appeared after they were listed are read again.
+async fn reread_groups<D: Directory>(directory: &D, diff: &mut Diff<'_>) {
     for (_, answer) in ask(directory, Kind::Group, diff.rereads()).await {
         if let Answer::Found(observed) = answer {
-            diff.page(Kind::Group, [Row::Read(observed)]);
+            diff.reread(*observed);
         }
     }
-    for (group, answer) in ask(directory, Kind::Group, diff.groups_that_lost_members()).await {
+}
+
+/// GET of a group has to agree that it lost members.
+async fn confirm_groups<D: Directory>(directory: &D, diff: &mut Diff<'_>) {
+    let answers = ask(directory, Kind::Group, diff.groups_that_lost_members()).await;
+    // Where no group can be asked, the completely read list is all there is. One that refuses while others answer
+    // proves nothing.
+    let offered = answers.iter().any(|(_, answer)| !matches!(answer, Answer::NotOffered));
+    for (group, answer) in answers {
         match answer {
-            Answer::Found(observed) => {
-                let shown: HashSet<Id> = observed.members.iter().map(|member| member.id.clone()).collect();
-                diff.confirm_group(&group, Some(shown));
-            }
-            // Where GET is not offered, the completely read list is all there is.
-            Answer::NotOffered => {}
-            Answer::NotFound | Answer::Unproven => diff.confirm_group(&group, None),
+            Answer::Found(observed) => diff.confirm_group(&group, Some(observed.members)),
+            Answer::NotOffered if !offered => {}
+            Answer::NotFound | Answer::NotOffered | Answer::Unproven => diff.confirm_group(&group, None),
         }
     }
-    Ok(())
 }

@@ -64,7 +64,12 @@ impl Registry {
         for topic in Topic::ALL {
             let subject = schema::subject(prefix, topic);
             ids[topic as usize] = match self.look_up(&subject, schema::text(topic)).await? {
-                Some(id) => id,
+                Some(id) => {
+                    if register && self.compatibility(&subject).await?.as_deref() != Some(COMPATIBILITY) {
+                        self.set_compatibility(&subject).await?;
+                    }
+                    id
+                }
                 None if register => self.register(&subject, schema::text(topic)).await?,
                 None => {
                     return Err(RegistryError::Refused(format!(
@@ -92,13 +97,18 @@ impl Registry {
         }
     }
 
-    /// The compatibility level goes first: it lasts from before the first version on.
-    async fn register(&self, subject: &str, text: &str) -> Result<u32, RegistryError> {
+    async fn set_compatibility(&self, subject: &str) -> Result<(), RegistryError> {
         let url = format!("{}/config/{subject}", self.url);
         let (status, _) = self.call(self.http.put(url).json(&json!({ "compatibility": COMPATIBILITY }))).await?;
-        if !status.is_success() {
-            return Err(self.refused(&format!("setting {COMPATIBILITY} on {subject}"), status));
+        if status.is_success() {
+            return Ok(());
         }
+        Err(self.refused(&format!("setting {COMPATIBILITY} on {subject}"), status))
+    }
+
+    /// The compatibility level goes first: it lasts from before the first version on.
+    async fn register(&self, subject: &str, text: &str) -> Result<u32, RegistryError> {
+        self.set_compatibility(subject).await?;
         let supplied = SuppliedSchema::new(None, SchemaType::Avro, text.to_owned());
         let registered = post_schema(&self.settings, subject.to_owned(), supplied).await;
         registered.map(|registered| registered.id).map_err(|error| self.library(subject, &error))

@@ -22,7 +22,7 @@ const DIRECTORY_WAIT: Duration = Duration::from_secs(30);
 
 #[derive(Debug, Args)]
 pub struct Options {
-    /// Accounts to check [default: all, with Kafka and the registry]
+    /// Accounts to check beside Kafka and the registry [default: all]
     accounts: Vec<String>,
 }
 
@@ -105,7 +105,7 @@ async fn check_account(account: &AccountConfig, report: &mut Report) -> Result<(
                 _ => "users",
             };
             let hint = if error.code == error::NOT_A_LIST { "; → check base_url: it usually ends in /scim/v2" } else { "" };
-            return report.fail(topic, &format!("{}{hint}", error.text), error.code != error::UNREACHABLE);
+            return report.fail(topic, &format!("{}{hint}", error.text), is_refusal(&error));
         }
     };
     report.ok("reach", &format!("{}, answers in {} ms", account.base_url.scheme().to_uppercase(), started.elapsed().as_millis()))?;
@@ -125,7 +125,7 @@ async fn check_account(account: &AccountConfig, report: &mut Report) -> Result<(
             };
             report.ok("groups", &format!("{}{members}", listed(&groups)))?;
         }
-        Err((error, _)) => report.fail("groups", &error.text, error.code != error::UNREACHABLE)?,
+        Err((error, _)) => report.fail("groups", &error.text, is_refusal(&error))?,
     }
     if let Some(id) = &users.first {
         match directory.get(Kind::User, id).await {
@@ -137,6 +137,11 @@ async fn check_account(account: &AccountConfig, report: &mut Report) -> Result<(
         report.note(&note.topic, &note.text)?;
     }
     Ok(())
+}
+
+/// True where a person has to act; false where trying later may help.
+fn is_refusal(error: &ReadError) -> bool {
+    !matches!(error.code, error::UNREACHABLE | error::UNAVAILABLE)
 }
 
 struct FirstPage {

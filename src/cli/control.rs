@@ -59,7 +59,8 @@ pub async fn release(config: &Config, options: Release) -> Result<u8, Failure> {
     let account = one(config, &options.who)?;
     let name = &account.account.name;
     let latest = latest(config, &account).await?;
-    let current = latest.as_ref().filter(|latest| latest.status == "held").and_then(|latest| latest.hold_id.clone());
+    let open = latest.as_ref().filter(|latest| latest.status != "completed" && latest.released_by.is_none());
+    let current = open.and_then(|latest| latest.hold_id.clone());
     let Some(hold) = options.hold else {
         let (Some(latest), Some(hold)) = (&latest, current) else {
             print(&format!("{name}: nothing is held"))?;

@@ -53,8 +53,8 @@ enum Seen {
 pub async fn demo(options: Options) -> Result<u8, Failure> {
     let failed = |text: String| Failure::new(FAILED, text);
     let seed = options.seed.unwrap_or_else(|| fastrand::u64(..));
-    let world = World::start(seed, &options.interval).await.map_err(failed)?;
-    let World { services, accounts, .. } = &world;
+    let mut world = World::start(seed, &options.interval).await.map_err(failed)?;
+    let World { services, accounts, .. } = &mut world;
     let width = accounts.iter().map(|one| one.config.account.name.len()).max().unwrap_or(0);
     print("An embedded Kafka, a registry and two simulated directories are up; everything below is read back from Kafka.")?;
 
@@ -85,8 +85,8 @@ pub async fn demo(options: Options) -> Result<u8, Failure> {
                         print(&baseline(&status, width))?;
                     }
                     enough = accounts.iter().all(|one| completed.get(&one.config.account.name).is_some_and(|count| *count >= wanted));
-                    if !enough && let Some(one) = accounts.iter().find(|one| one.config.account.name == status.account) {
-                        for _ in 0..random.usize(1..=CHANGES_AT_ONCE) {
+                    if !enough && let Some(one) = accounts.iter_mut().find(|one| one.config.account.name == status.account) {
+                        for _ in 0..one.random.usize(1..=CHANGES_AT_ONCE) {
                             one.directory.change();
                         }
                     }

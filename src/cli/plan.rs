@@ -28,7 +28,15 @@ pub async fn plan(config: &Config, options: Options) -> Result<u8, Failure> {
         if many {
             print(&format!("{}  {}", account.account.name, account.base_url))?;
         }
-        worst = worst.max(plan_one(config, &account).await?);
+        match plan_one(config, &account).await {
+            Ok(code) => worst = worst.max(code),
+            // One account that cannot be planned says so; the others still can.
+            Err(failure) if many && !failure.text.is_empty() => {
+                anstream::eprintln!("error: {}", failure.text);
+                worst = worst.max(failure.code);
+            }
+            Err(failure) => return Err(failure),
+        }
     }
     Ok(worst)
 }

@@ -26,6 +26,8 @@ const TOKEN: &str = "demo-token";
 pub struct Simulated {
     pub config: AccountConfig,
     pub directory: SimulatedDirectory,
+    /// How much changes between two syncs; its own, so that accounts do not depend on each other's pace.
+    pub random: fastrand::Rng,
 }
 
 /// The embedded world; it ends when this is dropped.
@@ -37,6 +39,8 @@ pub struct World {
 }
 
 impl World {
+    /// Starts everything; the same seed gives the same directories and changes.
+    ///
     /// # Errors
     /// In words; a loopback port or the mock cluster is not to be had.
     pub async fn start(seed: u64, interval: &str) -> Result<World, String> {
@@ -83,7 +87,7 @@ token_env = "GIVEN_BELOW"
             Services { kafka: config.kafka.clone(), registry: client, codec: Codec { ids }, clock: now_millis };
         let simulated = |(mut config, directory): (AccountConfig, SimulatedDirectory)| {
             config.token = Token::Given(TOKEN.to_owned().into());
-            Simulated { config, directory }
+            Simulated { config, directory, random: fastrand::Rng::with_seed(seed) }
         };
         let accounts = config.accounts.into_iter().zip([stripe, chargebee]).map(simulated).collect();
         Ok(World { services, accounts, _registry: registry, _cluster: cluster })

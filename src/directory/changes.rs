@@ -199,21 +199,29 @@ impl Unit {
     }
 }
 
+/// What a completed sync learns about the bytes of resources, once all its units are committed.
+#[derive(Clone, Debug, Default)]
+pub struct Bytes {
+    /// These may be recognised from now on.
+    pub recognised: Vec<(Kind, Id, RawHash)>,
+    /// Groups that have to be read again although their bytes are the same.
+    pub unsettled: Vec<Id>,
+}
+
 /// All that a sync found, in publishable order (contract.md, Semantics).
 #[derive(Clone, Debug, Default)]
 pub struct Changes {
     /// Acquisition of the known state they were computed against.
     pub acquisition: u64,
     pub units: Vec<Unit>,
-    /// Rows whose bytes may be recognised once all units are committed.
-    pub recognised: Vec<(Kind, Id, RawHash)>,
+    pub bytes: Bytes,
     pub users_read: i64,
     pub groups_read: i64,
     /// `None`: memberships were not read.
     pub memberships_read: Option<i64>,
     pub dangling: i64,
     pub removals_suppressed: i64,
-    /// Known principals that the list did not show but GET found.
+    /// Principals that no list showed but GET found.
     pub hidden: i64,
 }
 

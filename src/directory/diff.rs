@@ -6,7 +6,9 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
-use super::changes::{AttributeChange, Changes, Event, EventType, RemovalReason, StateWrite, Unit};
+use super::{Map, Set};
+
+use super::changes::{AttributeChange, Bytes, Changes, Event, EventType, RemovalReason, StateWrite, Unit};
 use super::entitlement::GroupPattern;
 use super::guard::{Evidence, Losses};
 use super::key::StateKey;
@@ -60,6 +62,8 @@ pub struct Rules {
     pub empty_members_are_none: bool,
     /// `started_at` of the last completed sync, milliseconds since 1970-01-01 UTC.
     pub window_start: Option<i64>,
+    /// `started_at` of this sync: nothing is observed earlier, whatever the clock says.
+    pub not_before: i64,
 }
 
 /// A principal that is new or differs from known.
@@ -69,6 +73,14 @@ struct Changed {
     events: Vec<Event>,
     /// Attributes that it held and no longer holds.
     lost: Vec<String>,
+    /// Since when no list shows it although GET finds it.
+    missing_since: Option<i64>,
+}
+
+impl Changed {
+    fn silent(packed: Packed, observed_at: i64) -> Changed {
+        Changed { packed, observed_at, events: Vec::new(), lost: Vec::new(), missing_since: None }
+    }
 }
 
 /// A group whose members this sync read.
@@ -76,19 +88,23 @@ pub(super) struct GroupRead {
     pub members: Vec<ListedMember>,
     pub observed_at: i64,
     /// What GET of the same group says: `None` not asked, `Some(None)` no answer that proves anything.
-    pub confirmed: Option<Option<HashSet<Id>>>,
+    pub confirmed: Option<Option<Vec<ListedMember>>>,
 }
 
 pub struct Diff<'k> {
     pub(super) known: &'k Known,
     pub(super) rules: Rules,
     /// Ids that the lists showed, and ids that GET found: [users, groups].
-    listed: [HashSet<Id>; 2],
-    found: [HashSet<Id>; 2],
+    listed: [Set<Id>; 2],
+    /// Ids of the walk under way.
+    walked: Set<Id>,
+    found: [Set<Id>; 2],
     changed: [BTreeMap<Id, Changed>; 2],
-    recognised: BTreeMap<(Kind, Id), RawHash>,
+    recognised: [Map<Id, RawHash>; 2],
     pub(super) groups_read: BTreeMap<Id, GroupRead>,
     pub(super) gone: BTreeMap<(Kind, Id), RemovalReason>,
+    /// Members without a principal: GET was asked and says so, or is not offered.
+    pub(super) nobody: Set<Id>,
     members_shown: bool,
 }
 
@@ -106,11 +122,13 @@ impl<'k> Diff<'k> {
             known,
             rules,
             listed: Default::default(),
+            walked: Set::default(),
             found: Default::default(),
             changed: Default::default(),
-            recognised: BTreeMap::new(),
+            recognised: Default::default(),
             groups_read: BTreeMap::new(),
             gone: BTreeMap::new(),
+            nobody: Set::default(),
             members_shown: false,
         }
     }
@@ -129,18 +147,35 @@ impl<'k> Diff<'k> {
         of(&self.listed, kind).contains(id) || of(&self.found, kind).contains(id)
     }
 
-    /// Takes the rows of one page of a list. A repeated id counts once; its newest row stands.
-    pub fn page(&mut self, kind: Kind, rows: impl IntoIterator<Item = Row>) {
+    /// A walk begins: what earlier walks listed stays listed.
+    pub fn begin_walk(&mut self) {
+        self.walked.clear();
+    }
+
+    /// Takes the rows of one page of a list; returns how many ids are new in this walk. A repeated id counts
+    /// once; its newest row stands.
+    pub fn page(&mut self, kind: Kind, rows: impl IntoIterator<Item = Row>) -> usize {
+        let before = self.walked.len();
         for row in rows {
-            let id = self.row(kind, row);
-            of_mut(&mut self.listed, kind).extend(id);
+            if let Some(id) = self.row(kind, row) {
+                self.walked.insert(id.clone());
+                of_mut(&mut self.listed, kind).insert(id);
+            }
+        }
+        self.walked.len() - before
+    }
+
+    /// Takes GET's word on a listed group whose dangling member appeared after the group was listed.
+    pub fn reread(&mut self, observed: Observed) {
+        if !observed.members.is_empty() {
+            self.read(Kind::Group, observed, false);
         }
     }
 
     /// Takes a principal that GET found although no list showed it.
     pub fn found(&mut self, kind: Kind, observed: Observed) {
-        let id = self.row(kind, Row::Read(Box::new(observed)));
-        of_mut(&mut self.found, kind).extend(id);
+        let id = self.read(kind, observed, true);
+        of_mut(&mut self.found, kind).insert(id);
     }
 
     fn row(&mut self, kind: Kind, row: Row) -> Option<Id> {
@@ -150,37 +185,51 @@ impl<'k> Diff<'k> {
                 self.members_shown |= kind == Kind::Group && self.known.members(&id).is_some();
                 // An earlier row of this sync showed other bytes: the newest stands.
                 of_mut(&mut self.changed, kind).remove(&id);
-                self.recognised.remove(&(kind, id.clone()));
-                self.groups_read.remove(&id);
+                of_mut(&mut self.recognised, kind).remove(&id);
+                if kind == Kind::Group {
+                    self.groups_read.remove(&id);
+                }
+                self.gone.remove(&(kind, id.clone()));
                 Some(id)
             }
-            Row::Read(observed) => Some(self.read(kind, *observed)),
+            Row::Read(observed) => Some(self.read(kind, *observed, false)),
         }
     }
 
-    fn read(&mut self, kind: Kind, observed: Observed) -> Id {
+    /// `unlisted`: no list shows it, GET found it.
+    fn read(&mut self, kind: Kind, observed: Observed, unlisted: bool) -> Id {
         let Observed { principal: mut new, raw, members, observed_at, modified_at } = observed;
+        // Our times never go backwards, whatever the clock did since the last sync.
+        let observed_at = observed_at.max(self.rules.not_before);
         let id = new.id.clone();
         let entry = self.known.table(kind).get(&id);
         let old = entry.map(|entry| entry.packed.unpack(id.clone()));
         // Unknown never replaces a known value (design §4).
         new.active = new.active.or_else(|| old.as_ref().and_then(|old| old.active));
         let changed = self.compare(kind, old.as_ref(), &new, observed_at, modified_at);
-        let unmissed = entry.is_some_and(|entry| entry.missing_since.is_some() || entry.missing_walks > 0);
+        let since = entry.and_then(|entry| entry.missing_since);
+        let missing_since = unlisted.then(|| since.unwrap_or(observed_at));
+        let rewrite = entry.is_some_and(|entry| entry.missing_since != missing_since || entry.missing_walks > 0);
         match changed {
-            Some(changed) => drop(of_mut(&mut self.changed, kind).insert(id.clone(), changed)),
-            None if unmissed => {
-                let packed = Packed::pack(&new);
-                let silent = Changed { packed, observed_at, events: Vec::new(), lost: Vec::new() };
+            Some(changed) => {
+                let changed = Changed { missing_since, ..changed };
+                of_mut(&mut self.changed, kind).insert(id.clone(), changed);
+            }
+            None if rewrite => {
+                let silent = Changed { missing_since, ..Changed::silent(Packed::pack(&new), observed_at) };
                 of_mut(&mut self.changed, kind).insert(id.clone(), silent);
             }
             None => drop(of_mut(&mut self.changed, kind).remove(&id)),
         }
+        // Whatever an earlier answer said: it is there now.
+        self.gone.remove(&(kind, id.clone()));
         if kind == Kind::Group {
             self.members_shown |= !members.is_empty();
-            self.groups_read.insert(id.clone(), GroupRead { members, observed_at, confirmed: None });
+            // Some servers show members in lists but none in a GET: an empty GET alone ends no membership.
+            let confirmed = (unlisted && members.is_empty()).then_some(None);
+            self.groups_read.insert(id.clone(), GroupRead { members, observed_at, confirmed });
         }
-        self.recognised.insert((kind, id.clone()), raw);
+        of_mut(&mut self.recognised, kind).insert(id.clone(), raw);
         id
     }
 
@@ -193,7 +242,7 @@ impl<'k> Diff<'k> {
         observed_at: i64,
         modified_at: Option<i64>,
     ) -> Option<Changed> {
-        let mut changed = Changed { packed: Packed::pack(new), observed_at, events: Vec::new(), lost: Vec::new() };
+        let mut changed = Changed::silent(Packed::pack(new), observed_at);
         // The server's own time counts only inside the window in which the change must lie.
         let occurred_at =
             modified_at.filter(|at| *at <= observed_at && self.rules.window_start.is_some_and(|start| *at >= start));
@@ -201,7 +250,10 @@ impl<'k> Diff<'k> {
             changed.events.push(Event { changes, occurred_at, ..Event::new(event_type) });
         };
         let Some(old) = old else {
-            event(EventType::added(kind), Vec::new());
+            // A silent baseline makes no events; a hundred thousand of them would only be dropped again.
+            if self.rules.first != Some(Baseline::State) {
+                event(EventType::added(kind), Vec::new());
+            }
             return Some(changed);
         };
         let mut same_time = new.clone();
@@ -257,6 +309,10 @@ impl<'k> Diff<'k> {
     }
 
     fn entitlement_changes(&self, old: &Principal, new: &Principal, changes: &mut Vec<AttributeChange>) {
+        // They come from the name: where that is listed only now (or no longer), they are no news either.
+        if !self.makes_events("displayName") {
+            return;
+        }
         let decode = |group: &Principal| {
             let name = group.display_name.as_deref()?;
             let entitlement = self.rules.pattern.as_ref()?.decode(name)?;
@@ -312,11 +368,19 @@ impl<'k> Diff<'k> {
         missing
     }
 
+    /// As [`Diff::missing`], without those known as hidden: they count as seen until a GET says otherwise.
+    pub fn missing_unexpectedly(&self, kind: Kind) -> Vec<Id> {
+        let hidden = |id: &Id| self.known.table(kind).get(id).is_some_and(|entry| entry.missing_since.is_some());
+        self.missing(kind).into_iter().filter(|id| !hidden(id)).collect()
+    }
+
     /// Members that no list shows and nobody knows: published only if GET finds them. Members already
     /// known as dangling are not asked again here.
     pub fn unlisted_members(&self) -> Vec<ListedMember> {
         let unknown = |group: &Id, member: &ListedMember| {
-            memberships::resolve(self, member).is_none() && !self.known.dangling(group).contains(&member.id)
+            memberships::resolve(self, member).is_none()
+                && self.known.dangling(group).binary_search(&member.id).is_err()
+                && Kind::BOTH.into_iter().all(|kind| !self.gone.contains_key(&(kind, member.id.clone())))
         };
         let unlisted: BTreeSet<&ListedMember> = self
             .groups_read
@@ -349,8 +413,13 @@ impl<'k> Diff<'k> {
             .collect()
     }
 
+    /// Takes the answer that no principal has this id, so that its members dangle.
+    pub fn nobody(&mut self, id: Id) {
+        self.nobody.insert(id);
+    }
+
     /// Takes GET's word on a group that lost members; `None`: no answer that proves anything.
-    pub fn confirm_group(&mut self, group: &Id, members: Option<HashSet<Id>>) {
+    pub fn confirm_group(&mut self, group: &Id, members: Option<Vec<ListedMember>>) {
         if let Some(read) = self.groups_read.get_mut(group) {
             read.confirmed = Some(members);
         }
@@ -375,7 +444,7 @@ impl<'k> Diff<'k> {
     /// What the guard looks at, with everything missing taken for lost.
     pub fn evidence(&self) -> Evidence {
         let known = self.known;
-        let (missing_users, missing_groups) = (self.missing(Kind::User), self.missing(Kind::Group));
+        let [missing_users, missing_groups] = Kind::BOTH.map(|kind| self.missing_unexpectedly(kind));
         let gone = |kind| self.gone.keys().filter(|(of, _)| *of == kind).count();
         let lost = |kind, missing: &[Id]| (missing.len() + gone(kind)) as u64;
         let missing: HashSet<(Kind, &Id)> = missing_users
@@ -387,8 +456,9 @@ impl<'k> Diff<'k> {
             self.groups_read
                 .iter()
                 .map(|(group, read)| {
-                    let lost = memberships::lost(self, group, read);
-                    lost.iter().filter(|member| !missing.contains(&(member.kind, &member.id))).count()
+                    let lost = memberships::lost(self, group, read).into_iter();
+                    let lost = lost.filter(|member| memberships::agreed(self, read, member));
+                    lost.filter(|member| !missing.contains(&(member.kind, &member.id))).count()
                 })
                 .sum::<usize>() as u64
         } else {
@@ -459,6 +529,8 @@ impl<'k> Diff<'k> {
     /// `now`: milliseconds since 1970-01-01 UTC, when the last answer came.
     pub fn finish(mut self, vanishing: &BTreeSet<String>, now: i64) -> Changes {
         let memberships_known = self.memberships_are_known();
+        // A re-read that found no answer: the group is parsed again next time.
+        let unsettled = self.rereads();
         let plan = memberships::plan(&self, now);
         let mut changes = Changes {
             acquisition: self.known.acquisition,
@@ -468,6 +540,7 @@ impl<'k> Diff<'k> {
             removals_suppressed: Kind::BOTH.iter().map(|kind| self.missing(*kind).len() as i64).sum(),
             hidden: Kind::BOTH.iter().map(|kind| self.hidden(*kind)).sum(),
             dangling: plan.dangling_total as i64,
+            bytes: Bytes { recognised: Vec::new(), unsettled },
             ..Changes::default()
         };
         let [users, groups] = std::mem::take(&mut self.changed);
@@ -482,8 +555,8 @@ impl<'k> Diff<'k> {
             .collect();
         for (id, list) in dangling {
             if let Some(entry) = self.known.table(Kind::Group).get(&id) {
-                let silent =
-                    Changed { packed: entry.packed.clone(), observed_at: now, events: Vec::new(), lost: Vec::new() };
+                let missing_since = entry.missing_since;
+                let silent = Changed { missing_since, ..Changed::silent(entry.packed.clone(), now) };
                 group_units.push(self.put(Kind::Group, id, silent, Some(list), vanishing));
             }
         }
@@ -504,12 +577,10 @@ impl<'k> Diff<'k> {
             }
         }
         let settled = |kind: Kind, id: &Id| kind == Kind::User || (memberships_known && !plan.unsettled.contains(id));
-        changes.recognised = self
-            .recognised
-            .iter()
-            .filter(|((kind, id), _)| settled(*kind, id))
-            .map(|((kind, id), raw)| (*kind, id.clone(), *raw))
-            .collect();
+        for kind in Kind::BOTH {
+            let read = std::mem::take(of_mut(&mut self.recognised, kind));
+            changes.bytes.recognised.extend(read.into_iter().filter(|(id, _)| settled(kind, id)).map(|(id, raw)| (kind, id, raw)));
+        }
         changes
     }
 
@@ -537,7 +608,7 @@ impl<'k> Diff<'k> {
                     Some(entry) if silent => entry.changed_at,
                     _ => changed.observed_at,
                 },
-                missing_since: None,
+                missing_since: changed.missing_since,
                 missing_walks: 0,
             },
             events: changed.events,

@@ -5,9 +5,8 @@
 //! unchanged resources are recognised belong to it: a write voids them and only a completed sync sets
 //! them, so that a held, failed or half-published change can never look "unchanged" later.
 
-use std::collections::HashMap;
-
-use super::changes::{StateWrite, Unit};
+use super::Map;
+use super::changes::{Bytes, StateWrite, Unit};
 use super::key::StateKey;
 use super::packed::Packed;
 use super::principal::{Id, Kind, Member, Principal, RawHash};
@@ -41,8 +40,8 @@ pub struct Membership {
 /// The known principals of one kind.
 #[derive(Clone, Debug, Default)]
 pub struct Table {
-    entries: HashMap<Id, Entry>,
-    by_raw: HashMap<RawHash, Id>,
+    entries: Map<Id, Entry>,
+    by_raw: Map<RawHash, Id>,
 }
 
 impl Table {
@@ -122,12 +121,12 @@ pub struct Known {
     users: Table,
     groups: Table,
     /// Group → its members.
-    memberships: HashMap<Id, HashMap<Member, Membership>>,
+    memberships: Map<Id, Map<Member, Membership>>,
     memberships_len: usize,
     /// Group → sorted ids that it lists but that are not published.
-    dangling: HashMap<Id, Vec<Id>>,
+    dangling: Map<Id, Vec<Id>>,
     /// Sequences of tombstones written since the last completed sync: part of `event_id`.
-    tombstones: HashMap<StateKey, i64>,
+    tombstones: Map<StateKey, i64>,
     digest: u128,
     /// The newest completed sync's record, and the newest attempt's.
     pub completed: Option<SyncStatus>,
@@ -153,7 +152,7 @@ impl Known {
         }
     }
 
-    pub fn members(&self, group: &str) -> Option<&HashMap<Member, Membership>> {
+    pub fn members(&self, group: &str) -> Option<&Map<Member, Membership>> {
         self.memberships.get(group)
     }
 
@@ -319,9 +318,12 @@ impl Known {
 
     /// Follows the commit of a sync's last transaction: everything read is now published, so its bytes
     /// may be recognised, and tombstones before it no longer count.
-    pub fn complete(&mut self, status: SyncStatus, recognised: Vec<(Kind, Id, RawHash)>) {
-        for (kind, id, raw) in recognised {
+    pub fn complete(&mut self, status: SyncStatus, bytes: Bytes) {
+        for (kind, id, raw) in bytes.recognised {
             self.table_mut(kind).set_raw(&id, Some(raw));
+        }
+        for group in bytes.unsettled {
+            self.groups.set_raw(&group, None);
         }
         self.tombstones.clear();
         self.completed = Some(status.clone());

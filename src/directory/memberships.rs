@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::Map;
 use super::changes::{Event, EventType, RemovalReason, StateWrite, Unit};
 use super::diff::{Diff, GroupRead, ListedMember};
 use super::key::StateKey;
@@ -23,12 +24,37 @@ pub(super) fn resolve(diff: &Diff<'_>, member: &ListedMember) -> Option<Member> 
 
 /// Known members that the group no longer shows, apart from those whose principal is proven gone.
 pub(super) fn lost(diff: &Diff<'_>, group: &Id, read: &GroupRead) -> Vec<Member> {
-    let shown: BTreeSet<&Id> = read.members.iter().map(|member| &member.id).collect();
+    let shown = by_id(&read.members);
     let known = diff.known.members(group).into_iter().flat_map(|members| members.keys());
     let mut lost: Vec<Member> =
-        known.filter(|member| !shown.contains(&member.id) && diff.exists(member.kind, &member.id)).cloned().collect();
+        known.filter(|member| diff.exists(member.kind, &member.id) && !shows(diff, &shown, member)).cloned().collect();
     lost.sort_unstable();
     lost
+}
+
+/// The list alone is no proof where GET of the group can be asked: both must lack the member.
+pub(super) fn agreed(diff: &Diff<'_>, read: &GroupRead, member: &Member) -> bool {
+    match &read.confirmed {
+        None => true,
+        Some(None) => false,
+        Some(Some(shown)) => !shows(diff, &by_id(shown), member),
+    }
+}
+
+fn by_id(members: &[ListedMember]) -> Map<&Id, Vec<&ListedMember>> {
+    let mut all: Map<&Id, Vec<&ListedMember>> = Map::default();
+    for member in members {
+        all.entry(&member.id).or_default().push(member);
+    }
+    all
+}
+
+/// Users and groups may share ids: a row shows a member if its type, where stated, fits.
+fn shows(diff: &Diff<'_>, rows: &Map<&Id, Vec<&ListedMember>>, member: &Member) -> bool {
+    rows.get(&member.id).is_some_and(|rows| {
+        let fits = |row: &&ListedMember| row.kind.is_none_or(|kind| kind == member.kind);
+        rows.iter().any(|row| fits(row) || resolve(diff, row).as_ref() == Some(member))
+    })
 }
 
 /// What becomes of all memberships.
@@ -93,13 +119,7 @@ fn read_group(
     count: &mut usize,
 ) {
     for member in lost(diff, group, read) {
-        // The list alone is no proof where GET of the group can be asked: both must lack the member.
-        let agreed = match &read.confirmed {
-            None => true,
-            Some(None) => false,
-            Some(Some(shown)) => !shown.contains(&member.id),
-        };
-        if agreed {
+        if agreed(diff, read, &member) {
             plan.removed.push(remove(diff, group, member, None, read.observed_at));
             *count -= 1;
         } else {
@@ -110,7 +130,9 @@ fn read_group(
     let mut added: BTreeMap<Member, Option<bool>> = BTreeMap::new();
     for listed in &read.members {
         match resolve(diff, listed) {
-            None => drop(dangling.insert(listed.id.clone())),
+            None if dangles(diff, group, &listed.id) => drop(dangling.insert(listed.id.clone())),
+            // Nobody answered whether this member exists: it is asked again in the next sync.
+            None => drop(plan.unsettled.insert(group.clone())),
             Some(member) if known.is_some_and(|known| known.contains_key(&member)) => {}
             Some(member) => drop(added.insert(member, listed.direct)),
         }
@@ -130,6 +152,12 @@ fn read_group(
             loses_attribute: false,
         });
     }
+}
+
+fn dangles(diff: &Diff<'_>, group: &Id, id: &Id) -> bool {
+    diff.nobody.contains(id)
+        || diff.known.dangling(group).binary_search(id).is_ok()
+        || Kind::BOTH.into_iter().any(|kind| diff.gone.contains_key(&(kind, id.clone())))
 }
 
 fn sorted_members(diff: &Diff<'_>, group: &Id) -> Vec<Member> {

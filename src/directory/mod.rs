@@ -14,6 +14,10 @@ pub mod packed;
 pub mod principal;
 pub mod status;
 
+/// Hash maps and sets of ids, seeded against servers that choose ids to collide.
+pub type Map<K, V> = std::collections::HashMap<K, V, foldhash::fast::RandomState>;
+pub type Set<K> = std::collections::HashSet<K, foldhash::fast::RandomState>;
+
 pub use changes::{Changes, EventType, RemovalReason, StateWrite, Unit};
 pub use diff::{Diff, ListedMember, Observed, Row, Rules};
 pub use entitlement::{Entitlement, GroupPattern};

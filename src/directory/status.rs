@@ -145,10 +145,11 @@ impl SyncStatus {
         }
     }
 
-    /// The next attempt's record: what outlives a sync is carried over, the rest starts anew.
-    /// A hold that nobody released is dropped: the attempt computes it again or the directory recovered.
+    /// The next attempt's record: what outlives a sync is carried over, the rest starts anew. A hold stays
+    /// until a sync completes or another hold replaces it: one that fails says nothing about it.
     pub fn next_attempt(&self, started_at: i64, settings: Settings) -> SyncStatus {
         let release = self.release.clone().filter(|release| release.left.is_some());
+        let used = self.release.is_some() && release.is_none();
         SyncStatus {
             sync: self.sync + 1,
             started_at,
@@ -158,7 +159,7 @@ impl SyncStatus {
             sequence: self.sequence,
             state_records: self.state_records,
             state_digest: self.state_digest,
-            hold: release.as_ref().map(|release| release.hold.clone()),
+            hold: self.hold.clone().filter(|_| !used),
             release,
             pause: self.pause.clone(),
             positions: self.positions.clone(),

@@ -84,7 +84,7 @@ impl KafkaClient {
             ("auto.offset.reset", "error"),
             ("group.id", &format!("{}-reader", self.topic_prefix)),
         ]);
-        config.create_with_context(Quiet).map_err(|error| KafkaError::Refused(in_words(&error)))
+        config.create_with_context(Quiet).map_err(|error| KafkaError::Refused(format!("[kafka.properties] {}", in_words(&error))))
     }
 
     pub fn unreachable(&self) -> KafkaError {
@@ -97,6 +97,10 @@ impl KafkaClient {
 
 /// What librdkafka says, without its client names.
 pub fn in_words(error: &rdkafka::error::KafkaError) -> String {
+    // librdkafka repeats the value it does not take, which may be a password: only the name is passed on.
+    if let rdkafka::error::KafkaError::ClientConfig(_, _, name, _) = error {
+        return format!("librdkafka does not take the property `{name}` or its value");
+    }
     match error.rdkafka_error_code() {
         Some(RDKafkaErrorCode::TransactionalIdAuthorizationFailed) => {
             "the transactional.id is not permitted (ACL); → scimtail topics --print".to_owned()

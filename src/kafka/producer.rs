@@ -31,6 +31,7 @@ const DRAIN_WAIT: Duration = Duration::from_secs(50);
 /// Repeating one transactional call while it is retriable.
 const RETRY_WAIT: Duration = Duration::from_secs(60);
 const FENCE_WAIT: Duration = Duration::from_secs(30);
+const IN_FLIGHT_POLL: Duration = Duration::from_micros(50);
 const QUEUE_FULL_WAIT: Duration = Duration::from_millis(5);
 
 /// Counts deliveries; librdkafka's own thread reports them.
@@ -192,10 +193,19 @@ impl TransactionalProducer {
             .wait_timeout_while(self.ledger(), DRAIN_WAIT, outstanding)
             .unwrap_or_else(PoisonError::into_inner);
         match ledger.failed.take() {
-            Some(error) => Err(Failure::Kafka(error)),
-            None if waited.timed_out() => Err(Failure::Words("acknowledgements did not come in time".to_owned())),
-            None => Ok(()),
+            Some(error) => return Err(Failure::Kafka(error)),
+            None if waited.timed_out() => {
+                return Err(Failure::Words("acknowledgements did not come in time".to_owned()));
+            }
+            None => {}
         }
+        drop(ledger);
+        // The last report counts as in flight until its callback has returned, a moment from now.
+        let deadline = Instant::now() + DRAIN_WAIT;
+        while self.producer.in_flight_count() > 0 && Instant::now() < deadline {
+            std::thread::sleep(IN_FLIGHT_POLL);
+        }
+        Ok(())
     }
 
     fn ledger(&self) -> std::sync::MutexGuard<'_, Ledger> {

@@ -57,7 +57,7 @@ fn rest(event: &ChangeEvent) -> Vec<String> {
             parts.push(format!("{gone}, GET says 404"));
         }
         Some("not_found" | "absent") if event.event_type.starts_with("membership.") => parts.push("goes with a removal".to_owned()),
-        Some("absent") => parts.push("gone, absent from every walk".to_owned()),
+        Some("absent") => parts.push("missing from every list".to_owned()),
         _ => {}
     }
     if event.event_type.ends_with(".updated") {
@@ -139,7 +139,7 @@ mod tests {
 
     #[test]
     fn a_line_names_when_where_what_and_who() {
-        assert_eq!(plain(&event("user.disabled")), "2026-11-23 13:24:31  acme-chargebee  user.disabled       j.doe@acme.com");
+        assert_eq!(plain(&event("user.disabled")), "2026-11-23 12:04:31  acme-chargebee  user.disabled       j.doe@acme.com");
     }
 
     #[test]

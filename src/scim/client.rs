@@ -226,7 +226,8 @@ pub fn refusal(status: StatusCode, profile: &Profile) -> ReadError {
             let hint = profile.no_list_hint.as_deref().unwrap_or("this endpoint does not list; scimtail cannot read it");
             ReadError::new(error::HTTP_STATUS, format!("{code}: listing is refused; {hint}"))
         }
-        429 => ReadError::new(error::HTTP_STATUS, "429: the vendor's rate limit is used up"),
+        429 => ReadError::new(error::UNAVAILABLE, "429: the vendor's rate limit is used up"),
+        500.. => ReadError::new(error::UNAVAILABLE, format!("the server answers HTTP {code}")),
         _ => ReadError::new(error::HTTP_STATUS, format!("the server answers HTTP {code}")),
     }
 }

@@ -15,6 +15,8 @@ pub const REFUSED: &str = "credentials_refused";
 pub const NOT_A_LIST: &str = "not_a_list_response";
 pub const NOT_A_RESOURCE: &str = "not_a_resource";
 pub const HTTP_STATUS: &str = "http_status";
+/// 429 or 5xx after all tries: the vendor, not the configuration.
+pub const UNAVAILABLE: &str = "unavailable";
 pub const TOO_LARGE: &str = "body_too_large";
 pub const PAGING_IGNORED: &str = "paging_ignored";
 pub const TOO_MANY_PAGES: &str = "too_many_pages";

@@ -3,8 +3,6 @@
 //! Walk rules (design §5): advance by rows received, never by `itemsPerPage`; end at an empty page or one
 //! that brings no new row, never at a short one, because a silent cap looks like the end.
 
-use std::collections::HashSet;
-
 use async_stream::try_stream;
 use futures::Stream;
 use tokio_util::task::AbortOnDropHandle;
@@ -12,7 +10,7 @@ use tokio_util::task::AbortOnDropHandle;
 use super::client::{Client, Reply, refusal};
 use super::error::{self, ReadError};
 use super::wire::{self, ListPage};
-use crate::directory::{Kind, RawHash};
+use crate::directory::{Kind, RawHash, Set};
 use crate::pipeline::Page;
 
 /// Pages of one walk: a million rows at ten a page, and an end to servers that invent rows for ever.
@@ -21,7 +19,7 @@ pub const PAGES_MAX: usize = 100_000;
 /// Rows that may be left out of a page only because the server says so are found by asking on.
 pub fn pages(client: Client, kind: Kind) -> impl Stream<Item = Result<Page, ReadError>> + Send {
     try_stream! {
-        let mut seen: HashSet<RawHash> = HashSet::new();
+        let mut seen: Set<RawHash> = Set::default();
         let mut first_row = None;
         let mut start = 1;
         let mut request = fetch(&client, kind, start);

@@ -15,12 +15,19 @@ use xxhash_rust::xxh3::xxh3_128;
 
 use super::error::{self, ReadError};
 use super::profile::AbsentActive;
-use crate::directory::{AttributeList, Id, Kind, ListedMember, Packed, Principal, RawHash};
+use crate::directory::principal::json_text;
+use crate::directory::{AttributeList, Id, Kind, ListedMember, Principal, RawHash};
 use crate::pipeline::RawRow;
 
-/// Packed bytes of one resource; beyond this its largest attributes are left out. An event may hold
+/// JSON bytes of one resource's listed attributes; beyond this its largest attributes are left out. An event may hold
 /// a value three times (old, new, image) and has to fit into Kafka's default 1 MiB message.
 pub const RESOURCE_BYTES_MAX: usize = 200_000;
+
+/// Sub-attributes of one complex attribute; one that has more is left out whole.
+pub const SUB_ATTRIBUTES_MAX: usize = 64;
+
+/// Rows of one page.
+pub const PAGE_ROWS_MAX: usize = 100_000;
 
 /// Bytes of an id; SCIM ids are opaque but short, and keys hold them percent-encoded.
 pub const ID_BYTES_MAX: usize = 1_024;
@@ -91,6 +98,9 @@ pub fn split_list(body: &Bytes) -> Result<ListPage, ReadError> {
         None | Some("null") => return Err(not_a_list("it has neither `Resources` nor a total of 0")),
         Some(text) => serde_json::from_str(text).map_err(|_| not_a_list("`Resources` is not a list"))?,
     };
+    if rows.len() > PAGE_ROWS_MAX {
+        return Err(not_a_list("it has more rows than any page"));
+    }
     let rows = rows.into_iter().map(|row| raw_row(body.slice_ref(row.get().as_bytes()))).collect();
     Ok(ListPage { rows, total })
 }
@@ -150,14 +160,13 @@ pub fn read_resource(kind: Kind, bytes: &[u8], reading: &Reading) -> Result<Reso
         if name.eq_ignore_ascii_case("groups") || !wanted(&reading.attributes, name) {
             continue;
         }
-        let value: Value = serde_json::from_str(raw.get()).map_err(|_| broken("has a value that cannot be read"))?;
-        active_stated |= name.eq_ignore_ascii_case("active") && !value.is_null();
-        set(&mut principal, kind, &reading.attributes, name, value);
+        active_stated |= name.eq_ignore_ascii_case("active") && raw.get() != "null";
+        set(&mut principal, kind, &reading.attributes, name, raw).map_err(|()| broken("has a value that cannot be read"))?;
     }
     if kind == Kind::User && !active_stated && reading.absent_active == AbsentActive::True {
         principal.active = Some(true);
     }
-    reduce(&mut principal);
+    reduce(&mut principal, &reading.attributes);
     Ok(Resource { principal, members })
 }
 
@@ -196,63 +205,88 @@ fn wanted(list: &AttributeList, name: &str) -> bool {
     list.covers(name) || list.paths().iter().any(below)
 }
 
-fn set(principal: &mut Principal, kind: Kind, list: &AttributeList, name: &str, value: Value) {
+fn set(principal: &mut Principal, kind: Kind, list: &AttributeList, name: &str, raw: &RawValue) -> Result<(), ()> {
     if name.contains(':') {
         // An extension is an object of attributes (RFC 7643 §3.3); some servers write its attributes flat.
-        match value {
-            Value::Object(attributes) if !list.covers(name) => {
-                for (attribute, value) in attributes {
-                    set_attribute(principal, list, &format!("{name}:{attribute}"), value);
-                }
+        if raw.get().starts_with('{') && !list.covers(name) {
+            for (attribute, raw) in fields(raw)?.0 {
+                set_attribute(principal, list, &format!("{name}:{attribute}"), raw)?;
             }
-            value => set_attribute(principal, list, name, value),
+            return Ok(());
         }
-        return;
+        return set_attribute(principal, list, name, raw);
     }
-    let text = |value: &Value| match value {
-        Value::String(text) if !text.is_empty() => Some(text.clone()),
+    let is = |attribute: &str| name.eq_ignore_ascii_case(attribute);
+    if is("userName") || is("active") {
+        if kind == Kind::User && is("active") {
+            principal.active = read_active(&value(raw)?);
+        } else if kind == Kind::User {
+            principal.user_name = read_text(raw)?;
+        }
+    } else if is("displayName") {
+        principal.display_name = read_text(raw)?;
+    } else if is("externalId") {
+        principal.external_id = read_text(raw)?;
+    } else if is("meta") {
+        for (attribute, raw) in fields(raw)?.0 {
+            let path = format!("meta.{attribute}");
+            let time = || read_text(raw).map(|text| text.as_deref().and_then(read_time));
+            match list.entry(&path) {
+                Some(entry) if entry.eq_ignore_ascii_case("meta.created") => principal.created = time()?,
+                Some(entry) if entry.eq_ignore_ascii_case("meta.lastModified") => principal.last_modified = time()?,
+                Some(_) => set_attribute(principal, list, &path, raw)?,
+                None => {}
+            }
+        }
+    } else {
+        if is("emails") && list.covers("emails.value") {
+            principal.email = main_email(&value(raw)?);
+        }
+        set_attribute(principal, list, name, raw)?;
+    }
+    Ok(())
+}
+
+fn value(raw: &RawValue) -> Result<Value, ()> {
+    serde_json::from_str(raw.get()).map_err(|_| ())
+}
+
+/// An object's fields; anything else has none.
+fn fields(raw: &RawValue) -> Result<Fields<'_>, ()> {
+    if !raw.get().starts_with('{') {
+        return Ok(Fields(Vec::new()));
+    }
+    serde_json::from_str(raw.get()).map_err(|_| ())
+}
+
+/// A text, or a number as text; empty is absent.
+fn read_text(raw: &RawValue) -> Result<Option<String>, ()> {
+    Ok(match value(raw)? {
+        Value::String(text) if !text.is_empty() => Some(text),
         Value::Number(number) => Some(number.to_string()),
         _ => None,
-    };
-    match name.to_ascii_lowercase().as_str() {
-        "username" if kind == Kind::User => principal.user_name = text(&value),
-        "displayname" => principal.display_name = text(&value),
-        "externalid" => principal.external_id = text(&value),
-        "active" if kind == Kind::User => principal.active = read_active(&value),
-        "active" | "username" => {}
-        "meta" => {
-            if let Value::Object(meta) = value {
-                for (attribute, value) in meta {
-                    let path = format!("meta.{attribute}");
-                    let time = || value.as_str().and_then(read_time);
-                    match list.entry(&path).map(str::to_ascii_lowercase).as_deref() {
-                        Some("meta.created") => principal.created = time(),
-                        Some("meta.lastmodified") => principal.last_modified = time(),
-                        Some(_) => set_attribute(principal, list, &path, value),
-                        None => {}
-                    }
-                }
-            }
-        }
-        "emails" => {
-            principal.email = if list.covers("emails.value") { main_email(&value) } else { None };
-            set_attribute(principal, list, name, value);
-        }
-        _ => set_attribute(principal, list, name, value),
-    }
+    })
 }
 
 /// Stores a value by its path in the list's spelling: complex values flattened, multi-valued ones as one
 /// canonical array.
-fn set_attribute(principal: &mut Principal, list: &AttributeList, path: &str, value: Value) {
-    match value {
-        Value::Object(object) => {
-            for (name, value) in without_derived(object) {
-                set_attribute(principal, list, &format!("{path}.{name}"), value);
+fn set_attribute(principal: &mut Principal, list: &AttributeList, path: &str, raw: &RawValue) -> Result<(), ()> {
+    let text = raw.get();
+    match text.as_bytes().first() {
+        Some(b'{') => {
+            let fields = fields(raw)?;
+            if fields.0.len() > SUB_ATTRIBUTES_MAX {
+                principal.omitted.extend(list.entry(path).map(str::to_owned));
+                return Ok(());
+            }
+            let points = fields.get("value").is_some();
+            for (name, raw) in fields.0.iter().filter(|(name, _)| !is_derived(name, points)) {
+                set_attribute(principal, list, &format!("{path}.{name}"), raw)?;
             }
         }
-        Value::Array(elements) => {
+        Some(b'[') => {
             let whole = list.covers(path);
+            let Value::Array(elements) = value(raw)? else { return Err(()) };
             let mut canonical: Vec<String> = elements
                 .into_iter()
                 .filter_map(canonical_element)
@@ -271,13 +305,13 @@ fn set_attribute(principal: &mut Principal, list: &AttributeList, path: &str, va
                 principal.attributes.insert(spelling(list, path), format!("[{}]", canonical.join(",")));
             }
         }
-        Value::Null => {}
-        scalar => {
-            if list.covers(path) {
-                principal.attributes.insert(spelling(list, path), scalar.to_string());
-            }
-        }
+        Some(b'n') => {}
+        _ if !list.covers(path) => {}
+        // A text without an escape is its own canonical form.
+        Some(b'"') if !text.contains('\\') => drop(principal.attributes.insert(spelling(list, path), text.to_owned())),
+        _ => drop(principal.attributes.insert(spelling(list, path), value(raw)?.to_string())),
     }
+    Ok(())
 }
 
 /// The path as the list spells its head: a server that changes the case of names changes nothing.
@@ -290,11 +324,8 @@ fn spelling(list: &AttributeList, path: &str) -> String {
 
 /// `$ref` names a host, and `display` beside a `value` belongs to what the value points to: neither is a
 /// change of this principal.
-fn without_derived(object: serde_json::Map<String, Value>) -> impl Iterator<Item = (String, Value)> {
-    let points = object.contains_key("value");
-    object
-        .into_iter()
-        .filter(move |(name, _)| name != "$ref" && !(points && (name == "display" || name == "displayName")))
+fn is_derived(name: &str, points: bool) -> bool {
+    name == "$ref" || (points && (name == "display" || name == "displayName"))
 }
 
 /// An element without nulls and empty lists, which are equal to absence (RFC 7643 §2.5).
@@ -306,7 +337,10 @@ fn canonical_element(value: Value) -> Option<Value> {
             (!elements.is_empty()).then_some(Value::Array(elements))
         }
         Value::Object(object) => {
-            let object: serde_json::Map<String, Value> = without_derived(object)
+            let points = object.contains_key("value");
+            let object: serde_json::Map<String, Value> = object
+                .into_iter()
+                .filter(|(name, _)| !is_derived(name, points))
                 .filter_map(|(name, value)| Some((name, canonical_element(value)?)))
                 .collect();
             (!object.is_empty()).then_some(Value::Object(object))
@@ -367,7 +401,7 @@ fn read_members(raw: &RawValue) -> Result<Vec<ListedMember>, ()> {
         listed.push(ListedMember { id, kind: member_kind(&member), direct: None });
     }
     listed.sort_unstable();
-    listed.dedup_by(|a, b| a.id == b.id);
+    listed.dedup_by(|a, b| (&a.id, a.kind) == (&b.id, b.kind));
     Ok(listed)
 }
 
@@ -388,33 +422,42 @@ fn member_kind(member: &MemberWire<'_>) -> Option<Kind> {
     }
 }
 
-/// Leaves out the largest attributes until the record fits, and names them.
-fn reduce(principal: &mut Principal) {
-    while Packed::pack(principal).len() > RESOURCE_BYTES_MAX {
-        let fields = [
-            ("userName", &principal.user_name),
-            ("displayName", &principal.display_name),
-            ("externalId", &principal.external_id),
-        ];
-        let fields = fields.into_iter().filter_map(|(path, value)| Some((path.to_owned(), value.as_ref()?.len())));
-        let attributes = principal.attributes.iter().map(|(path, value)| (path.clone(), value.len()));
-        let Some((largest, _)) = fields.chain(attributes).max_by(|a, b| a.1.cmp(&b.1).then_with(|| b.0.cmp(&a.0))) else {
-            return;
-        };
-        match largest.as_str() {
+/// Leaves out the largest attributes until the record fits, and names the listed attributes they belong to.
+fn reduce(principal: &mut Principal, list: &AttributeList) {
+    // Sizes as JSON, because that is how an event states them.
+    let texts = [
+        ("userName", &principal.user_name),
+        ("displayName", &principal.display_name),
+        ("externalId", &principal.external_id),
+    ];
+    let texts = texts.into_iter().filter_map(|(path, text)| Some((path.to_owned(), json_text(text.as_deref()?).len())));
+    let attributes = principal.attributes.iter().map(|(path, value)| (path.clone(), path.len() + value.len()));
+    let mut sizes: Vec<(String, usize)> = texts.chain(attributes).collect();
+    let mut size: usize = sizes.iter().map(|(_, size)| size).sum();
+    if size <= RESOURCE_BYTES_MAX {
+        return;
+    }
+    sizes.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
+    for (path, bytes) in sizes {
+        if size <= RESOURCE_BYTES_MAX {
+            break;
+        }
+        size -= bytes;
+        match path.as_str() {
             "userName" => principal.user_name = None,
             "displayName" => principal.display_name = None,
             "externalId" => principal.external_id = None,
-            path => {
-                principal.attributes.remove(path);
-                if path.eq_ignore_ascii_case("emails") {
+            other => {
+                principal.attributes.remove(other);
+                if other.eq_ignore_ascii_case("emails") {
                     principal.email = None;
                 }
             }
         }
-        principal.omitted.push(largest);
-        principal.omitted.sort_unstable();
+        principal.omitted.push(list.entry(&path).unwrap_or(&path).to_owned());
     }
+    principal.omitted.sort_unstable();
+    principal.omitted.dedup();
 }
 
 #[cfg(test)]

@@ -20,7 +20,7 @@ use crate::control::{self, Request};
 use crate::directory::status::Reason;
 use crate::directory::{Known, Status, SyncStatus};
 use crate::kafka::KafkaError;
-use crate::kafka::read::follow;
+use crate::kafka::read::{follow, watermarks};
 use crate::pipeline::{self, Ended};
 use crate::record::Topic;
 use crate::retry::Waits;
@@ -47,10 +47,14 @@ pub async fn shard(
     while !shutdown.is_cancelled() {
         let wait = match acquire(&services, partition, &accounts, |_| {}).await {
             Ok(acquisition) => {
-                waits.reset();
+                let acquired = Instant::now();
                 match own(&services, acquisition, &accounts, &shutdown, &mut random).await {
                     None => return,
                     Some(ended) => {
+                        // Only one that lasted was a success: whatever ends it at once must not become a loop.
+                        if acquired.elapsed() > LONGEST_WAIT {
+                            waits.reset();
+                        }
                         let wait = if ended.fenced {
                             fenced.next((services.clock)())
                         } else {
@@ -133,6 +137,9 @@ async fn listen(
     let mut decoder = Decoder::new(Some(services.codec.ids), services.registry.clone());
     let kafka = services.kafka.clone();
     let reading = blocking(move || {
+        // Requests that retention has deleted are beyond reading; an offset before the log would be an error.
+        let (low, high) = watermarks(&kafka, Topic::Control, partition)?;
+        let from = from.clamp(low, high.max(low));
         follow(&kafka, Topic::Control, &[(partition, Offset::Offset(from))], |record| {
             if let Some(record) = record
                 && let Some(value) = record.value
@@ -174,7 +181,9 @@ async fn account(
         let paused = known.latest.as_ref().is_some_and(|latest| latest.pause.is_some());
         tokio::select! {
             biased;
-            Some(request) = requests.recv() => {
+            request = requests.recv() => {
+                // The reader of requests has ended, and with it the acquisition: nothing is left to do.
+                let Some(request) = request else { return std::future::pending().await };
                 let Some((status, sync_now)) = control::apply(&known, &request) else { continue };
                 match pipeline::record_latest(account, &writer, &services.codec, &mut known, status).await {
                     Ok(_) if sync_now => due = Instant::now(),

@@ -3,12 +3,16 @@
 use std::thread;
 
 use tokio::sync::{mpsc, oneshot};
+use tracing::warn;
 
 use crate::kafka::TransactionalProducer;
 use crate::pipeline::{Batch, CommitError, Ended, Log, Positions};
 
 /// Batches waiting for the writer; each account has at most one under way, so more would only hide delay.
 const QUEUE: usize = 64;
+
+/// Of one batch, the first included, while each is aborted cleanly.
+const TRIES: u32 = 3;
 
 struct Job {
     batch: Batch,
@@ -30,7 +34,7 @@ impl Writer {
             let (_ended, producer) = (ended, producer);
             while let Some(Job { batch, reply }) = queue.blocking_recv() {
                 let result = if batch.acquisition == acquisition {
-                    producer.commit(&batch)
+                    commit(&producer, &batch)
                 } else {
                     // A diff against yesterday's known would double events.
                     let reason = "the batch was computed under another acquisition".to_owned();
@@ -46,6 +50,17 @@ impl Writer {
         });
         (Writer { jobs }, has_ended)
     }
+}
+
+/// An aborted batch is redone: nothing of it is visible, and its ids and sequences are its own.
+fn commit(producer: &TransactionalProducer, batch: &Batch) -> Result<Positions, CommitError> {
+    for _ in 1..TRIES {
+        match producer.commit(batch) {
+            Err(CommitError::Aborted(reason)) => warn!(reason, "transaction aborted; trying it again"),
+            result => return result,
+        }
+    }
+    producer.commit(batch)
 }
 
 impl Log for Writer {

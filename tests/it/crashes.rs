@@ -137,6 +137,8 @@ async fn g1_a_crash_at_any_commit_changes_nothing_that_a_consumer_sees() {
                     let until = counts[crashed];
                     assert_eq!(first_difference(&repeated[..until], &ids[..until]), None, "seed {seed}: {crash:?}");
                     assert_eq!(meaning(&world), meaning(&calm), "seed {seed}: {crash:?}");
+                    // G8: also when a sync needs several transactions.
+                    world.log.assert_positions_cover_the_state();
                 }
             }
         }

@@ -1,7 +1,16 @@
-//! The whole suite is one binary. `cargo test` runs all of it; it starts Apache Kafka and Apicurio Registry
-//! by itself where a test needs them.
+//! The whole suite is one binary: `cargo test` runs all of it. It starts Apache Kafka and Apicurio Registry by
+//! itself where a test needs them (`services.rs`), and stops them however it ends.
 
+mod broker;
+mod cli;
 mod crashes;
+mod end_to_end;
 mod memory;
+mod program;
+mod python;
+mod reader;
 mod removals;
 mod scenarios;
+mod scim2_server;
+mod service;
+mod services;

@@ -1,7 +1,7 @@
 //! A directory and a log in memory: the same traits as the real ones, and every fault on command.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Mutex;
+use std::sync::{LazyLock, Mutex};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
@@ -43,6 +43,10 @@ pub struct Faults {
     pub list_hides_members_of: BTreeSet<String>,
     /// The totals count every resource, listed or not.
     pub truthful_totals: bool,
+    /// The first GET of this id answers 404, later ones find it.
+    pub first_get_404: Option<String>,
+    /// GET of this id does not answer.
+    pub silent: Option<String>,
     /// Only the first walk leaves `unlisted` out: the rows slid.
     pub first_walk_only: bool,
 }
@@ -165,6 +169,13 @@ impl Directory for MemoryDirectory {
         if self.faults.get_times_out {
             return Answer::Unproven;
         }
+        if self.faults.silent.as_deref() == Some(id) {
+            return Answer::Unproven;
+        }
+        let walk = self.walks.load(Ordering::Relaxed);
+        if self.faults.first_get_404.as_deref() == Some(id) && walk == 1 {
+            return Answer::NotFound;
+        }
         match self.resources(kind).get(&**id) {
             Some(value) if !self.faults.get_always_404 => {
                 let page = Page { rows: Vec::new(), total: None, skew: None, received_at: clock() };
@@ -221,7 +232,9 @@ impl Log for MemoryLog {
 
 impl MemoryLog {
     fn decoder() -> Decoder {
-        Decoder::new(Some(IDS), Registry::new("http://127.0.0.1:9").expect("a URL"))
+        // Nothing is fetched: the ids are our own. Setting up an HTTP client is what costs.
+        static REGISTRY: LazyLock<Registry> = LazyLock::new(|| Registry::new("http://127.0.0.1:9").expect("a URL"));
+        Decoder::new(Some(IDS), REGISTRY.clone())
     }
 
     /// What a new owner would restore, by the code that restores from Kafka.
@@ -241,6 +254,24 @@ impl MemoryLog {
         let records = self.records.lock().unwrap();
         let events = records.iter().filter(|record| record.topic == Topic::Events);
         events.map(|record| decoder.decode(Topic::Events, record.value.as_deref().expect("events are never null")).expect("an event decodes")).collect()
+    }
+
+    /// Checks what every completeness marker promises: all of its state lies before its positions.
+    pub fn assert_positions_cover_the_state(&self) {
+        let records = self.records.lock().unwrap().clone();
+        let mut written: BTreeMap<Topic, i64> = BTreeMap::new();
+        let mut statuses = self.statuses().into_iter();
+        for record in &records {
+            if record.topic != Topic::Syncs {
+                *written.entry(record.topic).or_default() += 1;
+                continue;
+            }
+            let (_, status) = statuses.next().expect("every syncs record decodes");
+            for position in &status.positions {
+                let topic = Topic::of("test", &position.topic).expect("a topic of ours");
+                assert_eq!(position.next_offset, written.get(&topic).copied().unwrap_or(0), "{topic:?} in {status:?}");
+            }
+        }
     }
 
     pub fn statuses(&self) -> Vec<(String, SyncRecord)> {

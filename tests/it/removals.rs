@@ -171,6 +171,102 @@ async fn g4_a_directory_that_recovers_drops_the_hold() {
     assert_eq!((status.hold, world.lines(0)), (None, vec![]));
 }
 
+/// G3: what a GET finds counts as seen, however many they are and whatever else is held.
+#[tokio::test(flavor = "multi_thread")]
+async fn principals_that_only_get_finds_stay_and_do_not_fail_later_syncs() {
+    let mut world = World::new(account("acme"));
+    world.account.trust_total = false;
+    let unlisted: std::collections::BTreeSet<String> = (0..12).map(|n| format!("u{n:02}")).collect();
+    let faults = Faults { unlisted, ..Faults::default() };
+    let status = world.completed(&with(directory(0..30), faults.clone())).await;
+    assert_eq!((status.memberships_read, status.hidden, status.dangling), (Some(30), 12, 0));
+    for _ in 0..2 {
+        let status = world.completed(&with(directory(0..30), faults.clone())).await;
+        assert_eq!((status.hidden, world.lines(0)), (12, vec![]));
+    }
+    // A real hold is still a hold.
+    let mut disabled = with(directory(0..30), faults.clone());
+    for user in disabled.users.values_mut().skip(15).take(10) {
+        user["active"] = serde_json::json!(false);
+    }
+    assert_eq!(world.sync(&disabled).await.status, Status::Held);
+    // One of them is really gone, another one is listed again.
+    let mut moved = with(directory(0..30), faults);
+    moved.users.remove("u03");
+    moved.faults.unlisted.remove("u04");
+    let status = world.completed(&moved).await;
+    assert_eq!(status.hidden, 10);
+    assert_eq!(world.lines(0), ["membership.removed u03 in g1 (not_found)", "user.removed u03 (not_found)"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hold_survives_a_failed_sync_and_can_still_be_released() {
+    let mut world = baseline().await;
+    let hold = world.sync(&directory(0..20)).await.hold.unwrap();
+    let broken = with(directory(0..20), Faults { fails_at: Some((0, Kind::User)), ..Faults::default() });
+    let status = world.sync(&broken).await;
+    assert_eq!((status.status, status.hold.as_ref()), (Status::Failed, Some(&hold)));
+    release(&mut world, &hold.to_string()).await;
+    world.completed(&directory(0..20)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_released_in_advance() {
+    let mut world = baseline().await;
+    release(&mut world, "1-u30-g9-m99-d99-a99").await;
+    assert_eq!(world.sync(&directory(0..10)).await.status, Status::Held);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_user_and_a_group_may_share_an_id() {
+    let mut world = World::new(account("acme"));
+    let with_members = |members: serde_json::Value| {
+        let mut directory = MemoryDirectory::parse("user 1 ann\nuser 2 bob\ngroup 1 One:\ngroup 2 Two:");
+        directory.groups.get_mut("2").unwrap()["members"] = members;
+        directory
+    };
+    let both = serde_json::json!([{ "value": "1", "type": "User" }, { "value": "1", "type": "Group" }]);
+    assert_eq!(world.completed(&with_members(both)).await.memberships_read, Some(2));
+    world.completed(&with_members(serde_json::json!([{ "value": "1", "type": "Group" }]))).await;
+    assert_eq!(world.lines(0), ["membership.removed 1 in 2 (not_listed)"]);
+}
+
+/// G3: an answer that changes within a sync removes nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn g3_who_is_listed_after_all_is_not_removed_by_an_earlier_404() {
+    let mut world = baseline().await;
+    let unlisted = ["u03".to_owned()].into();
+    let faults = Faults { unlisted, first_walk_only: true, truthful_totals: true, first_get_404: Some("u03".into()), ..Faults::default() };
+    // Another user is missing too and does not answer, so that the list is short and walked twice.
+    let mut slid = with(directory(0..30), faults);
+    slid.faults.unlisted.insert("u04".into());
+    slid.faults.silent = Some("u04".into());
+    world.completed(&slid).await;
+    assert_eq!(world.lines(0), [""; 0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_whose_get_did_not_answer_is_asked_again() {
+    let mut world = World::new(account("acme"));
+    world.account.trust_total = false;
+    let unlisted = ["u03".to_owned()].into();
+    let mut unsure = with(directory(0..6), Faults { unlisted, silent: Some("u03".into()), ..Faults::default() });
+    let status = world.completed(&unsure).await;
+    assert_eq!((status.memberships_read, status.dangling), (Some(5), 0));
+    unsure.faults.silent = None;
+    let status = world.completed(&unsure).await;
+    assert_eq!((status.memberships_read, status.hidden), (Some(6), 1));
+    assert_eq!(world.lines(0), ["user.added u03", "membership.added u03 in g1"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn members_that_lists_leave_out_but_get_shows_are_no_reason_for_a_hold() {
+    let mut world = baseline().await;
+    let hides = with(directory(0..30), Faults { list_hides_members_of: ["g1".to_owned()].into(), ..Faults::default() });
+    assert_eq!(world.sync(&hides).await.status, Status::Completed);
+    assert_eq!(world.lines(0), [""; 0]);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wrong_token_on_a_small_directory_is_held_however_few_users_it_has() {
     let mut world = World::new(account("acme"));

@@ -1,0 +1,154 @@
+//! Speed and memory of a first load and of unchanged polls, against the real broker: `cargo bench`.
+//!
+//! The SCIM server runs in this process on a thread of its own, Kafka and the registry as in the tests
+//! (`KAFKA_BOOTSTRAP` and `SCHEMA_REGISTRY_URL` use others). Figures are medians; nothing is asserted but the
+//! counts, because a figure about wrong data is void.
+
+#[path = "support/directory.rs"]
+mod directory;
+#[path = "../tests/it/services.rs"]
+#[expect(dead_code, reason = "the tests use more of it")]
+mod services;
+
+use std::time::{Duration, Instant};
+
+use directory::BenchDirectory;
+use scimtail::avro::{Codec, Registry};
+use scimtail::config::{AccountConfig, Config};
+use scimtail::connect::Connection;
+use scimtail::directory::{Known, Status, SyncStatus};
+use scimtail::kafka::topics;
+use scimtail::schedule::now_millis;
+use scimtail::scim::client::Token;
+use scimtail::shards::writer::Writer;
+use scimtail::shards::{Services, acquire, serve};
+
+const TOKEN: &str = "bench-token";
+const USERS: usize = 100_000;
+const GROUPS: usize = 5_000;
+const MEMBERSHIPS: usize = 300_000;
+const PAGE: usize = 1_000;
+const ROUNDS: usize = 3;
+const CHURN: f64 = 0.001;
+
+fn main() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
+    runtime.block_on(async {
+        println!("{USERS} users, pages of {PAGE}, medians of {ROUNDS}");
+        println!("{:44} {:>12} {:>10} {:>10} {:>12}", "", "users/s", "wall s", "CPU s", "bytes/user");
+        scenario("users only", 0, 0).await;
+        scenario("users, 5,000 groups, 300,000 memberships", GROUPS, MEMBERSHIPS).await;
+    });
+}
+
+struct Figure {
+    wall: Duration,
+    cpu: f64,
+}
+
+async fn scenario(name: &str, groups: usize, memberships: usize) {
+    let (mut first, mut unchanged, mut churned, mut restores) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let mut bytes_per_user = 0;
+    for round in 0..ROUNDS {
+        let directory = BenchDirectory::start(USERS, groups, memberships, PAGE, TOKEN).await;
+        let (services, config) = prepare(&directory).await;
+        let before = resident();
+        let (writer, mut known) = own(&services, &config).await;
+        let mut connection = Connection::new(&config, now_millis);
+        first.push(measure(&services, &config, &mut connection, &writer, &mut known, USERS as i64).await);
+        bytes_per_user = resident().saturating_sub(before) / USERS;
+        for _ in 0..2 {
+            unchanged.push(measure(&services, &config, &mut connection, &writer, &mut known, USERS as i64).await);
+        }
+        let changes = directory.churn(CHURN, round as u64);
+        churned.push(measure(&services, &config, &mut connection, &writer, &mut known, USERS as i64).await);
+        let published = known.latest.as_ref().map_or(0, SyncStatus::events_published);
+        assert_eq!(published, changes as i64, "every change is one event");
+        drop((writer, known));
+        let (started, cpu) = (Instant::now(), cpu_seconds());
+        let (_writer, known) = own(&services, &config).await;
+        assert_eq!(known.state_records(), USERS + groups + memberships);
+        restores.push(Figure { wall: started.elapsed(), cpu: cpu_seconds() - cpu });
+    }
+    report(&format!("first load, {name}"), &mut first, Some(bytes_per_user));
+    report(&format!("unchanged poll, {name}"), &mut unchanged, None);
+    report(&format!("poll with 0.1 % churn, {name}"), &mut churned, None);
+    report(&format!("fence and restore, {name}"), &mut restores, None);
+}
+
+async fn prepare(directory: &BenchDirectory) -> (Services, AccountConfig) {
+    let services = services::services();
+    let text = format!(
+        r#"
+[kafka]
+brokers = ["{}"]
+topic_prefix = "{}"
+partitions = 1
+[registry]
+url = "{}"
+[[account]]
+name = "bench"
+provider = "generic"
+base_url = "{}"
+token_env = "GIVEN_BELOW"
+"#,
+        services.bootstrap,
+        services::unique_prefix("bench"),
+        services.registry,
+        directory.base_url(),
+    );
+    let config = Config::parse("bench", &text).expect("a configuration");
+    topics::create(&config.kafka, 1).await.expect("topics");
+    let registry = Registry::new(&config.registry_url).expect("a registry");
+    let ids = registry.ids(&config.kafka.topic_prefix, true).await.expect("schemas");
+    let mut account = config.accounts[0].clone();
+    account.token = Token::Given(TOKEN.to_owned().into());
+    account.profile.page_size = PAGE as u32;
+    let services = Services { kafka: config.kafka.clone(), registry, codec: Codec { ids }, clock: now_millis };
+    (services, account)
+}
+
+async fn own(services: &Services, config: &AccountConfig) -> (Writer, Known) {
+    let mut acquisition = acquire(services, 0, std::slice::from_ref(config), |_| {}).await.expect("the shard");
+    let known = acquisition.known.remove("bench").expect("the account").expect("its state");
+    (acquisition.writer, known)
+}
+
+async fn measure(
+    services: &Services,
+    config: &AccountConfig,
+    connection: &mut Connection,
+    writer: &Writer,
+    known: &mut Known,
+    users: i64,
+) -> Figure {
+    let (started, cpu) = (Instant::now(), cpu_seconds());
+    let status = serve::sync_once(services, config, connection, writer, known).await.expect("a sync");
+    assert_eq!((status.status, status.users_read), (Status::Completed, Some(users)), "{:?}", status.reason);
+    Figure { wall: started.elapsed(), cpu: cpu_seconds() - cpu }
+}
+
+fn report(name: &str, figures: &mut [Figure], bytes_per_user: Option<usize>) {
+    figures.sort_by(|a, b| a.wall.cmp(&b.wall));
+    let Figure { wall, cpu } = &figures[figures.len() / 2];
+    let wall = wall.as_secs_f64();
+    let bytes = bytes_per_user.map_or_else(String::new, |bytes| bytes.to_string());
+    println!("{name:58} {:>12.0} {wall:>8.2} {cpu:>8.2} {bytes:>10}", USERS as f64 / wall);
+}
+
+/// Resident memory of this process in bytes; 0 where /proc does not say.
+fn resident() -> usize {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:"));
+    let kib = line.and_then(|line| line.split_whitespace().nth(1)?.parse::<usize>().ok());
+    kib.unwrap_or(0) * 1024
+}
+
+/// User and system time of this process, the SCIM server's thread included; 0 where /proc does not say.
+fn cpu_seconds() -> f64 {
+    const TICKS_PER_SECOND: f64 = 100.0;
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let after = stat.rsplit(')').next().unwrap_or_default();
+    let fields: Vec<f64> = after.split_whitespace().skip(11).take(2).filter_map(|field| field.parse().ok()).collect();
+    fields.iter().sum::<f64>() / TICKS_PER_SECOND
+}

@@ -1,0 +1,124 @@
+//! What only a real broker can show: fencing, isolation, SIGKILL in the middle of a sync.
+
+#[path = "../../benches/support/directory.rs"]
+mod directory;
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use scimtail::avro::{Codec, Registry};
+use scimtail::config::{AccountConfig, Config};
+use scimtail::connect::Connection;
+use scimtail::directory::Status;
+use scimtail::kafka::read::watermarks;
+use scimtail::kafka::topics;
+use scimtail::pipeline::Ended;
+use scimtail::record::Topic;
+use scimtail::schedule::now_millis;
+use scimtail::scim::client::Token;
+use scimtail::shards::{Services as Shared, acquire, serve};
+
+use self::directory::BenchDirectory;
+use crate::program::{AccountText, Program};
+use crate::reader::{compacted, read};
+use crate::services::{services, unique_prefix};
+
+const TOKEN: &str = "broker-test-token";
+/// Until something that must happen has happened.
+const WAIT: Duration = Duration::from_secs(60);
+
+async fn program(directory: &BenchDirectory, test: &str) -> (Program, Shared, AccountConfig) {
+    let account = AccountText { name: "acme", provider: "generic", base_url: directory.base_url(), more: "" };
+    let program = Program::new(services(), &unique_prefix(test), TOKEN, "1s", &[account]);
+    let text = std::fs::read_to_string(program.file()).expect("the file was written");
+    let config = Config::parse("test", &text).expect("a configuration");
+    topics::create(&config.kafka, 1).await.expect("topics");
+    let registry = Registry::new(&config.registry_url).expect("a registry");
+    let ids = registry.ids(&config.kafka.topic_prefix, true).await.expect("schemas");
+    let shared = Shared { kafka: config.kafka.clone(), registry, codec: Codec { ids }, clock: now_millis };
+    let mut account = config.accounts[0].clone();
+    account.token = Token::Given(TOKEN.to_owned().into());
+    (program, shared, account)
+}
+
+/// G1: SIGKILL in the middle of a sync of 20,000 changes; after a restart the committed events are exactly the
+/// differences.
+#[tokio::test(flavor = "multi_thread")]
+async fn g1_sigkill_during_20_000_changes_loses_and_doubles_nothing() {
+    const USERS: usize = 20_000;
+    // How much of the events is written, committed or not, when the process is killed.
+    for written in [1, 5_001, 12_000] {
+        let directory = BenchDirectory::start(USERS, 0, 0, 1_000, TOKEN).await;
+        let (program, shared, config) = program(&directory, "sigkill").await;
+        let ended = program.run(&["run", "--once"]).await;
+        assert_eq!(ended.code, 0, "{ended:?}");
+        assert_eq!(directory.churn(1.0, 7), USERS);
+
+        let mut child = program.spawn(&["run", "--once"]);
+        let (kafka, partition) = (shared.kafka.clone(), config.account.partition);
+        let high = tokio::task::spawn_blocking(move || {
+            let deadline = Instant::now() + WAIT;
+            loop {
+                let (_, high) = watermarks(&kafka, Topic::Events, partition).expect("the topic can be asked");
+                if high >= written {
+                    return high;
+                }
+                assert!(Instant::now() < deadline, "the sync wrote only {high} records");
+            }
+        });
+        let high = high.await.expect("the watermark was reached");
+        child.kill().expect("SIGKILL");
+        child.wait().expect("the child ended");
+
+        let topics = ["events", "users", "syncs"].map(|suffix| program.topic(suffix));
+        let before = read(services(), &topics).await;
+        let committed = before.iter().filter(|record| record.topic == topics[0]).count();
+        println!("killed at {high} written records, {committed} events committed");
+
+        let ended = program.run(&["run", "--once"]).await;
+        assert_eq!(ended.code, 0, "{ended:?}");
+        let records = read(services(), &topics).await;
+        let events: Vec<_> = records.iter().filter(|record| record.topic == topics[0]).collect();
+        assert_eq!(events.len(), USERS);
+        let users: BTreeSet<&str> = events.iter().map(|event| event.value["principal_id"].as_str().expect("an id")).collect();
+        assert_eq!(users.len(), USERS, "each user once");
+        for (index, event) in events.iter().enumerate() {
+            assert_eq!(event.value["sequence"], serde_json::json!(index + 1));
+            assert_eq!(event.value["event_type"], "user.updated");
+        }
+        let state = compacted(&records, &topics[1]);
+        let titled = events.iter().filter(|event| {
+            let key = event.key.as_deref().expect("a key");
+            state[key].value["attributes"] == event.value["user"]["attributes"]
+        });
+        assert_eq!(titled.count(), USERS, "state is what the last event says");
+    }
+}
+
+/// G5: who took the shard over has fenced everybody before, also in the middle of a sync.
+#[tokio::test(flavor = "multi_thread")]
+async fn g5_a_predecessor_cannot_commit_once_another_took_over() {
+    let directory = BenchDirectory::start(50, 5, 100, 50, TOKEN).await;
+    let (_program, shared, config) = program(&directory, "fencing").await;
+    let partition = config.account.partition;
+    let accounts = std::slice::from_ref(&config);
+    let mut first = acquire(&shared, partition, accounts, |_| {}).await.expect("the shard");
+    let mut first_known = first.known.remove("acme").expect("the account").expect("its state");
+    let mut connection = Connection::new(&config, now_millis);
+    let status = serve::sync_once(&shared, &config, &mut connection, &first.writer, &mut first_known).await;
+    assert_eq!(status.expect("the first owner commits").status, Status::Completed);
+
+    let mut second = acquire(&shared, partition, accounts, |_| {}).await.expect("the shard again");
+    let mut second_known = second.known.remove("acme").expect("the account").expect("its state");
+    assert_eq!(second_known.state_digest(), first_known.state_digest(), "what was committed is restored");
+    directory.churn(0.1, 1);
+    let late = serve::sync_once(&shared, &config, &mut connection, &first.writer, &mut first_known).await;
+    assert!(matches!(late, Err(Ended { fenced: true, .. })), "{late:?}");
+    let status = serve::sync_once(&shared, &config, &mut connection, &second.writer, &mut second_known).await;
+    assert_eq!(status.expect("the second owner commits").events_published(), 5);
+
+    // A walk that outlived its acquisition: its batches are refused by number, before any broker is asked.
+    second_known.acquisition -= 1;
+    let stale = serve::sync_once(&shared, &config, &mut connection, &second.writer, &mut second_known).await;
+    assert!(matches!(&stale, Err(Ended { fenced: false, reason }) if reason.contains("another acquisition")), "{stale:?}");
+}

@@ -1,0 +1,125 @@
+//! The program as a person runs it: a configuration file, arguments, output, exit code.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+
+use tempfile::TempDir;
+
+use crate::services::Services;
+
+pub const TOKEN_VARIABLE: &str = "SCIMTAIL_TEST_TOKEN";
+
+/// A configuration in a directory of its own.
+pub struct Program {
+    directory: TempDir,
+    pub prefix: String,
+    token: String,
+}
+
+/// One `[[account]]`.
+pub struct AccountText {
+    pub name: &'static str,
+    pub provider: &'static str,
+    pub base_url: String,
+    /// Further lines, as they stand in the file.
+    pub more: &'static str,
+}
+
+impl Program {
+    /// `partitions` stays small: every partition costs the broker files.
+    pub fn new(services: &Services, prefix: &str, token: &str, interval: &str, accounts: &[AccountText]) -> Program {
+        let mut text = format!(
+            r#"
+[kafka]
+brokers = ["{}"]
+topic_prefix = "{prefix}"
+partitions = 2
+replication = 1
+[registry]
+url = "{}"
+[defaults]
+interval = "{interval}"
+"#,
+            services.bootstrap, services.registry
+        );
+        for AccountText { name, provider, base_url, more } in accounts {
+            text.push_str(&format!(
+                "[[account]]\nname = \"{name}\"\nprovider = \"{provider}\"\nbase_url = \"{base_url}\"\n{more}\n"
+            ));
+            if !more.contains("token_") {
+                text.push_str(&format!("token_env = \"{TOKEN_VARIABLE}\"\n"));
+            }
+        }
+        Program::with_text(prefix, token, &text)
+    }
+
+    pub fn with_text(prefix: &str, token: &str, text: &str) -> Program {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        std::fs::write(directory.path().join("scimtail.toml"), text).expect("a configuration file");
+        Program { directory, prefix: prefix.to_owned(), token: token.to_owned() }
+    }
+
+    pub fn file(&self) -> PathBuf {
+        self.directory.path().join("scimtail.toml")
+    }
+
+    pub fn path(&self) -> &Path {
+        self.directory.path()
+    }
+
+    pub fn topic(&self, suffix: &str) -> String {
+        format!("{}.{suffix}", self.prefix)
+    }
+
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_scimtail"));
+        command
+            .current_dir(self.directory.path())
+            .args(arguments)
+            .env(TOKEN_VARIABLE, &self.token)
+            .env("USER", "tester")
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// Runs to the end without blocking the test's own servers.
+    pub async fn run(&self, arguments: &[&str]) -> Ended {
+        let mut command = self.command(arguments);
+        let output = tokio::task::spawn_blocking(move || command.output().expect("the program runs")).await;
+        Ended::from(output.expect("the program was waited for"))
+    }
+
+    pub fn spawn(&self, arguments: &[&str]) -> Child {
+        let mut command = self.command(arguments);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program starts")
+    }
+}
+
+#[derive(Debug)]
+pub struct Ended {
+    pub code: i32,
+    pub out: String,
+    pub err: String,
+}
+
+impl From<Output> for Ended {
+    fn from(output: Output) -> Ended {
+        Ended {
+            code: output.status.code().unwrap_or(-1),
+            out: String::from_utf8_lossy(&output.stdout).into_owned(),
+            err: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+}
+
+impl Ended {
+    /// Ended with `code`, printed nothing to standard output, and said in one line what is wrong and what to do.
+    pub fn refused(&self, code: i32, words: &[&str]) {
+        assert_eq!(self.code, code, "{self:?}");
+        assert_eq!(self.out, "", "{self:?}");
+        assert_eq!(self.err.lines().count(), 1, "{self:?}");
+        for word in words {
+            assert!(self.err.contains(word), "`{word}` is missing in {}", self.err);
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! `scimtail run` as a service: several accounts, one of them down, a clean end.
+
+use std::io::Read;
+use std::process::Child;
+use std::time::{Duration, Instant, SystemTime};
+
+use scimtail::demo::directory::{SimulatedDirectory, Vendor};
+
+use crate::program::{AccountText, Program};
+use crate::reader::{ReadRecord, read};
+use crate::services::{services, unique_prefix};
+
+const TOKEN: &str = "service-test-token-canary";
+const WAIT: Duration = Duration::from_secs(60);
+/// What the service promises for SIGTERM.
+const STOP_WAIT: Duration = Duration::from_secs(10);
+
+fn signal(child: &Child, name: &str) {
+    let status = std::process::Command::new("kill").args([&format!("-{name}"), &child.id().to_string()]).status();
+    assert!(status.expect("kill runs").success());
+}
+
+fn ended_within(child: &mut Child, wait: Duration) -> Option<std::process::ExitStatus> {
+    let deadline = Instant::now() + wait;
+    loop {
+        match child.try_wait().expect("the child can be asked") {
+            Some(status) => return Some(status),
+            None if Instant::now() > deadline => return None,
+            None => std::thread::yield_now(),
+        }
+    }
+}
+
+async fn until(program: &Program, what: &str, done: impl Fn(&[ReadRecord]) -> bool) -> Vec<ReadRecord> {
+    let deadline = Instant::now() + WAIT;
+    loop {
+        let records = read(services(), &[program.topic("syncs"), program.topic("events")]).await;
+        if done(&records) {
+            return records;
+        }
+        assert!(Instant::now() < deadline, "not within {} s: {what}", WAIT.as_secs());
+    }
+}
+
+fn count(records: &[ReadRecord], account: &str, status: &str) -> usize {
+    let key = format!("{account}/latest");
+    records.iter().filter(|record| record.key.as_deref() == Some(&key) && record.value["status"] == status).count()
+}
+
+/// Several accounts go on at their intervals while one is down; SIGTERM ends it cleanly; G9 in passing.
+#[tokio::test(flavor = "multi_thread")]
+async fn accounts_keep_syncing_while_one_is_down_and_sigterm_ends_it_cleanly() {
+    let stripe = SimulatedDirectory::start(Vendor::Stripe, TOKEN, 1, SystemTime::now).await.expect("a directory");
+    let chargebee = SimulatedDirectory::start(Vendor::Chargebee, TOKEN, 1, SystemTime::now).await.expect("a directory");
+    let down = std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("its address");
+    let program = Program::new(
+        services(),
+        &unique_prefix("service"),
+        TOKEN,
+        "1s",
+        &[
+            AccountText { name: "up-stripe", provider: "stripe", base_url: stripe.base_url(), more: "" },
+            AccountText { name: "up-chargebee", provider: "chargebee", base_url: chargebee.base_url(), more: "" },
+            AccountText { name: "down", provider: "generic", base_url: format!("http://{down}/scim/v2"), more: "" },
+        ],
+    );
+    // The topics have to exist before they can be read.
+    let created = program.run(&["topics", "--create"]).await;
+    assert_eq!(created.code, 0, "{created:?}");
+    let mut service = program.spawn(&["run", "--log-format", "json", "--log-level", "debug"]);
+
+    until(&program, "both accounts synced twice, the third failed", |records| {
+        count(records, "up-stripe", "completed") >= 2
+            && count(records, "up-chargebee", "completed") >= 2
+            && count(records, "down", "failed") >= 1
+    })
+    .await;
+    let change = chargebee.change();
+    let records = until(&program, "a change arrives", |records| {
+        records.iter().any(|record| record.value["event_type"] == change)
+    })
+    .await;
+    let failed = records.iter().find(|record| record.value["status"] == "failed").expect("a failed sync");
+    assert_eq!(failed.value["reason_code"], "unreachable");
+    assert_eq!(failed.value["users_read"], serde_json::Value::Null, "not read is not 0");
+    assert_eq!(failed.value["hold_id"], serde_json::Value::Null);
+
+    // Pause, poll and resume reach the running service.
+    assert_eq!(program.run(&["pause", "up-stripe", "--reason", "maintenance"]).await.code, 0);
+    until(&program, "the pause is recorded", |records| {
+        let newest = records.iter().rfind(|record| record.key.as_deref() == Some("up-stripe/latest"));
+        newest.is_some_and(|newest| newest.value["paused_by"] == "tester" && newest.value["pause_reason"] == "maintenance")
+    })
+    .await;
+    let before = stripe.page_requests();
+    let chargebee_before = chargebee.page_requests();
+    until(&program, "the other account goes on", |_| chargebee.page_requests() > chargebee_before + 6).await;
+    assert_eq!(stripe.page_requests(), before, "a paused account is left alone");
+    assert_eq!(program.run(&["resume", "up-stripe"]).await.code, 0);
+    until(&program, "the account syncs again", |_| stripe.page_requests() > before).await;
+
+    signal(&service, "TERM");
+    let status = ended_within(&mut service, STOP_WAIT).expect("the service ends within 10 s");
+    assert_eq!(status.code(), Some(0));
+    let mut logs = String::new();
+    service.stderr.take().expect("stderr").read_to_string(&mut logs).expect("logs are text");
+    assert!(logs.lines().all(|line| serde_json::from_str::<serde_json::Value>(line).is_ok()), "every line is JSON");
+    assert!(logs.contains("sync completed") && logs.contains("sync failed"));
+    // G9: no credential and no attribute of a person in any log.
+    assert!(!logs.contains("canary"), "the token is in the log");
+    let name = &chargebee.users()[0].user_name;
+    assert!(!logs.contains(name.as_str()), "a person's name is in the log");
+}
+
+/// G9: neither the token nor an attribute outside the list is anywhere in Kafka.
+#[tokio::test(flavor = "multi_thread")]
+async fn g9_credentials_and_unlisted_attributes_leave_the_process_nowhere() {
+    let chargebee = SimulatedDirectory::start(Vendor::Chargebee, TOKEN, 3, SystemTime::now).await.expect("a directory");
+    let account = AccountText {
+        name: "acme",
+        provider: "chargebee",
+        base_url: chargebee.base_url(),
+        more: "attributes = [\"userName\"]\nbaseline = \"events\"",
+    };
+    let program = Program::new(services(), &unique_prefix("secrets"), TOKEN, "5m", &[account]);
+    let ended = program.run(&["--log-level", "trace", "run", "--once"]).await;
+    assert_eq!(ended.code, 0, "{ended:?}");
+    let wrong = program.command(&["run", "--once"]).env(crate::program::TOKEN_VARIABLE, "wrong-canary").output();
+    let wrong = crate::program::Ended::from(wrong.expect("the program runs"));
+    assert_eq!(wrong.code, 75, "{wrong:?}");
+    let topics = ["events", "users", "groups", "memberships", "syncs"].map(|suffix| program.topic(suffix));
+    let records = read(services(), &topics).await;
+    assert!(records.len() > 100);
+    let everything = format!("{records:?}{ended:?}{wrong:?}");
+    assert!(!everything.contains("canary"), "a token got out");
+    assert!(everything.contains(&chargebee.users()[0].user_name), "the listed attribute is there");
+    assert!(!everything.contains(&chargebee.users()[0].display_name), "an unlisted attribute got out");
+}
