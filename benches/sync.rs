@@ -4,6 +4,8 @@
 //! (`KAFKA_BOOTSTRAP` and `SCHEMA_REGISTRY_URL` use others). Figures are medians; nothing is asserted but the
 //! counts, because a figure about wrong data is void.
 
+#![allow(clippy::print_stdout, reason = "the figures are what it is for")]
+
 #[path = "support/directory.rs"]
 mod directory;
 #[path = "../tests/it/services.rs"]
@@ -32,7 +34,8 @@ const ROUNDS: usize = 3;
 const CHURN: f64 = 0.001;
 
 fn main() {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
     runtime.block_on(async {
         println!("{USERS} users, pages of {PAGE}, medians of {ROUNDS}");
         println!("{:44} {:>12} {:>10} {:>10} {:>12}", "", "users/s", "wall s", "CPU s", "bytes/user");
@@ -129,7 +132,7 @@ async fn measure(
 }
 
 fn report(name: &str, figures: &mut [Figure], bytes_per_user: Option<usize>) {
-    figures.sort_by(|a, b| a.wall.cmp(&b.wall));
+    figures.sort_by_key(|figure| figure.wall);
     let Figure { wall, cpu } = &figures[figures.len() / 2];
     let wall = wall.as_secs_f64();
     let bytes = bytes_per_user.map_or_else(String::new, |bytes| bytes.to_string());

@@ -3,7 +3,7 @@
 use std::vec::IntoIter;
 
 use crate::avro::{Codec, Stamp};
-use crate::directory::{Known, Status, StateWrite, SyncStatus, Unit};
+use crate::directory::{Known, StateWrite, Status, SyncStatus, Unit};
 use crate::pipeline::{Account, Marker, merged};
 use crate::record::Record;
 
@@ -95,8 +95,7 @@ impl Batches {
         let replaced = known.record_digest(&unit.write.key());
         let added = !matches!(unit.write, StateWrite::Remove { .. } | StateWrite::RemoveMembership { .. });
         self.status.state_records += i64::from(added) - i64::from(replaced.is_some());
-        self.status.state_digest =
-            self.status.state_digest.wrapping_add(digest).wrapping_sub(replaced.unwrap_or(0));
+        self.status.state_digest = self.status.state_digest.wrapping_add(digest).wrapping_sub(replaced.unwrap_or(0));
         if let Some(release) = &mut self.status.release {
             release.left = release.left.map(|left| left.less(&unit.losses()));
         }

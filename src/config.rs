@@ -184,11 +184,9 @@ impl Config {
             .iter()
             .map(|name| {
                 let known = || self.accounts.iter().map(|config| config.account.name.as_str());
-                self.accounts
-                    .iter()
-                    .find(|config| config.account.name == *name)
-                    .cloned()
-                    .ok_or_else(|| ConfigError(format!("no account `{name}` is configured{}", did_you_mean(name, known()))))
+                self.accounts.iter().find(|config| config.account.name == *name).cloned().ok_or_else(|| {
+                    ConfigError(format!("no account `{name}` is configured{}", did_you_mean(name, known())))
+                })
             })
             .collect()
     }
@@ -248,7 +246,9 @@ impl File {
             if !names.insert(name.clone()) {
                 return Err(format!("two accounts are named `{name}`; → every [[account]] needs a name of its own"));
             }
-            let account = section.check(&client, &self.defaults).map_err(|complaint| format!("[[account]] {name}: {complaint}"))?;
+            let account = section
+                .check(&client, &self.defaults)
+                .map_err(|complaint| format!("[[account]] {name}: {complaint}"))?;
             accounts.push(account);
         }
         if accounts.is_empty() {
@@ -298,7 +298,9 @@ impl AccountSection {
         let pattern = self.group_pattern.as_deref().or(profile.group_pattern.as_deref());
         let pattern = pattern.map(GroupPattern::parse).transpose()?;
         let attributes = match self.attributes {
-            Some(paths) if paths.iter().any(String::is_empty) => return Err("attributes holds an empty name".to_owned()),
+            Some(paths) if paths.iter().any(String::is_empty) => {
+                return Err("attributes holds an empty name".to_owned());
+            }
             Some(paths) => AttributeList::new(paths),
             None => AttributeList::default(),
         };
@@ -336,15 +338,14 @@ fn limits(own: GuardSection, defaults: GuardSection) -> Result<Limits, String> {
 
 fn is_account_name(name: &str) -> bool {
     let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
-    name.len() <= 63
-        && name.starts_with(plain)
-        && name.chars().all(|c| plain(c) || matches!(c, '.' | '_' | '-'))
+    name.len() <= 63 && name.starts_with(plain) && name.chars().all(|c| plain(c) || matches!(c, '.' | '_' | '-'))
 }
 
 fn is_local_broker(broker: &str) -> bool {
     Url::parse(&format!("kafka://{broker}")).is_ok_and(|url| match url.host_str() {
         Some(host) => {
-            host == "localhost" || host.trim_matches(['[', ']']).parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
+            host == "localhost"
+                || host.trim_matches(['[', ']']).parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
         }
         None => false,
     })
@@ -368,6 +369,7 @@ impl Token {
     pub fn read(&self) -> Result<SecretString, String> {
         let text = match self {
             Token::Given(secret) => return Ok(secret.clone()),
+            #[expect(clippy::disallowed_methods, reason = "the one place that reads the environment")]
             Token::Env(variable) => std::env::var(variable)
                 .map_err(|_| format!("environment variable {variable} is not set; → export {variable}=…"))?,
             Token::File(path) => {
@@ -401,7 +403,11 @@ fn explain(file: &str, text: &str, error: &toml::de::Error) -> ConfigError {
     let message = error.message();
     let message = match unknown_field(message) {
         Some((key, expected)) => {
-            format!("unknown key `{key}`{}{}", section(text, line), did_you_mean(&key, expected.iter().map(String::as_str)))
+            format!(
+                "unknown key `{key}`{}{}",
+                section(text, line),
+                did_you_mean(&key, expected.iter().map(String::as_str))
+            )
         }
         None => message.lines().collect::<Vec<_>>().join(" "),
     };
@@ -501,7 +507,10 @@ attributes = ["userName", "displayName", "emails", "urn:ietf:params:scim:schemas
     #[test]
     fn an_unknown_key_is_named_with_its_line_and_the_nearest_key() {
         let text = GOOD.replace("interval = \"1m\"", "intervall = \"1m\"");
-        assert_eq!(error(&text), "scimtail.toml:35: unknown key `intervall` in [[account]] acme-chargebee; did you mean `interval`?");
+        assert_eq!(
+            error(&text),
+            "scimtail.toml:35: unknown key `intervall` in [[account]] acme-chargebee; did you mean `interval`?"
+        );
         assert!(error(&GOOD.replace("partitions", "partitoins")).contains("did you mean `partitions`"));
     }
 
@@ -509,7 +518,11 @@ attributes = ["userName", "displayName", "emails", "urn:ietf:params:scim:schemas
     fn each_bad_value_is_refused_with_its_remedy() {
         for (from, to, expected) in [
             ("name = \"acme-chargebee\"", "name = \"acme-stripe\"", "two accounts are named `acme-stripe`"),
-            ("provider = \"stripe\"", "provider = \"strpe\"", "unknown provider `strpe`; there are chargebee, generic, stripe"),
+            (
+                "provider = \"stripe\"",
+                "provider = \"strpe\"",
+                "unknown provider `strpe`; there are chargebee, generic, stripe",
+            ),
             ("interval = \"1m\"", "interval = \"60\"", "`60` is not a duration"),
             ("interval = \"1m\"", "interval = 60", "invalid type"),
             ("name = \"acme-stripe\"", "name = \"Acme/Stripe\"", "[a-z0-9][a-z0-9._-]{0,62}"),

@@ -1,4 +1,16 @@
-//! scimtail
+//! Change data capture for SCIM directories: polls SCIM 2.0 endpoints, works out what changed, and publishes it
+//! as Avro to Kafka, exactly once.
+//!
+//! ```text
+//!  SCIM directory                                                          Kafka (one partition an account)
+//!  ┌────────────┐  pages   ┌──────────────────────────────────────────┐    ┌──────────────────────────────┐
+//!  │ /Users     │ ───────► │ diff(known, observed) → admit → batches  │ ─► │ events  users groups         │
+//!  │ /Groups    │  GET id  │            pipeline::sync                │    │ memberships  syncs           │
+//!  └────────────┘ ◄─────── └──────────────────▲───────────────────────┘    └──────────────┬───────────────┘
+//!                                             │ known: restored after the fence ◄─────────┘
+//! ```
+//!
+//! The compacted topics are the only memory. Modules in reading order:
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;

@@ -17,8 +17,8 @@ use crate::avro::{Codec, Stamp};
 use crate::batch::{Batches, Bounds};
 use crate::directory::status::{Reason, Settings};
 use crate::directory::{
-    AttributeList, Baseline, Changes, Diff, GroupPattern, HoldId, Id, Kind, Known, Limits, Observed, Position, RawHash, RemovalReason, Rules, Status,
-    SyncStatus,
+    AttributeList, Baseline, Changes, Diff, GroupPattern, HoldId, Id, Kind, Known, Limits, Observed, Position, RawHash,
+    RemovalReason, Rules, Status, SyncStatus,
 };
 use crate::record::{Record, Topic};
 use crate::verify::{self, Verdict};

@@ -14,7 +14,8 @@ pub enum LogFormat {
 /// # Errors
 /// A filter that is not understood.
 pub fn start(format: LogFormat, level: &str) -> Result<(), String> {
-    let filter = EnvFilter::try_new(level).map_err(|_| format!("log level `{level}` is not understood; → error, warn, info, debug"))?;
+    let filter = EnvFilter::try_new(level)
+        .map_err(|_| format!("log level `{level}` is not understood; → error, warn, info, debug"))?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
     let ansi = std::io::IsTerminal::is_terminal(&std::io::stderr());
     match format {

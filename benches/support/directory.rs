@@ -48,13 +48,7 @@ impl BenchDirectory {
     /// # Panics
     ///
     /// If a group would have to list a user twice, or a page would have no rows.
-    pub(crate) async fn start(
-        users: usize,
-        groups: usize,
-        memberships: usize,
-        page: usize,
-        token: &str,
-    ) -> Self {
+    pub(crate) async fn start(users: usize, groups: usize, memberships: usize, page: usize, token: &str) -> Self {
         assert!(page > 0, "a page has rows");
         assert!(
             memberships.div_ceil(groups.max(1)) <= users && (groups > 0 || memberships == 0),
@@ -84,11 +78,7 @@ impl BenchDirectory {
                 serve(listener, router, stopped);
             })
             .expect("a thread");
-        Self {
-            shared: started.await.expect("the directory is rendered"),
-            stop: Some(stop),
-            thread: Some(thread),
-        }
+        Self { shared: started.await.expect("the directory is rendered"), stop: Some(stop), thread: Some(thread) }
     }
 
     /// The SCIM base URL, without a slash at the end.
@@ -110,11 +100,7 @@ impl BenchDirectory {
     pub(crate) fn memberships(&self) -> usize {
         let directory = self.shared.read();
         let members = directory.members.iter().flat_map(Clone::clone);
-        let live = |member: &usize| {
-            !directory
-                .removed
-                .contains(&(member % directory.first_users))
-        };
+        let live = |member: &usize| !directory.removed.contains(&(member % directory.first_users));
         members.filter(live).count()
     }
 
@@ -156,21 +142,14 @@ impl BenchDirectory {
     /// If there are fewer users.
     pub(crate) fn remove_users(&self, count: usize) {
         let mut directory = self.shared.write();
-        let Directory {
-            people,
-            users,
-            removed,
-            ..
-        } = &mut *directory;
+        let Directory { people, users, removed, .. } = &mut *directory;
         assert!(count <= people.len(), "no more than there are");
         let positions: HashSet<usize> = (0..count).map(|i| i * people.len() / count).collect();
         removed.extend(positions.iter().map(|&position| people[position].number));
         let mut position = 0..;
         people.retain(|_| !positions.contains(&position.next().expect("endless")));
         let mut position = 0..;
-        users
-            .rows
-            .retain(|_| !positions.contains(&position.next().expect("endless")));
+        users.rows.retain(|_| !positions.contains(&position.next().expect("endless")));
         users.render_all(self.shared.page);
         users.index = people.iter().map(Person::id).zip(0..).collect();
     }
@@ -221,21 +200,11 @@ struct Directory {
 }
 
 impl Directory {
-    fn rendered(
-        base_url: &str,
-        people: Vec<Person>,
-        groups: usize,
-        memberships: usize,
-        page: usize,
-    ) -> Self {
-        let members: Vec<Range<usize>> = (0..groups)
-            .map(|group| memberships * group / groups..memberships * (group + 1) / groups)
-            .collect();
-        let users = Listing::new(
-            people.iter().map(Person::id),
-            people.iter().map(|person| person.rendered(base_url)),
-            page,
-        );
+    fn rendered(base_url: &str, people: Vec<Person>, groups: usize, memberships: usize, page: usize) -> Self {
+        let members: Vec<Range<usize>> =
+            (0..groups).map(|group| memberships * group / groups..memberships * (group + 1) / groups).collect();
+        let users =
+            Listing::new(people.iter().map(Person::id), people.iter().map(|person| person.rendered(base_url)), page);
         let groups = Listing::new(
             (0..groups).map(|group| id(GROUP_SPACE, group)),
             members.iter().enumerate().map(|(group, members)| {
@@ -244,14 +213,7 @@ impl Directory {
             }),
             page,
         );
-        Self {
-            first_users: people.len(),
-            people,
-            users,
-            groups,
-            members,
-            removed: HashSet::new(),
-        }
+        Self { first_users: people.len(), people, users, groups, members, removed: HashSet::new() }
     }
 }
 
@@ -266,15 +228,8 @@ struct Listing {
 }
 
 impl Listing {
-    fn new(
-        ids: impl Iterator<Item = uuid::Uuid>,
-        rows: impl ExactSizeIterator<Item = Bytes>,
-        page: usize,
-    ) -> Self {
-        let mut listing = Self {
-            index: ids.zip(0..).collect(),
-            ..Self::default()
-        };
+    fn new(ids: impl Iterator<Item = uuid::Uuid>, rows: impl ExactSizeIterator<Item = Bytes>, page: usize) -> Self {
+        let mut listing = Self { index: ids.zip(0..).collect(), ..Self::default() };
         let total = rows.len();
         listing.pages = vec![Bytes::new(); total.div_ceil(page)];
         for row in rows {
@@ -354,10 +309,7 @@ const GROUP_SPACE: u64 = 2;
 
 impl Person {
     fn new(number: usize) -> Self {
-        Self {
-            number,
-            revision: 0,
-        }
+        Self { number, revision: 0 }
     }
 
     fn id(&self) -> uuid::Uuid {
@@ -392,23 +344,16 @@ impl Person {
         let (house, postal_code) = (1 + number % 250, 10_000 + number % 90_000);
         // Written in parts only because one format string would be 2 kB long.
         let mut row = String::with_capacity(2048);
-        let mut part =
-            |text: std::fmt::Arguments<'_>| row.write_fmt(text).expect("a string takes any length");
+        let mut part = |text: std::fmt::Arguments<'_>| row.write_fmt(text).expect("a string takes any length");
         part(format_args!(
             r#"{{"schemas":["urn:ietf:params:scim:schemas:core:2.0:User","urn:ietf:params:scim:schemas:extension:enterprise:2.0:User"],"#
         ));
-        part(format_args!(
-            r#""id":"{id}","externalId":"00u{number:017}","userName":"{mailbox}@acme.example","#
-        ));
+        part(format_args!(r#""id":"{id}","externalId":"00u{number:017}","userName":"{mailbox}@acme.example","#));
         part(format_args!(
             r#""name":{{"formatted":"{given} {family}","givenName":"{given}","middleName":"{middle}","familyName":"{family}"}},"#
         ));
-        part(format_args!(
-            r#""displayName":"{given} {family}","nickName":"{given}","#
-        ));
-        part(format_args!(
-            r#""profileUrl":"https://directory.acme.example/people/{id}","#
-        ));
+        part(format_args!(r#""displayName":"{given} {family}","nickName":"{given}","#));
+        part(format_args!(r#""profileUrl":"https://directory.acme.example/people/{id}","#));
         part(format_args!(
             r#""title":"{title}","userType":"Employee","preferredLanguage":"en-GB","locale":"en-GB","timezone":"{time_zone}","active":true,"#
         ));
@@ -421,9 +366,7 @@ impl Person {
         part(format_args!(
             r#""addresses":[{{"type":"work","primary":true,"streetAddress":"{house} Example Street","locality":"{city}","region":"{region}","postalCode":"{postal_code}","country":"{country}","#
         ));
-        part(format_args!(
-            r#""formatted":"{house} Example Street\n{city} {postal_code}\n{region}\n{country}"}}],"#
-        ));
+        part(format_args!(r#""formatted":"{house} Example Street\n{city} {postal_code}\n{region}\n{country}"}}],"#));
         part(format_args!(
             r#""urn:ietf:params:scim:schemas:extension:enterprise:2.0:User":{{"employeeNumber":"{number:08}","costCenter":"CC-{cost_centre:04}","organization":"Acme Example","division":"Operations","department":"{department}","#
         ));
@@ -437,11 +380,7 @@ impl Person {
     }
 }
 
-fn rendered_group<'a>(
-    base_url: &str,
-    number: usize,
-    members: impl Iterator<Item = &'a Person>,
-) -> Bytes {
+fn rendered_group<'a>(base_url: &str, number: usize, members: impl Iterator<Item = &'a Person>) -> Bytes {
     let group = id(GROUP_SPACE, number);
     let mut row = String::new();
     write!(
@@ -478,8 +417,8 @@ fn id(space: u64, number: usize) -> uuid::Uuid {
 }
 
 const GIVEN_NAMES: [&str; 16] = [
-    "Avery", "Blair", "Casey", "Dana", "Ellis", "Farah", "Gale", "Hanna", "Imre", "Jules", "Kiran",
-    "Lior", "Mika", "Noor", "Oona", "Perry",
+    "Avery", "Blair", "Casey", "Dana", "Ellis", "Farah", "Gale", "Hanna", "Imre", "Jules", "Kiran", "Lior", "Mika",
+    "Noor", "Oona", "Perry",
 ];
 const FAMILY_NAMES: [&str; 16] = [
     "Alderwick",
@@ -508,15 +447,7 @@ const TITLES: [&str; 7] = [
     "Software Engineer",
     "Support Engineer",
 ];
-const DEPARTMENTS: [&str; 7] = [
-    "Engineering",
-    "Finance",
-    "Human Resources",
-    "Legal",
-    "Marketing",
-    "Sales",
-    "Support",
-];
+const DEPARTMENTS: [&str; 7] = ["Engineering", "Finance", "Human Resources", "Legal", "Marketing", "Sales", "Support"];
 /// City, region, country code, time zone.
 const CITIES: [(&str, &str, &str, &str); 5] = [
     ("London", "Greater London", "GB", "Europe/London"),
@@ -530,10 +461,7 @@ const CITIES: [(&str, &str, &str, &str); 5] = [
 // Serving.
 
 fn serve(listener: std::net::TcpListener, router: Router, stopped: oneshot::Receiver<()>) {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .expect("a runtime");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     // Leaving ends the runtime and with it every connection.
     runtime.block_on(async {
         listener.set_nonblocking(true).expect("a socket");
@@ -560,20 +488,14 @@ fn router(shared: &Arc<Shared>) -> Router {
         .with_state(Arc::clone(shared))
 }
 
-async fn require_token(
-    State(shared): State<Arc<Shared>>,
-    request: Request,
-    next: Next,
-) -> Response {
+async fn require_token(State(shared): State<Arc<Shared>>, request: Request, next: Next) -> Response {
     shared.requests.fetch_add(1, Ordering::Relaxed);
     let authorization = request.headers().get(AUTHORIZATION);
     if authorization.is_some_and(|header| header.as_bytes() == shared.authorization.as_bytes()) {
         return next.run(request).await;
     }
     let mut response = scim_error(StatusCode::UNAUTHORIZED, "The bearer token is not valid.");
-    response
-        .headers_mut()
-        .insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
     response
 }
 
@@ -606,10 +528,7 @@ impl ListQuery {
         let start_index = usize::try_from(self.start_index.unwrap_or(1)).unwrap_or(1);
         let count = self.count.map(|count| usize::try_from(count).unwrap_or(0));
         let count = count.unwrap_or(page).min(page);
-        scim(
-            StatusCode::OK,
-            listing.page(start_index.max(1), count, page),
-        )
+        scim(StatusCode::OK, listing.page(start_index.max(1), count, page))
     }
 }
 
@@ -617,10 +536,7 @@ async fn list_users(State(shared): State<Arc<Shared>>, Query(query): Query<ListQ
     query.body(&shared.read().users, shared.page)
 }
 
-async fn list_groups(
-    State(shared): State<Arc<Shared>>,
-    Query(query): Query<ListQuery>,
-) -> Response {
+async fn list_groups(State(shared): State<Arc<Shared>>, Query(query): Query<ListQuery>) -> Response {
     query.body(&shared.read().groups, shared.page)
 }
 
@@ -633,9 +549,7 @@ async fn one_group(State(shared): State<Arc<Shared>>, Path(id): Path<String>) ->
 }
 
 fn one(listing: &Listing, id: &str) -> Response {
-    let row = uuid::Uuid::parse_str(id)
-        .ok()
-        .and_then(|id| listing.index.get(&id));
+    let row = uuid::Uuid::parse_str(id).ok().and_then(|id| listing.index.get(&id));
     match row {
         Some(&row) => scim(StatusCode::OK, listing.rows[row].clone()),
         None => scim_error(StatusCode::NOT_FOUND, "No such resource."),

@@ -84,7 +84,8 @@ impl Codec {
         let mut caused_by = Vec::new();
         for event in stamp.change_events(known, unit, sequence) {
             let record = self.event(stamp, unit.observed_at, &event, event_key(stamp, &key))?;
-            caused_by = record.headers.iter().filter(|(name, _)| matches!(*name, "ce_id" | "ce_sequence")).cloned().collect();
+            caused_by =
+                record.headers.iter().filter(|(name, _)| matches!(*name, "ce_id" | "ce_sequence")).cloned().collect();
             records.push(record);
         }
         let last = (!unit.events.is_empty()).then_some(*sequence);
@@ -356,7 +357,9 @@ impl After {
                 };
                 After { principal: Some(packed.unpack(id.clone())), dangling }
             }
-            StateWrite::Remove { kind, id } => After { principal: known.table(*kind).principal(id), dangling: Vec::new() },
+            StateWrite::Remove { kind, id } => {
+                After { principal: known.table(*kind).principal(id), dangling: Vec::new() }
+            }
             StateWrite::PutMembership { .. } | StateWrite::RemoveMembership { .. } => {
                 After { principal: None, dangling: Vec::new() }
             }

@@ -45,7 +45,10 @@ pub fn parsed(topic: Topic) -> &'static Schema {
 pub fn writer(topic: Topic) -> &'static GenericDatumWriter<'static> {
     static WRITERS: LazyLock<[GenericDatumWriter<'static>; Topic::ALL.len()]> = LazyLock::new(|| {
         Topic::ALL.map(|topic| {
-            GenericDatumWriter::builder(parsed(topic)).human_readable(false).build().expect("a test builds every writer")
+            GenericDatumWriter::builder(parsed(topic))
+                .human_readable(false)
+                .build()
+                .expect("a test builds every writer")
         })
     });
     &WRITERS[topic as usize]
@@ -82,7 +85,11 @@ mod tests {
             assert!(matches!(field["pii"].as_str(), Some("direct" | "indirect" | "none")), "{name} has no pii mark");
             let mut kind = &field["type"];
             if let Some(union) = kind.as_array() {
-                assert_eq!((union.len(), &union[0], field.get("default")), (2, &Value::from("null"), Some(&Value::Null)), "{name}");
+                assert_eq!(
+                    (union.len(), &union[0], field.get("default")),
+                    (2, &Value::from("null"), Some(&Value::Null)),
+                    "{name}"
+                );
                 kind = &union[1];
             }
             match kind["type"].as_str().or(kind.as_str()).unwrap() {

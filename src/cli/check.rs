@@ -71,7 +71,11 @@ pub async fn check(config: &Config, options: Options) -> Result<u8, Failure> {
         if let Ok(result) = checking.await {
             result?;
         } else {
-            report.fail("reach", &format!("no complete answer within {} s; → try again, or ask the vendor", DIRECTORY_WAIT.as_secs()), false)?;
+            report.fail(
+                "reach",
+                &format!("no complete answer within {} s; → try again, or ask the vendor", DIRECTORY_WAIT.as_secs()),
+                false,
+            )?;
         }
     }
     print(&format!("{:width$}  {}", "kafka", config.kafka.brokers))?;
@@ -104,16 +108,23 @@ async fn check_account(account: &AccountConfig, report: &mut Report) -> Result<(
                 error::REFUSED => "token",
                 _ => "users",
             };
-            let hint = if error.code == error::NOT_A_LIST { "; → check base_url: it usually ends in /scim/v2" } else { "" };
+            let hint =
+                if error.code == error::NOT_A_LIST { "; → check base_url: it usually ends in /scim/v2" } else { "" };
             return report.fail(topic, &format!("{}{hint}", error.text), is_refusal(&error));
         }
     };
-    report.ok("reach", &format!("{}, answers in {} ms", account.base_url.scheme().to_uppercase(), started.elapsed().as_millis()))?;
+    report.ok(
+        "reach",
+        &format!("{}, answers in {} ms", account.base_url.scheme().to_uppercase(), started.elapsed().as_millis()),
+    )?;
     let selects = if account.profile.base_url.is_some() { "; the token selects the account" } else { "" };
     report.ok("token", &format!("accepted{selects}"))?;
     report.ok("users", &listed(&users))?;
     if users.unreadable_active > 0 {
-        let text = format!("active is not stated for {} of {} users on the first page: their state stays unknown", users.unreadable_active, users.rows);
+        let text = format!(
+            "active is not stated for {} of {} users on the first page: their state stays unknown",
+            users.unreadable_active, users.rows
+        );
         report.note("users", &text)?;
     }
     match first_page(&directory, Kind::Group).await {
@@ -130,7 +141,9 @@ async fn check_account(account: &AccountConfig, report: &mut Report) -> Result<(
     if let Some(id) = &users.first {
         match directory.get(Kind::User, id).await {
             Answer::Found(_) => report.ok("get", "users are found by id: removals can be proven")?,
-            _ => report.note("get", "users are not found by id: what is missing stays, shown in removals_suppressed")?,
+            _ => {
+                report.note("get", "users are not found by id: what is missing stays, shown in removals_suppressed")?
+            }
         }
     }
     for note in &account.profile.notes {
@@ -168,7 +181,8 @@ async fn first_page(directory: &ScimDirectory, kind: Kind) -> Result<FirstPage, 
         return Err((refusal(reply.status, client.profile()), true));
     }
     let list = wire::split_list(&reply.body).map_err(|error| (error, true))?;
-    let mut page = FirstPage { rows: list.rows.len(), total: list.total, members: 0, unreadable_active: 0, first: None };
+    let mut page =
+        FirstPage { rows: list.rows.len(), total: list.total, members: 0, unreadable_active: 0, first: None };
     for row in &list.rows {
         let resource = wire::read_resource(kind, &row.bytes, &directory.reading).map_err(|error| (error, true))?;
         page.members += resource.members.len();
@@ -187,9 +201,13 @@ async fn check_kafka(config: &Config, report: &mut Report) -> Result<(), Failure
         }
         Ok(_) => match verify(&config.kafka).await {
             Ok(differences) => {
-                report.ok("topics", &format!("6 of 6, {} partitions, policies as expected", config.kafka.partitions))?;
+                report
+                    .ok("topics", &format!("6 of 6, {} partitions, policies as expected", config.kafka.partitions))?;
                 for difference in differences {
-                    let text = format!("{}: {}={}, readers are promised {}", difference.topic, difference.setting, difference.found, difference.expected);
+                    let text = format!(
+                        "{}: {}={}, readers are promised {}",
+                        difference.topic, difference.setting, difference.found, difference.expected
+                    );
                     report.note("topics", &text)?;
                 }
                 return Ok(());
@@ -221,6 +239,10 @@ async fn check_registry(config: &Config, report: &mut Report) -> Result<(), Fail
     match known {
         6 => report.ok("schemas", "6 of 6 subjects"),
         _ if config.register => report.note("schemas", &format!("{known} of 6 subjects: `run` registers the rest")),
-        _ => report.fail("schemas", &format!("{known} of 6 subjects and registry.register = false; → scimtail schemas --print"), true),
+        _ => report.fail(
+            "schemas",
+            &format!("{known} of 6 subjects and registry.register = false; → scimtail schemas --print"),
+            true,
+        ),
     }
 }

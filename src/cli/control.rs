@@ -73,10 +73,14 @@ pub async fn release(config: &Config, options: Release) -> Result<u8, Failure> {
         return Ok(DONE);
     };
     if HoldId::parse(&hold).is_none() {
-        return Err(Failure::new(2, format!("`{hold}` is no hold id; → scimtail release {name} shows the current one")));
+        return Err(Failure::new(
+            2,
+            format!("`{hold}` is no hold id; → scimtail release {name} shows the current one"),
+        ));
     }
     if current.as_deref() != Some(hold.as_str()) {
-        let now = current.map_or_else(|| "nothing is held".to_owned(), |current| format!("the current hold is {current}"));
+        let now =
+            current.map_or_else(|| "nothing is held".to_owned(), |current| format!("the current hold is {current}"));
         return Err(Failure::new(FAILED, format!("{name}: {hold} is not held now ({now}); nothing was released")));
     }
     request(config, &account, "release", Some(hold), options.who).await
@@ -123,7 +127,10 @@ async fn request(
     let record = codec.control(&request).map_err(|text| Failure::new(FAILED, text))?;
     let (kafka, partition) = (config.kafka.clone(), account.account.partition);
     blocking(move || send_one(&kafka, partition, &record)).await?;
-    print(&format!("{}: {action} is requested; it takes effect when the service (or the next run --once) reads it", request.account))?;
+    print(&format!(
+        "{}: {action} is requested; it takes effect when the service (or the next run --once) reads it",
+        request.account
+    ))?;
     Ok(DONE)
 }
 

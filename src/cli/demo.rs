@@ -56,7 +56,9 @@ pub async fn demo(options: Options) -> Result<u8, Failure> {
     let mut world = World::start(seed, &options.interval).await.map_err(failed)?;
     let World { services, accounts, .. } = &mut world;
     let width = accounts.iter().map(|one| one.config.account.name.len()).max().unwrap_or(0);
-    print("An embedded Kafka, a registry and two simulated directories are up; everything below is read back from Kafka.")?;
+    print(
+        "An embedded Kafka, a registry and two simulated directories are up; everything below is read back from Kafka.",
+    )?;
 
     let shutdown = CancellationToken::new();
     let _ends_everything = shutdown.clone().drop_guard();
@@ -142,7 +144,12 @@ fn baseline(status: &SyncStatus, width: usize) -> String {
 }
 
 /// Prints on until each account completed a sync that began after the last change.
-async fn settle(seen: &mut mpsc::Receiver<Seen>, accounts: &[Simulated], since: i64, width: usize) -> Result<(), Failure> {
+async fn settle(
+    seen: &mut mpsc::Receiver<Seen>,
+    accounts: &[Simulated],
+    since: i64,
+    width: usize,
+) -> Result<(), Failure> {
     let mut open: BTreeSet<&str> = accounts.iter().map(|one| one.config.account.name.as_str()).collect();
     while !open.is_empty() {
         match seen.recv().await {
@@ -178,7 +185,11 @@ async fn replay(services: &Services, accounts: &[Simulated]) -> Result<u8, Failu
         false => (AnsiColor::Red, "the compacted topics DIFFER from the directories"),
     };
     let style = Style::new().fg_color(Some(color.into())).bold();
-    print(&format!("{style}{:19}{style:#}  {}: {style}{verdict}{style:#}", "replay", parts.collect::<Vec<_>>().join(", ")))?;
+    print(&format!(
+        "{style}{:19}{style:#}  {}: {style}{verdict}{style:#}",
+        "replay",
+        parts.collect::<Vec<_>>().join(", ")
+    ))?;
     Ok(if equal { DONE } else { FAILED })
 }
 
@@ -186,8 +197,11 @@ async fn read_state(services: &Services, config: &AccountConfig) -> Result<Known
     let decoder = Decoder::new(None, services.registry.clone());
     let (kafka, account) = (services.kafka.clone(), config.account.clone());
     let name = account.name.clone();
-    let mut all = blocking(move || restore::restore(&kafka, decoder, account.partition, 0, vec![account], |_| {})).await?;
-    all.remove(&name).unwrap_or_else(|| Err("nothing was restored".to_owned())).map_err(|reason| Failure::new(FAILED, reason))
+    let mut all =
+        blocking(move || restore::restore(&kafka, decoder, account.partition, 0, vec![account], |_| {})).await?;
+    all.remove(&name)
+        .unwrap_or_else(|| Err("nothing was restored".to_owned()))
+        .map_err(|reason| Failure::new(FAILED, reason))
 }
 
 /// Users, groups and memberships, each as comparable lines.
@@ -199,15 +213,23 @@ fn contents(known: &Known) -> Contents {
         let (name, display) = (user.user_name.unwrap_or_default(), user.display_name.unwrap_or_default());
         format!("{} {name} {display} {:?}", user.id, user.active)
     });
-    let groups = principals(Kind::Group).map(|group| format!("{} {}", group.id, group.display_name.unwrap_or_default()));
+    let groups =
+        principals(Kind::Group).map(|group| format!("{} {}", group.id, group.display_name.unwrap_or_default()));
     let memberships = known.memberships().map(|(group, member, _)| format!("{group} {}", member.id));
     [users.collect(), groups.collect(), memberships.collect()]
 }
 
 fn truth(one: &Simulated) -> Contents {
     let users = one.directory.users();
-    let users = users.iter().map(|user| format!("{} {} {} {:?}", user.id, user.user_name, user.display_name, Some(user.active)));
+    let users = users
+        .iter()
+        .map(|user| format!("{} {} {} {:?}", user.id, user.user_name, user.display_name, Some(user.active)));
     let groups = one.directory.groups();
-    let memberships = groups.iter().flat_map(|group| group.members.iter().map(move |member| format!("{} {member}", group.id)));
-    [users.collect(), groups.iter().map(|group| format!("{} {}", group.id, group.display_name)).collect(), memberships.collect()]
+    let memberships =
+        groups.iter().flat_map(|group| group.members.iter().map(move |member| format!("{} {member}", group.id)));
+    [
+        users.collect(),
+        groups.iter().map(|group| format!("{} {}", group.id, group.display_name)).collect(),
+        memberships.collect(),
+    ]
 }

@@ -68,7 +68,9 @@ impl From<RegistryError> for Failure {
 /// Change data capture for SCIM directories: what changed in who-has-access, as Avro in Kafka, exactly once.
 #[derive(Debug, Parser)]
 #[command(name = "scimtail", version, max_term_width = 100)]
-#[command(after_help = "Exit codes: 0 done, 1 failed, 2 usage, 69 a service is unreachable, 75 held or partly failed, 78 configuration")]
+#[command(
+    after_help = "Exit codes: 0 done, 1 failed, 2 usage, 69 a service is unreachable, 75 held or partly failed, 78 configuration"
+)]
 pub struct Arguments {
     /// Configuration file
     #[arg(long, global = true, default_value = "scimtail.toml", env = "SCIMTAIL_CONFIG")]

@@ -84,7 +84,13 @@ async fn known(config: &Config, account: &AccountConfig) -> Result<Known, Failur
     known.map_err(|reason| Failure::new(CONFIGURATION, format!("{name}: {reason}")))
 }
 
-fn show(account: &AccountConfig, known: &Known, attempt: &SyncStatus, changes: &Changes, seconds: f64) -> Result<(), Failure> {
+fn show(
+    account: &AccountConfig,
+    known: &Known,
+    attempt: &SyncStatus,
+    changes: &Changes,
+    seconds: f64,
+) -> Result<(), Failure> {
     let mut read = attempt.clone();
     read.read(changes);
     print(&format!("read {} in {seconds:.1} s", super::run::counts(&read)))?;

@@ -36,7 +36,8 @@ pub async fn run(config: &Config, options: Options) -> Result<u8, Failure> {
         let mut worst = DONE;
         for account in &accounts {
             let name = &account.account.name;
-            let outcome = outcomes.remove(name).unwrap_or_else(|| Outcome::Stopped("the sync ended unexpectedly".to_owned()));
+            let outcome =
+                outcomes.remove(name).unwrap_or_else(|| Outcome::Stopped("the sync ended unexpectedly".to_owned()));
             worst = worst.max(code(&outcome));
             for line in lines(name, &outcome, account_width(config)) {
                 print(&line)?;

@@ -94,12 +94,19 @@ fn say_how_complete(name: &str, known: &Known) -> bool {
     let at = clock(completed.finished_at.unwrap_or(completed.started_at));
     let running = latest.is_some_and(|latest| latest.status == Status::Running);
     if running {
-        anstream::eprintln!("{name}: sync {} is being published; complete as of sync {}, {at} UTC, and part of the next", completed.sync + 1, completed.sync);
+        anstream::eprintln!(
+            "{name}: sync {} is being published; complete as of sync {}, {at} UTC, and part of the next",
+            completed.sync + 1,
+            completed.sync
+        );
         return false;
     }
     anstream::eprintln!("{name}: complete as of sync {}, {at} UTC", completed.sync);
     if completed.memberships_read.is_none() {
-        anstream::eprintln!("{name}: memberships were not readable; they stand as of sync {}", completed.memberships_as_of.unwrap_or(0));
+        anstream::eprintln!(
+            "{name}: memberships were not readable; they stand as of sync {}",
+            completed.memberships_as_of.unwrap_or(0)
+        );
     }
     true
 }
@@ -109,7 +116,10 @@ fn list(what: What, account: &AccountConfig, known: &Known) -> Vec<Vec<Value>> {
     let since = |millis: i64| json!(clock(millis).split(' ').next().unwrap_or_default());
     let principals = |kind: Kind| -> BTreeMap<String, (Principal, i64)> {
         let table = known.table(kind);
-        table.iter().map(|(id, entry)| (id.to_string(), (entry.packed.unpack(id.clone()), entry.first_seen_at))).collect()
+        table
+            .iter()
+            .map(|(id, entry)| (id.to_string(), (entry.packed.unpack(id.clone()), entry.first_seen_at)))
+            .collect()
     };
     let entitlement = |group: &Principal| -> Entitlement {
         let pattern = account.account.pattern.as_ref();
@@ -119,7 +129,15 @@ fn list(what: What, account: &AccountConfig, known: &Known) -> Vec<Vec<Value>> {
         What::Users => principals(Kind::User)
             .into_values()
             .map(|(user, at)| {
-                vec![json!(name), json!(&*user.id), json!(user.user_name), json!(user.display_name), json!(user.active), json!(user.email), since(at)]
+                vec![
+                    json!(name),
+                    json!(&*user.id),
+                    json!(user.user_name),
+                    json!(user.display_name),
+                    json!(user.active),
+                    json!(user.email),
+                    since(at),
+                ]
             })
             .collect(),
         What::Groups => principals(Kind::Group)
@@ -127,13 +145,27 @@ fn list(what: What, account: &AccountConfig, known: &Known) -> Vec<Vec<Value>> {
             .map(|(group, at)| {
                 let members = known.members(&group.id).map_or(0, |members| members.len());
                 let Entitlement { kind, name: entitled, .. } = entitlement(&group);
-                vec![json!(name), json!(&*group.id), json!(group.display_name), json!(kind), json!(entitled), json!(members), since(at)]
+                vec![
+                    json!(name),
+                    json!(&*group.id),
+                    json!(group.display_name),
+                    json!(kind),
+                    json!(entitled),
+                    json!(members),
+                    since(at),
+                ]
             })
             .collect(),
         What::Memberships => known
             .memberships()
             .map(|(group, member, membership)| {
-                vec![json!(name), json!(member.kind.principal_type()), json!(&*member.id), json!(&**group), since(membership.first_seen_at)]
+                vec![
+                    json!(name),
+                    json!(member.kind.principal_type()),
+                    json!(&*member.id),
+                    json!(&**group),
+                    since(membership.first_seen_at),
+                ]
             })
             .collect(),
         What::Access => known
@@ -145,7 +177,15 @@ fn list(what: What, account: &AccountConfig, known: &Known) -> Vec<Vec<Value>> {
                 let group = known.table(Kind::Group).principal(group).unwrap_or_else(|| Principal::new(group.clone()));
                 let Entitlement { kind, name: entitled, .. } = entitlement(&group);
                 let group_name = group.display_name.clone().unwrap_or_else(|| group.id.to_string());
-                vec![json!(name), json!(title), json!(active), json!(group_name), json!(kind), json!(entitled), since(membership.first_seen_at)]
+                vec![
+                    json!(name),
+                    json!(title),
+                    json!(active),
+                    json!(group_name),
+                    json!(kind),
+                    json!(entitled),
+                    since(membership.first_seen_at),
+                ]
             })
             .collect(),
     };
@@ -179,14 +219,16 @@ fn render(columns: &[&str], rows: &[Vec<Value>], format: Format) -> Vec<String> 
             std::iter::once(header).chain(lines).collect()
         }
         Format::Text => {
-            let cells: Vec<Vec<String>> = rows.iter().map(|row| row.iter().map(|value| clean(&plain(value))).collect()).collect();
+            let cells: Vec<Vec<String>> =
+                rows.iter().map(|row| row.iter().map(|value| clean(&plain(value))).collect()).collect();
             let width = |column: usize| {
                 let widest = cells.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
                 widest.max(columns[column].len())
             };
             let widths: Vec<usize> = (0..columns.len()).map(width).collect();
             let line = |row: Vec<&str>| {
-                let cells: Vec<String> = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}")).collect();
+                let cells: Vec<String> =
+                    row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}")).collect();
                 cells.join("  ").trim_end().to_owned()
             };
             std::iter::once(line(columns.to_vec()))

@@ -44,8 +44,11 @@ fn commands(config: &Config) -> Vec<String> {
     for topic in Topic::ALL {
         let configs: Vec<String> =
             settings(topic, config.replication).iter().map(|(key, value)| format!("--config {key}={value}")).collect();
-        let replication =
-            if config.replication > 0 { format!(" --replication-factor {}", config.replication) } else { String::new() };
+        let replication = if config.replication > 0 {
+            format!(" --replication-factor {}", config.replication)
+        } else {
+            String::new()
+        };
         lines.push(format!(
             "kafka-topics.sh --bootstrap-server {bootstrap} --create --topic {} --partitions {}{replication} {}",
             kafka.topic(topic),

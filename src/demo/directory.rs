@@ -105,12 +105,7 @@ pub struct SimulatedDirectory {
 impl SimulatedDirectory {
     /// Populates a directory from `seed` and serves it on a free loopback port to whoever sends
     /// `token` as bearer token. `now` stamps `meta.created` and `meta.lastModified`.
-    pub async fn start(
-        vendor: Vendor,
-        token: &str,
-        seed: u64,
-        now: fn() -> SystemTime,
-    ) -> io::Result<Self> {
+    pub async fn start(vendor: Vendor, token: &str, seed: u64, now: fn() -> SystemTime) -> io::Result<Self> {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
         let shared = Arc::new(Shared {
             base_url: format!("http://{}{BASE_PATH}", listener.local_addr()?),
@@ -120,10 +115,7 @@ impl SimulatedDirectory {
             page_requests: AtomicU64::new(0),
         });
         let server = Server::start(listener, router(&shared));
-        Ok(Self {
-            shared,
-            _server: Arc::new(server),
-        })
+        Ok(Self { shared, _server: Arc::new(server) })
     }
 
     /// The SCIM base URL, `http://127.0.0.1:PORT/scim/v2`, without a slash at the end.
@@ -186,9 +178,7 @@ struct Shared {
 impl Shared {
     fn directory(&self) -> MutexGuard<'_, Directory> {
         // A panic elsewhere leaves plain data behind, at worst one change short.
-        self.directory
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.directory.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -299,18 +289,8 @@ impl Change {
 impl Vendor {
     fn population(self) -> Population {
         match self {
-            Self::Stripe => Population {
-                users: 25,
-                inactive: 0,
-                groups: 4,
-                memberships: 31,
-            },
-            Self::Chargebee => Population {
-                users: 40,
-                inactive: 2,
-                groups: 9,
-                memberships: 77,
-            },
+            Self::Stripe => Population { users: 25, inactive: 0, groups: 4, memberships: 31 },
+            Self::Chargebee => Population { users: 40, inactive: 2, groups: 9, memberships: 77 },
         }
     }
 
@@ -389,13 +369,7 @@ impl Directory {
     fn populated(vendor: Vendor, seed: u64, now: Timestamp) -> Self {
         let mut rng = fastrand::Rng::with_seed(seed);
         let people = People::shuffled(&mut rng);
-        let mut directory = Self {
-            vendor,
-            rng,
-            people,
-            users: Vec::new(),
-            groups: Vec::new(),
-        };
+        let mut directory = Self { vendor, rng, people, users: Vec::new(), groups: Vec::new() };
         let population = vendor.population();
 
         for _ in 0..population.users {
@@ -428,14 +402,9 @@ impl Directory {
 
     /// A time of creation and one of last change, both before `now`.
     fn past(&mut self, now: Timestamp) -> (Timestamp, Timestamp) {
-        let age_s = self
-            .rng
-            .i64(AGE_DAYS_MIN * SECONDS_A_DAY..=AGE_DAYS_MAX * SECONDS_A_DAY);
+        let age_s = self.rng.i64(AGE_DAYS_MIN * SECONDS_A_DAY..=AGE_DAYS_MAX * SECONDS_A_DAY);
         let changed_s = self.rng.i64(0..age_s);
-        let before = |age_s| {
-            now.checked_sub(SignedDuration::from_secs(age_s))
-                .unwrap_or(now)
-        };
+        let before = |age_s| now.checked_sub(SignedDuration::from_secs(age_s)).unwrap_or(now);
         (before(age_s), before(changed_s))
     }
 
@@ -485,15 +454,12 @@ impl Directory {
             Change::UserEnabled => self.switch_random_user(true, now),
             Change::UserRemoved => self.remove_random_user(now),
             Change::MembershipAdded => {
-                self.memberships() < initial.memberships * GROWTH_FACTOR
-                    && self.add_random_member(now)
+                self.memberships() < initial.memberships * GROWTH_FACTOR && self.add_random_member(now)
             }
             Change::MembershipRemoved => {
                 self.memberships() > floor(initial.memberships) && self.remove_random_member(now)
             }
-            Change::GroupAdded => {
-                self.groups.len() < initial.groups * GROWTH_FACTOR && self.add_random_group(now)
-            }
+            Change::GroupAdded => self.groups.len() < initial.groups * GROWTH_FACTOR && self.add_random_group(now),
             Change::GroupRenamed => self.rename_random_group(now),
             Change::GroupRemoved => self.remove_random_group(),
         }
@@ -543,9 +509,8 @@ impl Directory {
     }
 
     fn switch_random_user(&mut self, active: bool, now: Timestamp) -> bool {
-        let candidates: Vec<usize> = (0..self.users.len())
-            .filter(|&index| self.users[index].active != active)
-            .collect();
+        let candidates: Vec<usize> =
+            (0..self.users.len()).filter(|&index| self.users[index].active != active).collect();
         let Some(index) = self.rng.choice(candidates) else {
             return false;
         };
@@ -556,9 +521,7 @@ impl Directory {
 
     fn remove_random_user(&mut self, now: Timestamp) -> bool {
         let initial = self.vendor.population();
-        let spare = self
-            .memberships()
-            .saturating_sub(floor(initial.memberships));
+        let spare = self.memberships().saturating_sub(floor(initial.memberships));
         // Keeping enough active users keeps enough users.
         let active = self.users.iter().filter(|user| user.active).count();
         let candidates: Vec<usize> = (0..self.users.len())
@@ -592,10 +555,7 @@ impl Directory {
     fn add_member(&mut self, group: usize, user: usize, now: Timestamp) {
         let user = &self.users[user];
         let group = &mut self.groups[group];
-        group.members.push(Member {
-            id: user.id.clone(),
-            display_name: user.display_name(),
-        });
+        group.members.push(Member { id: user.id.clone(), display_name: user.display_name() });
         group.last_modified = now;
     }
 
@@ -655,11 +615,7 @@ impl Directory {
         // A role stays a role: only the part after the third slash changes.
         let kind = |name: &str| name.split('/').nth(2).map(str::to_owned);
         let own_kind = kind(&self.groups[group].display_name);
-        let candidates: Vec<&str> = self
-            .free_group_names()
-            .into_iter()
-            .filter(|name| kind(name) == own_kind)
-            .collect();
+        let candidates: Vec<&str> = self.free_group_names().into_iter().filter(|name| kind(name) == own_kind).collect();
         let Some(name) = self.rng.choice(candidates) else {
             return false;
         };
@@ -673,12 +629,9 @@ impl Directory {
         if self.groups.len() <= floor(initial.groups) {
             return false;
         }
-        let spare = self
-            .memberships()
-            .saturating_sub(floor(initial.memberships));
-        let candidates: Vec<usize> = (0..self.groups.len())
-            .filter(|&index| self.live_members(&self.groups[index]).len() <= spare)
-            .collect();
+        let spare = self.memberships().saturating_sub(floor(initial.memberships));
+        let candidates: Vec<usize> =
+            (0..self.groups.len()).filter(|&index| self.live_members(&self.groups[index]).len() <= spare).collect();
         let Some(index) = self.rng.choice(candidates) else {
             return false;
         };
@@ -702,17 +655,11 @@ impl Directory {
     fn live_members(&self, group: &Group) -> Vec<String> {
         let live = self.live_ids();
         let members: BTreeSet<&str> = group.members.iter().map(|member| &*member.id).collect();
-        members
-            .intersection(&live)
-            .map(|&id| id.to_owned())
-            .collect()
+        members.intersection(&live).map(|&id| id.to_owned()).collect()
     }
 
     fn memberships(&self) -> usize {
-        self.groups
-            .iter()
-            .map(|group| self.live_members(group).len())
-            .sum()
+        self.groups.iter().map(|group| self.live_members(group).len()).sum()
     }
 
     fn new_id(&mut self, stripe_prefix: &str) -> String {
@@ -720,9 +667,7 @@ impl Directory {
             Vendor::Stripe => format!("{stripe_prefix}{}", self.alphanumeric(24)),
             Vendor::Chargebee => {
                 let bytes = self.rng.u128(..).to_be_bytes();
-                uuid::Builder::from_random_bytes(bytes)
-                    .into_uuid()
-                    .to_string()
+                uuid::Builder::from_random_bytes(bytes).into_uuid().to_string()
             }
         }
     }
@@ -771,11 +716,7 @@ impl People {
         let (mut given_names, mut family_names) = (GIVEN_NAMES, FAMILY_NAMES);
         rng.shuffle(&mut given_names);
         rng.shuffle(&mut family_names);
-        Self {
-            given_names,
-            family_names,
-            drawn: 0,
-        }
+        Self { given_names, family_names, drawn: 0 }
     }
 
     fn next(&mut self) -> Person {
@@ -788,18 +729,13 @@ impl People {
             0 => String::new(),
             round => (round + 1).to_string(),
         };
-        Person {
-            given_name,
-            family_name,
-            mailbox: format!("{given_name}.{family_name}{suffix}").to_lowercase(),
-        }
+        Person { given_name, family_name, mailbox: format!("{given_name}.{family_name}{suffix}").to_lowercase() }
     }
 }
 
 const GIVEN_NAMES: [&str; 23] = [
-    "Avery", "Blair", "Casey", "Dana", "Ellis", "Farah", "Gale", "Hanna", "Imre", "Jules", "Kiran",
-    "Lior", "Mika", "Noor", "Oona", "Perry", "Quinn", "Remy", "Sami", "Tove", "Uma", "Vesna",
-    "Wren",
+    "Avery", "Blair", "Casey", "Dana", "Ellis", "Farah", "Gale", "Hanna", "Imre", "Jules", "Kiran", "Lior", "Mika",
+    "Noor", "Oona", "Perry", "Quinn", "Remy", "Sami", "Tove", "Uma", "Vesna", "Wren",
 ];
 
 const FAMILY_NAMES: [&str; 31] = [
@@ -865,21 +801,13 @@ fn router(shared: &Arc<Shared>) -> Router {
         .nest(BASE_PATH, resources)
         .fallback(async || scim_error(StatusCode::NOT_FOUND, None, "No such endpoint."))
         .method_not_allowed_fallback(async || {
-            scim_error(
-                StatusCode::METHOD_NOT_ALLOWED,
-                None,
-                "This directory is read-only.",
-            )
+            scim_error(StatusCode::METHOD_NOT_ALLOWED, None, "This directory is read-only.")
         })
         .layer(from_fn_with_state(Arc::clone(shared), require_token))
         .with_state(Arc::clone(shared))
 }
 
-async fn require_token(
-    State(shared): State<Arc<Shared>>,
-    request: Request,
-    next: Next,
-) -> Response {
+async fn require_token(State(shared): State<Arc<Shared>>, request: Request, next: Next) -> Response {
     let authorization = request.headers().get(AUTHORIZATION);
     if authorization.is_some_and(|header| header.as_bytes() == shared.authorization.as_bytes()) {
         return next.run(request).await;
@@ -889,14 +817,8 @@ async fn require_token(
         None => r#"Bearer realm="scim""#,
         Some(_) => r#"Bearer realm="scim", error="invalid_token""#,
     };
-    let mut response = scim_error(
-        StatusCode::UNAUTHORIZED,
-        None,
-        "The bearer token is missing or not valid.",
-    );
-    response
-        .headers_mut()
-        .insert(WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
+    let mut response = scim_error(StatusCode::UNAUTHORIZED, None, "The bearer token is missing or not valid.");
+    response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
     response
 }
 
@@ -926,10 +848,7 @@ async fn service_provider_config(State(shared): State<Arc<Shared>>) -> Response 
     )
 }
 
-async fn list_users(
-    State(shared): State<Arc<Shared>>,
-    query: Result<Query<ListQuery>, QueryRejection>,
-) -> Response {
+async fn list_users(State(shared): State<Arc<Shared>>, query: Result<Query<ListQuery>, QueryRejection>) -> Response {
     list(&shared, query, |directory, window| {
         let rows = window.of(&directory.users);
         let rows = rows.map(|user| user_resource(directory.vendor, user, &shared.base_url));
@@ -937,10 +856,7 @@ async fn list_users(
     })
 }
 
-async fn list_groups(
-    State(shared): State<Arc<Shared>>,
-    query: Result<Query<ListQuery>, QueryRejection>,
-) -> Response {
+async fn list_groups(State(shared): State<Arc<Shared>>, query: Result<Query<ListQuery>, QueryRejection>) -> Response {
     list(&shared, query, |directory, window| {
         let rows = window.of(&directory.groups);
         let rows = rows.map(|group| group_resource(directory, group, &shared.base_url));
@@ -951,10 +867,7 @@ async fn list_groups(
 async fn one_user(State(shared): State<Arc<Shared>>, Path(id): Path<String>) -> Response {
     let directory = shared.directory();
     match directory.users.iter().find(|user| user.id == id) {
-        Some(user) => scim(
-            StatusCode::OK,
-            &user_resource(directory.vendor, user, &shared.base_url),
-        ),
+        Some(user) => scim(StatusCode::OK, &user_resource(directory.vendor, user, &shared.base_url)),
         None => not_found("User", &id),
     }
 }
@@ -962,10 +875,7 @@ async fn one_user(State(shared): State<Arc<Shared>>, Path(id): Path<String>) -> 
 async fn one_group(State(shared): State<Arc<Shared>>, Path(id): Path<String>) -> Response {
     let directory = shared.directory();
     match directory.groups.iter().find(|group| group.id == id) {
-        Some(group) => scim(
-            StatusCode::OK,
-            &group_resource(&directory, group, &shared.base_url),
-        ),
+        Some(group) => scim(StatusCode::OK, &group_resource(&directory, group, &shared.base_url)),
         None => not_found("Group", &id),
     }
 }
@@ -1152,10 +1062,7 @@ impl Server {
                 .await
                 .unwrap_or(());
         });
-        Self {
-            _stop: stop,
-            _accepting: accepting,
-        }
+        Self { _stop: stop, _accepting: accepting }
     }
 }
 
@@ -1172,9 +1079,7 @@ mod tests {
     }
 
     async fn started(vendor: Vendor, seed: u64) -> SimulatedDirectory {
-        SimulatedDirectory::start(vendor, TOKEN, seed, long_ago)
-            .await
-            .unwrap()
+        SimulatedDirectory::start(vendor, TOKEN, seed, long_ago).await.unwrap()
     }
 
     /// A client that keeps its connections and knows the token.
@@ -1212,10 +1117,7 @@ mod tests {
 
     fn listed_members(group: &Value) -> BTreeSet<String> {
         let members = group["members"].as_array().unwrap();
-        members
-            .iter()
-            .map(|member| text(&member["value"]))
-            .collect()
+        members.iter().map(|member| text(&member["value"])).collect()
     }
 
     fn memberships(groups: &[SimulatedGroup]) -> usize {
@@ -1224,10 +1126,7 @@ mod tests {
 
     #[tokio::test]
     async fn each_vendor_starts_with_its_population() {
-        for (vendor, expected) in [
-            (Vendor::Stripe, (25, 4, 31)),
-            (Vendor::Chargebee, (40, 9, 77)),
-        ] {
+        for (vendor, expected) in [(Vendor::Stripe, (25, 4, 31)), (Vendor::Chargebee, (40, 9, 77))] {
             for seed in 0..20 {
                 let directory = started(vendor, seed).await;
                 let (users, groups) = (directory.users(), directory.groups());
@@ -1266,9 +1165,7 @@ mod tests {
                         display_name: text(&group["displayName"]),
                         members: match vendor {
                             Vendor::Stripe => listed_members(group).into_iter().collect(),
-                            Vendor::Chargebee => {
-                                listed_members(group).intersection(&live).cloned().collect()
-                            }
+                            Vendor::Chargebee => listed_members(group).intersection(&live).cloned().collect(),
                         },
                     })
                     .collect();
@@ -1292,13 +1189,8 @@ mod tests {
         let mut directory = Directory::populated(vendor, seed, now);
         let counts = |directory: &Directory| {
             let inactive = directory.users.iter().filter(|user| !user.active);
-            [
-                directory.users.len(),
-                inactive.count(),
-                directory.groups.len(),
-                directory.memberships(),
-            ]
-            .map(|count| i64::try_from(count).unwrap())
+            [directory.users.len(), inactive.count(), directory.groups.len(), directory.memberships()]
+                .map(|count| i64::try_from(count).unwrap())
         };
         let served = |directory: &Directory| {
             let users = directory.users.iter();
@@ -1337,31 +1229,18 @@ mod tests {
                 assert!(addresses.insert(address), "{context}: an address returned");
             }
 
-            let [users, inactive, groups, memberships] =
-                after.map(|count| usize::try_from(count).unwrap());
-            for (count, initial) in [
-                (users, initial.users),
-                (groups, initial.groups),
-                (memberships, initial.memberships),
-            ] {
+            let [users, inactive, groups, memberships] = after.map(|count| usize::try_from(count).unwrap());
+            for (count, initial) in
+                [(users, initial.users), (groups, initial.groups), (memberships, initial.memberships)]
+            {
                 let allowed = floor(initial)..=initial * GROWTH_FACTOR;
-                assert!(
-                    allowed.contains(&count),
-                    "{context}: {count} of {allowed:?}"
-                );
+                assert!(allowed.contains(&count), "{context}: {count} of {allowed:?}");
             }
             assert!(users - inactive >= floor(initial.users), "{context}");
             (before, served_before) = (after, served_after);
         }
-        let possible: BTreeSet<&str> = vendor
-            .changes()
-            .iter()
-            .map(|(change, _)| change.event_type())
-            .collect();
-        assert_eq!(
-            seen, possible,
-            "{vendor:?}, seed {seed}: every kind happens"
-        );
+        let possible: BTreeSet<&str> = vendor.changes().iter().map(|(change, _)| change.event_type()).collect();
+        assert_eq!(seen, possible, "{vendor:?}, seed {seed}: every kind happens");
     }
 
     #[test]
@@ -1398,11 +1277,7 @@ mod tests {
         let now = timestamp(long_ago());
         let mut directory = Directory::populated(Vendor::Chargebee, 1, now);
         // More memberships first, or their floor would end the removals.
-        for change in [
-            Change::MembershipAdded,
-            Change::UserDisabled,
-            Change::UserRemoved,
-        ] {
+        for change in [Change::MembershipAdded, Change::UserDisabled, Change::UserRemoved] {
             while directory.apply(change, now) {}
         }
         let least = floor(Vendor::Chargebee.population().users);
@@ -1434,10 +1309,7 @@ mod tests {
         for user in &directory.users {
             let resource = user_resource(Vendor::Stripe, user, "http://unused");
             let attributes: Vec<&String> = resource.as_object().unwrap().keys().collect();
-            assert_eq!(
-                attributes,
-                ["active", "displayName", "id", "meta", "schemas", "userName"]
-            );
+            assert_eq!(attributes, ["active", "displayName", "id", "meta", "schemas", "userName"]);
             let meta: Vec<&String> = resource["meta"].as_object().unwrap().keys().collect();
             assert_eq!(meta, ["created", "lastModified", "resourceType"]);
             assert_eq!(resource["active"], true);
@@ -1451,19 +1323,12 @@ mod tests {
         for vendor in [Vendor::Stripe, Vendor::Chargebee] {
             let directory = started(vendor, 3).await;
             let base_url = directory.base_url();
-            let members_before: BTreeSet<String> = directory
-                .groups()
-                .into_iter()
-                .flat_map(|g| g.members)
-                .collect();
+            let members_before: BTreeSet<String> = directory.groups().into_iter().flat_map(|g| g.members).collect();
             let removed = loop {
                 let before = directory.users();
                 if directory.change() == "user.removed" {
                     let after = directory.users();
-                    let gone = before
-                        .into_iter()
-                        .find(|user| !after.contains(user))
-                        .unwrap();
+                    let gone = before.into_iter().find(|user| !after.contains(user)).unwrap();
                     if members_before.contains(&gone.id) {
                         break gone.id;
                     }
@@ -1474,9 +1339,7 @@ mod tests {
             assert_eq!(error["schemas"], json!([ERROR_SCHEMA]));
 
             let groups = walk(&client, &base_url, "Groups").await;
-            let dangling = groups
-                .iter()
-                .any(|group| listed_members(group).contains(&removed));
+            let dangling = groups.iter().any(|group| listed_members(group).contains(&removed));
             assert_eq!(dangling, vendor == Vendor::Chargebee, "{vendor:?}");
             let truth = directory.groups();
             assert!(truth.iter().all(|group| !group.members.contains(&removed)));
@@ -1491,17 +1354,10 @@ mod tests {
         for endpoint in ["Users", "Groups"] {
             for row in walk(&client, &base_url, endpoint).await {
                 let id = text(&row["id"]);
-                assert_eq!(
-                    ask(&client, format!("{base_url}/{endpoint}/{id}")).await,
-                    (200, row)
-                );
+                assert_eq!(ask(&client, format!("{base_url}/{endpoint}/{id}")).await, (200, row));
             }
         }
-        let names: Vec<String> = directory
-            .groups()
-            .into_iter()
-            .map(|g| g.display_name)
-            .collect();
+        let names: Vec<String> = directory.groups().into_iter().map(|g| g.display_name).collect();
         assert!(names.contains(&"CB/acme.com/BE/Europe/West".to_owned()));
     }
 
@@ -1510,12 +1366,7 @@ mod tests {
         let directory = started(Vendor::Stripe, 1).await;
         let url = format!("{}/Users", directory.base_url());
         let bare = client().get(&url).send().await.unwrap();
-        let wrong = client()
-            .get(&url)
-            .bearer_auth("wrong")
-            .send()
-            .await
-            .unwrap();
+        let wrong = client().get(&url).bearer_auth("wrong").send().await.unwrap();
         let unknown = format!("{}/Secrets", directory.base_url());
         let elsewhere = client().get(&unknown).send().await.unwrap();
         for (answer, challenge) in [
@@ -1540,27 +1391,16 @@ mod tests {
             ("Devices", 404, Value::Null),
             ("Groups/unknown", 404, Value::Null),
             ("Users?startIndex=one", 400, json!("invalidValue")),
-            (
-                "Users?filter=active%20eq%20true",
-                400,
-                json!("invalidFilter"),
-            ),
+            ("Users?filter=active%20eq%20true", 400, json!("invalidFilter")),
         ] {
             let (answered, error) = ask(&client, format!("{base_url}/{path}")).await;
-            assert_eq!(
-                (answered, &error["scimType"]),
-                (status, &scim_type),
-                "{path}"
-            );
+            assert_eq!((answered, &error["scimType"]), (status, &scim_type), "{path}");
         }
         let url = format!("{base_url}/Users");
         let post = client.post(url).bearer_auth(TOKEN).send().await.unwrap();
         assert_eq!(post.status(), 405);
         let (status, provider) = ask(&client, format!("{base_url}/ServiceProviderConfig")).await;
-        assert_eq!(
-            (status, &provider["filter"]["supported"]),
-            (200, &json!(false))
-        );
+        assert_eq!((status, &provider["filter"]["supported"]), (200, &json!(false)));
         assert_eq!(directory.page_requests(), 2);
     }
 
@@ -1573,11 +1413,7 @@ mod tests {
             (Some(21), Some(1_000), 20, PAGE_MAX),
             (Some(2), Some(0), 1, 0),
         ] {
-            let query = ListQuery {
-                start_index,
-                count,
-                filter: None,
-            };
+            let query = ListQuery { start_index, count, filter: None };
             assert_eq!(query.window(), Window { skip, take });
         }
     }
@@ -1588,9 +1424,7 @@ mod tests {
         fn clock() -> SystemTime {
             SystemTime::UNIX_EPOCH + Duration::from_secs(SECONDS.load(Ordering::Relaxed))
         }
-        let directory = SimulatedDirectory::start(Vendor::Chargebee, TOKEN, 5, clock)
-            .await
-            .unwrap();
+        let directory = SimulatedDirectory::start(Vendor::Chargebee, TOKEN, 5, clock).await.unwrap();
         let newest = || {
             let directory = directory.shared.directory();
             let users = directory.users.iter().map(|user| user.last_modified);

@@ -31,15 +31,8 @@ const BODY_BYTES_MAX: usize = 1024 * 1024;
 /// The level before anybody sets one, as in Confluent's registry.
 const COMPATIBILITY_DEFAULT: &str = "BACKWARD";
 
-const COMPATIBILITY_LEVELS: [&str; 7] = [
-    "NONE",
-    "BACKWARD",
-    "BACKWARD_TRANSITIVE",
-    "FORWARD",
-    "FORWARD_TRANSITIVE",
-    "FULL",
-    "FULL_TRANSITIVE",
-];
+const COMPATIBILITY_LEVELS: [&str; 7] =
+    ["NONE", "BACKWARD", "BACKWARD_TRANSITIVE", "FORWARD", "FORWARD_TRANSITIVE", "FULL", "FULL_TRANSITIVE"];
 
 /// A running registry; dropping it stops its server and forgets its schemas.
 pub struct EmbeddedRegistry {
@@ -53,10 +46,7 @@ impl EmbeddedRegistry {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
         let url = format!("http://{}", listener.local_addr()?);
         let server = Server::start(listener, router(Arc::default()));
-        Ok(Self {
-            url,
-            _server: server,
-        })
+        Ok(Self { url, _server: server })
     }
 
     /// The base URL, `http://127.0.0.1:PORT`, without a slash at the end.
@@ -97,9 +87,7 @@ impl Registry {
     }
 
     fn schema(&self, id: usize) -> Result<&Schema, Refusal> {
-        id.checked_sub(1)
-            .and_then(|position| self.schemas.get(position))
-            .ok_or(Refusal::SchemaUnknown)
+        id.checked_sub(1).and_then(|position| self.schemas.get(position)).ok_or(Refusal::SchemaUnknown)
     }
 
     fn register(&mut self, subject: &str, schema: Schema) -> usize {
@@ -170,10 +158,9 @@ impl IntoResponse for Refusal {
             Self::SubjectUnknown(subject) => (40401, format!("Subject '{subject}' not found.")),
             Self::VersionUnknown(version) => (40402, format!("Version {version} not found.")),
             Self::SchemaUnknown => (40403, "Schema not found".to_owned()),
-            Self::SubjectLevelUnset(subject) => (
-                40408,
-                format!("Subject '{subject}' does not have subject-level compatibility configured"),
-            ),
+            Self::SubjectLevelUnset(subject) => {
+                (40408, format!("Subject '{subject}' does not have subject-level compatibility configured"))
+            }
             Self::SchemaInvalid(problem) => (42201, format!("Invalid schema: {problem}")),
             Self::VersionInvalid(version) => (
                 42202,
@@ -182,19 +169,11 @@ impl IntoResponse for Refusal {
                      Allowed values are between [1, 2^31-1] and the string \"latest\""
                 ),
             ),
-            Self::LevelInvalid => (
-                42203,
-                format!(
-                    "Invalid compatibility level. Valid values are {}",
-                    COMPATIBILITY_LEVELS.join(", ")
-                ),
-            ),
+            Self::LevelInvalid => {
+                (42203, format!("Invalid compatibility level. Valid values are {}", COMPATIBILITY_LEVELS.join(", ")))
+            }
         };
-        let status = if error_code < 1000 {
-            error_code
-        } else {
-            error_code / 100
-        };
+        let status = if error_code < 1000 { error_code } else { error_code / 100 };
         answer(
             StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR),
             &json!({"error_code": error_code, "message": message}),
@@ -214,10 +193,7 @@ fn router(registry: Arc<Mutex<Registry>>) -> Router {
         .route("/subjects/{subject}/versions/{version}", get(version))
         .route("/schemas/ids/{id}", get(schema))
         .route("/config", get(global_level).put(set_global_level))
-        .route(
-            "/config/{subject}",
-            get(subject_level).put(set_subject_level),
-        )
+        .route("/config/{subject}", get(subject_level).put(set_subject_level))
         .fallback(async || Refusal::EndpointUnknown)
         .method_not_allowed_fallback(async || Refusal::MethodNotAllowed)
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
@@ -248,10 +224,7 @@ async fn versions(State(registry): Shared, Path(subject): Path<String>) -> Answe
     Ok(ok(&json!(versions)))
 }
 
-async fn version(
-    State(registry): Shared,
-    Path((subject, version)): Path<(String, String)>,
-) -> Answer {
+async fn version(State(registry): Shared, Path((subject, version)): Path<(String, String)>) -> Answer {
     let registry = lock(&registry);
     let found = registry.version(&subject, &version)?;
     described(&registry, &subject, &found)
@@ -296,11 +269,7 @@ async fn subject_level(
     Ok(ok(&json!({"compatibilityLevel": level})))
 }
 
-async fn set_subject_level(
-    State(registry): Shared,
-    Path(subject): Path<String>,
-    body: Bytes,
-) -> Answer {
+async fn set_subject_level(State(registry): Shared, Path(subject): Path<String>, body: Bytes) -> Answer {
     let level = posted_level(&body)?;
     lock(&registry).subject_compatibility.insert(subject, level);
     Ok(ok(&json!({"compatibility": level})))
@@ -331,10 +300,7 @@ fn posted_schema(body: &[u8]) -> Result<Schema, Refusal> {
         return refused("the embedded registry knows no references");
     }
     match serde_json::from_str(&posted.schema) {
-        Ok(json @ (Value::String(_) | Value::Array(_) | Value::Object(_))) => Ok(Schema {
-            text: posted.schema,
-            json,
-        }),
+        Ok(json @ (Value::String(_) | Value::Array(_) | Value::Object(_))) => Ok(Schema { text: posted.schema, json }),
         Ok(_) => refused("an Avro schema is a JSON string, array or object"),
         Err(error) => refused(&error.to_string()),
     }
@@ -347,10 +313,7 @@ struct PostedLevel {
 
 fn posted_level(body: &[u8]) -> Result<&'static str, Refusal> {
     let posted: PostedLevel = posted(body)?;
-    COMPATIBILITY_LEVELS
-        .into_iter()
-        .find(|level| *level == posted.compatibility)
-        .ok_or(Refusal::LevelInvalid)
+    COMPATIBILITY_LEVELS.into_iter().find(|level| *level == posted.compatibility).ok_or(Refusal::LevelInvalid)
 }
 
 /// Reads JSON under whatever media type: clients disagree on which one to send.
@@ -394,10 +357,7 @@ impl Server {
                 .await
                 .unwrap_or(());
         });
-        Self {
-            _stop: stop,
-            _accepting: accepting,
-        }
+        Self { _stop: stop, _accepting: accepting }
     }
 }
 
@@ -412,8 +372,7 @@ mod tests {
 
     use super::*;
 
-    const USER: &str =
-        r#"{"type":"record","name":"User","fields":[{"name":"id","type":"string"}]}"#;
+    const USER: &str = r#"{"type":"record","name":"User","fields":[{"name":"id","type":"string"}]}"#;
     const USER_WITH_TITLE: &str = r#"{"type":"record","name":"User","fields":[{"name":"id","type":"string"},{"name":"title","type":["null","string"],"default":null}]}"#;
 
     fn settings(registry: &EmbeddedRegistry) -> SrSettings {
@@ -435,15 +394,10 @@ mod tests {
         let mut request = client.request(method, format!("{}{path}", registry.url()));
         if let Some(body) = body {
             let media_type = "application/vnd.schemaregistry.v1+json";
-            request = request
-                .header(CONTENT_TYPE, media_type)
-                .body(body.to_string());
+            request = request.header(CONTENT_TYPE, media_type).body(body.to_string());
         }
         let answer = request.send().await.unwrap();
-        assert_eq!(
-            answer.headers()[CONTENT_TYPE],
-            "application/vnd.schemaregistry.v1+json"
-        );
+        assert_eq!(answer.headers()[CONTENT_TYPE], "application/vnd.schemaregistry.v1+json");
         (answer.status().as_u16(), answer.json().await.unwrap())
     }
 
@@ -466,34 +420,21 @@ mod tests {
 
         let schema = supplied(USER);
         let subject = "scim.users-value".to_owned();
-        let first = post_schema(&settings, subject.clone(), schema.clone())
-            .await
-            .unwrap();
-        let again = post_schema(&settings, subject.clone(), schema.clone())
-            .await
-            .unwrap();
+        let first = post_schema(&settings, subject.clone(), schema.clone()).await.unwrap();
+        let again = post_schema(&settings, subject.clone(), schema.clone()).await.unwrap();
         assert_eq!((first.id, again.id), (1, 1));
         let by_id = get_schema_by_id(first.id, &settings).await.unwrap();
         assert_eq!(by_id.schema, schema.schema);
-        let latest = get_schema_by_subject_and_version(&settings, &subject, None)
-            .await
-            .unwrap();
+        let latest = get_schema_by_subject_and_version(&settings, &subject, None).await.unwrap();
         assert_eq!((latest.id, latest.version), (1, Some(1)));
 
         let encoder = AvroEncoder::new(settings.clone());
-        let strategy = SubjectNameStrategy::TopicNameStrategyWithSchema(
-            "scim.users".to_owned(),
-            false,
-            supplied(USER),
-        );
+        let strategy = SubjectNameStrategy::TopicNameStrategyWithSchema("scim.users".to_owned(), false, supplied(USER));
         let value = apache_avro::types::Value::String("u-1".to_owned());
         let fields = vec![("id", value.clone())];
         let bytes = encoder.encode(fields, strategy).await.unwrap();
         assert_eq!(bytes[..5], [0, 0, 0, 0, 1]);
-        let decoded = AvroDecoder::new(settings)
-            .decode(Some(&bytes))
-            .await
-            .unwrap();
+        let decoded = AvroDecoder::new(settings).decode(Some(&bytes)).await.unwrap();
         let expected = vec![("id".to_owned(), value)];
         assert_eq!(decoded.value, apache_avro::types::Value::Record(expected));
     }
@@ -509,20 +450,12 @@ mod tests {
             ("a-value", USER, 1),
         ] {
             let path = format!("/subjects/{subject}/versions?normalize=true");
-            assert_eq!(
-                post(&registry, &path, body(schema)).await,
-                (200, json!({"id": id}))
-            );
+            assert_eq!(post(&registry, &path, body(schema)).await, (200, json!({"id": id})));
         }
-        assert_eq!(
-            get(&registry, "/subjects").await,
-            (200, json!(["a-value", "b-value"]))
-        );
-        assert_eq!(
-            get(&registry, "/subjects/a-value/versions").await,
-            (200, json!([1, 2]))
-        );
-        let described = |subject, version, schema| json!({"subject": subject, "id": 2, "version": version, "schema": schema});
+        assert_eq!(get(&registry, "/subjects").await, (200, json!(["a-value", "b-value"])));
+        assert_eq!(get(&registry, "/subjects/a-value/versions").await, (200, json!([1, 2])));
+        let described =
+            |subject, version, schema| json!({"subject": subject, "id": 2, "version": version, "schema": schema});
         let newest = described("a-value", 2, USER_WITH_TITLE);
         for version in ["2", "latest", "-1"] {
             let path = format!("/subjects/a-value/versions/{version}");
@@ -540,9 +473,7 @@ mod tests {
         let registry = EmbeddedRegistry::start().await.unwrap();
         let subject = "team/users-value".to_owned();
         let settings = settings(&registry);
-        post_schema(&settings, subject.clone(), supplied(USER))
-            .await
-            .unwrap();
+        post_schema(&settings, subject.clone(), supplied(USER)).await.unwrap();
         assert_eq!(get(&registry, "/subjects").await, (200, json!([subject])));
     }
 
@@ -566,42 +497,19 @@ mod tests {
             ("/subjects/known", 405, 405),
         ] {
             let (answered, error) = get(&registry, path).await;
-            assert_eq!(
-                (answered, &error["error_code"]),
-                (status, &json!(code)),
-                "{path}"
-            );
+            assert_eq!((answered, &error["error_code"]), (status, &json!(code)), "{path}");
             assert!(error["message"].is_string(), "{path}");
         }
         for (path, body, status, code) in [
             ("/subjects/unknown", known.clone(), 404, 40401),
-            (
-                "/subjects/known",
-                json!({"schema": USER_WITH_TITLE}),
-                404,
-                40403,
-            ),
+            ("/subjects/known", json!({"schema": USER_WITH_TITLE}), 404, 40403),
             ("/subjects/known", json!({"schema": "{"}), 422, 42201),
-            (
-                "/subjects/known/versions",
-                json!({"schema": "1"}),
-                422,
-                42201,
-            ),
-            (
-                "/subjects/known/versions",
-                json!({"schema": USER, "schemaType": "JSON"}),
-                422,
-                42201,
-            ),
+            ("/subjects/known/versions", json!({"schema": "1"}), 422, 42201),
+            ("/subjects/known/versions", json!({"schema": USER, "schemaType": "JSON"}), 422, 42201),
             ("/subjects/known/versions", json!({"text": USER}), 400, 400),
         ] {
             let (answered, error) = post(&registry, path, body.clone()).await;
-            assert_eq!(
-                (answered, &error["error_code"]),
-                (status, &json!(code)),
-                "{path} {body}"
-            );
+            assert_eq!((answered, &error["error_code"]), (status, &json!(code)), "{path} {body}");
         }
         let settings = settings(&registry);
         let error = get_schema_by_id(9, &settings).await.unwrap_err();
@@ -617,18 +525,13 @@ mod tests {
         assert_eq!(put(&registry, "/config/a", full.clone()).await, (200, full));
         let none = json!({"compatibility": "NONE"});
         assert_eq!(put(&registry, "/config", none.clone()).await, (200, none));
-        for (path, expected) in [
-            ("/config", "NONE"),
-            ("/config/a", "FULL_TRANSITIVE"),
-            ("/config/b?defaultToGlobal=true", "NONE"),
-        ] {
+        for (path, expected) in
+            [("/config", "NONE"), ("/config/a", "FULL_TRANSITIVE"), ("/config/b?defaultToGlobal=true", "NONE")]
+        {
             assert_eq!(get(&registry, path).await, (200, level(expected)), "{path}");
         }
         let odd = json!({"compatibility": "SOMEWHAT"});
-        assert_eq!(
-            put(&registry, "/config/a", odd).await.1["error_code"],
-            42203
-        );
+        assert_eq!(put(&registry, "/config/a", odd).await.1["error_code"], 42203);
     }
 
     #[tokio::test]

@@ -162,7 +162,9 @@ pub enum StateWrite {
 impl StateWrite {
     pub fn key(&self) -> StateKey {
         match self {
-            StateWrite::Put { kind, id, .. } | StateWrite::Remove { kind, id } => StateKey::Principal(*kind, id.clone()),
+            StateWrite::Put { kind, id, .. } | StateWrite::Remove { kind, id } => {
+                StateKey::Principal(*kind, id.clone())
+            }
             StateWrite::PutMembership { group, member, .. } | StateWrite::RemoveMembership { group, member } => {
                 StateKey::Membership { member: member.clone(), group: group.clone() }
             }

@@ -319,7 +319,8 @@ impl<'k> Diff<'k> {
             Some([entitlement.domain, entitlement.kind, entitlement.name])
         };
         let (before, after) = (decode(old), decode(new));
-        for (index, attribute) in ["entitlement_domain", "entitlement_kind", "entitlement_name"].into_iter().enumerate() {
+        for (index, attribute) in ["entitlement_domain", "entitlement_kind", "entitlement_name"].into_iter().enumerate()
+        {
             let value = |side: &Option<[String; 3]>| {
                 side.as_ref().map(|parts| parts[index].as_str()).filter(|text| !text.is_empty()).map(json_text)
             };
@@ -347,11 +348,8 @@ impl<'k> Diff<'k> {
             .iter()
             .filter(|id| !listed.contains(*id) && self.known.table(kind).contains(id))
             .count();
-        let gone = self
-            .gone
-            .iter()
-            .filter(|((of, _), reason)| *of == kind && **reason == RemovalReason::NotFound)
-            .count();
+        let gone =
+            self.gone.iter().filter(|((of, _), reason)| *of == kind && **reason == RemovalReason::NotFound).count();
         alive + gone
     }
 
@@ -432,8 +430,7 @@ impl<'k> Diff<'k> {
 
     /// True where the principal can be a member: seen in this sync, or known and not proven gone.
     pub(super) fn exists(&self, kind: Kind, id: &Id) -> bool {
-        self.appeared(kind, id)
-            || (self.known.table(kind).contains(id) && !self.gone.contains_key(&(kind, id.clone())))
+        self.appeared(kind, id) || (self.known.table(kind).contains(id) && !self.gone.contains_key(&(kind, id.clone())))
     }
 
     /// An empty `members` of a server not known to return them is unknown, not none.
@@ -501,7 +498,12 @@ impl<'k> Diff<'k> {
 
     /// Adds to `evidence` which attributes vanish, given that fewer than `min_losses` losers never matter.
     /// Returns the paths for which `vanishes(losing, holding)` holds.
-    pub fn vanishing(&self, min_losses: u64, vanishes: impl Fn(u64, u64) -> bool, evidence: &mut Evidence) -> BTreeSet<String> {
+    pub fn vanishing(
+        &self,
+        min_losses: u64,
+        vanishes: impl Fn(u64, u64) -> bool,
+        evidence: &mut Evidence,
+    ) -> BTreeSet<String> {
         let mut losers: HashMap<(Kind, &str), u64> = HashMap::new();
         for kind in Kind::BOTH {
             for path in of(&self.changed, kind).values().flat_map(|changed| &changed.lost) {
@@ -560,7 +562,8 @@ impl<'k> Diff<'k> {
                 group_units.push(self.put(Kind::Group, id, silent, Some(list), vanishing));
             }
         }
-        group_units.sort_by_key(|unit| unit.events.first().is_none_or(|event| event.event_type != EventType::GroupAdded));
+        group_units
+            .sort_by_key(|unit| unit.events.first().is_none_or(|event| event.event_type != EventType::GroupAdded));
         changes.units.extend(group_units);
         for (id, changed) in users {
             changes.units.push(self.put(Kind::User, id, changed, None, vanishing));
@@ -579,7 +582,10 @@ impl<'k> Diff<'k> {
         let settled = |kind: Kind, id: &Id| kind == Kind::User || (memberships_known && !plan.unsettled.contains(id));
         for kind in Kind::BOTH {
             let read = std::mem::take(of_mut(&mut self.recognised, kind));
-            changes.bytes.recognised.extend(read.into_iter().filter(|(id, _)| settled(kind, id)).map(|(id, raw)| (kind, id, raw)));
+            changes
+                .bytes
+                .recognised
+                .extend(read.into_iter().filter(|(id, _)| settled(kind, id)).map(|(id, raw)| (kind, id, raw)));
         }
         changes
     }
@@ -592,7 +598,14 @@ impl<'k> Diff<'k> {
         of(&self.found, kind).difference(of(&self.listed, kind)).count() as i64
     }
 
-    fn put(&self, kind: Kind, id: Id, changed: Changed, dangling: Option<Vec<Id>>, vanishing: &BTreeSet<String>) -> Unit {
+    fn put(
+        &self,
+        kind: Kind,
+        id: Id,
+        changed: Changed,
+        dangling: Option<Vec<Id>>,
+        vanishing: &BTreeSet<String>,
+    ) -> Unit {
         let entry = self.known.table(kind).get(&id);
         let silent = changed.events.is_empty();
         Unit {

@@ -102,7 +102,9 @@ mod tests {
 
     #[test]
     fn other_names_and_empty_parts_are_no_entitlement() {
-        for name in ["Engineering", "CB/acme.com/ROLE/", "CB//ROLE/Admin", "CB/acme.com/TEAM/x", "cb/acme.com/ROLE/x", ""] {
+        for name in
+            ["Engineering", "CB/acme.com/ROLE/", "CB//ROLE/Admin", "CB/acme.com/TEAM/x", "cb/acme.com/ROLE/x", ""]
+        {
             assert_eq!(decode(name), None, "{name}");
         }
     }

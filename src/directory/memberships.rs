@@ -142,12 +142,7 @@ fn read_group(
         let event = membership_event(diff, EventType::MembershipAdded, group, &member);
         plan.added.push(Unit {
             events: event.into_iter().collect(),
-            write: StateWrite::PutMembership {
-                group: group.clone(),
-                member,
-                direct,
-                first_seen_at: read.observed_at,
-            },
+            write: StateWrite::PutMembership { group: group.clone(), member, direct, first_seen_at: read.observed_at },
             observed_at: read.observed_at,
             loses_attribute: false,
         });
@@ -172,7 +167,13 @@ fn gone(diff: &Diff<'_>, member: &Member) -> Option<(Kind, Id, RemovalReason)> {
     Some((member.kind, member.id.clone(), *reason))
 }
 
-fn remove(diff: &Diff<'_>, group: &Id, member: Member, cause: Option<(Kind, Id, RemovalReason)>, observed_at: i64) -> Unit {
+fn remove(
+    diff: &Diff<'_>,
+    group: &Id,
+    member: Member,
+    cause: Option<(Kind, Id, RemovalReason)>,
+    observed_at: i64,
+) -> Unit {
     let reason = cause.as_ref().map_or(RemovalReason::NotListed, |(_, _, reason)| *reason);
     let event = membership_event(diff, EventType::MembershipRemoved, group, &member).map(|event| Event {
         removal_reason: Some(reason),

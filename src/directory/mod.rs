@@ -3,15 +3,15 @@
 //! **Invariant:** nothing here performs I/O, reads a clock, logs or can fail on outside input.
 //! Rows come in parsed, times come in as milliseconds since 1970-01-01 UTC.
 
-pub mod changes;
-pub mod diff;
-pub mod entitlement;
-pub mod guard;
+pub mod principal;
+pub mod packed;
 pub mod key;
 pub mod known;
+pub mod diff;
 pub mod memberships;
-pub mod packed;
-pub mod principal;
+pub mod changes;
+pub mod guard;
+pub mod entitlement;
 pub mod status;
 
 /// Hash maps and sets of ids, seeded against servers that choose ids to collide.

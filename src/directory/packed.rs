@@ -13,12 +13,7 @@ pub struct Packed(Box<[u8]>);
 impl Packed {
     pub fn pack(principal: &Principal) -> Packed {
         let mut bytes = Vec::with_capacity(256);
-        for field in [
-            &principal.user_name,
-            &principal.display_name,
-            &principal.external_id,
-            &principal.email,
-        ] {
+        for field in [&principal.user_name, &principal.display_name, &principal.external_id, &principal.email] {
             put_optional(&mut bytes, field.as_deref());
         }
         bytes.push(match principal.active {

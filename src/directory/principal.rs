@@ -138,8 +138,17 @@ pub struct AttributeList(Vec<String>);
 pub const ENTERPRISE: &str = "urn:ietf:params:scim:schemas:extension:enterprise:2.0:User:";
 
 const DEFAULT: &[&str] = &[
-    "userName", "displayName", "active", "externalId", "emails", "userType", "title", "roles", "entitlements",
-    "meta.created", "meta.lastModified",
+    "userName",
+    "displayName",
+    "active",
+    "externalId",
+    "emails",
+    "userType",
+    "title",
+    "roles",
+    "entitlements",
+    "meta.created",
+    "meta.lastModified",
 ];
 const DEFAULT_ENTERPRISE: &[&str] =
     &["department", "organization", "division", "costCenter", "employeeNumber", "manager"];

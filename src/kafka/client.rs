@@ -84,7 +84,9 @@ impl KafkaClient {
             ("auto.offset.reset", "error"),
             ("group.id", &format!("{}-reader", self.topic_prefix)),
         ]);
-        config.create_with_context(Quiet).map_err(|error| KafkaError::Refused(format!("[kafka.properties] {}", in_words(&error))))
+        config
+            .create_with_context(Quiet)
+            .map_err(|error| KafkaError::Refused(format!("[kafka.properties] {}", in_words(&error))))
     }
 
     pub fn unreachable(&self) -> KafkaError {

@@ -160,7 +160,10 @@ impl TransactionalProducer {
     fn send(&self, record: &Record) -> Result<(), Failure> {
         let headers = (!record.headers.is_empty()).then(|| {
             let headers = OwnedHeaders::new_with_capacity(record.headers.len());
-            record.headers.iter().fold(headers, |headers, (key, value)| headers.insert(Header { key, value: Some(value) }))
+            record
+                .headers
+                .iter()
+                .fold(headers, |headers, (key, value)| headers.insert(Header { key, value: Some(value) }))
         });
         let mut message: BaseRecord<'_, str, [u8], usize> =
             BaseRecord::with_opaque_to(&self.topics[&record.topic], record.topic as usize)

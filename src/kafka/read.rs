@@ -104,7 +104,9 @@ pub fn read_to_end(
     let reader = client.reader("read_committed")?;
     let mut assignment = TopicPartitionList::new();
     for span in &spans {
-        let _ = assignment.add_partition_offset(&client.topic(span.topic), span.partition, Offset::Beginning);
+        assignment
+            .add_partition_offset(&client.topic(span.topic), span.partition, Offset::Beginning)
+            .map_err(|error| explain(client, "reading", &error))?;
     }
     reader.assign(&assignment).map_err(|error| explain(client, "reading", &error))?;
 
@@ -181,7 +183,9 @@ pub fn follow(
     let name = client.topic(topic);
     let mut assignment = TopicPartitionList::new();
     for (partition, offset) in from {
-        let _ = assignment.add_partition_offset(&name, *partition, *offset);
+        assignment
+            .add_partition_offset(&name, *partition, *offset)
+            .map_err(|error| explain(client, "reading", &error))?;
     }
     reader.assign(&assignment).map_err(|error| explain(client, &name, &error))?;
     loop {
@@ -203,7 +207,11 @@ pub fn follow(
 
 pub fn explain(client: &KafkaClient, what: &str, error: &Error) -> KafkaError {
     match error.rdkafka_error_code() {
-        Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic | RDKafkaErrorCode::UnknownPartition) => {
+        Some(
+            RDKafkaErrorCode::UnknownTopicOrPartition
+            | RDKafkaErrorCode::UnknownTopic
+            | RDKafkaErrorCode::UnknownPartition,
+        ) => {
             KafkaError::Refused(format!("kafka {}: {what} does not exist; → scimtail topics --create", client.brokers))
         }
         _ if is_transport(error) => client.unreachable(),

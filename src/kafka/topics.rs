@@ -70,7 +70,8 @@ pub async fn create(client: &KafkaClient, replication: i32) -> Result<(), KafkaE
         .collect();
     let admin = admin(client)?;
     let options = AdminOptions::new().operation_timeout(Some(ADMIN_WAIT)).request_timeout(Some(ADMIN_WAIT));
-    let results = admin.create_topics(&topics, &options).await.map_err(|error| explain(client, "creating topics", &error))?;
+    let results =
+        admin.create_topics(&topics, &options).await.map_err(|error| explain(client, "creating topics", &error))?;
     for result in results {
         match result {
             Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
@@ -121,12 +122,15 @@ pub async fn verify(client: &KafkaClient) -> Result<Vec<Difference>, KafkaError>
     let names = Topic::ALL.map(|topic| client.topic(topic));
     let resources: Vec<ResourceSpecifier<'_>> = names.iter().map(|name| ResourceSpecifier::Topic(name)).collect();
     let options = AdminOptions::new().request_timeout(Some(ADMIN_WAIT));
-    let described =
-        admin.describe_configs(&resources, &options).await.map_err(|error| explain(client, "describing topics", &error))?;
+    let described = admin
+        .describe_configs(&resources, &options)
+        .await
+        .map_err(|error| explain(client, "describing topics", &error))?;
     let mut differences = Vec::new();
     for (topic, config) in Topic::ALL.into_iter().zip(described) {
         let name = client.topic(topic);
-        let config = config.map_err(|code| KafkaError::Refused(format!("kafka {}: {name}: {code:?}", client.brokers)))?;
+        let config =
+            config.map_err(|code| KafkaError::Refused(format!("kafka {}: {name}: {code:?}", client.brokers)))?;
         for (setting, expected) in settings(topic, 0) {
             let found = config.get(setting).and_then(|entry| entry.value.clone()).unwrap_or_default();
             if found == expected {

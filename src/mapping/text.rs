@@ -53,10 +53,13 @@ fn rest(event: &ChangeEvent) -> Vec<String> {
     }
     match event.removal_reason.as_deref() {
         Some("not_found") if !event.event_type.starts_with("membership.") => {
-            let gone = if event.removal_means.as_deref() == Some("deactivated") { "deactivated: vanished" } else { "gone" };
+            let gone =
+                if event.removal_means.as_deref() == Some("deactivated") { "deactivated: vanished" } else { "gone" };
             parts.push(format!("{gone}, GET says 404"));
         }
-        Some("not_found" | "absent") if event.event_type.starts_with("membership.") => parts.push("goes with a removal".to_owned()),
+        Some("not_found" | "absent") if event.event_type.starts_with("membership.") => {
+            parts.push("goes with a removal".to_owned())
+        }
         Some("absent") => parts.push("missing from every list".to_owned()),
         _ => {}
     }
@@ -139,7 +142,10 @@ mod tests {
 
     #[test]
     fn a_line_names_when_where_what_and_who() {
-        assert_eq!(plain(&event("user.disabled")), "2026-11-23 12:04:31  acme-chargebee  user.disabled       j.doe@acme.com");
+        assert_eq!(
+            plain(&event("user.disabled")),
+            "2026-11-23 12:04:31  acme-chargebee  user.disabled       j.doe@acme.com"
+        );
     }
 
     #[test]
@@ -155,11 +161,8 @@ mod tests {
 
     #[test]
     fn an_update_shows_old_and_new() {
-        let changes = vec![AttributeChange {
-            attribute: "title".into(),
-            old_value: Some("\"Analyst\"".into()),
-            new_value: None,
-        }];
+        let changes =
+            vec![AttributeChange { attribute: "title".into(), old_value: Some("\"Analyst\"".into()), new_value: None }];
         assert!(plain(&ChangeEvent { changes, ..event("user.updated") }).ends_with("title \"Analyst\" → none"));
     }
 

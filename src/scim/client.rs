@@ -144,7 +144,10 @@ impl Client {
         let received_at = now();
         let status = response.status();
         if status.is_redirection() {
-            let text = format!("the server redirects (HTTP {}); scimtail never follows, set base_url to the final address", status.as_u16());
+            let text = format!(
+                "the server redirects (HTTP {}); scimtail never follows, set base_url to the final address",
+                status.as_u16()
+            );
             return Err(ReadError::new(error::REDIRECTED, text));
         }
         let date = header_time(&response, DATE).map(|at| at - received_at);
@@ -216,14 +219,17 @@ fn retry_after(response: &Response, now: i64) -> Option<Duration> {
 pub fn refusal(status: StatusCode, profile: &Profile) -> ReadError {
     let code = status.as_u16();
     match code {
-        401 => ReadError::new(error::REFUSED, format!("401: {} refused the token; {}", profile.title, profile.token_hint)),
+        401 => {
+            ReadError::new(error::REFUSED, format!("401: {} refused the token; {}", profile.title, profile.token_hint))
+        }
         403 => ReadError::new(error::REFUSED, format!("403: the token may not read this; {}", profile.token_hint)),
         404 => {
             let hint = profile.no_list_hint.as_deref().unwrap_or("check base_url: it usually ends in /scim/v2");
             ReadError::new(error::HTTP_STATUS, format!("404: there is no SCIM list at this address; {hint}"))
         }
         405 | 501 => {
-            let hint = profile.no_list_hint.as_deref().unwrap_or("this endpoint does not list; scimtail cannot read it");
+            let hint =
+                profile.no_list_hint.as_deref().unwrap_or("this endpoint does not list; scimtail cannot read it");
             ReadError::new(error::HTTP_STATUS, format!("{code}: listing is refused; {hint}"))
         }
         429 => ReadError::new(error::UNAVAILABLE, "429: the vendor's rate limit is used up"),

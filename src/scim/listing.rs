@@ -71,9 +71,8 @@ fn list_page(client: &Client, reply: &Reply) -> Result<ListPage, ReadError> {
 
 /// Asked for the second row, a server that ignores `startIndex` answers with the first.
 async fn ignores_start_index(client: &Client, kind: Kind, first: Option<RawHash>) -> Result<bool, ReadError> {
-    let reply = fetch(client, kind, 2)
-        .await
-        .map_err(|_| ReadError::new(error::UNREACHABLE, "the request was cut off"))??;
+    let reply =
+        fetch(client, kind, 2).await.map_err(|_| ReadError::new(error::UNREACHABLE, "the request was cut off"))??;
     let page = list_page(client, &reply)?;
     Ok(first.is_some() && page.rows.first().map(|row| row.hash) == first)
 }

@@ -161,7 +161,8 @@ pub fn read_resource(kind: Kind, bytes: &[u8], reading: &Reading) -> Result<Reso
             continue;
         }
         active_stated |= name.eq_ignore_ascii_case("active") && raw.get() != "null";
-        set(&mut principal, kind, &reading.attributes, name, raw).map_err(|()| broken("has a value that cannot be read"))?;
+        set(&mut principal, kind, &reading.attributes, name, raw)
+            .map_err(|()| broken("has a value that cannot be read"))?;
     }
     if kind == Kind::User && !active_stated && reading.absent_active == AbsentActive::True {
         principal.active = Some(true);
@@ -378,7 +379,11 @@ fn main_email(emails: &Value) -> Option<String> {
     };
     let first = |fits: &dyn Fn(&Value) -> bool| elements.iter().filter(|email| fits(email)).filter_map(address).min();
     first(&|email| email.get("primary").and_then(read_active) == Some(true))
-        .or_else(|| first(&|email| email.get("type").and_then(Value::as_str).is_some_and(|kind| kind.eq_ignore_ascii_case("work"))))
+        .or_else(|| {
+            first(&|email| {
+                email.get("type").and_then(Value::as_str).is_some_and(|kind| kind.eq_ignore_ascii_case("work"))
+            })
+        })
         .or_else(|| first(&|_| true))
 }
 
@@ -503,10 +508,16 @@ mod tests {
 
     #[test]
     fn attributes_outside_the_list_are_not_kept() {
-        let principal = user(r#"{"id":"1","password":"secret","phoneNumbers":[{"value":"1"}],"nickName":"n","name":{"givenName":"g"}}"#);
+        let principal = user(
+            r#"{"id":"1","password":"secret","phoneNumbers":[{"value":"1"}],"nickName":"n","name":{"givenName":"g"}}"#,
+        );
         assert!(principal.attributes.is_empty(), "{principal:?}");
         let reading = Reading {
-            attributes: AttributeList::new(vec!["name.givenName".into(), "password".into(), "phoneNumbers.value".into()]),
+            attributes: AttributeList::new(vec![
+                "name.givenName".into(),
+                "password".into(),
+                "phoneNumbers.value".into(),
+            ]),
             absent_active: AbsentActive::Unknown,
         };
         let json = br#"{"id":"1","userName":"u","password":"secret","phoneNumbers":[{"value":"1","type":"work"}],"name":{"givenName":"g","familyName":"f"}}"#;

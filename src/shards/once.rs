@@ -21,8 +21,13 @@ use crate::record::Topic;
 /// How one account ended.
 #[derive(Clone, Debug)]
 pub enum Outcome {
-    Synced { status: SyncStatus, seconds: f64 },
-    Paused { by: String },
+    Synced {
+        status: Box<SyncStatus>,
+        seconds: f64,
+    },
+    Paused {
+        by: String,
+    },
     /// Its records cannot be understood or were lost: a person has to act.
     Stopped(String),
     /// The shard was lost before the sync ended; another producer goes on.
@@ -44,7 +49,8 @@ pub async fn run(services: &Services, accounts: Vec<AccountConfig>) -> HashMap<S
 }
 
 async fn shard(services: Services, partition: i32, accounts: Vec<AccountConfig>) -> Vec<(String, Outcome)> {
-    let everyone = |outcome: Outcome| accounts.iter().map(|config| (config.account.name.clone(), outcome.clone())).collect();
+    let everyone =
+        |outcome: Outcome| accounts.iter().map(|config| (config.account.name.clone(), outcome.clone())).collect();
     let Acquisition { writer, known: mut all, .. } = match acquire(&services, partition, &accounts, |_| {}).await {
         Ok(acquisition) => acquisition,
         Err(error) => return everyone(Outcome::Unavailable(error)),
@@ -82,7 +88,8 @@ async fn account(
 ) -> Outcome {
     for request in requests {
         let Some((status, _)) = control::apply(&known, &request) else { continue };
-        if let Err(ended) = pipeline::record_latest(&config.account, writer, &services.codec, &mut known, status).await {
+        if let Err(ended) = pipeline::record_latest(&config.account, writer, &services.codec, &mut known, status).await
+        {
             return Outcome::Ended(ended);
         }
     }
@@ -92,7 +99,7 @@ async fn account(
     let started = tokio::time::Instant::now();
     let mut connection = Connection::new(config, services.clock);
     match sync_once(services, config, &mut connection, writer, &mut known).await {
-        Ok(status) => Outcome::Synced { status, seconds: started.elapsed().as_secs_f64() },
+        Ok(status) => Outcome::Synced { status: Box::new(status), seconds: started.elapsed().as_secs_f64() },
         Err(ended) => Outcome::Ended(ended),
     }
 }

@@ -36,7 +36,8 @@ pub fn restore(
         let account = key.split('/').next().unwrap_or_default();
         // Accounts of this partition that are no longer configured keep their records and need no memory.
         if let Some(Ok(known)) = all.get_mut(account)
-            && let Err(complaint) = take(known, &mut decoder, record.topic, key, record.value, record.header("ce_sequence"))
+            && let Err(complaint) =
+                take(known, &mut decoder, record.topic, key, record.value, record.header("ce_sequence"))
         {
             let reason = format!("{}: {complaint}", record.address());
             all.insert(account.to_owned(), Err(reason));

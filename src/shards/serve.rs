@@ -60,7 +60,12 @@ pub async fn shard(
                         } else {
                             waits.next_wait().unwrap_or(LONGEST_WAIT)
                         };
-                        warn!(partition, reason = ended.reason, wait_s = wait.as_secs(), "acquisition ended; acquiring again");
+                        warn!(
+                            partition,
+                            reason = ended.reason,
+                            wait_s = wait.as_secs(),
+                            "acquisition ended; acquiring again"
+                        );
                         wait
                     }
                 }

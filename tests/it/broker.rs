@@ -80,7 +80,8 @@ async fn g1_sigkill_during_20_000_changes_loses_and_doubles_nothing() {
         let records = read(services(), &topics).await;
         let events: Vec<_> = records.iter().filter(|record| record.topic == topics[0]).collect();
         assert_eq!(events.len(), USERS);
-        let users: BTreeSet<&str> = events.iter().map(|event| event.value["principal_id"].as_str().expect("an id")).collect();
+        let users: BTreeSet<&str> =
+            events.iter().map(|event| event.value["principal_id"].as_str().expect("an id")).collect();
         assert_eq!(users.len(), USERS, "each user once");
         for (index, event) in events.iter().enumerate() {
             assert_eq!(event.value["sequence"], serde_json::json!(index + 1));
@@ -120,5 +121,8 @@ async fn g5_a_predecessor_cannot_commit_once_another_took_over() {
     // A walk that outlived its acquisition: its batches are refused by number, before any broker is asked.
     second_known.acquisition -= 1;
     let stale = serve::sync_once(&shared, &config, &mut connection, &second.writer, &mut second_known).await;
-    assert!(matches!(&stale, Err(Ended { fenced: false, reason }) if reason.contains("another acquisition")), "{stale:?}");
+    assert!(
+        matches!(&stale, Err(Ended { fenced: false, reason }) if reason.contains("another acquisition")),
+        "{stale:?}"
+    );
 }

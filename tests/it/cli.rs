@@ -41,7 +41,10 @@ async fn create_topic(name: &str, partitions: i32, policy: &str) {
 async fn a_broken_configuration_is_refused_in_one_line() {
     for (text, words) in [
         ("[kafka\n", vec!["scimtail.toml:1"]),
-        ("[kafka]\nbrokers = [\"localhost:9092\"]\nbroker = 1\n", vec!["scimtail.toml:3", "unknown key `broker`", "did you mean `brokers`"]),
+        (
+            "[kafka]\nbrokers = [\"localhost:9092\"]\nbroker = 1\n",
+            vec!["scimtail.toml:3", "unknown key `broker`", "did you mean `brokers`"],
+        ),
         ("[kafka]\nbrokers = [\"localhost:9092\"]\n[registry]\nurl = \"http://localhost:1\"\n", vec!["no [[account]]"]),
     ] {
         let program = Program::with_text("none", TOKEN, text);
@@ -59,9 +62,15 @@ async fn unreachable_services_end_with_69_and_say_which() {
     let real = services();
     let nowhere = format!("127.0.0.1:{}", closed_port());
     let no_registry = Services { bootstrap: real.bootstrap.clone(), registry: format!("http://{nowhere}") };
-    program(&no_registry, directory.base_url()).run(&["run", "--once"]).await.refused(69, &["registry", "cannot be reached", "→"]);
+    program(&no_registry, directory.base_url())
+        .run(&["run", "--once"])
+        .await
+        .refused(69, &["registry", "cannot be reached", "→"]);
     let no_kafka = Services { bootstrap: nowhere, registry: real.registry.clone() };
-    program(&no_kafka, directory.base_url()).run(&["run", "--once"]).await.refused(69, &["kafka", "no broker answers", "→"]);
+    program(&no_kafka, directory.base_url())
+        .run(&["run", "--once"])
+        .await
+        .refused(69, &["kafka", "no broker answers", "→"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -69,11 +78,17 @@ async fn topics_of_another_shape_are_refused_and_nothing_is_written() {
     let directory = chargebee().await;
     let partitions = program(services(), directory.base_url());
     create_topic(&partitions.topic("users"), 5, "compact").await;
-    partitions.run(&["run", "--once"]).await.refused(78, &[&partitions.topic("users"), "5 partitions", "kafka.partitions says 2"]);
+    partitions
+        .run(&["run", "--once"])
+        .await
+        .refused(78, &[&partitions.topic("users"), "5 partitions", "kafka.partitions says 2"]);
 
     let policy = program(services(), directory.base_url());
     create_topic(&policy.topic("groups"), 2, "delete").await;
-    policy.run(&["run", "--once"]).await.refused(78, &[&policy.topic("groups"), "cleanup.policy=delete", "must be compact"]);
+    policy
+        .run(&["run", "--once"])
+        .await
+        .refused(78, &[&policy.topic("groups"), "cleanup.policy=delete", "must be compact"]);
     let records = read(services(), &[policy.topic("syncs"), policy.topic("users")]).await;
     assert_eq!(records, []);
 }
@@ -85,12 +100,19 @@ async fn a_schema_that_the_registry_refuses_stops_the_start() {
     let subject = format!("{}-value", program.topic("events"));
     let client = reqwest::Client::builder().no_proxy().build().expect("a client");
     let base = &services().registry;
-    let set = client.put(format!("{base}/config/{subject}")).json(&json!({ "compatibility": "FULL_TRANSITIVE" })).send().await;
+    let set = client
+        .put(format!("{base}/config/{subject}"))
+        .json(&json!({ "compatibility": "FULL_TRANSITIVE" }))
+        .send()
+        .await;
     assert!(set.expect("the registry answers").status().is_success());
     // A required field without a default: nothing that follows can be compatible.
     let foreign = json!({ "type": "record", "name": "ChangeEvent", "namespace": "scimtail", "fields": [{ "name": "foreign", "type": "string" }] });
-    let registered =
-        client.post(format!("{base}/subjects/{subject}/versions")).json(&json!({ "schema": foreign.to_string() })).send().await;
+    let registered = client
+        .post(format!("{base}/subjects/{subject}/versions"))
+        .json(&json!({ "schema": foreign.to_string() }))
+        .send()
+        .await;
     assert!(registered.expect("the registry answers").status().is_success());
     program.run(&["run", "--once"]).await.refused(78, &["refuses the schema", &subject, "→"]);
 }
@@ -140,7 +162,8 @@ async fn answers_that_are_no_list_fail_the_sync_and_publish_nothing() {
         let ended = program.run(&["run", "--once"]).await;
         assert_eq!((ended.code, ended.out.lines().count()), (75, 1), "{ended:?}");
         assert!(ended.out.contains("failed") && ended.out.contains(words), "{}", ended.out);
-        let records = read(services(), &["events", "users", "groups", "memberships"].map(|suffix| program.topic(suffix))).await;
+        let records =
+            read(services(), &["events", "users", "groups", "memberships"].map(|suffix| program.topic(suffix))).await;
         assert_eq!(records, []);
     }
 }

@@ -24,7 +24,10 @@ fn random_directory(random: &mut fastrand::Rng) -> MemoryDirectory {
         if random.u8(..) < 200 {
             let (id, title) = (format!("u{user}"), random.u8(0..3));
             let active = random.u8(..) < 200;
-            directory.users.insert(id.clone(), json!({ "id": id, "userName": format!("name{user}"), "title": format!("T{title}"), "active": active }));
+            directory.users.insert(
+                id.clone(),
+                json!({ "id": id, "userName": format!("name{user}"), "title": format!("T{title}"), "active": active }),
+            );
         }
     }
     for group in 0..3 {
@@ -61,7 +64,9 @@ fn essence(event: &ChangeEvent) -> String {
 fn meaning(world: &World) -> BTreeMap<(Topic, String), String> {
     let known = &world.known;
     let mut meaning = BTreeMap::new();
-    for (kind, topic) in [(scimtail::directory::Kind::User, Topic::Users), (scimtail::directory::Kind::Group, Topic::Groups)] {
+    for (kind, topic) in
+        [(scimtail::directory::Kind::User, Topic::Users), (scimtail::directory::Kind::Group, Topic::Groups)]
+    {
         for (id, entry) in known.table(kind).iter() {
             let text = format!("{:?} {} {:?}", entry.packed.unpack(id.clone()), entry.sequence, known.dangling(id));
             meaning.insert((topic, id.to_string()), text);
@@ -74,7 +79,11 @@ fn meaning(world: &World) -> BTreeMap<(Topic, String), String> {
 }
 
 /// The world after all versions, how many events there were after each, and during which one it crashed.
-async fn run(baseline: Baseline, versions: &[MemoryDirectory], crash: Option<Crash>) -> (World, Vec<usize>, Option<usize>) {
+async fn run(
+    baseline: Baseline,
+    versions: &[MemoryDirectory],
+    crash: Option<Crash>,
+) -> (World, Vec<usize>, Option<usize>) {
     let mut world = world(baseline);
     *world.log.crash.lock().unwrap() = crash;
     let (mut counts, mut crashed) = (Vec::new(), None);
@@ -197,7 +206,8 @@ async fn g7_an_unchanged_directory_writes_only_its_syncs_records() {
             let before = world.log.records.lock().unwrap().len();
             world.completed(directory).await;
             let records = world.log.records.lock().unwrap();
-            let keys: Vec<(Topic, &str)> = records[before..].iter().map(|record| (record.topic, record.key.as_str())).collect();
+            let keys: Vec<(Topic, &str)> =
+                records[before..].iter().map(|record| (record.topic, record.key.as_str())).collect();
             assert_eq!(keys, [(Topic::Syncs, "acme"), (Topic::Syncs, "acme/latest")], "seed {seed}");
         }
     }

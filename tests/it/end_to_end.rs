@@ -31,15 +31,18 @@ struct World {
 impl World {
     async fn start() -> World {
         let (services, server) = (services(), Scim2Server::start());
-        let account = AccountText {
-            name: "acme",
-            provider: "generic",
-            base_url: server.base_url().to_owned(),
-            more: "",
-        };
+        let account =
+            AccountText { name: "acme", provider: "generic", base_url: server.base_url().to_owned(), more: "" };
         let program = Program::new(services, &unique_prefix("end-to-end"), server.token(), "5m", &[account]);
-        let mut world =
-            World { services, server, program, users: BTreeMap::new(), groups: BTreeMap::new(), events_seen: 0, syncs: 0 };
+        let mut world = World {
+            services,
+            server,
+            program,
+            users: BTreeMap::new(),
+            groups: BTreeMap::new(),
+            events_seen: 0,
+            syncs: 0,
+        };
         for number in 0..USERS {
             world.add_user(&format!("user{number:03}")).await;
         }
@@ -47,7 +50,8 @@ impl World {
         for number in 0..GROUPS {
             // 900 memberships over 40 groups: 22 or 23 each.
             let count = MEMBERSHIPS / GROUPS + usize::from(number < MEMBERSHIPS % GROUPS);
-            let members: BTreeSet<String> = (0..count).map(|member| ids[(number * 7 + member) % USERS].clone()).collect();
+            let members: BTreeSet<String> =
+                (0..count).map(|member| ids[(number * 7 + member) % USERS].clone()).collect();
             world.add_group(&format!("group{number:02}"), members).await;
         }
         world
@@ -103,15 +107,22 @@ impl World {
                 let value = &record.value;
                 let id = value["id"].as_str().expect("an id").to_owned();
                 assert_eq!(*key, format!("acme/Users/{id}"));
-                assert_eq!(value["email"], json!(format!("{}@example.com", value["user_name"].as_str().expect("a name"))));
-                (id, (value["user_name"].as_str().expect("a name").to_owned(), value["active"].as_bool().expect("a state")))
+                assert_eq!(
+                    value["email"],
+                    json!(format!("{}@example.com", value["user_name"].as_str().expect("a name")))
+                );
+                (
+                    id,
+                    (
+                        value["user_name"].as_str().expect("a name").to_owned(),
+                        value["active"].as_bool().expect("a state"),
+                    ),
+                )
             })
             .collect();
         assert_eq!(found, self.users);
-        let found: BTreeMap<String, String> = groups
-            .values()
-            .map(|record| (text(&record.value, "id"), text(&record.value, "display_name")))
-            .collect();
+        let found: BTreeMap<String, String> =
+            groups.values().map(|record| (text(&record.value, "id"), text(&record.value, "display_name"))).collect();
         let expected: BTreeMap<String, String> =
             self.groups.iter().map(|(id, (name, _))| (id.clone(), name.clone())).collect();
         assert_eq!(found, expected);
@@ -163,7 +174,10 @@ impl World {
             assert_eq!(record.headers["content-type"], "application/avro");
             assert!(ids.insert(text(value, "event_id")), "an event id occurs once");
             let endpoint = if value["principal_type"] == json!("user") { "Users" } else { "Groups" };
-            assert_eq!(record.key.as_deref(), Some(format!("acme/{endpoint}/{}", text(value, "principal_id")).as_str()));
+            assert_eq!(
+                record.key.as_deref(),
+                Some(format!("acme/{endpoint}/{}", text(value, "principal_id")).as_str())
+            );
             assert!(!record.is_tombstone() && value["window_start"].is_i64());
         }
         let new = events[self.events_seen..].iter().map(|record| {
@@ -206,7 +220,10 @@ async fn g8_a_directory_nobody_here_wrote_arrives_in_kafka_change_by_change() {
     world.patch("Users", &ids[2], "active", json!(false)).await;
     world.users.get_mut(&ids[2]).expect("the user").1 = false;
     let events = world.sync().await;
-    assert_eq!(events, [format!("user.updated {}", ids[1]), format!("user.updated {}", ids[2]), format!("user.disabled {}", ids[2])]);
+    assert_eq!(
+        events,
+        [format!("user.updated {}", ids[1]), format!("user.updated {}", ids[2]), format!("user.disabled {}", ids[2])]
+    );
 
     // Memberships come and go.
     let mut members = world.groups[&groups[0]].1.clone();
@@ -252,8 +269,11 @@ async fn g8_a_directory_nobody_here_wrote_arrives_in_kafka_change_by_change() {
     let tail = world.program.run(&["tail", "--from-beginning", "--exit"]).await;
     assert_eq!((tail.code, tail.out.lines().count()), (0, world.events_seen), "{}", tail.err);
     let state = world.program.run(&["state", "access", "--format", "csv"]).await;
-    let memberships: usize =
-        world.groups.values().map(|(_, members)| members.iter().filter(|id| world.users.contains_key(*id)).count()).sum();
+    let memberships: usize = world
+        .groups
+        .values()
+        .map(|(_, members)| members.iter().filter(|id| world.users.contains_key(*id)).count())
+        .sum();
     assert_eq!((state.code, state.out.lines().count()), (0, memberships + 1), "{}", state.err);
     assert!(state.err.contains(&format!("complete as of sync {}", world.syncs)), "{}", state.err);
     let plan = world.program.run(&["plan"]).await;

@@ -1,6 +1,13 @@
 //! The whole suite is one binary: `cargo test` runs all of it. It starts Apache Kafka and Apicurio Registry by
 //! itself where a test needs them (`services.rs`), and stops them however it ends.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    clippy::print_stdout,
+    reason = "a test panics where it cannot go on, owns its servers for its lifetime, and prints its seeds"
+)]
+
 mod broker;
 mod cli;
 mod crashes;
@@ -14,3 +21,4 @@ mod scenarios;
 mod scim2_server;
 mod service;
 mod services;
+mod tidy;

@@ -1,17 +1,17 @@
 //! A directory and a log in memory: the same traits as the real ones, and every fault on command.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{LazyLock, Mutex};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{LazyLock, Mutex};
 
 use bytes::Bytes;
 use futures::Stream;
 use scimtail::avro::wire::{ChangeEvent, SyncStatus as SyncRecord};
 use scimtail::avro::{Codec, Decoder, Registry, SchemaIds};
-use scimtail::directory::{AttributeList, Baseline, GroupPattern, Id, Kind, Known, Limits, Observed, Status, SyncStatus};
-use scimtail::pipeline::{
-    self, Account, Answer, Batch, CommitError, Directory, Ended, Log, Page, Positions, RawRow,
+use scimtail::directory::{
+    AttributeList, Baseline, GroupPattern, Id, Kind, Known, Limits, Observed, Status, SyncStatus,
 };
+use scimtail::pipeline::{self, Account, Answer, Batch, CommitError, Directory, Ended, Log, Page, Positions, RawRow};
 use scimtail::record::{Record, Topic};
 use scimtail::scim::profile::AbsentActive;
 use scimtail::scim::wire::{Reading, raw_row, read_resource};
@@ -242,7 +242,8 @@ impl MemoryLog {
         let mut known = Known::new(1);
         let mut decoder = Self::decoder();
         for record in self.records.lock().unwrap().iter().filter(|record| Topic::STATE.contains(&record.topic)) {
-            let sequence = record.headers.iter().find(|(name, _)| *name == "ce_sequence").map(|(_, value)| value.as_str());
+            let sequence =
+                record.headers.iter().find(|(name, _)| *name == "ce_sequence").map(|(_, value)| value.as_str());
             restore::take(&mut known, &mut decoder, record.topic, &record.key, record.value.as_deref(), sequence)
                 .expect("every record reads back");
         }
@@ -253,7 +254,13 @@ impl MemoryLog {
         let mut decoder = Self::decoder();
         let records = self.records.lock().unwrap();
         let events = records.iter().filter(|record| record.topic == Topic::Events);
-        events.map(|record| decoder.decode(Topic::Events, record.value.as_deref().expect("events are never null")).expect("an event decodes")).collect()
+        events
+            .map(|record| {
+                decoder
+                    .decode(Topic::Events, record.value.as_deref().expect("events are never null"))
+                    .expect("an event decodes")
+            })
+            .collect()
     }
 
     /// Checks what every completeness marker promises: all of its state lies before its positions.
@@ -313,7 +320,9 @@ pub fn account(name: &str) -> Account {
         name: name.to_owned(),
         provider: "generic".to_owned(),
         attributes: AttributeList::default(),
-        pattern: Some(GroupPattern::parse("CB/{domain}/{kind:ROLE=role|BE=business_entity}/{name}").expect("a pattern")),
+        pattern: Some(
+            GroupPattern::parse("CB/{domain}/{kind:ROLE=role|BE=business_entity}/{name}").expect("a pattern"),
+        ),
         profile_fingerprint: "test".to_owned(),
         empty_members_are_none: true,
         trust_total: true,

@@ -1,6 +1,6 @@
 //! The program as a person runs it: a configuration file, arguments, output, exit code.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 
 use tempfile::TempDir;
@@ -61,10 +61,6 @@ interval = "{interval}"
 
     pub fn file(&self) -> PathBuf {
         self.directory.path().join("scimtail.toml")
-    }
-
-    pub fn path(&self) -> &Path {
-        self.directory.path()
     }
 
     pub fn topic(&self, suffix: &str) -> String {

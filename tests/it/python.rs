@@ -33,10 +33,7 @@ pub fn python() -> &'static Path {
 fn create() -> Result<PathBuf> {
     const HINT: &str = "The tests need Python 3.11 or newer with venv: apt-get install \
          python3-venv (Debian, Ubuntu), brew install python (macOS)";
-    const REQUIREMENTS: &str = concat!(
-        env!("CARGO_MANIFEST_DIR"),
-        "/tests/services/requirements.txt"
-    );
+    const REQUIREMENTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/services/requirements.txt");
     let requirements = include_str!("../services/requirements.txt");
     let environment = built_once("python", requirements, |directory| {
         require("python3", HINT)?;
@@ -45,19 +42,11 @@ fn create() -> Result<PathBuf> {
             .finish(ENVIRONMENT_MAX)
             .context(HINT)?;
         let interpreter = directory.join("bin/python").display().to_string();
-        let install = [
-            &interpreter,
-            "-m",
-            "pip",
-            "install",
-            "--disable-pip-version-check",
-            "--requirement",
-            REQUIREMENTS,
-        ];
+        let install =
+            [&interpreter, "-m", "pip", "install", "--disable-pip-version-check", "--requirement", REQUIREMENTS];
         let pip = Supervised::start("pip", directory, install)?;
         venv.leave();
-        pip.finish(INSTALL_MAX)
-            .with_context(|| format!("pip cannot install {REQUIREMENTS}. {HINT}"))
+        pip.finish(INSTALL_MAX).with_context(|| format!("pip cannot install {REQUIREMENTS}. {HINT}"))
     })?;
     Ok(environment.join("bin/python"))
 }

@@ -37,12 +37,11 @@ impl ReadRecord {
 /// # Panics
 /// If a topic is missing, or a record is not what the contract says (text keys, Avro values).
 pub async fn read(services: &Services, topics: &[String]) -> Vec<ReadRecord> {
-    read_isolated(services, topics, "read_committed").await
-}
-
-/// As [`read`], with the records of open and of aborted transactions.
-pub async fn read_uncommitted(services: &Services, topics: &[String]) -> Vec<ReadRecord> {
-    read_isolated(services, topics, "read_uncommitted").await
+    let services = services.clone();
+    let topics = topics.to_vec();
+    tokio::task::spawn_blocking(move || run(&services, &topics))
+        .await
+        .unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
 }
 
 /// The newest record of each key of `topic`, without the keys whose newest record is a tombstone:
@@ -50,10 +49,7 @@ pub async fn read_uncommitted(services: &Services, topics: &[String]) -> Vec<Rea
 pub fn compacted(records: &[ReadRecord], topic: &str) -> BTreeMap<String, ReadRecord> {
     let mut newest = BTreeMap::new();
     for record in records.iter().filter(|record| record.topic == topic) {
-        let key = record
-            .key
-            .clone()
-            .expect("a compacted topic has no records without a key");
+        let key = record.key.clone().expect("a compacted topic has no records without a key");
         if record.is_tombstone() {
             newest.remove(&key);
         } else {
@@ -63,27 +59,12 @@ pub fn compacted(records: &[ReadRecord], topic: &str) -> BTreeMap<String, ReadRe
     newest
 }
 
-async fn read_isolated(
-    services: &Services,
-    topics: &[String],
-    isolation: &'static str,
-) -> Vec<ReadRecord> {
-    let services = services.clone();
-    let topics = topics.to_vec();
-    tokio::task::spawn_blocking(move || run(&services, &topics, isolation))
-        .await
-        .unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
-}
-
-fn run(services: &Services, topics: &[String], isolation: &str) -> Vec<ReadRecord> {
+fn run(services: &Services, topics: &[String]) -> Vec<ReadRecord> {
     let output = Command::new(python())
-        .arg(concat!(
-            env!("CARGO_MANIFEST_DIR"),
-            "/tests/it/read_topics.py"
-        ))
+        .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/read_topics.py"))
         .args(["--bootstrap", &services.bootstrap])
         .args(["--registry", &services.registry])
-        .args(["--isolation", isolation])
+        .args(["--isolation", "read_committed"])
         .args(topics)
         .output()
         .expect("the interpreter that `python` returned can be run");
@@ -96,9 +77,6 @@ fn run(services: &Services, topics: &[String], isolation: &str) -> Vec<ReadRecor
     String::from_utf8(output.stdout)
         .expect("JSON is UTF-8")
         .lines()
-        .map(|line| {
-            serde_json::from_str(line)
-                .unwrap_or_else(|error| panic!("read_topics.py printed {line}: {error}"))
-        })
+        .map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("read_topics.py printed {line}: {error}")))
         .collect()
 }

@@ -2,11 +2,11 @@
 
 use std::sync::atomic::Ordering;
 
+use scimtail::avro::Codec;
 use scimtail::avro::wire::ControlRequest;
 use scimtail::control::{self, Request};
 use scimtail::directory::{Kind, Status};
 use scimtail::pipeline::record_latest;
-use scimtail::avro::Codec;
 
 use crate::memory::{Faults, IDS, MemoryDirectory, World, account};
 
@@ -157,7 +157,11 @@ async fn g4_a_mass_removal_is_held_whole_until_it_is_released() {
     let status = world.completed(&shrunken).await;
     assert_eq!(world.lines(0).len(), 1 + 10 + 10, "one added, ten memberships and ten users removed");
     let release = status.release.unwrap();
-    assert_eq!((release.by.as_str(), release.left), ("a person", None), "who released stands in the sync that published");
+    assert_eq!(
+        (release.by.as_str(), release.left),
+        ("a person", None),
+        "who released stands in the sync that published"
+    );
     let status = world.completed(&shrunken).await;
     assert_eq!((status.hold, status.release), (None, None), "and ends with it");
 }
@@ -236,7 +240,13 @@ async fn a_user_and_a_group_may_share_an_id() {
 async fn g3_who_is_listed_after_all_is_not_removed_by_an_earlier_404() {
     let mut world = baseline().await;
     let unlisted = ["u03".to_owned()].into();
-    let faults = Faults { unlisted, first_walk_only: true, truthful_totals: true, first_get_404: Some("u03".into()), ..Faults::default() };
+    let faults = Faults {
+        unlisted,
+        first_walk_only: true,
+        truthful_totals: true,
+        first_get_404: Some("u03".into()),
+        ..Faults::default()
+    };
     // Another user is missing too and does not answer, so that the list is short and walked twice.
     let mut slid = with(directory(0..30), faults);
     slid.faults.unlisted.insert("u04".into());

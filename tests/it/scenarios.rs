@@ -45,9 +45,13 @@ async fn updated_and_disabled_in_one_sync_are_two_events() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_unknown_state_becomes_known_and_never_the_other_way() {
-    check("user u1 ann unknown\nuser u2 bob unknown\nuser u3 cat", "user u1 ann\nuser u2 bob inactive\nuser u3 cat unknown", expect![[r#"
+    check(
+        "user u1 ann unknown\nuser u2 bob unknown\nuser u3 cat",
+        "user u1 ann\nuser u2 bob inactive\nuser u3 cat unknown",
+        expect![[r#"
         user.updated u1 active none → true
-        user.disabled u2 active none → false"#]])
+        user.disabled u2 active none → false"#]],
+    )
     .await;
 }
 
@@ -119,9 +123,13 @@ async fn a_rename_that_alters_the_entitlement_is_one_event() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_user_recreated_under_a_new_id_is_two_principals() {
-    check("user u1 ann\nuser u9 zoe", "user u2 ann\nuser u9 zoe", expect![[r#"
+    check(
+        "user u1 ann\nuser u9 zoe",
+        "user u2 ann\nuser u9 zoe",
+        expect![[r#"
         user.added u2
-        user.removed u1 (not_found)"#]])
+        user.removed u1 (not_found)"#]],
+    )
     .await;
 }
 
@@ -132,7 +140,8 @@ async fn a_member_without_a_principal_is_dangling_until_the_principal_appears() 
     let status = world.completed(&without).await;
     assert_eq!((status.memberships_read, status.dangling), (Some(1), 1));
     // The group's bytes stay the same; only the user appears.
-    let status = world.completed(&MemoryDirectory::parse("user u1 ann\nuser ghost gus\ngroup g1 Admins: u1 ghost")).await;
+    let status =
+        world.completed(&MemoryDirectory::parse("user u1 ann\nuser ghost gus\ngroup g1 Admins: u1 ghost")).await;
     assert_eq!(world.lines(0), ["user.added ghost", "membership.added ghost in g1"]);
     assert_eq!((status.memberships_read, status.dangling), (Some(2), 0));
 }
@@ -166,7 +175,10 @@ async fn a_baseline_of_events_is_marked_as_snapshot() {
     world.account.baseline = Baseline::Events;
     let directory = MemoryDirectory::parse("user u1 ann\ngroup g1 Admins: u1");
     world.completed(&directory).await;
-    assert_eq!(world.lines(0), ["group.added g1 snapshot", "user.added u1 snapshot", "membership.added u1 in g1 snapshot"]);
+    assert_eq!(
+        world.lines(0),
+        ["group.added g1 snapshot", "user.added u1 snapshot", "membership.added u1 in g1 snapshot"]
+    );
     world.completed(&directory).await;
     assert_eq!(world.lines(0).len(), 3);
 }

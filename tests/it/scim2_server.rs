@@ -79,9 +79,7 @@ impl Scim2Server {
             configuration.display().to_string(),
         ];
         let supervised = Supervised::start("scim2-server", &directory.keep(), command)?;
-        supervised.wait_until(READY_MAX, |_log| {
-            http_status(port, "/v2/ServiceProviderConfig").is_some()
-        })?;
+        supervised.wait_until(READY_MAX, |_log| http_status(port, "/v2/ServiceProviderConfig").is_some())?;
         Ok(Self {
             base_url: format!("http://127.0.0.1:{port}/v2"),
             // The server is on this machine, whatever proxy the environment names.
@@ -111,55 +109,28 @@ impl Scim2Server {
         self.create("Groups", GROUP_SCHEMA, group).await
     }
 
-    /// Replaces a resource (PUT): what `resource` does not have goes.
-    pub async fn replace(&self, kind: &str, id: &str, mut resource: Value) {
-        let schema = match kind {
-            "Users" => USER_SCHEMA,
-            "Groups" => GROUP_SCHEMA,
-            _ => panic!("{kind} is neither Users nor Groups"),
-        };
-        add_schema(&mut resource, schema);
-        let path = format!("{kind}/{id}");
-        self.request(Method::PUT, &path, Some(&resource), StatusCode::OK)
-            .await;
-    }
-
     /// Applies operations, such as `[{"op": "replace", "path": "active", "value": false}]`.
     pub async fn patch(&self, kind: &str, id: &str, operations: Value) {
         let body = json!({"schemas": [PATCH_SCHEMA], "Operations": operations});
         let path = format!("{kind}/{id}");
-        self.request(Method::PATCH, &path, Some(&body), StatusCode::NO_CONTENT)
-            .await;
+        self.request(Method::PATCH, &path, Some(&body), StatusCode::NO_CONTENT).await;
     }
 
     /// Deletes a resource. Groups keep a deleted user as a member, as some real servers do.
     pub async fn delete(&self, kind: &str, id: &str) {
         let path = format!("{kind}/{id}");
-        self.request(Method::DELETE, &path, None, StatusCode::NO_CONTENT)
-            .await;
+        self.request(Method::DELETE, &path, None, StatusCode::NO_CONTENT).await;
     }
 
     async fn create(&self, kind: &str, schema: &str, mut resource: Value) -> String {
         add_schema(&mut resource, schema);
-        let body = self
-            .request(Method::POST, kind, Some(&resource), StatusCode::CREATED)
-            .await;
-        let created: Value =
-            serde_json::from_str(&body).expect("the server answers a creation with JSON");
-        created["id"]
-            .as_str()
-            .expect("a created resource has an id")
-            .to_owned()
+        let body = self.request(Method::POST, kind, Some(&resource), StatusCode::CREATED).await;
+        let created: Value = serde_json::from_str(&body).expect("the server answers a creation with JSON");
+        created["id"].as_str().expect("a created resource has an id").to_owned()
     }
 
     /// Sends a request that must be answered with `expected`; returns the body.
-    async fn request(
-        &self,
-        method: Method,
-        path: &str,
-        body: Option<&Value>,
-        expected: StatusCode,
-    ) -> String {
+    async fn request(&self, method: Method, path: &str, body: Option<&Value>, expected: StatusCode) -> String {
         let what = format!("{method} {path}");
         let mut request = self
             .client
@@ -169,24 +140,15 @@ impl Scim2Server {
         if let Some(body) = body {
             request = request.body(body.to_string());
         }
-        let response = request
-            .send()
-            .await
-            .unwrap_or_else(|error| panic!("scim2-server does not answer {what}: {error:?}"));
+        let response =
+            request.send().await.unwrap_or_else(|error| panic!("scim2-server does not answer {what}: {error:?}"));
         let status = response.status();
-        let text = response
-            .text()
-            .await
-            .unwrap_or_else(|error| panic!("scim2-server breaks off {what}: {error:?}"));
+        let text = response.text().await.unwrap_or_else(|error| panic!("scim2-server breaks off {what}: {error:?}"));
         assert_eq!(status, expected, "scim2-server refuses {what}: {text}");
         text
     }
 }
 
 fn add_schema(resource: &mut Value, schema: &str) {
-    resource
-        .as_object_mut()
-        .expect("a resource is a JSON object")
-        .entry("schemas")
-        .or_insert_with(|| json!([schema]));
+    resource.as_object_mut().expect("a resource is a JSON object").entry("schemas").or_insert_with(|| json!([schema]));
 }

@@ -8,10 +8,10 @@ use scimtail::demo::directory::{SimulatedDirectory, Vendor};
 
 use crate::program::{AccountText, Program};
 use crate::reader::{ReadRecord, read};
-use crate::services::{services, unique_prefix};
+use crate::services::{Services, broker, services, unique_prefix};
 
 const TOKEN: &str = "service-test-token-canary";
-const WAIT: Duration = Duration::from_secs(60);
+const WAIT: Duration = Duration::from_secs(120);
 /// What the service promises for SIGTERM.
 const STOP_WAIT: Duration = Duration::from_secs(10);
 
@@ -32,9 +32,18 @@ fn ended_within(child: &mut Child, wait: Duration) -> Option<std::process::ExitS
 }
 
 async fn until(program: &Program, what: &str, done: impl Fn(&[ReadRecord]) -> bool) -> Vec<ReadRecord> {
+    until_on(services(), program, what, done).await
+}
+
+async fn until_on(
+    services: &Services,
+    program: &Program,
+    what: &str,
+    done: impl Fn(&[ReadRecord]) -> bool,
+) -> Vec<ReadRecord> {
     let deadline = Instant::now() + WAIT;
     loop {
-        let records = read(services(), &[program.topic("syncs"), program.topic("events")]).await;
+        let records = read(services, &[program.topic("syncs"), program.topic("events")]).await;
         if done(&records) {
             return records;
         }
@@ -89,7 +98,9 @@ async fn accounts_keep_syncing_while_one_is_down_and_sigterm_ends_it_cleanly() {
     assert_eq!(program.run(&["pause", "up-stripe", "--reason", "maintenance"]).await.code, 0);
     until(&program, "the pause is recorded", |records| {
         let newest = records.iter().rfind(|record| record.key.as_deref() == Some("up-stripe/latest"));
-        newest.is_some_and(|newest| newest.value["paused_by"] == "tester" && newest.value["pause_reason"] == "maintenance")
+        newest.is_some_and(|newest| {
+            newest.value["paused_by"] == "tester" && newest.value["pause_reason"] == "maintenance"
+        })
     })
     .await;
     let before = stripe.page_requests();
@@ -135,4 +146,43 @@ async fn g9_credentials_and_unlisted_attributes_leave_the_process_nowhere() {
     assert!(!everything.contains("canary"), "a token got out");
     assert!(everything.contains(&chargebee.users()[0].user_name), "the listed attribute is there");
     assert!(!everything.contains(&chargebee.users()[0].display_name), "an unlisted attribute got out");
+}
+
+/// G1 when it is the broker that dies: SIGKILL, restart, and the events are exactly the differences.
+#[tokio::test(flavor = "multi_thread")]
+async fn g1_a_broker_killed_and_restarted_loses_and_doubles_nothing() {
+    let mut extra = broker();
+    let services = Services { bootstrap: extra.bootstrap.clone(), registry: services().registry.clone() };
+    let directory = SimulatedDirectory::start(Vendor::Chargebee, TOKEN, 9, SystemTime::now).await.expect("a directory");
+    let account = AccountText { name: "acme", provider: "chargebee", base_url: directory.base_url(), more: "" };
+    let program = Program::new(&services, &unique_prefix("broker"), TOKEN, "1s", &[account]);
+    assert_eq!(program.run(&["topics", "--create"]).await.code, 0);
+    let mut service = program.spawn(&["run"]);
+    until_on(&services, &program, "the baseline is there", |records| count(records, "acme", "completed") >= 1).await;
+    for _ in 0..2 {
+        let before = directory.page_requests();
+        directory.change();
+        extra.kill();
+        directory.change();
+        extra.restart();
+        let synced = |records: &[ReadRecord]| {
+            let newest = records.iter().rfind(|record| record.key.as_deref() == Some("acme"));
+            directory.page_requests() > before + 4
+                && newest.is_some_and(|newest| newest.value["users_read"] == directory.users().len())
+        };
+        until_on(&services, &program, "it goes on after the restart", synced).await;
+    }
+    signal(&service, "TERM");
+    let status = ended_within(&mut service, STOP_WAIT).expect("the service ends within 10 s");
+    assert_eq!(status.code(), Some(0));
+    // A last look: whatever is open gets published, then nothing is left.
+    assert_eq!(program.run(&["run", "--once"]).await.code, 0);
+    let records = read(&services, &[program.topic("events"), program.topic("users")]).await;
+    let events: Vec<&ReadRecord> = records.iter().filter(|record| record.topic == program.topic("events")).collect();
+    assert!(!events.is_empty());
+    for (index, event) in events.iter().enumerate() {
+        assert_eq!(event.value["sequence"], serde_json::json!(index + 1), "gapless, none twice");
+    }
+    let users = crate::reader::compacted(&records, &program.topic("users"));
+    assert_eq!(users.len(), directory.users().len());
 }

@@ -105,28 +105,16 @@ fn start_services() -> Result<Started> {
             Some(bootstrap) => Ok((bootstrap, None)),
             None => start_broker("").map(|broker| (broker.bootstrap.clone(), Some(broker))),
         };
-        let registry = registry
-            .join()
-            .expect("starting the registry returns its errors");
+        let registry = registry.join().expect("starting the registry returns its errors");
         (broker, registry)
     });
     let (bootstrap, broker) = broker?;
     let (registry, registry_process) = registry?;
-    Ok(Started {
-        services: Services {
-            bootstrap,
-            registry,
-        },
-        _broker: broker,
-        _registry: registry_process,
-    })
+    Ok(Started { services: Services { bootstrap, registry }, _broker: broker, _registry: registry_process })
 }
 
 /// The value of an environment variable that names an existing service.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "settings of the tests are none of the program's configuration"
-)]
+#[expect(clippy::disallowed_methods, reason = "settings of the tests are none of the program's configuration")]
 fn existing(variable: &str) -> Option<String> {
     env::var(variable).ok().filter(|value| !value.is_empty())
 }
@@ -195,8 +183,7 @@ impl Broker {
     /// # Panics
     /// If it does not come up.
     pub fn restart(&mut self) {
-        self.start()
-            .unwrap_or_else(|error| panic!("cannot restart the extra broker: {error:#}"));
+        self.start().unwrap_or_else(|error| panic!("cannot restart the extra broker: {error:#}"));
     }
 
     /// A configured broker with formatted storage, not yet running.
@@ -245,11 +232,7 @@ impl Broker {
         let process = Supervised::start("format", &directory, format)?
             .finish(FORMAT_MAX)
             .context("cannot format the storage of a Kafka broker")?;
-        Ok(Self {
-            bootstrap: format!("127.0.0.1:{port}"),
-            directory,
-            process,
-        })
+        Ok(Self { bootstrap: format!("127.0.0.1:{port}"), directory, process })
     }
 
     fn start(&mut self) -> Result<()> {
@@ -258,19 +241,13 @@ impl Broker {
             "-cp".into(),
             jars()?.join("kafka/*").display().to_string(),
             "kafka.Kafka".into(),
-            self.directory
-                .join("server.properties")
-                .display()
-                .to_string(),
+            self.directory.join("server.properties").display().to_string(),
         ]);
         let kafka = Supervised::start("kafka", &self.directory, command)?;
         mem::replace(&mut self.process, kafka).leave();
         // Its port accepts connections before the broker may lead partitions; this line comes
         // after both.
-        self.process.wait_until(BROKER_READY_MAX, |log| {
-            log.lines()
-                .any(|line| line.ends_with("Kafka Server started"))
-        })
+        self.process.wait_until(BROKER_READY_MAX, |log| log.lines().any(|line| line.ends_with("Kafka Server started")))
     }
 }
 
@@ -290,9 +267,7 @@ fn start_registry() -> Result<(String, Supervised)> {
     ]);
     let registry = Supervised::start("apicurio", &directory.keep(), command)?;
     let subjects = format!("{API}/subjects");
-    registry.wait_until(REGISTRY_READY_MAX, |_log| {
-        http_status(port, &subjects) == Some(200)
-    })?;
+    registry.wait_until(REGISTRY_READY_MAX, |_log| http_status(port, &subjects) == Some(200))?;
     Ok((format!("http://127.0.0.1:{port}{API}"), registry))
 }
 
@@ -322,36 +297,30 @@ fn fetch_jars() -> Result<PathBuf> {
     const HINT: &str = "Maven fetches Kafka and the registry: \
          apt-get install maven (Debian, Ubuntu), brew install maven (macOS)";
     require_java()?;
-    built_once(
-        "services",
-        include_str!("../services/pom.xml"),
-        |directory| {
-            require("mvn", HINT)?;
-            let services_directory = format!("-Dservices.dir={}", directory.display());
-            let fetch = [
-                "mvn",
-                "--quiet",
-                "--batch-mode",
-                "--file",
-                concat!(env!("CARGO_MANIFEST_DIR"), "/tests/services/pom.xml"),
-                "package",
-                &services_directory,
-            ];
-            Supervised::start("mvn", directory, fetch)?
-                .finish(FETCH_MAX)
-                .context("Maven cannot fetch Kafka and the registry")
-        },
-    )
+    built_once("services", include_str!("../services/pom.xml"), |directory| {
+        require("mvn", HINT)?;
+        let services_directory = format!("-Dservices.dir={}", directory.display());
+        let fetch = [
+            "mvn",
+            "--quiet",
+            "--batch-mode",
+            "--file",
+            concat!(env!("CARGO_MANIFEST_DIR"), "/tests/services/pom.xml"),
+            "package",
+            &services_directory,
+        ];
+        Supervised::start("mvn", directory, fetch)?
+            .finish(FETCH_MAX)
+            .context("Maven cannot fetch Kafka and the registry")
+    })
 }
 
 fn require_java() -> Result<()> {
     const HINT: &str = "Kafka and the registry need Java 17 or newer: \
          apt-get install openjdk-17-jre-headless (Debian, Ubuntu), brew install openjdk (macOS)";
     let version = require("java", HINT)?;
-    let major = version
-        .split_whitespace()
-        .nth(1)
-        .and_then(|number| number.split(['.', '-', '+']).next()?.parse::<u32>().ok());
+    let major =
+        version.split_whitespace().nth(1).and_then(|number| number.split(['.', '-', '+']).next()?.parse::<u32>().ok());
     match major {
         Some(major) if major < JAVA_VERSION_MIN => {
             bail!("java is too old ({}). {HINT}", version.trim())
@@ -381,15 +350,10 @@ pub fn require(program: &str, hint: &str) -> Result<String> {
 /// A directory of the target directory that `build` fills once, for as long as `definition` stays
 /// the same. Test processes that build it at once do not disturb each other: each fills a
 /// directory of its own, and the first that finishes gives its directory the name.
-pub fn built_once(
-    name: &str,
-    definition: &str,
-    build: impl FnOnce(&Path) -> Result<Supervised>,
-) -> Result<PathBuf> {
+pub fn built_once(name: &str, definition: &str, build: impl FnOnce(&Path) -> Result<Supervised>) -> Result<PathBuf> {
     let mut hasher = DefaultHasher::new();
     definition.hash(&mut hasher);
-    let built =
-        Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{:016x}", hasher.finish()));
+    let built = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{:016x}", hasher.finish()));
     if built.exists() {
         return Ok(built);
     }
@@ -449,19 +413,10 @@ pub fn http_status(port: u16, path: &str) -> Option<u16> {
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     let mut stream = TcpStream::connect_timeout(&address, PROBE_MAX).ok()?;
     stream.set_read_timeout(Some(PROBE_MAX)).ok()?;
-    write!(
-        stream,
-        "GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nConnection: close\r\n\r\n"
-    )
-    .ok()?;
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nConnection: close\r\n\r\n").ok()?;
     let mut status_line = [0; "HTTP/1.1 200".len()];
     stream.read_exact(&mut status_line).ok()?;
-    str::from_utf8(&status_line)
-        .ok()?
-        .split(' ')
-        .nth(1)?
-        .parse()
-        .ok()
+    str::from_utf8(&status_line).ok()?.split(' ').nth(1)?.parse().ok()
 }
 
 /// A process that ends when the test process does, be it by success, failure, Ctrl-C or SIGKILL.
@@ -546,12 +501,7 @@ impl Supervised {
             .process_group(0)
             .spawn()
             .context("cannot run sh")?;
-        Ok(Self {
-            name,
-            directory: directory.to_owned(),
-            orders: supervisor.stdin.take(),
-            supervisor,
-        })
+        Ok(Self { name, directory: directory.to_owned(), orders: supervisor.stdin.take(), supervisor })
     }
 
     /// Waits until `ready`, which is given the log.
@@ -559,18 +509,10 @@ impl Supervised {
         let deadline = Instant::now() + bound;
         while !ready(&self.file("log")) {
             if let Some(status) = self.status() {
-                bail!(
-                    "{} ended with status {status}.{}",
-                    self.name,
-                    self.end_of_log()
-                );
+                bail!("{} ended with status {status}.{}", self.name, self.end_of_log());
             }
             if Instant::now() >= deadline {
-                bail!(
-                    "{} was not ready after {bound:?}.{}",
-                    self.name,
-                    self.end_of_log()
-                );
+                bail!("{} was not ready after {bound:?}.{}", self.name, self.end_of_log());
             }
             thread::sleep(POLL_INTERVAL);
         }
@@ -584,18 +526,10 @@ impl Supervised {
             match self.status() {
                 Some(0) => return Ok(self),
                 Some(status) => {
-                    bail!(
-                        "{} failed with status {status}.{}",
-                        self.name,
-                        self.end_of_log()
-                    )
+                    bail!("{} failed with status {status}.{}", self.name, self.end_of_log())
                 }
                 None if Instant::now() >= deadline => {
-                    bail!(
-                        "{} still runs after {bound:?}.{}",
-                        self.name,
-                        self.end_of_log()
-                    )
+                    bail!("{} still runs after {bound:?}.{}", self.name, self.end_of_log())
                 }
                 None => thread::sleep(POLL_INTERVAL),
             }
@@ -606,17 +540,13 @@ impl Supervised {
     /// SIGKILL, and is gone when this returns.
     pub fn leave(mut self) {
         if let Some(mut orders) = self.orders.take() {
-            orders
-                .write_all(b"leave\n")
-                .expect("a supervisor listens until it is told to end");
+            orders.write_all(b"leave\n").expect("a supervisor listens until it is told to end");
             self.wait();
         }
     }
 
     fn wait(&mut self) {
-        self.supervisor
-            .wait()
-            .expect("a child process can be waited for");
+        self.supervisor.wait().expect("a child process can be waited for");
     }
 
     /// The exit status of the process, once it has ended.
