@@ -17,6 +17,7 @@ use clap::{Parser, Subcommand};
 use crate::avro::registry::RegistryError;
 use crate::avro::{Codec, Registry};
 use crate::config::{Config, ConfigError};
+use crate::kafka::read::Progress;
 use crate::kafka::{KafkaError, topics as kafka_topics};
 use crate::schedule::now_millis;
 use crate::shards::Services;
@@ -174,6 +175,31 @@ pub fn print(line: &str) -> Result<(), Failure> {
     use std::io::Write;
     let mut out = anstream::stdout().lock();
     writeln!(out, "{line}").map_err(|_| Failure::new(DONE, ""))
+}
+
+/// Reading this many offsets takes long enough to show how far it is.
+const LONG_READ: i64 = 50_000;
+
+/// A bar on the terminal while Kafka is read; nothing in a pipe, nothing for short reads.
+pub fn progress(what: &str) -> impl FnMut(Progress) + Send + 'static {
+    let style = indicatif::ProgressStyle::with_template("{msg} {wide_bar} {pos}/{len} {eta}");
+    let style = style.unwrap_or_else(|_| indicatif::ProgressStyle::default_bar());
+    let what = what.to_owned();
+    let mut bar = None;
+    move |progress: Progress| {
+        if progress.total < LONG_READ {
+            return;
+        }
+        let bar = bar.get_or_insert_with(|| {
+            indicatif::ProgressBar::new(progress.total.unsigned_abs())
+                .with_style(style.clone())
+                .with_message(what.clone())
+        });
+        bar.set_position(progress.read.unsigned_abs());
+        if progress.read == progress.total {
+            bar.finish_and_clear();
+        }
+    }
 }
 
 /// Width of the account column.

@@ -77,9 +77,10 @@ async fn known(config: &Config, account: &AccountConfig) -> Result<Known, Failur
     let registry = Registry::new(&config.registry_url)?;
     let decoder = Decoder::new(None, registry);
     let (kafka, wanted) = (config.kafka.clone(), account.account.clone());
+    let progress = super::progress(&account.account.name);
     let name = wanted.name.clone();
     let mut all =
-        blocking(move || restore::restore(&kafka, decoder, wanted.partition, 0, vec![wanted], |_| {})).await?;
+        blocking(move || restore::restore(&kafka, decoder, wanted.partition, 0, vec![wanted], progress)).await?;
     let known = all.remove(&name).unwrap_or_else(|| Err("nothing was restored".to_owned()));
     known.map_err(|reason| Failure::new(CONFIGURATION, format!("{name}: {reason}")))
 }

@@ -73,8 +73,9 @@ async fn read(config: &Config, account: &AccountConfig) -> Result<Known, Failure
     for _ in 0..TRIES {
         let decoder = Decoder::new(None, Registry::new(&config.registry_url)?);
         let (kafka, wanted) = (config.kafka.clone(), account.account.clone());
+        let progress = super::progress(&account.account.name);
         let mut all =
-            blocking(move || restore::restore(&kafka, decoder, wanted.partition, 0, vec![wanted], |_| {})).await?;
+            blocking(move || restore::restore(&kafka, decoder, wanted.partition, 0, vec![wanted], progress)).await?;
         match all.remove(&account.account.name) {
             Some(Ok(known)) => return Ok(known),
             Some(Err(reason)) => failure = reason,

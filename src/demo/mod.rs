@@ -3,6 +3,7 @@
 
 pub mod directory;
 pub mod registry;
+mod server;
 
 use std::time::SystemTime;
 

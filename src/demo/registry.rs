@@ -22,8 +22,8 @@ use axum::routing::{get, post};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
-use tokio::sync::oneshot;
-use tokio::task::JoinSet;
+
+use super::server::Server;
 
 /// The largest request body, in bytes; our largest schema has a few kB.
 const BODY_BYTES_MAX: usize = 1024 * 1024;
@@ -337,28 +337,6 @@ fn ok(body: &Value) -> Response {
 fn answer(status: StatusCode, body: &Value) -> Response {
     let media_type = [(CONTENT_TYPE, "application/vnd.schemaregistry.v1+json")];
     (status, media_type, body.to_string()).into_response()
-}
-
-/// A server that ends with its owner, connections included: aborting the accept loop alone would
-/// leave kept-alive connections answering.
-struct Server {
-    _stop: oneshot::Sender<()>,
-    _accepting: JoinSet<()>,
-}
-
-impl Server {
-    fn start(listener: TcpListener, router: Router) -> Self {
-        let (stop, stopped) = oneshot::channel();
-        let mut accepting = JoinSet::new();
-        accepting.spawn(async move {
-            axum::serve(listener, router)
-                // Resolves when the sender is dropped.
-                .with_graceful_shutdown(async { stopped.await.unwrap_or(()) })
-                .await
-                .unwrap_or(());
-        });
-        Self { _stop: stop, _accepting: accepting }
-    }
 }
 
 #[cfg(test)]
