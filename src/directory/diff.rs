@@ -435,7 +435,8 @@ impl<'k> Diff<'k> {
 
     /// An empty `members` of a server not known to return them is unknown, not none.
     pub fn memberships_are_known(&self) -> bool {
-        self.rules.empty_members_are_none || self.members_shown
+        let no_groups = of(&self.listed, Kind::Group).is_empty() && self.known.table(Kind::Group).is_empty();
+        self.rules.empty_members_are_none || self.members_shown || no_groups
     }
 
     /// What the guard looks at, with everything missing taken for lost.

@@ -344,6 +344,10 @@ async fn disabling_many_and_losing_an_attribute_of_many_are_held() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_directory_of_unknown_habits_that_shows_no_member_leaves_memberships_as_they_were() {
+    let mut groupless = World::new(account("acme"));
+    groupless.account.empty_members_are_none = false;
+    let status = groupless.completed(&MemoryDirectory::parse("user u1 ann")).await;
+    assert_eq!(status.memberships_read, Some(0), "without a group there is no membership");
     let mut world = World::new(account("acme"));
     world.account.empty_members_are_none = false;
     world.completed(&directory(0..6)).await;
