@@ -15,13 +15,12 @@ use tokio_util::sync::CancellationToken;
 use super::{DONE, FAILED, Failure, print};
 use crate::avro::Decoder;
 use crate::avro::wire::{ChangeEvent, SyncStatus};
-use crate::config::AccountConfig;
 use crate::demo::{Simulated, World};
 use crate::directory::{Kind, Known};
 use crate::kafka::read::follow;
 use crate::mapping::text;
 use crate::record::Topic;
-use crate::shards::{Services, blocking, by_partition, restore, serve};
+use crate::shards::{Services, by_partition, serve};
 
 /// The mock cluster forgets beyond 5 MiB a partition; long before that the demo has made its point.
 const SYNCS_MAX: u32 = 1_000;
@@ -169,7 +168,7 @@ async fn replay(services: &Services, accounts: &[Simulated]) -> Result<u8, Failu
     let mut sides = [(0, 0); 3];
     let mut equal = true;
     for one in accounts {
-        let known = read_state(services, &one.config).await?;
+        let known = super::read_state(&services.kafka, &services.registry, &one.config.account).await?;
         let (replayed, truth) = (contents(&known), truth(one));
         for (index, (replayed, truth)) in replayed.iter().zip(&truth).enumerate() {
             sides[index].0 += replayed.len();
@@ -191,17 +190,6 @@ async fn replay(services: &Services, accounts: &[Simulated]) -> Result<u8, Failu
         parts.collect::<Vec<_>>().join(", ")
     ))?;
     Ok(if equal { DONE } else { FAILED })
-}
-
-async fn read_state(services: &Services, config: &AccountConfig) -> Result<Known, Failure> {
-    let decoder = Decoder::new(None, services.registry.clone());
-    let (kafka, account) = (services.kafka.clone(), config.account.clone());
-    let name = account.name.clone();
-    let mut all =
-        blocking(move || restore::restore(&kafka, decoder, account.partition, 0, vec![account], |_| {})).await?;
-    all.remove(&name)
-        .unwrap_or_else(|| Err("nothing was restored".to_owned()))
-        .map_err(|reason| Failure::new(FAILED, reason))
 }
 
 /// Users, groups and memberships, each as comparable lines.

@@ -15,12 +15,14 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand};
 
 use crate::avro::registry::RegistryError;
-use crate::avro::{Codec, Registry};
+use crate::avro::{Codec, Decoder, Registry};
 use crate::config::{Config, ConfigError};
+use crate::directory::Known;
 use crate::kafka::read::Progress;
-use crate::kafka::{KafkaError, topics as kafka_topics};
+use crate::kafka::{KafkaClient, KafkaError, topics as kafka_topics};
+use crate::pipeline::Account;
 use crate::schedule::now_millis;
-use crate::shards::Services;
+use crate::shards::{Services, blocking, restore};
 use crate::telemetry::{self, LogFormat};
 
 pub const DONE: u8 = 0;
@@ -175,6 +177,29 @@ pub fn print(line: &str) -> Result<(), Failure> {
     use std::io::Write;
     let mut out = anstream::stdout().lock();
     writeln!(out, "{line}").map_err(|_| Failure::new(DONE, ""))
+}
+
+/// Reading again where a commit came between two topics.
+const READ_TRIES: usize = 3;
+
+/// The state of an account as any reader finds it, proven by the digest of its newest `syncs` record.
+///
+/// # Errors
+/// Kafka cannot be read, or what it holds does not agree with that record.
+pub async fn read_state(kafka: &KafkaClient, registry: &Registry, account: &Account) -> Result<Known, Failure> {
+    let mut complaint = "nothing was read".to_owned();
+    for _ in 0..READ_TRIES {
+        let decoder = Decoder::new(None, registry.clone());
+        let (kafka, account, progress) = (kafka.clone(), account.clone(), progress(&account.name));
+        let partition = account.partition;
+        let reading = move || restore::restore(&kafka, decoder, partition, 0, vec![account], progress);
+        match blocking(reading).await?.into_values().next() {
+            Some(Ok(known)) => return Ok(known),
+            Some(Err(reason)) => complaint = reason,
+            None => {}
+        }
+    }
+    Err(Failure::new(CONFIGURATION, format!("{}: {complaint}", account.name)))
 }
 
 /// Reading this many offsets takes long enough to show how far it is.

@@ -3,7 +3,7 @@
 use clap::Args;
 
 use super::{CONFIGURATION, DONE, FAILED, Failure, TRY_LATER, UNREACHABLE, print};
-use crate::avro::{Decoder, Registry, Stamp, wire::ChangeEvent};
+use crate::avro::{Registry, Stamp, wire::ChangeEvent};
 use crate::config::{AccountConfig, Config};
 use crate::connect::Connection;
 use crate::directory::{Baseline, Changes, Kind, Known, StateWrite, SyncStatus};
@@ -12,7 +12,6 @@ use crate::mapping::text;
 use crate::pipeline::{self, Planned};
 use crate::record::Topic;
 use crate::schedule::now_millis;
-use crate::shards::{blocking, restore};
 
 #[derive(Debug, Args)]
 pub struct Options {
@@ -74,15 +73,7 @@ async fn known(config: &Config, account: &AccountConfig) -> Result<Known, Failur
         known.latest = Some(SyncStatus::initial(account.account.settings(), 0));
         return Ok(known);
     }
-    let registry = Registry::new(&config.registry_url)?;
-    let decoder = Decoder::new(None, registry);
-    let (kafka, wanted) = (config.kafka.clone(), account.account.clone());
-    let progress = super::progress(&account.account.name);
-    let name = wanted.name.clone();
-    let mut all =
-        blocking(move || restore::restore(&kafka, decoder, wanted.partition, 0, vec![wanted], progress)).await?;
-    let known = all.remove(&name).unwrap_or_else(|| Err("nothing was restored".to_owned()));
-    known.map_err(|reason| Failure::new(CONFIGURATION, format!("{name}: {reason}")))
+    super::read_state(&config.kafka, &Registry::new(&config.registry_url)?, &account.account).await
 }
 
 fn show(

@@ -5,15 +5,11 @@ use std::collections::BTreeMap;
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 
-use super::{CONFIGURATION, DONE, Failure, TRY_LATER, print};
-use crate::avro::{Decoder, Registry};
+use super::{DONE, Failure, TRY_LATER, print};
+use crate::avro::Registry;
 use crate::config::{AccountConfig, Config};
 use crate::directory::{Entitlement, Kind, Known, Principal, Status};
 use crate::mapping::text::{clean, clock};
-use crate::shards::{blocking, restore};
-
-/// Reading again where a commit came between two topics.
-const TRIES: usize = 3;
 
 #[derive(Debug, Args)]
 pub struct Options {
@@ -55,10 +51,11 @@ fn columns(what: What) -> &'static [&'static str] {
 }
 
 pub async fn state(config: &Config, options: Options) -> Result<u8, Failure> {
+    let registry = Registry::new(&config.registry_url)?;
     let mut complete = true;
     let mut rows = Vec::new();
     for account in config.select(&options.accounts)? {
-        let known = read(config, &account).await?;
+        let known = super::read_state(&config.kafka, &registry, &account.account).await?;
         complete &= say_how_complete(&account.account.name, &known);
         rows.extend(list(options.what, &account, &known));
     }
@@ -66,23 +63,6 @@ pub async fn state(config: &Config, options: Options) -> Result<u8, Failure> {
         print(&line)?;
     }
     Ok(if complete { DONE } else { TRY_LATER })
-}
-
-async fn read(config: &Config, account: &AccountConfig) -> Result<Known, Failure> {
-    let mut failure = String::new();
-    for _ in 0..TRIES {
-        let decoder = Decoder::new(None, Registry::new(&config.registry_url)?);
-        let (kafka, wanted) = (config.kafka.clone(), account.account.clone());
-        let progress = super::progress(&account.account.name);
-        let mut all =
-            blocking(move || restore::restore(&kafka, decoder, wanted.partition, 0, vec![wanted], progress)).await?;
-        match all.remove(&account.account.name) {
-            Some(Ok(known)) => return Ok(known),
-            Some(Err(reason)) => failure = reason,
-            None => {}
-        }
-    }
-    Err(Failure::new(CONFIGURATION, format!("{}: {failure}", account.account.name)))
 }
 
 /// On standard error, so that the listing stays a listing.
