@@ -13,7 +13,7 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::directory::status::Reason;
 use crate::directory::{Diff, Evidence, HoldId, Id, Kind, Known, Losses, RemovalReason, Row, SyncStatus, guard};
-use crate::pipeline::{Account, Answer, Directory, ReadFailure};
+use crate::pipeline::{Account, Answer, Directory, Page, RawRow, ReadFailure};
 
 /// GETs under way at once.
 const GETS_AT_ONCE: usize = 8;
@@ -26,6 +26,11 @@ const UNLISTED_MEMBERS_MAX: usize = 200;
 const ROWS_MAX: usize = 10_000_000;
 /// One walk, however slow the vendor: a million users at ten requests a minute take less.
 const WALK_WAIT: Duration = Duration::from_secs(24 * 3600);
+
+/// Rows parsed before the diff takes them: a bound on memory beside the page itself.
+const ROWS_AT_ONCE: usize = 2_000;
+/// Below this, starting a thread costs more than it saves.
+const TWO_THREADS_MIN: usize = 200;
 
 /// What became of the attempt to read the directory.
 pub enum Verdict {
@@ -100,20 +105,16 @@ async fn walk<D: Directory>(directory: &D, diff: &mut Diff<'_>, kind: Kind) -> R
     let mut total = 0;
     let mut pages = pin!(directory.list(kind));
     let deadline = Instant::now() + WALK_WAIT;
-    diff.begin_walk();
+    diff.begin_walk(kind);
     loop {
         let next = tokio::time::timeout_at(deadline, pages.next()).await;
         let Some(page) = next.map_err(|_| failed("walk_timeout", too_long(kind)))? else { break };
         let page = page.map_err(unreadable)?;
         total = total.max(page.total.unwrap_or(0));
         let (received, mut fresh) = (page.rows.len(), 0);
-        for row in &page.rows {
-            let row = if diff.recognises(kind, row.hash) {
-                Row::Same(row.hash)
-            } else {
-                Row::Read(Box::new(directory.read(kind, &page, row).map_err(unreadable)?))
-            };
-            fresh += diff.page(kind, [row]);
+        for rows in page.rows.chunks(ROWS_AT_ONCE) {
+            let rows = read(directory, diff, kind, &page, rows).map_err(unreadable)?;
+            fresh += diff.page(kind, rows);
         }
         // A page without a new id is the end: the walk went round, or the server repeats itself for ever.
         if fresh == 0 && received > 0 {
@@ -125,6 +126,39 @@ async fn walk<D: Directory>(directory: &D, diff: &mut Diff<'_>, kind: Kind) -> R
         }
     }
     Ok(total)
+}
+
+/// Parses the rows whose bytes are not recognised. Where the first one is not, most are new (a first load, a
+/// restart), and a second thread takes half of them.
+fn read<D: Directory>(
+    directory: &D,
+    diff: &Diff<'_>,
+    kind: Kind,
+    page: &Page,
+    rows: &[RawRow],
+) -> Result<Vec<Row>, D::Error> {
+    let read = |rows: &[RawRow]| -> Result<Vec<Row>, D::Error> {
+        let each = rows.iter().map(|row| {
+            if diff.recognises(kind, row.hash) {
+                return Ok(Row::Same(row.hash));
+            }
+            directory.read(kind, page, row).map(|observed| Row::Read(Box::new(observed)))
+        });
+        each.collect()
+    };
+    let known = rows.first().is_none_or(|row| diff.recognises(kind, row.hash));
+    if known || rows.len() < TWO_THREADS_MIN {
+        return read(rows);
+    }
+    let (here, there) = rows.split_at(rows.len() / 2);
+    std::thread::scope(|scope| {
+        let there = scope.spawn(|| read(there));
+        let here = read(here);
+        let there = there.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        let mut rows = here?;
+        rows.extend(there?);
+        Ok(rows)
+    })
 }
 
 fn too_long(kind: Kind) -> String {

@@ -96,8 +96,8 @@ pub struct Diff<'k> {
     pub(super) rules: Rules,
     /// Ids that the lists showed, and ids that GET found: [users, groups].
     listed: [Set<Id>; 2],
-    /// Ids of the walk under way.
-    walked: Set<Id>,
+    /// Ids of the walk under way, where it is not the first of its kind.
+    again: Option<Set<Id>>,
     found: [Set<Id>; 2],
     changed: [BTreeMap<Id, Changed>; 2],
     recognised: [Map<Id, RawHash>; 2],
@@ -122,7 +122,7 @@ impl<'k> Diff<'k> {
             known,
             rules,
             listed: Default::default(),
-            walked: Set::default(),
+            again: None,
             found: Default::default(),
             changed: Default::default(),
             recognised: Default::default(),
@@ -148,21 +148,22 @@ impl<'k> Diff<'k> {
     }
 
     /// A walk begins: what earlier walks listed stays listed.
-    pub fn begin_walk(&mut self) {
-        self.walked.clear();
+    pub fn begin_walk(&mut self, kind: Kind) {
+        self.again = (self.listed(kind) > 0).then(Set::default);
     }
 
     /// Takes the rows of one page of a list; returns how many ids are new in this walk. A repeated id counts
     /// once; its newest row stands.
     pub fn page(&mut self, kind: Kind, rows: impl IntoIterator<Item = Row>) -> usize {
-        let before = self.walked.len();
+        let mut fresh = 0;
         for row in rows {
             if let Some(id) = self.row(kind, row) {
-                self.walked.insert(id.clone());
-                of_mut(&mut self.listed, kind).insert(id);
+                let again = self.again.as_mut().map(|walked| walked.insert(id.clone()));
+                let first = of_mut(&mut self.listed, kind).insert(id);
+                fresh += usize::from(again.unwrap_or(first));
             }
         }
-        self.walked.len() - before
+        fresh
     }
 
     /// Takes GET's word on a listed group whose dangling member appeared after the group was listed.

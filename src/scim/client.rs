@@ -163,7 +163,9 @@ fn worth_another_try(status: StatusCode) -> bool {
 
 /// Reads a body within its limit, counting decompressed bytes.
 async fn read_body(mut response: Response) -> Result<Bytes, ReadError> {
-    let mut body = BytesMut::new();
+    // Growing a page of megabytes chunk by chunk would copy it several times over.
+    let stated = response.content_length().and_then(|length| usize::try_from(length).ok()).unwrap_or(0);
+    let mut body = BytesMut::with_capacity(stated.min(BODY_BYTES_MAX));
     while let Some(chunk) = response.chunk().await.map_err(|error| transport(&error))? {
         if body.len() + chunk.len() > BODY_BYTES_MAX {
             let text = format!("the body is larger than {} MiB", BODY_BYTES_MAX >> 20);

@@ -7,7 +7,7 @@ use async_stream::try_stream;
 use futures::Stream;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::client::{Client, Reply, refusal};
+use super::client::{Client, refusal};
 use super::error::{self, ReadError};
 use super::wire::{self, ListPage};
 use crate::directory::{Kind, RawHash, Set};
@@ -28,13 +28,10 @@ pub fn pages(client: Client, kind: Kind) -> impl Stream<Item = Result<Page, Read
                 let text = format!("{} has more than {PAGES_MAX} pages", kind.endpoint());
                 Err(ReadError::new(error::TOO_MANY_PAGES, text))?;
             }
-            let reply = request.await.map_err(|_| ReadError::new(error::UNREACHABLE, "the request was cut off"))??;
-            let ListPage { rows, total } = list_page(&client, &reply)?;
-            let received = rows.len();
-            let mut fresh = rows;
-            fresh.retain(|row| seen.insert(row.hash));
-            first_row = first_row.or_else(|| fresh.first().map(|row| row.hash));
-            let page = Page { rows: fresh, total, skew: reply.skew, received_at: reply.received_at };
+            let mut page = page(request).await?;
+            let received = page.rows.len();
+            page.rows.retain(|row| seen.insert(row.hash));
+            first_row = first_row.or_else(|| page.rows.first().map(|row| row.hash));
             if page.rows.is_empty() {
                 // A page of repeats after the first: the walk went round (harmless) or startIndex is ignored.
                 if received > 1 && number == 1 && ignores_start_index(&client, kind, first_row).await? {
@@ -52,27 +49,30 @@ pub fn pages(client: Client, kind: Kind) -> impl Stream<Item = Result<Page, Read
     }
 }
 
-type Request = AbortOnDropHandle<Result<Reply, ReadError>>;
+type Request = AbortOnDropHandle<Result<Page, ReadError>>;
 
+/// Asks for a page, splits it into rows and hashes them, on a task of its own.
 fn fetch(client: &Client, kind: Kind, start: usize) -> Request {
     let query = [("startIndex", start.to_string()), ("count", client.profile().page_size.to_string())];
     let url = client.url(&[kind.endpoint()], &query);
     let client = client.clone();
     #[expect(clippy::disallowed_methods, reason = "the handle aborts the request when the walk is dropped")]
-    AbortOnDropHandle::new(tokio::spawn(async move { client.get(url).await }))
+    AbortOnDropHandle::new(tokio::spawn(async move {
+        let reply = client.get(url).await?;
+        if reply.status.as_u16() != 200 {
+            return Err(refusal(reply.status, client.profile()));
+        }
+        let ListPage { rows, total } = wire::split_list(&reply.body)?;
+        Ok(Page { rows, total, skew: reply.skew, received_at: reply.received_at })
+    }))
 }
 
-fn list_page(client: &Client, reply: &Reply) -> Result<ListPage, ReadError> {
-    if reply.status.as_u16() != 200 {
-        return Err(refusal(reply.status, client.profile()));
-    }
-    wire::split_list(&reply.body)
+async fn page(request: Request) -> Result<Page, ReadError> {
+    request.await.unwrap_or_else(|_| Err(ReadError::new(error::UNREACHABLE, "the request was cut off")))
 }
 
 /// Asked for the second row, a server that ignores `startIndex` answers with the first.
 async fn ignores_start_index(client: &Client, kind: Kind, first: Option<RawHash>) -> Result<bool, ReadError> {
-    let reply =
-        fetch(client, kind, 2).await.map_err(|_| ReadError::new(error::UNREACHABLE, "the request was cut off"))??;
-    let page = list_page(client, &reply)?;
+    let page = page(fetch(client, kind, 2)).await?;
     Ok(first.is_some() && page.rows.first().map(|row| row.hash) == first)
 }
