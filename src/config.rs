@@ -1,6 +1,6 @@
 //! The configuration file: parsed once, before anything is connected to. Unknown keys are errors with their
-//! line; credentials stand in the environment or in files, never here. Only this module reads the
-//! environment.
+//! line; credentials stand in the environment or in files, never here. Beside the defaults of
+//! `SCIMTAIL_CONFIG`, `SCIMTAIL_LOG` and `USER` on the command line, only this module reads the environment.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fs;

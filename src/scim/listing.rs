@@ -16,7 +16,7 @@ use crate::pipeline::Page;
 /// Pages of one walk: a million rows at ten a page, and an end to servers that invent rows for ever.
 pub const PAGES_MAX: usize = 100_000;
 
-/// Rows that may be left out of a page only because the server says so are found by asking on.
+/// The pages of one walk. Dropping the stream aborts the request under way.
 pub fn pages(client: Client, kind: Kind) -> impl Stream<Item = Result<Page, ReadError>> + Send {
     try_stream! {
         let mut seen: Set<RawHash> = Set::default();
