@@ -1,16 +1,28 @@
 //! Provider profiles: everything vendor-specific, as data.
+//!
+//! A profile states only what differs from `generic`, and where each fact comes from: `[sources]` names a public
+//! source for every field, or says `unverified`. Fields that nobody documented stay at generic's safe default.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde::Deserialize;
+use toml::{Table, Value};
 use xxhash_rust::xxh3::xxh3_128;
 
-use crate::directory::GroupPattern;
+use crate::directory::{GroupPattern, Kind};
 
 /// Profiles that ship with the binary, by name.
-const EMBEDDED: &[(&str, &str)] = &[
+pub const EMBEDDED: &[(&str, &str)] = &[
     ("chargebee", include_str!("providers/chargebee.toml")),
     ("generic", include_str!("providers/generic.toml")),
     ("stripe", include_str!("providers/stripe.toml")),
 ];
+
+/// The profile that every other one completes itself from.
+const BASE: &str = "generic";
+/// A chain of `extends` longer than this goes round.
+const EXTENDS_MAX: usize = 8;
 
 /// How a vendor's directory is read. Facts and sources stand in the TOML files.
 #[derive(Clone, Debug, Deserialize)]
@@ -20,30 +32,74 @@ pub struct Profile {
     pub title: String,
     /// Where the vendor's directory is; `None`: the account has to say.
     pub base_url: Option<String>,
+
+    /// How requests carry the credential.
+    pub auth: Auth,
+    /// Header of an API key.
+    pub auth_header: String,
+    /// Stands before an API key in its header, with a space between; empty: the key alone.
+    pub auth_prefix: String,
+    /// Where OAuth2 tokens are issued; `None`: the account has to say.
+    pub token_url: Option<String>,
+    /// OAuth2 scope asked for.
+    pub scope: Option<String>,
     /// Sent as `Accept`.
     pub accept: String,
+    /// What the paths of lists end in.
+    pub users_path: String,
+    pub groups_path: String,
+    /// What the vendor allows; requests are paced to stay within all of these.
+    pub rate_limits: Vec<RateLimit>,
+
+    pub paging: Paging,
     /// Rows asked for in one page (`count`, RFC 7644 §3.4.2.4).
     pub page_size: u32,
     /// False where `totalResults` means something else than the number of matching rows.
     pub trust_total: bool,
+
     /// A resource without `active`.
     pub absent_active: AbsentActive,
+    /// Where users go that are no longer active.
+    pub inactive: Inactive,
+    /// False where the vendor serves no groups at all.
+    pub groups: bool,
+    /// How memberships are read.
+    pub memberships: Memberships,
     /// A group without `members`.
     pub empty_members: EmptyMembers,
+    /// A member list exactly this long may be cut off: unknown.
+    pub member_cap: Option<u32>,
+    /// True where a filter for members finds direct members only.
+    pub filter_is_direct: bool,
+    /// Members that no list shows, where GET by id is impossible.
+    pub unlisted_members: UnlistedMembers,
+
+    pub removal_proof: RemovalProof,
     /// What it means at this vendor that a user disappears; `deactivated` or nothing.
     pub removal_means: Option<String>,
     /// How entitlements are read from group names.
     pub group_pattern: Option<String>,
-    /// Where a person finds the token.
+
+    /// Ask lists for the account's attributes only (`attributes=`, RFC 7644 §3.9).
+    pub request_attributes: bool,
+    /// Lists carry ETags of their content (RFC 7644 §3.14): an unchanged first page need not be sent again.
+    pub list_etags: bool,
+    /// `meta.lastModified` can be filtered by; full walks come at this interval then (e.g. `1h`).
+    pub full_walk_every: Option<String>,
+
+    /// Where a person finds the credential.
     pub token_hint: String,
-    /// What `check` tells about this vendor.
-    #[serde(default)]
-    pub notes: Vec<Note>,
     /// What to do where the directory refuses to list (405, 501, 404).
     pub no_list_hint: Option<String>,
-    /// Set by [`Profile::named`]; not part of the file.
+    /// What `check` tells about this vendor.
+    pub notes: Vec<Note>,
+    /// Field → public source, or `unverified`.
+    pub sources: BTreeMap<String, String>,
+
+    /// Not part of the file.
     #[serde(skip)]
     pub name: String,
+    /// Of all layers: state read under another one is compared anew.
     #[serde(skip)]
     pub fingerprint: String,
 }
@@ -57,6 +113,55 @@ pub struct Note {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
+pub enum Auth {
+    /// `Authorization: Bearer <token>` (RFC 6750).
+    Bearer,
+    /// `Authorization: Basic …` (RFC 7617).
+    Basic,
+    /// A key in a header, behind a prefix.
+    ApiKey,
+    /// Client credentials (RFC 6749 §4.4), refreshed before they expire.
+    Oauth2,
+}
+
+/// At most `requests` in any `per`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RateLimit {
+    /// What is counted; absent: every request.
+    pub of: Option<Operation>,
+    pub requests: u32,
+    /// With its unit, e.g. `30s`.
+    #[serde(deserialize_with = "duration")]
+    pub per: Duration,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Operation {
+    ListUsers,
+    ListGroups,
+    GetUser,
+    GetGroup,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Paging {
+    /// `startIndex`, unless the server advertises cursors or offers one unasked (RFC 9865 §2.3).
+    Auto,
+    /// `startIndex` and `count` (RFC 7644 §3.4.2.4).
+    Index,
+    /// `cursor` (RFC 9865), falling back to `startIndex` where the first page offers none.
+    Cursor,
+    /// `cursor` always: this server pages in no other way.
+    CursorForced,
+    /// One answer holds everything.
+    None,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum AbsentActive {
     /// Nobody documented it: neither true nor false.
     Unknown,
@@ -66,36 +171,182 @@ pub enum AbsentActive {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
+pub enum Inactive {
+    /// They stay listed, with `active` false.
+    Listed,
+    /// Lists leave them out; GET by id still finds them.
+    Hidden,
+    /// They are gone, as if they had been deleted.
+    Removed,
+}
+
+/// The five ways to read memberships (scim.md §4.3), finding out, and none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Memberships {
+    /// `members` in the list, else in GET of each group: whichever shows any.
+    Auto,
+    /// `members` in the list of groups.
+    List,
+    /// GET of each group.
+    Get,
+    /// `/Users?filter=groups.value eq "…"` for each group.
+    GroupsFilter,
+    /// `/Groups?filter=members.value eq "…"` for each user.
+    MembersFilter,
+    /// `groups` on the user.
+    User,
+    /// This vendor shows no memberships.
+    Never,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum EmptyMembers {
-    /// The vendor shows members in the list: none shown is none.
+    /// The vendor is known to show members: none shown is none.
     None,
-    /// Nobody documented it: where no group shows a member, memberships are unknown.
+    /// Nobody documented it: where nothing shows a member, memberships are unknown.
     Unknown,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum UnlistedMembers {
+    /// Deleted users that their groups kept: counted, not published.
+    Dangling,
+    /// The directory does not list everyone: published all the same.
+    Publish,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RemovalProof {
+    /// GET by id, where it works; else absence.
+    Get,
+    /// GET by id says nothing here: absence from several complete walks.
+    Absence,
+}
+
+fn duration<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    parse_duration(&text).ok_or_else(|| serde::de::Error::custom(format!("`{text}` is not a duration, e.g. \"30s\"")))
+}
+
+fn parse_duration(text: &str) -> Option<Duration> {
+    let duration: jiff::SignedDuration = text.parse().ok()?;
+    Duration::try_from(duration).ok()
+}
+
 impl Profile {
+    /// A profile that ships with the binary.
+    ///
     /// # Errors
     /// Unknown name (says which exist), or an embedded file that does not parse.
     pub fn named(name: &str) -> Result<Profile, String> {
-        let Some((_, text)) = EMBEDDED.iter().find(|(known, _)| *known == name) else {
-            let names: Vec<&str> = EMBEDDED.iter().map(|(name, _)| *name).collect();
-            return Err(format!("unknown provider `{name}`; there are {}", names.join(", ")));
-        };
-        Profile::parse(name, text)
+        Profile::layered(name, &BTreeMap::new(), Table::new())
     }
 
-    fn parse(name: &str, text: &str) -> Result<Profile, String> {
-        let mut profile: Profile = toml::from_str(text).map_err(|error| format!("profile {name}: {error}"))?;
-        profile.pattern()?;
+    /// A profile from its layers: `generic`, then what it `extends`, then its own text, then `overrides` of one
+    /// account. `files` (name → text) add profiles and replace shipped ones.
+    ///
+    /// # Errors
+    /// Names the profile and the field.
+    pub fn layered(name: &str, files: &BTreeMap<String, String>, overrides: Table) -> Result<Profile, String> {
+        let mut layers = vec![overrides];
+        let mut current = name.to_owned();
+        // A file may extend the shipped profile that it replaces.
+        let mut replaced = false;
+        loop {
+            if layers.len() > EXTENDS_MAX {
+                return Err(format!("profile {name}: `extends` goes round"));
+            }
+            let file = files.get(&current).filter(|_| !replaced);
+            let text = file.map(String::as_str).or_else(|| embedded(&current));
+            let text = text.ok_or_else(|| unknown(&current, files))?;
+            let mut layer: Table =
+                toml::from_str(text).map_err(|error| format!("profile {current}: {}", error.message()))?;
+            let extends = layer.remove("extends");
+            layers.push(layer);
+            let parent = match extends {
+                Some(Value::String(parent)) => parent,
+                Some(_) => return Err(format!("profile {current}: `extends` is the name of a profile")),
+                None if current == BASE && file.is_none() => break,
+                None => BASE.to_owned(),
+            };
+            replaced = parent == current;
+            current = parent;
+        }
+        let mut merged = Table::new();
+        for layer in layers.into_iter().rev() {
+            overlay(&mut merged, layer);
+        }
+        let text = merged.to_string();
+        let mut profile: Profile =
+            merged.try_into().map_err(|error: toml::de::Error| format!("profile {name}: {}", error.message()))?;
+        profile.validate().map_err(|complaint| format!("profile {name}: {complaint}"))?;
         profile.name = name.to_owned();
         profile.fingerprint = format!("{:032x}", xxh3_128(text.as_bytes()));
         Ok(profile)
+    }
+
+    fn validate(&self) -> Result<(), String> {
+        self.pattern()?;
+        if self.page_size == 0 {
+            return Err("page_size must be at least 1".to_owned());
+        }
+        if self.rate_limits.iter().any(|limit| limit.requests == 0 || limit.per.is_zero()) {
+            return Err("a rate limit allows at least one request in a time above zero".to_owned());
+        }
+        self.full_walk_every()?;
+        Ok(())
     }
 
     /// # Errors
     /// Says what in `group_pattern` is not understood.
     pub fn pattern(&self) -> Result<Option<GroupPattern>, String> {
         self.group_pattern.as_deref().map(GroupPattern::parse).transpose()
+    }
+
+    /// # Errors
+    /// `full_walk_every` is no duration.
+    pub fn full_walk_every(&self) -> Result<Option<Duration>, String> {
+        let parse = |text: &str| parse_duration(text).ok_or_else(|| format!("full_walk_every `{text}` is no duration"));
+        self.full_walk_every.as_deref().map(parse).transpose()
+    }
+
+    /// What the path of a list ends in.
+    pub fn path(&self, kind: Kind) -> &str {
+        match kind {
+            Kind::User => &self.users_path,
+            Kind::Group => &self.groups_path,
+        }
+    }
+}
+
+fn embedded(name: &str) -> Option<&'static str> {
+    EMBEDDED.iter().find(|(known, _)| *known == name).map(|(_, text)| *text)
+}
+
+fn unknown(name: &str, files: &BTreeMap<String, String>) -> String {
+    let mut names: Vec<&str> = EMBEDDED.iter().map(|(name, _)| *name).chain(files.keys().map(String::as_str)).collect();
+    names.sort_unstable();
+    names.dedup();
+    format!("unknown provider `{name}`; there are {}", names.join(", "))
+}
+
+/// Fields of the upper layer replace those below; sources are kept field by field.
+fn overlay(below: &mut Table, above: Table) {
+    // A fact replaced without a source of its own has none.
+    if let Some(Value::Table(sources)) = below.get_mut("sources") {
+        for field in above.keys().filter(|field| *field != "sources") {
+            sources.remove(field);
+        }
+    }
+    for (field, value) in above {
+        match (below.get_mut(&field), value) {
+            (Some(Value::Table(below)), Value::Table(above)) if field == "sources" => below.extend(above),
+            (_, value) => drop(below.insert(field, value)),
+        }
     }
 }
 
@@ -104,17 +355,59 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_embedded_profile_parses() {
-        for (name, _) in EMBEDDED {
+    fn every_embedded_profile_parses_and_names_a_source_for_every_field_it_sets() {
+        for (name, text) in EMBEDDED {
             let profile = Profile::named(name).unwrap();
-            assert!(profile.page_size > 0, "{name}");
             assert_eq!(profile.fingerprint.len(), 32, "{name}");
+            let own: Table = toml::from_str(text).unwrap();
+            let sources = own.get("sources").and_then(Value::as_table).cloned().unwrap_or_default();
+            for field in own.keys().filter(|field| !["sources", "extends", "title"].contains(&field.as_str())) {
+                assert!(sources.contains_key(field), "{name}: `{field}` has no source");
+            }
+            for field in sources.keys() {
+                assert!(own.contains_key(field), "{name}: a source for `{field}`, which it does not set");
+            }
         }
     }
 
     #[test]
     fn an_unknown_provider_is_refused_with_the_names_there_are() {
         let error = Profile::named("strpe").unwrap_err();
-        assert!(error.contains("strpe") && error.contains("chargebee, generic, stripe"), "{error}");
+        assert!(error.contains("strpe") && error.contains("generic") && error.contains("stripe"), "{error}");
+    }
+
+    #[test]
+    fn a_file_adds_a_profile_and_an_account_overrides_fields_of_it() {
+        let files = BTreeMap::from([
+            (
+                "acme".to_owned(),
+                "extends = \"stripe\"\npage_size = 7\n[sources]\npage_size = \"https://acme.example\"".to_owned(),
+            ),
+            ("stripe".to_owned(), "extends = \"stripe\"\ntitle = \"Stripe, ours\"".to_owned()),
+        ]);
+        let overrides: Table = toml::from_str("paging = \"cursor\"").unwrap();
+        let profile = Profile::layered("acme", &files, overrides).unwrap();
+        assert_eq!((profile.title.as_str(), profile.page_size, profile.paging), ("Stripe, ours", 7, Paging::Cursor));
+        assert_eq!(profile.base_url, Profile::named("stripe").unwrap().base_url);
+        assert_eq!(profile.sources["page_size"], "https://acme.example");
+        assert_ne!(profile.fingerprint, Profile::layered("acme", &files, Table::new()).unwrap().fingerprint);
+    }
+
+    #[test]
+    fn mistakes_in_a_profile_name_it_and_the_field() {
+        let refused = |text: &str| {
+            let files = BTreeMap::from([("acme".to_owned(), text.to_owned())]);
+            Profile::layered("acme", &files, Table::new()).unwrap_err()
+        };
+        assert!(refused("pagesize = 3").contains("acme: unknown field `pagesize`"), "{}", refused("pagesize = 3"));
+        assert!(refused("page_size = 0").contains("page_size"));
+        assert!(refused("paging = \"magic\"").contains("magic"));
+        assert!(refused("extends = \"acme2\"").contains("acme2"));
+        assert!(refused("rate_limits = [{ requests = 5, per = \"fast\" }]").contains("fast"));
+        let round = BTreeMap::from([
+            ("a".to_owned(), "extends = \"b\"".to_owned()),
+            ("b".to_owned(), "extends = \"a\"".to_owned()),
+        ]);
+        assert!(Profile::layered("a", &round, Table::new()).unwrap_err().contains("goes round"));
     }
 }
