@@ -17,7 +17,7 @@ use crate::kafka::KafkaClient;
 use crate::pipeline::Account;
 use crate::scim::address::is_loopback;
 use crate::scim::client::Token;
-use crate::scim::profile::{EmptyMembers, Profile};
+use crate::scim::profile::Profile;
 
 /// Bytes of a token; a larger file is no token.
 const TOKEN_BYTES_MAX: u64 = 64 << 10;
@@ -311,9 +311,7 @@ impl AccountSection {
             attributes,
             pattern,
             profile_fingerprint: profile.fingerprint.clone(),
-            empty_members_are_none: profile.empty_members == EmptyMembers::None,
-            trust_total: profile.trust_total,
-            removal_means: profile.removal_means.clone(),
+            habits: profile.habits(),
             baseline,
             batch: Bounds::default(),
             limits: limits(self.guard, defaults.guard)?,

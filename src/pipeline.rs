@@ -18,7 +18,7 @@ use crate::batch::{Batches, Bounds};
 use crate::directory::status::{Reason, Settings};
 use crate::directory::{
     AttributeList, Baseline, Changes, Diff, GroupPattern, HoldId, Id, Kind, Known, Limits, Observed, Position, RawHash,
-    RemovalReason, Rules, Status, SyncStatus,
+    RemovalReason, Rules, Status, Strategy, SyncStatus,
 };
 use crate::record::{Record, Topic};
 use crate::verify::{self, Verdict};
@@ -38,6 +38,23 @@ pub trait Directory: Sync {
 
     /// Asks for one principal by its id.
     fn get(&self, kind: Kind, id: &Id) -> impl Future<Output = Answer> + Send;
+
+    /// How memberships are read here; asks the directory where its profile leaves that open.
+    ///
+    /// # Errors
+    /// The directory does not answer.
+    fn strategy(&self) -> impl Future<Output = Result<Strategy, Self::Error>> + Send;
+
+    /// Ids of `kind` whose `attribute` is `id` (RFC 7644 §3.4.2.2). A filter is never proof of absence.
+    ///
+    /// # Errors
+    /// The filter is refused, or the answer is no list.
+    fn matching(
+        &self,
+        kind: Kind,
+        attribute: &'static str,
+        id: &Id,
+    ) -> impl Future<Output = Result<Vec<Id>, Self::Error>> + Send;
 }
 
 /// The code under which a failed read is recorded.
@@ -53,9 +70,13 @@ pub struct RawRow {
 }
 
 /// One page of a list.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Page {
     pub rows: Vec<RawRow>,
+    /// The walk began anew with this page (its cursor had expired, its paging was ignored).
+    pub restarted: bool,
+    /// The server offers more (RFC 9865 `nextCursor`), whatever this page brings.
+    pub more: bool,
     /// `totalResults`, where readable.
     pub total: Option<u64>,
     /// The server's clock minus ours, milliseconds.
@@ -124,14 +145,52 @@ pub struct Account {
     pub attributes: AttributeList,
     pub pattern: Option<GroupPattern>,
     pub profile_fingerprint: String,
-    pub empty_members_are_none: bool,
-    pub trust_total: bool,
-    pub removal_means: Option<String>,
+    pub habits: Habits,
     pub baseline: Baseline,
     pub limits: Limits,
     pub batch: Bounds,
     pub topic_prefix: String,
     pub partition: i32,
+}
+
+/// How a directory behaves, as far as that decides what its answers prove. From its profile.
+#[derive(Clone, Debug)]
+pub struct Habits {
+    /// False where `totalResults` means something else than the number of matching rows.
+    pub trust_total: bool,
+    /// False where the directory serves no groups.
+    pub groups: bool,
+    /// A group that shows no members has none; otherwise a directory that shows none at all leaves memberships unknown.
+    pub empty_members_are_none: bool,
+    /// A member list this long may be cut off.
+    pub member_cap: Option<usize>,
+    /// Members that no list shows, where GET is impossible: published all the same.
+    pub publish_unlisted: bool,
+    /// A filter for members finds direct members only.
+    pub filter_is_direct: bool,
+    /// Lists leave inactive users out; GET still finds them.
+    pub hides_inactive: bool,
+    /// GET by id says nothing here: absence is the rule.
+    pub absence_only: bool,
+    /// What it means here that a user disappears.
+    pub removal_means: Option<String>,
+}
+
+impl Default for Habits {
+    /// What RFC 7643 and RFC 7644 let one expect of everybody.
+    fn default() -> Habits {
+        Habits {
+            trust_total: true,
+            groups: true,
+            empty_members_are_none: false,
+            member_cap: None,
+            publish_unlisted: false,
+            filter_is_direct: false,
+            hides_inactive: false,
+            absence_only: false,
+            removal_means: None,
+        }
+    }
 }
 
 /// Syncs one account: reads its directory, publishes what changed, returns the newest `syncs` record.
@@ -149,7 +208,7 @@ pub async fn sync<D: Directory, L: Log>(
     let mut attempt = begin(account, known, now());
 
     let mut diff = Diff::against(known, rules(account, known, attempt.started_at));
-    let changes = match verify::observe(account, directory, &mut diff, known, &mut attempt).await {
+    let changes = match verify::observe(account, directory, &mut diff, known, &mut attempt, &now).await {
         Verdict::Admitted(vanishing) => diff.finish(&vanishing, now()),
         Verdict::Failed(reason) => {
             return conclude(account, log, codec, known, attempt, Status::Failed, reason, now()).await;
@@ -220,7 +279,7 @@ pub async fn plan<D: Directory>(account: &Account, directory: &D, known: &Known,
     let now = never_back(known, clock);
     let mut attempt = begin(account, known, now());
     let mut diff = Diff::against(known, rules(account, known, attempt.started_at));
-    match verify::observe(account, directory, &mut diff, known, &mut attempt).await {
+    match verify::observe(account, directory, &mut diff, known, &mut attempt, &now).await {
         Verdict::Admitted(vanishing) => Planned::Changes(attempt, diff.finish(&vanishing, now())),
         Verdict::Held(reason, hold) => {
             // Whoever looks at a hold wants to see what would go. Nothing of this is proven, nor published.
@@ -265,7 +324,9 @@ fn rules(account: &Account, known: &Known, not_before: i64) -> Rules {
             .and_then(|settings| settings.group_pattern.as_deref())
             .and_then(|text| GroupPattern::parse(text).ok()),
         pattern: account.pattern.clone(),
-        empty_members_are_none: account.empty_members_are_none,
+        empty_members_are_none: account.habits.empty_members_are_none,
+        member_cap: account.habits.member_cap,
+        publish_unlisted: account.habits.publish_unlisted,
         window_start: known.completed.as_ref().map(|completed| completed.started_at),
         not_before,
     }

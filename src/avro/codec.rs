@@ -42,7 +42,7 @@ impl Stamp {
         Stamp {
             account: account.name.clone(),
             provider: account.provider.clone(),
-            removal_means: account.removal_means.clone(),
+            removal_means: account.habits.removal_means.clone(),
             pattern: account.pattern.clone(),
             base: known.base(),
             sync: attempt.sync,
@@ -89,11 +89,11 @@ impl Codec {
             records.push(record);
         }
         let last = (!unit.events.is_empty()).then_some(*sequence);
-        let kept = || known.newest_sequence(&key);
+        // A silent rewrite keeps the sequence of the record it replaces.
+        let kept = if known.record_digest(&key).is_some() { known.newest_sequence(&key) } else { 0 };
         let value = match &unit.write {
             StateWrite::Put { kind, .. } => {
                 let principal = after.principal.clone().ok_or("a put without its principal")?;
-                let kept = if known.table(*kind).contains(&principal.id) { kept() } else { 0 };
                 Some(self.principal_state(stamp, unit, *kind, principal, &after, last.unwrap_or(kept))?)
             }
             StateWrite::PutMembership { group, member, direct, first_seen_at } => {
@@ -105,7 +105,7 @@ impl Codec {
                     group_id: group.to_string(),
                     direct: *direct,
                     first_seen_at: *first_seen_at,
-                    sequence: last.unwrap_or(0),
+                    sequence: last.unwrap_or(kept),
                     sync: stamp.sync,
                 };
                 Some(self.frame(Topic::Memberships, &state)?)

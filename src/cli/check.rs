@@ -176,7 +176,7 @@ fn listed(page: &FirstPage) -> String {
 async fn first_page(directory: &ScimDirectory, kind: Kind) -> Result<FirstPage, (ReadError, bool)> {
     let client = &directory.client;
     let query = [("startIndex", "1".to_owned()), ("count", client.profile().page_size.to_string())];
-    let reply = client.get(client.url(&[kind.endpoint()], &query)).await.map_err(|error| (error, false))?;
+    let reply = client.get(client.url(&[client.profile().path(kind)], &query)).await.map_err(|error| (error, false))?;
     if reply.status.as_u16() != 200 {
         return Err((refusal(reply.status, client.profile()), true));
     }

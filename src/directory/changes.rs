@@ -206,8 +206,8 @@ impl Unit {
 pub struct Bytes {
     /// These may be recognised from now on.
     pub recognised: Vec<(Kind, Id, RawHash)>,
-    /// Groups that have to be read again although their bytes are the same.
-    pub unsettled: Vec<Id>,
+    /// To be read again although their bytes are the same.
+    pub unsettled: Vec<(Kind, Id)>,
 }
 
 /// All that a sync found, in publishable order (contract.md, Semantics).
@@ -218,7 +218,8 @@ pub struct Changes {
     pub units: Vec<Unit>,
     pub bytes: Bytes,
     pub users_read: i64,
-    pub groups_read: i64,
+    /// `None`: this directory serves no groups.
+    pub groups_read: Option<i64>,
     /// `None`: memberships were not read.
     pub memberships_read: Option<i64>,
     pub dangling: i64,

@@ -4,15 +4,15 @@
 //! A [`Diff`] takes rows as the walks bring them, says what it needs asked (missing principals, members
 //! that no list shows, groups that lost members), takes the answers, and ends as [`Changes`].
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Map, Set};
 
 use super::changes::{AttributeChange, Bytes, Changes, Event, EventType, RemovalReason, StateWrite, Unit};
 use super::entitlement::GroupPattern;
-use super::guard::{Evidence, Losses};
 use super::key::StateKey;
 use super::known::Known;
+use super::member_reads::{GroupRead, ListedGroup, ListedMember, Strategy, UserGroups};
 use super::memberships;
 use super::packed::Packed;
 use super::principal::{AttributeList, Id, Kind, Principal, RawHash, json_text};
@@ -33,17 +33,11 @@ pub struct Observed {
     pub raw: RawHash,
     /// Groups only; empty where the group shows none.
     pub members: Vec<ListedMember>,
+    /// Users only, and only where memberships are read from them.
+    pub groups: Vec<ListedGroup>,
     pub observed_at: i64,
     /// `meta.lastModified` corrected by the skew of the server's clock.
     pub modified_at: Option<i64>,
-}
-
-/// A member as a group lists it: the type is often not said.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct ListedMember {
-    pub id: Id,
-    pub kind: Option<Kind>,
-    pub direct: Option<bool>,
 }
 
 /// What decides which differences are events.
@@ -60,6 +54,10 @@ pub struct Rules {
     /// The profile vouches that a group without members has none. Otherwise a directory that shows no
     /// member at all leaves memberships unknown.
     pub empty_members_are_none: bool,
+    /// A member list this long may be cut off.
+    pub member_cap: Option<usize>,
+    /// Members that no list shows, where GET is impossible: published all the same.
+    pub publish_unlisted: bool,
     /// `started_at` of the last completed sync, milliseconds since 1970-01-01 UTC.
     pub window_start: Option<i64>,
     /// `started_at` of this sync: nothing is observed earlier, whatever the clock says.
@@ -67,52 +65,60 @@ pub struct Rules {
 }
 
 /// A principal that is new or differs from known.
-struct Changed {
-    packed: Packed,
-    observed_at: i64,
-    events: Vec<Event>,
+pub(super) struct Changed {
+    pub packed: Packed,
+    pub observed_at: i64,
+    pub events: Vec<Event>,
     /// Attributes that it held and no longer holds.
-    lost: Vec<String>,
-    /// Since when no list shows it although GET finds it.
-    missing_since: Option<i64>,
+    pub lost: Vec<String>,
+    /// Since when no list shows it.
+    pub missing_since: Option<i64>,
+    /// Complete walks that left it out, where absence is the rule.
+    pub missing_walks: u32,
 }
 
 impl Changed {
-    fn silent(packed: Packed, observed_at: i64) -> Changed {
-        Changed { packed, observed_at, events: Vec::new(), lost: Vec::new(), missing_since: None }
+    pub fn silent(packed: Packed, observed_at: i64) -> Changed {
+        Changed { packed, observed_at, events: Vec::new(), lost: Vec::new(), missing_since: None, missing_walks: 0 }
     }
-}
-
-/// A group whose members this sync read.
-pub(super) struct GroupRead {
-    pub members: Vec<ListedMember>,
-    pub observed_at: i64,
-    /// What GET of the same group says: `None` not asked, `Some(None)` no answer that proves anything.
-    pub confirmed: Option<Option<Vec<ListedMember>>>,
 }
 
 pub struct Diff<'k> {
     pub(super) known: &'k Known,
     pub(super) rules: Rules,
+    pub(super) strategy: Strategy,
     /// Ids that the lists showed, and ids that GET found: [users, groups].
-    listed: [Set<Id>; 2],
+    pub(super) listed: [Set<Id>; 2],
     /// Ids of the walk under way, where it is not the first of its kind.
     again: Option<Set<Id>>,
-    found: [Set<Id>; 2],
-    changed: [BTreeMap<Id, Changed>; 2],
+    pub(super) found: [Set<Id>; 2],
+    pub(super) changed: [BTreeMap<Id, Changed>; 2],
     recognised: [Map<Id, RawHash>; 2],
+    /// Bytes that the changed principals take.
+    kept: usize,
+    /// Kinds that this directory does not serve: what is known of them stays.
+    pub(super) unserved: [bool; 2],
+    /// Kinds for which absence is the rule, because GET is not available.
+    pub(super) absence: [bool; 2],
     pub(super) groups_read: BTreeMap<Id, GroupRead>,
+    pub(super) user_groups: BTreeMap<Id, UserGroups>,
     pub(super) gone: BTreeMap<(Kind, Id), RemovalReason>,
     /// Members without a principal: GET was asked and says so, or is not offered.
     pub(super) nobody: Set<Id>,
-    members_shown: bool,
+    /// Members that no list shows and nobody can ask for, published by the profile's word.
+    pub(super) vouched: Set<Id>,
+    pub(super) members_shown: bool,
+    /// Memberships of some groups or users could not be read: those stay as they were.
+    pub(super) partly_unread: bool,
+    /// To be read again although their bytes are the same.
+    pub(super) unsettled: BTreeSet<(Kind, Id)>,
 }
 
-fn of<T>(pair: &[T; 2], kind: Kind) -> &T {
+pub(super) fn of<T>(pair: &[T; 2], kind: Kind) -> &T {
     &pair[kind as usize]
 }
 
-fn of_mut<T>(pair: &mut [T; 2], kind: Kind) -> &mut T {
+pub(super) fn of_mut<T>(pair: &mut [T; 2], kind: Kind) -> &mut T {
     &mut pair[kind as usize]
 }
 
@@ -121,29 +127,61 @@ impl<'k> Diff<'k> {
         Diff {
             known,
             rules,
+            strategy: Strategy::List,
             listed: Default::default(),
             again: None,
             found: Default::default(),
             changed: Default::default(),
             recognised: Default::default(),
+            kept: 0,
+            unserved: [false; 2],
+            absence: [false; 2],
             groups_read: BTreeMap::new(),
+            user_groups: BTreeMap::new(),
             gone: BTreeMap::new(),
             nobody: Set::default(),
+            vouched: Set::default(),
             members_shown: false,
+            partly_unread: false,
+            unsettled: BTreeSet::new(),
         }
+    }
+
+    /// How this sync reads memberships; said before the first row.
+    pub fn read_memberships_by(&mut self, strategy: Strategy) {
+        self.strategy = strategy;
+    }
+
+    /// This directory does not serve the kind: nothing of it is missing.
+    pub fn unserved(&mut self, kind: Kind) {
+        *of_mut(&mut self.unserved, kind) = true;
+    }
+
+    /// Bytes that the changed principals take, to be bounded by whoever walks.
+    pub fn kept_bytes(&self) -> usize {
+        self.kept
     }
 
     /// True where a row with these bytes needs no parsing. A group whose dangling member has appeared
     /// is read again although its bytes are the same.
     pub fn recognises(&self, kind: Kind, raw: RawHash) -> bool {
-        self.known.table(kind).recognise(raw).is_some_and(|id| kind == Kind::User || !self.dangling_appeared(id))
+        self.recognise(kind, raw).is_some()
     }
 
-    fn dangling_appeared(&self, group: &str) -> bool {
+    fn recognise(&self, kind: Kind, raw: RawHash) -> Option<&'k Id> {
+        let table = self.known.table(kind);
+        let id = table.recognise(raw)?;
+        // One that was missing is listed again: its record has to say so.
+        let listed_before = table.get(id).is_some_and(|entry| entry.missing_since.is_none());
+        let settled = kind == Kind::User || self.strategy != Strategy::List || !self.dangling_appeared(id);
+        (listed_before && settled).then_some(id)
+    }
+
+    pub(super) fn dangling_appeared(&self, group: &str) -> bool {
         self.known.dangling(group).iter().any(|id| Kind::BOTH.into_iter().any(|kind| self.appeared(kind, id)))
     }
 
-    fn appeared(&self, kind: Kind, id: &Id) -> bool {
+    pub(super) fn appeared(&self, kind: Kind, id: &Id) -> bool {
         of(&self.listed, kind).contains(id) || of(&self.found, kind).contains(id)
     }
 
@@ -168,8 +206,12 @@ impl<'k> Diff<'k> {
 
     /// Takes GET's word on a listed group whose dangling member appeared after the group was listed.
     pub fn reread(&mut self, observed: Observed) {
-        if !observed.members.is_empty() {
-            self.read(Kind::Group, observed, false);
+        if observed.members.is_empty() {
+            return;
+        }
+        match self.strategy {
+            Strategy::List => drop(self.read(Kind::Group, observed, false)),
+            _ => self.group_members(&observed.principal.id, observed.members, observed.observed_at),
         }
     }
 
@@ -183,12 +225,17 @@ impl<'k> Diff<'k> {
         match row {
             Row::Same(raw) => {
                 let id = self.known.table(kind).recognise(raw)?.clone();
-                self.members_shown |= kind == Kind::Group && self.known.members(&id).is_some();
+                self.members_shown |= match self.strategy {
+                    Strategy::List => kind == Kind::Group && self.known.members(&id).is_some(),
+                    Strategy::User => kind == Kind::User && self.known.memberships_len() > 0,
+                    _ => false,
+                };
                 // An earlier row of this sync showed other bytes: the newest stands.
                 of_mut(&mut self.changed, kind).remove(&id);
                 of_mut(&mut self.recognised, kind).remove(&id);
-                if kind == Kind::Group {
-                    self.groups_read.remove(&id);
+                match kind {
+                    Kind::Group => drop(self.groups_read.remove(&id)),
+                    Kind::User => drop(self.user_groups.remove(&id)),
                 }
                 self.gone.remove(&(kind, id.clone()));
                 Some(id)
@@ -199,7 +246,7 @@ impl<'k> Diff<'k> {
 
     /// `unlisted`: no list shows it, GET found it.
     fn read(&mut self, kind: Kind, observed: Observed, unlisted: bool) -> Id {
-        let Observed { principal: mut new, raw, members, observed_at, modified_at } = observed;
+        let Observed { principal: mut new, raw, members, groups, observed_at, modified_at } = observed;
         // Our times never go backwards, whatever the clock did since the last sync.
         let observed_at = observed_at.max(self.rules.not_before);
         let id = new.id.clone();
@@ -212,26 +259,27 @@ impl<'k> Diff<'k> {
         let missing_since = unlisted.then(|| since.unwrap_or(observed_at));
         let rewrite = entry.is_some_and(|entry| entry.missing_since != missing_since || entry.missing_walks > 0);
         match changed {
-            Some(changed) => {
-                let changed = Changed { missing_since, ..changed };
-                of_mut(&mut self.changed, kind).insert(id.clone(), changed);
-            }
+            Some(changed) => self.keep(kind, &id, Changed { missing_since, ..changed }),
             None if rewrite => {
                 let silent = Changed { missing_since, ..Changed::silent(Packed::pack(&new), observed_at) };
-                of_mut(&mut self.changed, kind).insert(id.clone(), silent);
+                self.keep(kind, &id, silent);
             }
             None => drop(of_mut(&mut self.changed, kind).remove(&id)),
         }
         // Whatever an earlier answer said: it is there now.
         self.gone.remove(&(kind, id.clone()));
-        if kind == Kind::Group {
-            self.members_shown |= !members.is_empty();
-            // Some servers show members in lists but none in a GET: an empty GET alone ends no membership.
-            let confirmed = (unlisted && members.is_empty()).then_some(None);
-            self.groups_read.insert(id.clone(), GroupRead { members, observed_at, confirmed });
+        match (kind, self.strategy) {
+            (Kind::Group, Strategy::List) => self.list_members(&id, members, observed_at, unlisted),
+            (Kind::User, Strategy::User) => self.groups_of_user(&id, groups, observed_at),
+            _ => {}
         }
         of_mut(&mut self.recognised, kind).insert(id.clone(), raw);
         id
+    }
+
+    fn keep(&mut self, kind: Kind, id: &Id, changed: Changed) {
+        self.kept += changed.packed.len() + id.len();
+        of_mut(&mut self.changed, kind).insert(id.clone(), changed);
     }
 
     /// `None` where nothing that is compared differs; `last_modified` alone never does.
@@ -332,98 +380,6 @@ impl<'k> Diff<'k> {
         }
     }
 
-    /// Distinct ids that the lists showed.
-    pub fn listed(&self, kind: Kind) -> usize {
-        of(&self.listed, kind).len()
-    }
-
-    /// An id that the list showed: the control of a proof. Deterministic.
-    pub fn a_listed_id(&self, kind: Kind) -> Option<Id> {
-        of(&self.listed, kind).iter().min().cloned()
-    }
-
-    /// Known ids that GET answered in this sync, alive or gone, though no list showed them.
-    pub fn answered(&self, kind: Kind) -> usize {
-        let listed = of(&self.listed, kind);
-        let alive = of(&self.found, kind)
-            .iter()
-            .filter(|id| !listed.contains(*id) && self.known.table(kind).contains(id))
-            .count();
-        let gone =
-            self.gone.iter().filter(|((of, _), reason)| *of == kind && **reason == RemovalReason::NotFound).count();
-        alive + gone
-    }
-
-    /// Known principals that neither a list showed nor an answer settled, sorted.
-    pub fn missing(&self, kind: Kind) -> Vec<Id> {
-        let mut missing: Vec<Id> = self
-            .known
-            .table(kind)
-            .ids()
-            .filter(|id| !self.appeared(kind, id) && !self.gone.contains_key(&(kind, (*id).clone())))
-            .cloned()
-            .collect();
-        missing.sort_unstable();
-        missing
-    }
-
-    /// As [`Diff::missing`], without those known as hidden: they count as seen until a GET says otherwise.
-    pub fn missing_unexpectedly(&self, kind: Kind) -> Vec<Id> {
-        let hidden = |id: &Id| self.known.table(kind).get(id).is_some_and(|entry| entry.missing_since.is_some());
-        self.missing(kind).into_iter().filter(|id| !hidden(id)).collect()
-    }
-
-    /// Members that no list shows and nobody knows: published only if GET finds them. Members already
-    /// known as dangling are not asked again here.
-    pub fn unlisted_members(&self) -> Vec<ListedMember> {
-        let unknown = |group: &Id, member: &ListedMember| {
-            memberships::resolve(self, member).is_none()
-                && self.known.dangling(group).binary_search(&member.id).is_err()
-                && Kind::BOTH.into_iter().all(|kind| !self.gone.contains_key(&(kind, member.id.clone())))
-        };
-        let unlisted: BTreeSet<&ListedMember> = self
-            .groups_read
-            .iter()
-            .flat_map(|(group, read)| read.members.iter().filter(move |member| unknown(group, member)))
-            .collect();
-        unlisted.into_iter().cloned().collect()
-    }
-
-    /// Groups not read in this sync one of whose dangling members has appeared since: to be read by GET.
-    pub fn rereads(&self) -> Vec<Id> {
-        let unread = |group: &Id| {
-            self.appeared(Kind::Group, group) && !self.groups_read.contains_key(group) && self.dangling_appeared(group)
-        };
-        let mut groups: Vec<Id> =
-            self.known.groups_with_dangling().map(|(group, _)| group).filter(|group| unread(group)).cloned().collect();
-        groups.sort_unstable();
-        groups
-    }
-
-    /// Groups that lost members by the list alone: GET of the group has to agree.
-    pub fn groups_that_lost_members(&self) -> Vec<Id> {
-        if !self.memberships_are_known() {
-            return Vec::new();
-        }
-        self.groups_read
-            .iter()
-            .filter(|(group, read)| read.confirmed.is_none() && !memberships::lost(self, group, read).is_empty())
-            .map(|(group, _)| group.clone())
-            .collect()
-    }
-
-    /// Takes the answer that no principal has this id, so that its members dangle.
-    pub fn nobody(&mut self, id: Id) {
-        self.nobody.insert(id);
-    }
-
-    /// Takes GET's word on a group that lost members; `None`: no answer that proves anything.
-    pub fn confirm_group(&mut self, group: &Id, members: Option<Vec<ListedMember>>) {
-        if let Some(read) = self.groups_read.get_mut(group) {
-            read.confirmed = Some(members);
-        }
-    }
-
     /// Takes the proof that a missing principal is gone.
     pub fn gone(&mut self, kind: Kind, id: Id, reason: RemovalReason) {
         self.gone.insert((kind, id), reason);
@@ -434,117 +390,26 @@ impl<'k> Diff<'k> {
         self.appeared(kind, id) || (self.known.table(kind).contains(id) && !self.gone.contains_key(&(kind, id.clone())))
     }
 
-    /// An empty `members` of a server not known to return them is unknown, not none.
-    pub fn memberships_are_known(&self) -> bool {
-        let no_groups = of(&self.listed, Kind::Group).is_empty() && self.known.table(Kind::Group).is_empty();
-        self.rules.empty_members_are_none || self.members_shown || no_groups
-    }
-
-    /// What the guard looks at, with everything missing taken for lost.
-    pub fn evidence(&self) -> Evidence {
-        let known = self.known;
-        let [missing_users, missing_groups] = Kind::BOTH.map(|kind| self.missing_unexpectedly(kind));
-        let gone = |kind| self.gone.keys().filter(|(of, _)| *of == kind).count();
-        let lost = |kind, missing: &[Id]| (missing.len() + gone(kind)) as u64;
-        let missing: HashSet<(Kind, &Id)> = missing_users
-            .iter()
-            .map(|id| (Kind::User, id))
-            .chain(missing_groups.iter().map(|id| (Kind::Group, id)))
-            .collect();
-        let memberships = if self.memberships_are_known() {
-            self.groups_read
-                .iter()
-                .map(|(group, read)| {
-                    let lost = memberships::lost(self, group, read).into_iter();
-                    let lost = lost.filter(|member| memberships::agreed(self, read, member));
-                    lost.filter(|member| !missing.contains(&(member.kind, &member.id))).count()
-                })
-                .sum::<usize>() as u64
-        } else {
-            0
-        };
-        let disabled = of(&self.changed, Kind::User)
-            .values()
-            .flat_map(|changed| &changed.events)
-            .filter(|event| event.event_type == EventType::UserDisabled)
-            .count() as u64;
-        let losses = Losses {
-            users: lost(Kind::User, &missing_users),
-            groups: lost(Kind::Group, &missing_groups),
-            memberships,
-            disabled,
-            attributes: 0,
-        };
-        let none_again =
-            |kind: Kind, lost: u64| !known.table(kind).is_empty() && lost == known.table(kind).len() as u64;
-        Evidence {
-            losses,
-            users: known.table(Kind::User).len() as u64,
-            groups: known.table(Kind::Group).len() as u64,
-            memberships: known.memberships_len() as u64,
-            enabled_users: self.enabled_users(disabled),
-            no_user_again: none_again(Kind::User, losses.users),
-            no_group_again: none_again(Kind::Group, losses.groups),
-            ..Evidence::default()
-        }
-    }
-
-    /// Known users that are not disabled; counted only where a disable makes it matter.
-    fn enabled_users(&self, disabled: u64) -> u64 {
-        let users = self.known.table(Kind::User);
-        if disabled == 0 {
-            return users.len() as u64;
-        }
-        users.iter().filter(|(id, entry)| entry.packed.unpack((*id).clone()).active != Some(false)).count() as u64
-    }
-
-    /// Adds to `evidence` which attributes vanish, given that fewer than `min_losses` losers never matter.
-    /// Returns the paths for which `vanishes(losing, holding)` holds.
-    pub fn vanishing(
-        &self,
-        min_losses: u64,
-        vanishes: impl Fn(u64, u64) -> bool,
-        evidence: &mut Evidence,
-    ) -> BTreeSet<String> {
-        let mut losers: HashMap<(Kind, &str), u64> = HashMap::new();
-        for kind in Kind::BOTH {
-            for path in of(&self.changed, kind).values().flat_map(|changed| &changed.lost) {
-                *losers.entry((kind, path)).or_default() += 1;
-            }
-        }
-        let mut vanishing = BTreeSet::new();
-        for ((kind, path), losing) in losers.into_iter().filter(|(_, losing)| *losing >= min_losses.max(1)) {
-            let holds = |(id, entry): &(&Id, &super::known::Entry)| {
-                entry.packed.unpack((*id).clone()).compared().contains_key(path)
-            };
-            let holding = self.known.table(kind).iter().filter(holds).count() as u64;
-            evidence.vanishing.push((losing, holding));
-            if vanishes(losing, holding) {
-                vanishing.insert(path.to_owned());
-            }
-        }
-        let loses = |changed: &&Changed| changed.lost.iter().any(|path| vanishing.contains(path));
-        evidence.attribute_losers =
-            Kind::BOTH.iter().map(|kind| of(&self.changed, *kind).values().filter(loses).count() as u64).sum();
-        vanishing
-    }
-
     /// All that differs, in publishable order. `vanishing`: the attributes whose loss the guard counts.
     /// `now`: milliseconds since 1970-01-01 UTC, when the last answer came.
     pub fn finish(mut self, vanishing: &BTreeSet<String>, now: i64) -> Changes {
         let memberships_known = self.memberships_are_known();
+        self.count_absences(now);
         // A re-read that found no answer: the group is parsed again next time.
-        let unsettled = self.rereads();
+        let rereads = self.rereads();
         let plan = memberships::plan(&self, now);
         let mut changes = Changes {
             acquisition: self.known.acquisition,
             users_read: self.read_count(Kind::User),
-            groups_read: self.read_count(Kind::Group),
-            memberships_read: memberships_known.then_some(plan.count as i64),
+            groups_read: (!of(&self.unserved, Kind::Group)).then(|| self.read_count(Kind::Group)),
+            memberships_read: (memberships_known && !self.partly_unread).then_some(plan.count as i64),
             removals_suppressed: Kind::BOTH.iter().map(|kind| self.missing(*kind).len() as i64).sum(),
-            hidden: Kind::BOTH.iter().map(|kind| self.hidden(*kind)).sum(),
+            hidden: Kind::BOTH.iter().map(|kind| self.hidden_count(*kind)).sum(),
             dangling: plan.dangling_total as i64,
-            bytes: Bytes { recognised: Vec::new(), unsettled },
+            bytes: Bytes {
+                recognised: Vec::new(),
+                unsettled: rereads.into_iter().map(|id| (Kind::Group, id)).collect(),
+            },
             ..Changes::default()
         };
         let [users, groups] = std::mem::take(&mut self.changed);
@@ -559,8 +424,8 @@ impl<'k> Diff<'k> {
             .collect();
         for (id, list) in dangling {
             if let Some(entry) = self.known.table(Kind::Group).get(&id) {
-                let missing_since = entry.missing_since;
-                let silent = Changed { missing_since, ..Changed::silent(entry.packed.clone(), now) };
+                let (missing_since, missing_walks) = (entry.missing_since, entry.missing_walks);
+                let silent = Changed { missing_since, missing_walks, ..Changed::silent(entry.packed.clone(), now) };
                 group_units.push(self.put(Kind::Group, id, silent, Some(list), vanishing));
             }
         }
@@ -572,6 +437,7 @@ impl<'k> Diff<'k> {
         }
         changes.units.extend(plan.removed);
         changes.units.extend(plan.added);
+        changes.units.extend(plan.rewritten);
         for kind in Kind::BOTH {
             let gone = self.gone.iter().filter(|((of, _), _)| *of == kind);
             changes.units.extend(gone.map(|((_, id), reason)| remove(kind, id.clone(), *reason, now)));
@@ -581,23 +447,30 @@ impl<'k> Diff<'k> {
                 unit.events.clear();
             }
         }
-        let settled = |kind: Kind, id: &Id| kind == Kind::User || (memberships_known && !plan.unsettled.contains(id));
-        for kind in Kind::BOTH {
-            let read = std::mem::take(of_mut(&mut self.recognised, kind));
-            changes
-                .bytes
-                .recognised
-                .extend(read.into_iter().filter(|(id, _)| settled(kind, id)).map(|(id, raw)| (kind, id, raw)));
+        // Bytes may be recognised only once all that they say is published.
+        let holds_members = |kind: Kind| match self.strategy {
+            Strategy::List => kind == Kind::Group,
+            Strategy::User => kind == Kind::User,
+            _ => false,
+        };
+        let settled = |kind: Kind, id: &Id| {
+            !holds_members(kind)
+                || (memberships_known
+                    && !(kind == Kind::Group && plan.unsettled.contains(id))
+                    && !self.unsettled.contains(&(kind, id.clone())))
+        };
+        let mut recognised = Vec::new();
+        let both = std::mem::take(&mut self.recognised);
+        for (kind, read) in Kind::BOTH.into_iter().zip(both) {
+            recognised.extend(read.into_iter().filter(|(id, _)| settled(kind, id)).map(|(id, raw)| (kind, id, raw)));
         }
+        changes.bytes.recognised = recognised;
         changes
     }
 
+    /// Everybody who is there: listed, found, or hidden and not due to be asked.
     fn read_count(&self, kind: Kind) -> i64 {
-        of(&self.listed, kind).union(of(&self.found, kind)).count() as i64
-    }
-
-    fn hidden(&self, kind: Kind) -> i64 {
-        of(&self.found, kind).difference(of(&self.listed, kind)).count() as i64
+        of(&self.listed, kind).len() as i64 + self.hidden_count(kind)
     }
 
     fn put(
@@ -624,7 +497,7 @@ impl<'k> Diff<'k> {
                     _ => changed.observed_at,
                 },
                 missing_since: changed.missing_since,
-                missing_walks: 0,
+                missing_walks: changed.missing_walks,
             },
             events: changed.events,
         }
@@ -641,7 +514,7 @@ impl<'k> Diff<'k> {
     /// Groups that exist after this sync.
     pub(super) fn groups(&self) -> BTreeSet<&Id> {
         let known = self.known.table(Kind::Group).ids();
-        known.chain(self.groups_read.keys()).filter(|id| self.exists(Kind::Group, id)).collect()
+        known.chain(of(&self.changed, Kind::Group).keys()).filter(|id| self.exists(Kind::Group, id)).collect()
     }
 }
 

@@ -302,10 +302,12 @@ impl Known {
             }
             StateWrite::Remove { kind, id } => self.remove_principal(*kind, id, Some(sequence.unwrap_or(0))),
             StateWrite::PutMembership { group, member, direct, first_seen_at } => {
+                let replaced = self.members(group).and_then(|members| members.get(member));
+                let kept = replaced.map_or(0, |membership| membership.sequence);
                 let membership = Membership {
                     direct: *direct,
                     first_seen_at: *first_seen_at,
-                    sequence: sequence.unwrap_or(0),
+                    sequence: sequence.unwrap_or(kept),
                     digest,
                 };
                 self.put_membership(group.clone(), member.clone(), membership);
@@ -322,8 +324,8 @@ impl Known {
         for (kind, id, raw) in bytes.recognised {
             self.table_mut(kind).set_raw(&id, Some(raw));
         }
-        for group in bytes.unsettled {
-            self.groups.set_raw(&group, None);
+        for (kind, id) in bytes.unsettled {
+            self.table_mut(kind).set_raw(&id, None);
         }
         self.tombstones.clear();
         self.completed = Some(status.clone());

@@ -8,8 +8,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::Map;
 use super::changes::{Event, EventType, RemovalReason, StateWrite, Unit};
-use super::diff::{Diff, GroupRead, ListedMember};
+use super::diff::Diff;
 use super::key::StateKey;
+use super::member_reads::{GroupRead, ListedMember};
 use super::principal::{Id, Kind, Member};
 
 /// The principal that a listed member names: by the type the server states, else user before group.
@@ -18,16 +19,36 @@ pub(super) fn resolve(diff: &Diff<'_>, member: &ListedMember) -> Option<Member> 
         Some(Kind::Group) => [Kind::Group, Kind::User],
         _ => [Kind::User, Kind::Group],
     };
-    let kind = order.into_iter().find(|kind| diff.exists(*kind, &member.id))?;
+    // A member that nobody can ask for is what its group says.
+    let vouched = || diff.vouched.contains(&member.id).then_some(member.kind.unwrap_or(Kind::User));
+    let kind = order.into_iter().find(|kind| diff.exists(*kind, &member.id)).or_else(vouched)?;
     Some(Member { kind, id: member.id.clone() })
+}
+
+/// True where the group's members are exactly the known ones, dangling ones included: nothing to keep.
+pub(super) fn are_known(diff: &Diff<'_>, group: &Id, members: &[ListedMember]) -> bool {
+    let (known, dangling) = (diff.known.members(group), diff.known.dangling(group));
+    let is_known = |listed: &ListedMember| match resolve(diff, listed) {
+        Some(member) => known
+            .and_then(|known| known.get(&member))
+            .is_some_and(|known| listed.direct.is_none() || listed.direct == known.direct),
+        None => dangling.binary_search(&listed.id).is_ok(),
+    };
+    members.len() == known.map_or(0, Map::len) + dangling.len() && members.iter().all(is_known)
 }
 
 /// Known members that the group no longer shows, apart from those whose principal is proven gone.
 pub(super) fn lost(diff: &Diff<'_>, group: &Id, read: &GroupRead) -> Vec<Member> {
     let shown = by_id(&read.members);
     let known = diff.known.members(group).into_iter().flat_map(|members| members.keys());
-    let mut lost: Vec<Member> =
-        known.filter(|member| diff.exists(member.kind, &member.id) && !shows(diff, &shown, member)).cloned().collect();
+    // A partial read is silent about everybody else.
+    let spoken_of =
+        |member: &&Member| !read.partial || (member.kind == Kind::User && diff.user_groups.contains_key(&member.id));
+    let mut lost: Vec<Member> = known
+        .filter(|member| gone(diff, member).is_none() && !shows(diff, &shown, member))
+        .filter(spoken_of)
+        .cloned()
+        .collect();
     lost.sort_unstable();
     lost
 }
@@ -62,6 +83,8 @@ fn shows(diff: &Diff<'_>, rows: &Map<&Id, Vec<&ListedMember>>, member: &Member) 
 pub(super) struct Plan {
     pub removed: Vec<Unit>,
     pub added: Vec<Unit>,
+    /// Memberships that turned direct or indirect: rewritten silently.
+    pub rewritten: Vec<Unit>,
     /// Lists of dangling members that differ from the known ones.
     pub dangling: BTreeMap<Id, Vec<Id>>,
     pub dangling_total: usize,
@@ -96,7 +119,12 @@ pub(super) fn plan(diff: &Diff<'_>, now: i64) -> Plan {
         match diff.groups_read.get(group).filter(|_| diff.memberships_are_known()) {
             None => dangling.extend(diff.known.dangling(group).iter().cloned()),
             Some(read) => {
-                dangling.clear();
+                // A partial read says nothing of those whom nobody knows.
+                if read.partial {
+                    dangling.extend(diff.known.dangling(group).iter().cloned());
+                } else {
+                    dangling.clear();
+                }
                 read_group(diff, group, read, &mut plan, &mut dangling, &mut count);
             }
         }
@@ -131,9 +159,15 @@ fn read_group(
     for listed in &read.members {
         match resolve(diff, listed) {
             None if dangles(diff, group, &listed.id) => drop(dangling.insert(listed.id.clone())),
+            // Once dangling, it takes a principal to be published again, not only the profile's word.
+            Some(member) if !diff.exists(member.kind, &member.id) && dangles(diff, group, &listed.id) => {
+                dangling.insert(listed.id.clone());
+            }
             // Nobody answered whether this member exists: it is asked again in the next sync.
             None => drop(plan.unsettled.insert(group.clone())),
-            Some(member) if known.is_some_and(|known| known.contains_key(&member)) => {}
+            Some(member) if known.is_some_and(|known| known.contains_key(&member)) => {
+                plan.rewritten.extend(redirected(diff, group, read, member, listed.direct));
+            }
             Some(member) => drop(added.insert(member, listed.direct)),
         }
     }
@@ -147,6 +181,21 @@ fn read_group(
             loses_attribute: false,
         });
     }
+}
+
+/// A membership that the server now calls direct or indirect, and did not before.
+fn redirected(diff: &Diff<'_>, group: &Id, read: &GroupRead, member: Member, direct: Option<bool>) -> Option<Unit> {
+    let known = diff.known.members(group)?.get(&member)?;
+    if direct.is_none() || direct == known.direct {
+        return None;
+    }
+    let first_seen_at = known.first_seen_at;
+    Some(Unit {
+        events: Vec::new(),
+        write: StateWrite::PutMembership { group: group.clone(), member, direct, first_seen_at },
+        observed_at: read.observed_at,
+        loses_attribute: false,
+    })
 }
 
 fn dangles(diff: &Diff<'_>, group: &Id, id: &Id) -> bool {

@@ -8,6 +8,9 @@ pub mod packed;
 pub mod key;
 pub mod known;
 pub mod diff;
+pub mod missing;
+pub mod losses;
+pub mod member_reads;
 pub mod memberships;
 pub mod changes;
 pub mod guard;
@@ -19,11 +22,12 @@ pub type Map<K, V> = std::collections::HashMap<K, V, foldhash::fast::RandomState
 pub type Set<K> = std::collections::HashSet<K, foldhash::fast::RandomState>;
 
 pub use changes::{Changes, EventType, RemovalReason, StateWrite, Unit};
-pub use diff::{Diff, ListedMember, Observed, Row, Rules};
+pub use diff::{Diff, Observed, Row, Rules};
 pub use entitlement::{Entitlement, GroupPattern};
 pub use guard::{Evidence, HoldId, Limits, Losses};
 pub use key::StateKey;
 pub use known::{Entry, Known, Membership, Table};
+pub use member_reads::{ListedGroup, ListedMember, Strategy};
 pub use packed::Packed;
 pub use principal::{AttributeList, Id, Kind, Member, Principal, RawHash};
 pub use status::{Baseline, Position, Status, SyncStatus};

@@ -170,7 +170,7 @@ impl SyncStatus {
     /// Takes over what the sync read.
     pub fn read(&mut self, changes: &Changes) {
         self.users_read = Some(changes.users_read);
-        self.groups_read = Some(changes.groups_read);
+        self.groups_read = changes.groups_read;
         self.memberships_read = changes.memberships_read;
         if changes.memberships_read.is_some() {
             self.memberships_as_of = Some(self.sync);

@@ -1,22 +1,24 @@
 //! Requests to one SCIM endpoint: credentials, limits, retries.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
 use bytes::{Bytes, BytesMut};
 use futures::Stream;
-use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
-use reqwest::header::{ACCEPT, DATE, RETRY_AFTER};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use reqwest::header::{ACCEPT, CONTENT_TYPE, DATE, RETRY_AFTER};
 use reqwest::{Response, StatusCode, redirect};
 use secrecy::{ExposeSecret, SecretString};
+use serde_json::Value;
 use url::Url;
 
 use super::address::{self, Allowed, CheckedResolver};
 use super::error::{self, ReadError};
 use super::listing;
-use super::profile::Profile;
+use super::probe::{self, Advertised};
+use super::profile::{Memberships, Profile};
 use super::wire::{self, Reading};
-use crate::directory::{AttributeList, Id, Kind, Observed};
+use crate::directory::{AttributeList, Id, Kind, Observed, Strategy};
 use crate::pipeline::{Answer, Directory, Page, RawRow};
 use crate::retry::Waits;
 
@@ -30,6 +32,8 @@ const REQUEST_WAIT: Duration = Duration::from_secs(180);
 /// Tries of one request, the first included.
 const ATTEMPTS: u32 = 4;
 const FIRST_WAIT: Duration = Duration::from_millis(500);
+/// Media type of bodies (RFC 7644 §3.8).
+const SCIM_JSON: &str = "application/scim+json";
 /// Longest wait between two tries, whatever Retry-After asks for.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
@@ -46,6 +50,9 @@ pub enum Token {
 #[derive(Clone)]
 pub struct Client {
     shared: Arc<Shared>,
+    /// What the server turned out to do, as long as this client lives.
+    pub(super) advertised: Arc<OnceLock<Option<Advertised>>>,
+    pub(super) strategy: Arc<OnceLock<Strategy>>,
 }
 
 struct Shared {
@@ -56,6 +63,9 @@ struct Shared {
     /// Milliseconds since 1970-01-01 UTC.
     now: fn() -> i64,
 }
+
+/// Everything but the unreserved characters of RFC 3986 §2.3: ids hold slashes, percent signs and worse.
+const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// What came back: status, body and the server's clock.
 pub struct Reply {
@@ -100,7 +110,8 @@ impl Client {
             .timeout(REQUEST_WAIT)
             .build()
             .map_err(|_| unusable("the HTTP client cannot be set up (TLS)".to_owned()))?;
-        Ok(Client { shared: Arc::new(Shared { http, base_url, token, profile, now }) })
+        let shared = Arc::new(Shared { http, base_url, token, profile, now });
+        Ok(Client { shared, advertised: Arc::default(), strategy: Arc::default() })
     }
 
     pub fn profile(&self) -> &Profile {
@@ -111,7 +122,7 @@ impl Client {
     pub fn url(&self, parts: &[&str], query: &[(&str, String)]) -> Url {
         let mut url = self.shared.base_url.clone();
         let base = url.path().trim_end_matches('/').to_owned();
-        let tail = parts.iter().map(|part| utf8_percent_encode(part, NON_ALPHANUMERIC).to_string());
+        let tail = parts.iter().map(|part| utf8_percent_encode(part, RESERVED).to_string());
         url.set_path(&format!("{base}/{}", tail.collect::<Vec<_>>().join("/")));
         if !query.is_empty() {
             url.query_pairs_mut().extend_pairs(query);
@@ -124,9 +135,21 @@ impl Client {
     /// # Errors
     /// Transport errors, redirects, bodies beyond the limit; a status is a reply, not an error.
     pub async fn get(&self, url: Url) -> Result<Reply, ReadError> {
+        self.send(url, None).await
+    }
+
+    /// POST of a JSON body that only asks (`.search`), retried as [`Client::get`].
+    ///
+    /// # Errors
+    /// As [`Client::get`].
+    pub async fn post(&self, url: Url, body: Value) -> Result<Reply, ReadError> {
+        self.send(url, Some(body)).await
+    }
+
+    async fn send(&self, url: Url, body: Option<Value>) -> Result<Reply, ReadError> {
         let mut waits = Waits::bounded(ATTEMPTS, FIRST_WAIT, LONGEST_WAIT);
         loop {
-            let result = self.get_once(url.clone()).await;
+            let result = self.send_once(url.clone(), body.as_ref()).await;
             let retry_after = match &result {
                 Ok((reply, retry_after)) if worth_another_try(reply.status) => *retry_after,
                 Err(error) if error.code == error::UNREACHABLE => None,
@@ -137,9 +160,13 @@ impl Client {
         }
     }
 
-    async fn get_once(&self, url: Url) -> Result<(Reply, Option<Duration>), ReadError> {
+    async fn send_once(&self, url: Url, body: Option<&Value>) -> Result<(Reply, Option<Duration>), ReadError> {
         let Shared { http, token, profile, now, .. } = &*self.shared;
-        let request = http.get(url).bearer_auth(token.expose_secret()).header(ACCEPT, &profile.accept);
+        let request = match body {
+            None => http.get(url),
+            Some(body) => http.post(url).header(CONTENT_TYPE, SCIM_JSON).body(body.to_string()),
+        };
+        let request = request.bearer_auth(token.expose_secret()).header(ACCEPT, &profile.accept);
         let response = request.send().await.map_err(|error| transport(&error))?;
         let received_at = now();
         let status = response.status();
@@ -249,7 +276,9 @@ pub struct ScimDirectory {
 
 impl ScimDirectory {
     pub fn new(client: Client, attributes: AttributeList) -> ScimDirectory {
-        let reading = Reading { attributes, absent_active: client.profile().absent_active };
+        let Profile { absent_active, memberships, .. } = client.profile();
+        let (absent_active, groups_on_user) = (*absent_active, *memberships == Memberships::User);
+        let reading = Reading { attributes, absent_active, groups_on_user };
         ScimDirectory { client, reading }
     }
 }
@@ -258,7 +287,7 @@ impl Directory for ScimDirectory {
     type Error = ReadError;
 
     fn list(&self, kind: Kind) -> impl Stream<Item = Result<Page, ReadError>> + Send {
-        listing::pages(self.client.clone(), kind)
+        listing::pages(self.client.clone(), kind, None)
     }
 
     fn read(&self, kind: Kind, page: &Page, row: &RawRow) -> Result<Observed, ReadError> {
@@ -269,17 +298,18 @@ impl Directory for ScimDirectory {
             principal: resource.principal,
             raw: row.hash,
             members: resource.members,
+            groups: resource.groups,
             observed_at: page.received_at,
         })
     }
 
     async fn get(&self, kind: Kind, id: &Id) -> Answer {
-        let url = self.client.url(&[kind.endpoint(), id], &[]);
+        let url = self.client.url(&[self.client.profile().path(kind), id], &[]);
         let Ok(reply) = self.client.get(url).await else { return Answer::Unproven };
         match reply.status.as_u16() {
             200 if wire::id_of(&reply.body).as_ref() == Some(id) => {
                 let row = wire::raw_row(reply.body);
-                let page = Page { rows: Vec::new(), total: None, skew: reply.skew, received_at: reply.received_at };
+                let page = Page { skew: reply.skew, received_at: reply.received_at, ..Page::default() };
                 match self.read(kind, &page, &row) {
                     Ok(observed) => Answer::Found(Box::new(observed)),
                     Err(_) => Answer::Unproven,
@@ -289,5 +319,15 @@ impl Directory for ScimDirectory {
             403 | 405 | 501 => Answer::NotOffered,
             _ => Answer::Unproven,
         }
+    }
+
+    async fn strategy(&self) -> Result<Strategy, ReadError> {
+        probe::strategy(&self.client, &self.reading).await
+    }
+
+    async fn matching(&self, kind: Kind, attribute: &'static str, id: &Id) -> Result<Vec<Id>, ReadError> {
+        // A JSON text is a filter's text (RFC 7644 §3.4.2.2): quotes in ids are escaped the same way.
+        let filter = format!("{attribute} eq {}", Value::String(id.to_string()));
+        listing::matching(&self.client, kind, filter).await
     }
 }

@@ -19,6 +19,9 @@ pub const HTTP_STATUS: &str = "http_status";
 pub const UNAVAILABLE: &str = "unavailable";
 pub const TOO_LARGE: &str = "body_too_large";
 pub const PAGING_IGNORED: &str = "paging_ignored";
+pub const PAGING_ENDLESS: &str = "paging_endless";
+/// RFC 9865 §2.1: `expiredCursor` or `invalidCursor`.
+pub const CURSOR_REFUSED: &str = "cursor_refused";
 pub const TOO_MANY_PAGES: &str = "too_many_pages";
 pub const REDIRECTED: &str = "redirected";
 

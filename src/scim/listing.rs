@@ -1,78 +1,245 @@
-//! Index paging (RFC 7644 §3.4.2.4) as a stream of pages that is complete or ends in an error.
+//! Walks as a stream of pages that is complete or ends in an error: by index (RFC 7644 §3.4.2.4), by cursor (RFC
+//! 9865), by `.search` (RFC 7644 §3.4.3), or in one answer.
 //!
-//! Walk rules (design §5): advance by rows received, never by `itemsPerPage`; end at an empty page or one
-//! that brings no new row, never at a short one, because a silent cap looks like the end.
+//! Walk rules (design §5): advance by rows received, never by `itemsPerPage`; end at an empty page or one that brings
+//! no new row, never at a short one, because a silent cap looks like the end; a cursor only when advertised or
+//! offered, and then only the server's word that there is no next one ends the walk.
+
+use std::pin::pin;
 
 use async_stream::try_stream;
-use futures::Stream;
+use futures::{Stream, StreamExt};
+use serde_json::json;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::client::{Client, refusal};
 use super::error::{self, ReadError};
+use super::probe;
+use super::profile::Paging;
 use super::wire::{self, ListPage};
-use crate::directory::{Kind, RawHash, Set};
+use crate::directory::{Id, Kind, RawHash, Set};
 use crate::pipeline::Page;
 
 /// Pages of one walk: a million rows at ten a page, and an end to servers that invent rows for ever.
 pub const PAGES_MAX: usize = 100_000;
+/// Times that a walk begins anew because its cursor was no longer accepted.
+pub const CURSOR_RESTARTS_MAX: usize = 3;
+/// Where a page is too large, pages this many times smaller are asked for.
+const SMALLER: u32 = 10;
 
-/// The pages of one walk. Dropping the stream aborts the request under way.
-pub fn pages(client: Client, kind: Kind) -> impl Stream<Item = Result<Page, ReadError>> + Send {
+/// Where in a walk a page begins.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum At {
+    Index(usize),
+    /// `None`: the first page.
+    Cursor(Option<String>),
+    Search(usize),
+    Everything,
+}
+
+/// A page and what the server says comes after it.
+struct Fetched {
+    page: Page,
+    next_cursor: Option<String>,
+}
+
+/// Ids of all rows that a filter matches.
+///
+/// # Errors
+/// As a walk.
+pub async fn matching(client: &Client, kind: Kind, filter: String) -> Result<Vec<Id>, ReadError> {
+    let mut pages = pin!(pages(client.clone(), kind, Some(filter)));
+    let mut ids: Set<Id> = Set::default();
+    while let Some(page) = pages.next().await {
+        for row in page?.rows {
+            let broken = || ReadError::new(error::NOT_A_RESOURCE, "a row that a filter found has no usable `id`");
+            ids.insert(wire::id_of(&row.bytes).ok_or_else(broken)?);
+        }
+    }
+    let mut ids: Vec<Id> = ids.into_iter().collect();
+    ids.sort_unstable();
+    Ok(ids)
+}
+
+/// The pages of one walk, of all rows or of those that `filter` (RFC 7644 §3.4.2.2) matches. Dropping the stream
+/// aborts the request under way.
+pub fn pages(client: Client, kind: Kind, filter: Option<String>) -> impl Stream<Item = Result<Page, ReadError>> + Send {
     try_stream! {
-        let mut seen: Set<RawHash> = Set::default();
-        let mut first_row = None;
-        let mut start = 1;
-        let mut request = fetch(&client, kind, start);
-        for number in 0.. {
-            if number == PAGES_MAX {
-                let text = format!("{} has more than {PAGES_MAX} pages", kind.endpoint());
-                Err(ReadError::new(error::TOO_MANY_PAGES, text))?;
-            }
-            let mut page = page(request).await?;
-            let received = page.rows.len();
-            page.rows.retain(|row| seen.insert(row.hash));
-            first_row = first_row.or_else(|| page.rows.first().map(|row| row.hash));
-            if page.rows.is_empty() {
-                // A page of repeats after the first: the walk went round (harmless) or startIndex is ignored.
-                if received > 1 && number == 1 && ignores_start_index(&client, kind, first_row).await? {
-                    let text = format!("{} ignores startIndex: only its first page can be read", kind.endpoint());
-                    Err(ReadError::new(error::PAGING_IGNORED, text))?;
+        let list = List { client: client.clone(), kind, filter };
+        let mut begin = first(&client).await;
+        let forced = client.profile().paging == Paging::CursorForced;
+        let (mut count, mut restarts, mut number, mut restarted) = (client.profile().page_size, 0, 0, false);
+        'walk: loop {
+            let mut seen: Set<RawHash> = Set::default();
+            let mut first_row = None;
+            let mut at = begin.clone();
+            let mut request = list.fetch(&at, count);
+            for number_here in 0.. {
+                number += 1;
+                if number > PAGES_MAX {
+                    let text = format!("{} has more than {PAGES_MAX} pages", kind.endpoint());
+                    Err(ReadError::new(error::TOO_MANY_PAGES, text))?;
                 }
-                yield page;
-                return;
+                let fetched = match page(request).await {
+                    Err(error) if error.code == error::CURSOR_REFUSED && restarts < CURSOR_RESTARTS_MAX => {
+                        restarts += 1;
+                        restarted = true;
+                        continue 'walk;
+                    }
+                    // Large groups make large pages; fewer rows may fit.
+                    Err(error) if error.code == error::TOO_LARGE && count > 1 && at != At::Everything => {
+                        count = (count / SMALLER).max(1);
+                        restarted = true;
+                        continue 'walk;
+                    }
+                    fetched => fetched?,
+                };
+                let Fetched { mut page, next_cursor } = fetched;
+                let received = page.rows.len();
+                page.rows.retain(|row| seen.insert(row.hash));
+                first_row = first_row.or_else(|| page.rows.first().map(|row| row.hash));
+                let repeats = page.rows.is_empty();
+                // A page of repeats after the first: the walk went round (harmless) or startIndex is ignored.
+                if repeats && received > 1 && number_here == 1 && next_cursor.is_none()
+                    && list.ignores_start_index(&at, first_row).await?
+                {
+                    if matches!(at, At::Index(_)) {
+                        begin = At::Search(1);
+                        restarted = true;
+                        continue 'walk;
+                    }
+                    Err(paging_ignored(kind))?;
+                }
+                let next = following(&at, next_cursor, received, repeats, forced && number_here == 0)?;
+                page.restarted = std::mem::take(&mut restarted);
+                page.more = matches!(next, Some(At::Cursor(_)));
+                match next {
+                    None => {
+                        yield page;
+                        return;
+                    }
+                    // The next page is on its way while this one is compared.
+                    Some(next) => {
+                        request = list.fetch(&next, count);
+                        at = next;
+                        yield page;
+                    }
+                }
             }
-            start += received;
-            // The next page is on its way while this one is compared.
-            request = fetch(&client, kind, start);
-            yield page;
         }
     }
 }
 
-type Request = AbortOnDropHandle<Result<Page, ReadError>>;
-
-/// Asks for a page, splits it into rows and hashes them, on a task of its own.
-fn fetch(client: &Client, kind: Kind, start: usize) -> Request {
-    let query = [("startIndex", start.to_string()), ("count", client.profile().page_size.to_string())];
-    let url = client.url(&[kind.endpoint()], &query);
-    let client = client.clone();
-    #[expect(clippy::disallowed_methods, reason = "the handle aborts the request when the walk is dropped")]
-    AbortOnDropHandle::new(tokio::spawn(async move {
-        let reply = client.get(url).await?;
-        if reply.status.as_u16() != 200 {
-            return Err(refusal(reply.status, client.profile()));
-        }
-        let ListPage { rows, total } = wire::split_list(&reply.body)?;
-        Ok(Page { rows, total, skew: reply.skew, received_at: reply.received_at })
-    }))
+async fn first(client: &Client) -> At {
+    match client.profile().paging {
+        Paging::Index => At::Index(1),
+        Paging::None => At::Everything,
+        Paging::CursorForced | Paging::Cursor => At::Cursor(None),
+        // Cursors are chosen only where advertised; a server that offers one unasked is followed as well.
+        Paging::Auto => match probe::advertised(client).await {
+            Some(advertised) if advertised.cursor => At::Cursor(None),
+            _ => At::Index(1),
+        },
+    }
 }
 
-async fn page(request: Request) -> Result<Page, ReadError> {
+/// Where the walk goes on; `None` at its end.
+fn following(
+    at: &At,
+    next_cursor: Option<String>,
+    received: usize,
+    repeats: bool,
+    forced_first: bool,
+) -> Result<Option<At>, ReadError> {
+    if let (Some(cursor), At::Index(_) | At::Cursor(_)) = (next_cursor, at) {
+        if *at == At::Cursor(Some(cursor.clone())) {
+            let text = "the server answers a cursor with the same cursor again: its end is not in sight";
+            return Err(ReadError::new(error::PAGING_ENDLESS, text));
+        }
+        return Ok(Some(At::Cursor(Some(cursor))));
+    }
+    Ok(match at {
+        At::Everything => None,
+        _ if repeats => None,
+        At::Index(start) => Some(At::Index(start + received)),
+        At::Search(start) => Some(At::Search(start + received)),
+        // A server that knows no cursors ignores the parameter and sends its first page by index (RFC 7644 §3.4.2):
+        // without a next cursor on the first page nobody has said yet that this is all.
+        At::Cursor(None) if !forced_first => Some(At::Index(1 + received)),
+        At::Cursor(_) => None,
+    })
+}
+
+type Request = AbortOnDropHandle<Result<Fetched, ReadError>>;
+
+/// What is asked for, the same on every page.
+#[derive(Clone)]
+struct List {
+    client: Client,
+    kind: Kind,
+    filter: Option<String>,
+}
+
+impl List {
+    /// Asks for a page, splits it into rows and hashes them, on a task of its own.
+    fn fetch(&self, at: &At, count: u32) -> Request {
+        let (list, at) = (self.clone(), at.clone());
+        #[expect(clippy::disallowed_methods, reason = "the handle aborts the request when the walk is dropped")]
+        AbortOnDropHandle::new(tokio::spawn(async move { list.ask(at, count).await }))
+    }
+
+    async fn ask(&self, at: At, count: u32) -> Result<Fetched, ReadError> {
+        let (client, path) = (&self.client, self.client.profile().path(self.kind));
+        let reply = if let At::Search(start) = at {
+            let schema = "urn:ietf:params:scim:api:messages:2.0:SearchRequest";
+            let mut body = json!({ "schemas": [schema], "startIndex": start, "count": count });
+            if let Some(filter) = &self.filter {
+                body["filter"] = json!(filter);
+            }
+            client.post(client.url(&[path, ".search"], &[]), body).await?
+        } else {
+            let mut query = match &at {
+                At::Index(start) => vec![("startIndex", start.to_string()), ("count", count.to_string())],
+                At::Cursor(cursor) => {
+                    vec![("cursor", cursor.clone().unwrap_or_default()), ("count", count.to_string())]
+                }
+                At::Search(_) | At::Everything => vec![],
+            };
+            query.extend(self.filter.clone().map(|filter| ("filter", filter)));
+            client.get(client.url(&[path], &query)).await?
+        };
+        match reply.status.as_u16() {
+            200 => {}
+            400 if wire::refuses_cursor(&reply.body) => {
+                let text = "the cursor was refused as expired or invalid, again and again";
+                return Err(ReadError::new(error::CURSOR_REFUSED, text));
+            }
+            400 | 404 | 405 | 501 if matches!(at, At::Search(_)) => return Err(paging_ignored(self.kind)),
+            _ => return Err(refusal(reply.status, client.profile())),
+        }
+        let ListPage { rows, total, next_cursor } = wire::split_list(&reply.body)?;
+        let page = Page { rows, total, skew: reply.skew, received_at: reply.received_at, ..Page::default() };
+        Ok(Fetched { page, next_cursor })
+    }
+
+    /// Asked for the second row, a server that ignores `startIndex` answers with the first.
+    async fn ignores_start_index(&self, at: &At, first: Option<RawHash>) -> Result<bool, ReadError> {
+        let second = match at {
+            At::Index(_) => At::Index(2),
+            At::Search(_) => At::Search(2),
+            At::Cursor(_) | At::Everything => return Ok(false),
+        };
+        let fetched = self.ask(second, self.client.profile().page_size).await?;
+        Ok(first.is_some() && fetched.page.rows.first().map(|row| row.hash) == first)
+    }
+}
+
+async fn page(request: Request) -> Result<Fetched, ReadError> {
     request.await.unwrap_or_else(|_| Err(ReadError::new(error::UNREACHABLE, "the request was cut off")))
 }
 
-/// Asked for the second row, a server that ignores `startIndex` answers with the first.
-async fn ignores_start_index(client: &Client, kind: Kind, first: Option<RawHash>) -> Result<bool, ReadError> {
-    let page = page(fetch(client, kind, 2)).await?;
-    Ok(first.is_some() && page.rows.first().map(|row| row.hash) == first)
+fn paging_ignored(kind: Kind) -> ReadError {
+    let text =
+        format!("{} ignores startIndex, and .search does not help: only its first page can be read", kind.endpoint());
+    ReadError::new(error::PAGING_IGNORED, text)
 }

@@ -11,6 +11,7 @@ use toml::{Table, Value};
 use xxhash_rust::xxh3::xxh3_128;
 
 use crate::directory::{GroupPattern, Kind};
+use crate::pipeline::Habits;
 
 /// Profiles that ship with the binary, by name.
 pub const EMBEDDED: &[(&str, &str)] = &[
@@ -312,6 +313,21 @@ impl Profile {
     pub fn full_walk_every(&self) -> Result<Option<Duration>, String> {
         let parse = |text: &str| parse_duration(text).ok_or_else(|| format!("full_walk_every `{text}` is no duration"));
         self.full_walk_every.as_deref().map(parse).transpose()
+    }
+
+    /// What the answers of this directory prove.
+    pub fn habits(&self) -> Habits {
+        Habits {
+            trust_total: self.trust_total,
+            groups: self.groups,
+            empty_members_are_none: self.empty_members == EmptyMembers::None,
+            member_cap: self.member_cap.map(|cap| cap as usize),
+            publish_unlisted: self.unlisted_members == UnlistedMembers::Publish,
+            filter_is_direct: self.filter_is_direct,
+            hides_inactive: self.inactive == Inactive::Hidden,
+            absence_only: self.removal_proof == RemovalProof::Absence,
+            removal_means: self.removal_means.clone(),
+        }
     }
 
     /// What the path of a list ends in.

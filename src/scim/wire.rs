@@ -16,7 +16,7 @@ use xxhash_rust::xxh3::xxh3_128;
 use super::error::{self, ReadError};
 use super::profile::AbsentActive;
 use crate::directory::principal::json_text;
-use crate::directory::{AttributeList, Id, Kind, ListedMember, Principal, RawHash};
+use crate::directory::{AttributeList, Id, Kind, ListedGroup, ListedMember, Principal, RawHash};
 use crate::pipeline::RawRow;
 
 /// JSON bytes of one resource's listed attributes; beyond this its largest attributes are left out. An event may hold
@@ -28,6 +28,9 @@ pub const SUB_ATTRIBUTES_MAX: usize = 64;
 
 /// Rows of one page.
 pub const PAGE_ROWS_MAX: usize = 100_000;
+
+/// Bytes of a cursor; it goes into a URL.
+pub const CURSOR_BYTES_MAX: usize = 4_096;
 
 /// Bytes of an id; SCIM ids are opaque but short, and keys hold them percent-encoded.
 pub const ID_BYTES_MAX: usize = 1_024;
@@ -75,6 +78,8 @@ pub struct ListPage {
     pub rows: Vec<RawRow>,
     /// `totalResults`, where it is a readable number ≥ 0.
     pub total: Option<u64>,
+    /// `nextCursor` (RFC 9865 §2), where there is one.
+    pub next_cursor: Option<String>,
 }
 
 /// Splits a ListResponse (RFC 7644 §3.4.2) into rows without parsing them.
@@ -92,9 +97,12 @@ pub fn split_list(body: &Bytes) -> Result<ListPage, ReadError> {
         }
     }
     let total = fields.get("totalResults").and_then(|total| total.get().trim_matches('"').parse::<u64>().ok());
+    let next_cursor =
+        fields.get("nextCursor").and_then(|cursor| serde_json::from_str::<Option<String>>(cursor.get()).ok());
+    let next_cursor = next_cursor.flatten().filter(|cursor| !cursor.is_empty() && cursor.len() <= CURSOR_BYTES_MAX);
     let rows: Vec<&RawValue> = match fields.get("Resources").map(RawValue::get) {
         // Resources may be absent when nothing matches (RFC 7644 §3.4.2).
-        None | Some("null") if total == Some(0) => Vec::new(),
+        None | Some("null") if total == Some(0) || next_cursor.is_some() => Vec::new(),
         None | Some("null") => return Err(not_a_list("it has neither `Resources` nor a total of 0")),
         Some(text) => serde_json::from_str(text).map_err(|_| not_a_list("`Resources` is not a list"))?,
     };
@@ -102,7 +110,15 @@ pub fn split_list(body: &Bytes) -> Result<ListPage, ReadError> {
         return Err(not_a_list("it has more rows than any page"));
     }
     let rows = rows.into_iter().map(|row| raw_row(body.slice_ref(row.get().as_bytes()))).collect();
-    Ok(ListPage { rows, total })
+    Ok(ListPage { rows, total, next_cursor })
+}
+
+/// True for a SCIM error that refuses a cursor (RFC 9865 §2.1), whatever its spelling.
+pub fn refuses_cursor(body: &[u8]) -> bool {
+    let scim_type = |fields: Fields<'_>| fields.get("scimType").and_then(|raw| read_text(raw).ok().flatten());
+    serde_json::from_slice(body).ok().and_then(scim_type).is_some_and(|scim_type| {
+        ["expiredCursor", "invalidCursor"].iter().any(|refused| refused.eq_ignore_ascii_case(&scim_type))
+    })
 }
 
 /// A resource with the hash it is recognised by.
@@ -125,6 +141,8 @@ fn kind_of(error: &serde_json::Error) -> &'static str {
 pub struct Reading {
     pub attributes: AttributeList,
     pub absent_active: AbsentActive,
+    /// Memberships are read from `groups` of the user.
+    pub groups_on_user: bool,
 }
 
 /// A resource as read: the principal and, for groups, whom it lists.
@@ -132,6 +150,7 @@ pub struct Reading {
 pub struct Resource {
     pub principal: Principal,
     pub members: Vec<ListedMember>,
+    pub groups: Vec<ListedGroup>,
 }
 
 /// Parses one resource.
@@ -144,6 +163,7 @@ pub fn read_resource(kind: Kind, bytes: &[u8], reading: &Reading) -> Result<Reso
     let id = fields.get("id").and_then(read_id).ok_or_else(|| broken("has no usable `id`"))?;
     let mut principal = Principal::new(id);
     let mut members = Vec::new();
+    let mut groups = Vec::new();
     let mut active_stated = false;
     for (name, raw) in &fields.0 {
         let name = without_core_urn(name);
@@ -156,7 +176,10 @@ pub fn read_resource(kind: Kind, bytes: &[u8], reading: &Reading) -> Result<Reso
             }
             continue;
         }
-        // Memberships are read from the groups.
+        if name.eq_ignore_ascii_case("groups") && kind == Kind::User && reading.groups_on_user {
+            groups = read_groups(raw).map_err(|()| broken("has unreadable groups"))?;
+        }
+        // Never an attribute of the person: memberships are records of their own.
         if name.eq_ignore_ascii_case("groups") || !wanted(&reading.attributes, name) {
             continue;
         }
@@ -168,7 +191,7 @@ pub fn read_resource(kind: Kind, bytes: &[u8], reading: &Reading) -> Result<Reso
         principal.active = Some(true);
     }
     reduce(&mut principal, &reading.attributes);
-    Ok(Resource { principal, members })
+    Ok(Resource { principal, members, groups })
 }
 
 /// The `id` of a resource alone, e.g. to compare it with the id that was asked for.
@@ -410,6 +433,38 @@ fn read_members(raw: &RawValue) -> Result<Vec<ListedMember>, ()> {
     Ok(listed)
 }
 
+/// A group as it stands on a user (RFC 7643 §4.1.2).
+#[derive(Deserialize)]
+struct GroupWire<'a> {
+    #[serde(borrow, default, alias = "Value")]
+    value: Option<&'a RawValue>,
+    #[serde(default, alias = "Display")]
+    display: Option<Value>,
+    #[serde(default, alias = "Type")]
+    r#type: Option<Value>,
+}
+
+fn read_groups(raw: &RawValue) -> Result<Vec<ListedGroup>, ()> {
+    let groups: Option<Vec<GroupWire<'_>>> = serde_json::from_str(raw.get()).map_err(|_| ())?;
+    let mut listed = Vec::new();
+    for group in groups.into_iter().flatten() {
+        let direct = match group.r#type.as_ref().and_then(Value::as_str).map(str::to_ascii_lowercase).as_deref() {
+            Some("direct") => Some(true),
+            Some("indirect") => Some(false),
+            _ => None,
+        };
+        let id = group.value.filter(|raw| raw.get() != "null").map(|raw| read_id(raw).ok_or(())).transpose()?;
+        let name = group.display.as_ref().and_then(Value::as_str).map(str::to_owned);
+        if id.is_none() && name.is_none() {
+            return Err(());
+        }
+        listed.push(ListedGroup { id, name, direct });
+    }
+    listed.sort_unstable();
+    listed.dedup();
+    Ok(listed)
+}
+
 /// By `type`, else by the endpoint that `$ref` names.
 fn member_kind(member: &MemberWire<'_>) -> Option<Kind> {
     let text = |value: &Option<Value>| value.as_ref().and_then(Value::as_str).map(str::to_ascii_lowercase);
@@ -470,7 +525,11 @@ mod tests {
     use super::*;
 
     fn user(json: &str) -> Principal {
-        let reading = Reading { attributes: AttributeList::default(), absent_active: AbsentActive::Unknown };
+        let reading = Reading {
+            attributes: AttributeList::default(),
+            absent_active: AbsentActive::Unknown,
+            groups_on_user: false,
+        };
         read_resource(Kind::User, json.as_bytes(), &reading).unwrap().principal
     }
 
@@ -519,6 +578,7 @@ mod tests {
                 "phoneNumbers.value".into(),
             ]),
             absent_active: AbsentActive::Unknown,
+            groups_on_user: false,
         };
         let json = br#"{"id":"1","userName":"u","password":"secret","phoneNumbers":[{"value":"1","type":"work"}],"name":{"givenName":"g","familyName":"f"}}"#;
         let principal = read_resource(Kind::User, json, &reading).unwrap().principal;
@@ -553,7 +613,11 @@ mod tests {
     #[test]
     fn members_are_typed_by_type_or_reference() {
         let json = br#"{"id":"g","displayName":"G","members":[{"value":"1","type":"User"},{"value":"2","$ref":"https://x/scim/v2/Groups/2"},{"value":3}]}"#;
-        let reading = Reading { attributes: AttributeList::default(), absent_active: AbsentActive::Unknown };
+        let reading = Reading {
+            attributes: AttributeList::default(),
+            absent_active: AbsentActive::Unknown,
+            groups_on_user: false,
+        };
         let members = read_resource(Kind::Group, json, &reading).unwrap().members;
         let kinds: Vec<_> = members.iter().map(|member| (member.id.as_ref(), member.kind)).collect();
         assert_eq!(kinds, [("1", Some(Kind::User)), ("2", Some(Kind::Group)), ("3", None)]);

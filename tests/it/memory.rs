@@ -1,5 +1,6 @@
 //! A directory and a log in memory: the same traits as the real ones, and every fault on command.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{LazyLock, Mutex};
@@ -9,9 +10,11 @@ use futures::Stream;
 use scimtail::avro::wire::{ChangeEvent, SyncStatus as SyncRecord};
 use scimtail::avro::{Codec, Decoder, Registry, SchemaIds};
 use scimtail::directory::{
-    AttributeList, Baseline, GroupPattern, Id, Kind, Known, Limits, Observed, Status, SyncStatus,
+    AttributeList, Baseline, GroupPattern, Id, Kind, Known, Limits, Observed, Status, Strategy, SyncStatus,
 };
-use scimtail::pipeline::{self, Account, Answer, Batch, CommitError, Directory, Ended, Log, Page, Positions, RawRow};
+use scimtail::pipeline::{
+    self, Account, Answer, Batch, CommitError, Directory, Ended, Habits, Log, Page, Positions, RawRow,
+};
 use scimtail::record::{Record, Topic};
 use scimtail::scim::profile::AbsentActive;
 use scimtail::scim::wire::{Reading, raw_row, read_resource};
@@ -49,6 +52,16 @@ pub struct Faults {
     pub silent: Option<String>,
     /// Only the first walk leaves `unlisted` out: the rows slid.
     pub first_walk_only: bool,
+    /// A filter finds everybody.
+    pub filters_ignored: bool,
+    /// A filter finds nobody, without saying that it cannot.
+    pub filters_find_nothing: bool,
+    /// Memberships of these (group or user, as the strategy asks) cannot be read.
+    pub memberships_unread: BTreeSet<String>,
+    /// Users show the names of their groups, not the ids.
+    pub groups_by_name: bool,
+    /// Users say that they are in these groups indirectly.
+    pub indirect: BTreeSet<String>,
 }
 
 #[derive(Default)]
@@ -56,7 +69,10 @@ pub struct MemoryDirectory {
     pub users: Resources,
     pub groups: Resources,
     pub faults: Faults,
+    /// How it shows memberships; in the list of groups unless said otherwise.
+    pub strategy: Option<Strategy>,
     pub gets: AtomicUsize,
+    pub filters: AtomicUsize,
     walks: AtomicUsize,
 }
 
@@ -105,6 +121,37 @@ impl MemoryDirectory {
         }
     }
 
+    pub fn showing(self, strategy: Strategy) -> MemoryDirectory {
+        MemoryDirectory { strategy: Some(strategy), ..self }
+    }
+
+    fn shows(&self) -> Strategy {
+        self.strategy.unwrap_or(Strategy::List)
+    }
+
+    /// The resource as this directory shows it, in a list or by GET.
+    fn shown(&self, kind: Kind, id: &str, in_list: bool) -> Value {
+        let mut value = self.resources(kind)[id].clone();
+        let members = self.shows() == Strategy::List || (self.shows() == Strategy::Get && !in_list);
+        if kind == Kind::Group && !members {
+            value["members"] = json!([]);
+        }
+        if kind == Kind::User && self.shows() == Strategy::User {
+            let groups = self.groups.iter().filter(|(_, group)| has_member(group, id));
+            let groups: Vec<Value> = groups
+                .map(|(group_id, group)| {
+                    let kind = if self.faults.indirect.contains(group_id) { "indirect" } else { "direct" };
+                    match self.faults.groups_by_name {
+                        true => json!({ "display": group["displayName"], "type": kind }),
+                        false => json!({ "value": group_id, "type": kind }),
+                    }
+                })
+                .collect();
+            value["groups"] = json!(groups);
+        }
+        value
+    }
+
     fn row(value: &Value) -> RawRow {
         raw_row(Bytes::from(value.to_string()))
     }
@@ -117,8 +164,8 @@ impl MemoryDirectory {
         self.resources(kind)
             .iter()
             .filter(|(id, _)| !(slid && self.faults.unlisted.contains(*id)))
-            .map(|(id, value)| {
-                let mut value = value.clone();
+            .map(|(id, _)| {
+                let mut value = self.shown(kind, id, true);
                 if self.faults.list_hides_members_of.contains(id) {
                     value["members"] = json!([]);
                 }
@@ -135,11 +182,9 @@ impl Directory for MemoryDirectory {
         let walk = if kind == Kind::User { self.walks.fetch_add(1, Ordering::Relaxed) } else { 0 };
         let rows = self.rows(kind, walk);
         let total = if self.faults.truthful_totals { self.resources(kind).len() } else { rows.len() } as u64;
-        let mut pages: Vec<Result<Page, ReadError>> = rows
-            .chunks(PAGE)
-            .map(|rows| Ok(Page { rows: rows.to_vec(), total: Some(total), skew: None, received_at: clock() }))
-            .collect();
-        pages.push(Ok(Page { rows: Vec::new(), total: Some(total), skew: None, received_at: clock() }));
+        let mut pages: Vec<Result<Page, ReadError>> =
+            rows.chunks(PAGE).map(|rows| Ok(page(rows.to_vec(), Some(total)))).collect();
+        pages.push(Ok(page(Vec::new(), Some(total))));
         if let Some((page, failing)) = self.faults.fails_at
             && failing == kind
         {
@@ -150,12 +195,17 @@ impl Directory for MemoryDirectory {
     }
 
     fn read(&self, kind: Kind, page: &Page, row: &RawRow) -> Result<Observed, ReadError> {
-        let reading = Reading { attributes: AttributeList::default(), absent_active: AbsentActive::Unknown };
+        let reading = Reading {
+            attributes: AttributeList::default(),
+            absent_active: AbsentActive::Unknown,
+            groups_on_user: self.shows() == Strategy::User,
+        };
         let resource = read_resource(kind, &row.bytes, &reading)?;
         Ok(Observed {
             principal: resource.principal,
             raw: row.hash,
             members: resource.members,
+            groups: resource.groups,
             observed_at: page.received_at,
             modified_at: None,
         })
@@ -176,14 +226,51 @@ impl Directory for MemoryDirectory {
         if self.faults.first_get_404.as_deref() == Some(id) && walk == 1 {
             return Answer::NotFound;
         }
-        match self.resources(kind).get(&**id) {
-            Some(value) if !self.faults.get_always_404 => {
-                let page = Page { rows: Vec::new(), total: None, skew: None, received_at: clock() };
-                Answer::Found(Box::new(self.read(kind, &page, &Self::row(value)).expect("a stored resource reads")))
-            }
-            _ => Answer::NotFound,
+        if self.shows() == Strategy::Get && kind == Kind::Group && self.faults.memberships_unread.contains(&**id) {
+            return Answer::Unproven;
         }
+        if self.faults.get_always_404 || !self.resources(kind).contains_key(&**id) {
+            return Answer::NotFound;
+        }
+        let row = Self::row(&self.shown(kind, id, false));
+        Answer::Found(Box::new(self.read(kind, &page(Vec::new(), None), &row).expect("a stored resource reads")))
     }
+
+    async fn strategy(&self) -> Result<Strategy, ReadError> {
+        Ok(self.shows())
+    }
+
+    async fn matching(&self, kind: Kind, attribute: &'static str, id: &Id) -> Result<Vec<Id>, ReadError> {
+        self.filters.fetch_add(1, Ordering::Relaxed);
+        if self.faults.memberships_unread.contains(&**id) {
+            return Err(ReadError::new(error::UNAVAILABLE, "the server answers HTTP 503"));
+        }
+        if self.faults.filters_ignored {
+            return Ok(self.resources(kind).keys().map(|id| id.as_str().into()).collect());
+        }
+        if self.faults.filters_find_nothing {
+            return Ok(Vec::new());
+        }
+        let found: Vec<&String> = match (kind, attribute) {
+            (Kind::User, "groups.value") => {
+                let members = |user: &&String| self.groups.get(&**id).is_some_and(|group| has_member(group, user));
+                self.users.keys().filter(members).collect()
+            }
+            (Kind::Group, "members.value") => {
+                self.groups.iter().filter(|(_, group)| has_member(group, id)).map(|(group, _)| group).collect()
+            }
+            other => panic!("{other:?} is not asked"),
+        };
+        Ok(found.into_iter().map(|id| id.as_str().into()).collect())
+    }
+}
+
+fn has_member(group: &Value, id: &str) -> bool {
+    group["members"].as_array().is_some_and(|members| members.iter().any(|member| member["value"] == id))
+}
+
+fn page(rows: Vec<RawRow>, total: Option<u64>) -> Page {
+    Page { rows, total, received_at: clock(), ..Page::default() }
 }
 
 /// Where the log stops working.
@@ -312,11 +399,19 @@ impl MemoryLog {
     }
 }
 
-static NOW: AtomicUsize = AtomicUsize::new(1_700_000_000_000);
+thread_local! {
+    static NOW: Cell<i64> = const { Cell::new(1_700_000_000_000) };
+}
 
-/// A clock that moves by a millisecond whenever somebody looks.
+/// A clock that moves by a millisecond whenever somebody looks; each test has its own.
 pub fn clock() -> i64 {
-    NOW.fetch_add(1, Ordering::Relaxed) as i64
+    advance(1);
+    NOW.get()
+}
+
+/// Lets time pass.
+pub fn advance(milliseconds: i64) {
+    NOW.set(NOW.get() + milliseconds);
 }
 
 pub fn account(name: &str) -> Account {
@@ -328,9 +423,7 @@ pub fn account(name: &str) -> Account {
             GroupPattern::parse("CB/{domain}/{kind:ROLE=role|BE=business_entity}/{name}").expect("a pattern"),
         ),
         profile_fingerprint: "test".to_owned(),
-        empty_members_are_none: true,
-        trust_total: true,
-        removal_means: None,
+        habits: Habits { empty_members_are_none: true, ..Habits::default() },
         baseline: Baseline::State,
         limits: Limits::default(),
         // Small enough that most syncs need several transactions.

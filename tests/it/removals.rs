@@ -8,7 +8,9 @@ use scimtail::control::{self, Request};
 use scimtail::directory::{Kind, Status};
 use scimtail::pipeline::record_latest;
 
-use crate::memory::{Faults, IDS, MemoryDirectory, World, account};
+use crate::memory::{Faults, IDS, MemoryDirectory, World, account, advance};
+
+const DAY: i64 = 24 * 3600 * 1000;
 
 /// `count` users u00…, all members of g1.
 fn directory(users: std::ops::Range<usize>) -> MemoryDirectory {
@@ -65,13 +67,14 @@ async fn g3_an_error_on_any_page_of_any_list_removes_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn g3_a_user_missed_by_paging_is_kept_because_get_finds_it() {
     let mut world = baseline().await;
-    for truthful_totals in [false, true] {
+    // Asked once; who is known as hidden is asked again only when its time comes.
+    for (truthful_totals, gets) in [(false, 3), (true, 0)] {
         let unlisted = ["u03".to_owned(), "u17".to_owned()].into();
         let slid = with(directory(0..30), Faults { unlisted, truthful_totals, ..Faults::default() });
         let status = world.completed(&slid).await;
         assert_eq!(world.lines(0), [""; 0]);
         assert_eq!((status.users_read, status.hidden), (Some(30), 2));
-        assert_eq!(slid.gets.load(Ordering::Relaxed), 3, "one control and one GET for each missing id");
+        assert_eq!(slid.gets.load(Ordering::Relaxed), gets, "one control and one GET for each missing id");
     }
 }
 
@@ -179,7 +182,7 @@ async fn g4_a_directory_that_recovers_drops_the_hold() {
 #[tokio::test(flavor = "multi_thread")]
 async fn principals_that_only_get_finds_stay_and_do_not_fail_later_syncs() {
     let mut world = World::new(account("acme"));
-    world.account.trust_total = false;
+    world.account.habits.trust_total = false;
     let unlisted: std::collections::BTreeSet<String> = (0..12).map(|n| format!("u{n:02}")).collect();
     let faults = Faults { unlisted, ..Faults::default() };
     let status = world.completed(&with(directory(0..30), faults.clone())).await;
@@ -194,7 +197,8 @@ async fn principals_that_only_get_finds_stay_and_do_not_fail_later_syncs() {
         user["active"] = serde_json::json!(false);
     }
     assert_eq!(world.sync(&disabled).await.status, Status::Held);
-    // One of them is really gone, another one is listed again.
+    // One of them is really gone, another one is listed again. A day later at most that is known.
+    advance(DAY);
     let mut moved = with(directory(0..30), faults);
     moved.users.remove("u03");
     moved.faults.unlisted.remove("u04");
@@ -258,7 +262,7 @@ async fn g3_who_is_listed_after_all_is_not_removed_by_an_earlier_404() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_member_whose_get_did_not_answer_is_asked_again() {
     let mut world = World::new(account("acme"));
-    world.account.trust_total = false;
+    world.account.habits.trust_total = false;
     let unlisted = ["u03".to_owned()].into();
     let mut unsure = with(directory(0..6), Faults { unlisted, silent: Some("u03".into()), ..Faults::default() });
     let status = world.completed(&unsure).await;
@@ -315,7 +319,7 @@ async fn a_list_that_leaves_out_users_who_still_answer_fails_as_incomplete() {
     let empty = with(directory(0..30), Faults { empty: Some(Kind::User), ..Faults::default() });
     let status = world.sync(&empty).await;
     assert_eq!((status.status, status.reason_code.as_deref()), (Status::Failed, Some("list_incomplete")));
-    assert!(empty.gets.load(Ordering::Relaxed) <= 20, "a sample is enough");
+    assert!(empty.gets.load(Ordering::Relaxed) <= 21, "a control and a sample are enough");
     let unlisted = (0..12).map(|n| format!("u{n:02}")).collect();
     let status = world.sync(&with(directory(0..30), Faults { unlisted, ..Faults::default() })).await;
     assert_eq!(status.reason_code.as_deref(), Some("list_incomplete"));
@@ -345,11 +349,11 @@ async fn disabling_many_and_losing_an_attribute_of_many_are_held() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_directory_of_unknown_habits_that_shows_no_member_leaves_memberships_as_they_were() {
     let mut groupless = World::new(account("acme"));
-    groupless.account.empty_members_are_none = false;
+    groupless.account.habits.empty_members_are_none = false;
     let status = groupless.completed(&MemoryDirectory::parse("user u1 ann")).await;
     assert_eq!(status.memberships_read, Some(0), "without a group there is no membership");
     let mut world = World::new(account("acme"));
-    world.account.empty_members_are_none = false;
+    world.account.habits.empty_members_are_none = false;
     world.completed(&directory(0..6)).await;
     let mut silent = directory(0..6);
     for group in silent.groups.values_mut() {
@@ -360,4 +364,227 @@ async fn a_directory_of_unknown_habits_that_shows_no_member_leaves_memberships_a
     assert_eq!(world.lines(0), [""; 0]);
     let status = world.completed(&directory(0..6)).await;
     assert_eq!((status.memberships_read, world.lines(0)), (Some(6), vec![]));
+}
+
+/// Users without groups, so that nothing but the rule under test matters.
+fn users(ids: std::ops::Range<usize>) -> MemoryDirectory {
+    MemoryDirectory::parse(&ids.map(|n| format!("user u{n:02} name{n}\n")).collect::<String>())
+}
+
+/// G3: where GET is not available, absence in three complete walks is the rule, and it survives restarts.
+#[tokio::test(flavor = "multi_thread")]
+async fn g3_without_get_absence_in_three_complete_walks_is_the_proof() {
+    let not_offered = Faults { get_not_offered: true, ..Faults::default() };
+    let always_404 = Faults { get_always_404: true, ..Faults::default() };
+    for faults in [not_offered, always_404] {
+        let mut world = World::new(account("acme"));
+        world.completed(&users(0..30)).await;
+        let smaller = with(users(0..28), faults.clone());
+        for walk in 1..=2 {
+            let status = world.completed(&smaller).await;
+            assert_eq!((world.lines(0), status.removals_suppressed), (vec![], 2), "walk {walk}");
+            // As `run --once` from cron: every sync starts with what Kafka holds.
+            world.restart();
+            let broken = with(users(0..28), Faults { fails_at: Some((3, Kind::User)), ..faults.clone() });
+            assert_eq!(world.sync(&broken).await.status, Status::Failed, "a failed walk does not count");
+        }
+        assert!(smaller.gets.load(Ordering::Relaxed) <= 4, "only the controls are asked");
+        let status = world.completed(&smaller).await;
+        assert_eq!(world.lines(0), ["user.removed u28 (absent)", "user.removed u29 (absent)"]);
+        assert_eq!(status.removals_suppressed, 0);
+    }
+}
+
+/// G3: who is listed again in between starts from the beginning, and no event says that it was ever missing.
+#[tokio::test(flavor = "multi_thread")]
+async fn g3_who_is_listed_again_is_counted_anew() {
+    let faults = Faults { get_not_offered: true, ..Faults::default() };
+    let mut world = World::new(account("acme"));
+    world.completed(&users(0..30)).await;
+    for _ in 0..3 {
+        for _ in 0..2 {
+            world.completed(&with(users(0..29), faults.clone())).await;
+        }
+        world.completed(&with(users(0..30), faults.clone())).await;
+    }
+    assert_eq!(world.lines(0), [""; 0]);
+    let entry = world.known.table(Kind::User).get("u29").unwrap();
+    assert_eq!((entry.missing_since, entry.missing_walks), (None, 0));
+}
+
+/// G3: a control GET that does not answer makes a walk that counts for nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn g3_a_walk_whose_control_does_not_answer_is_not_counted() {
+    let mut world = World::new(account("acme"));
+    world.completed(&users(0..30)).await;
+    for _ in 0..5 {
+        world.completed(&with(users(0..29), Faults { get_times_out: true, ..Faults::default() })).await;
+    }
+    let refused = with(users(0..29), Faults { get_not_offered: true, ..Faults::default() });
+    world.completed(&refused).await;
+    world.completed(&refused).await;
+    assert_eq!(world.lines(0), [""; 0]);
+    world.completed(&refused).await;
+    assert_eq!(world.lines(0), ["user.removed u29 (absent)"]);
+}
+
+/// G3: whoever GET found once without a list showing it is never removed by absence.
+#[tokio::test(flavor = "multi_thread")]
+async fn g3_a_hidden_user_is_never_removed_by_absence() {
+    let mut world = World::new(account("acme"));
+    world.account.habits.trust_total = false;
+    world.completed(&users(0..30)).await;
+    let hidden = Faults { unlisted: ["u29".to_owned()].into(), ..Faults::default() };
+    world.completed(&with(users(0..30), hidden.clone())).await;
+    for _ in 0..5 {
+        advance(DAY);
+        let refused = Faults { get_not_offered: true, ..hidden.clone() };
+        let status = world.completed(&with(users(0..30), refused)).await;
+        assert_eq!((status.hidden, world.lines(0)), (1, vec![]));
+    }
+}
+
+/// G4: where absence is the rule, the guard looks at the walk that would remove.
+#[tokio::test(flavor = "multi_thread")]
+async fn g4_where_absence_is_the_rule_the_walk_that_would_remove_is_held() {
+    let mut world = World::new(account("acme"));
+    world.completed(&users(0..30)).await;
+    let smaller = with(users(0..20), Faults { get_not_offered: true, ..Faults::default() });
+    for _ in 0..2 {
+        assert_eq!(world.completed(&smaller).await.removals_suppressed, 10);
+    }
+    for _ in 0..2 {
+        let status = world.sync(&smaller).await;
+        assert_eq!((status.status, status.hold.unwrap().to_string().as_str()), (Status::Held, "3-u10-g0-m0-d0-a0"));
+        world.restart();
+    }
+    release(&mut world, "3-u10-g0-m0-d0-a0").await;
+    world.completed(&smaller).await;
+    assert_eq!(world.lines(0).len(), 10);
+}
+
+/// G4: another tenant's directory is held in its first walk, whatever the rule of removals.
+#[tokio::test(flavor = "multi_thread")]
+async fn g4_another_directory_behind_the_same_token_is_held_at_once() {
+    for faults in [Faults::default(), Faults { get_not_offered: true, ..Faults::default() }] {
+        let mut world = World::new(account("acme"));
+        world.completed(&users(0..42)).await;
+        // One of ours is known as hidden: that it is not listed either proves nothing.
+        let other = with(users(50..92), faults);
+        let status = world.sync(&other).await;
+        assert_eq!((status.status, status.reason_code.as_deref()), (Status::Held, Some("mass_change")));
+        assert_eq!(status.hold.unwrap().to_string(), "1-u42-g0-m0-d0-a0");
+        assert_eq!(world.lines(0), [""; 0]);
+    }
+}
+
+/// G4: hidden users count neither as seen again nor as lost.
+#[tokio::test(flavor = "multi_thread")]
+async fn g4_hidden_users_do_not_vouch_for_another_directory() {
+    let mut world = World::new(account("acme"));
+    world.account.habits.trust_total = false;
+    world.completed(&users(0..4)).await;
+    let hidden = Faults { unlisted: ["u03".to_owned()].into(), ..Faults::default() };
+    world.completed(&with(users(0..4), hidden)).await;
+    let status = world.sync(&users(50..54)).await;
+    assert_eq!((status.status, status.hold.unwrap().to_string().as_str()), (Status::Held, "2-u3-g0-m0-d0-a0"));
+}
+
+/// Inactive users that lists leave out are disabled, not removed, and come back as enabled.
+#[tokio::test(flavor = "multi_thread")]
+async fn inactive_users_that_lists_hide_are_disabled_and_come_back() {
+    let mut world = World::new(account("acme"));
+    world.account.habits.hides_inactive = true;
+    world.completed(&users(0..30)).await;
+    let mut hiding = users(0..30);
+    hiding.users.get_mut("u07").unwrap()["active"] = serde_json::json!(false);
+    hiding.faults.unlisted = ["u07".to_owned()].into();
+    let status = world.completed(&hiding).await;
+    assert_eq!(world.lines(0), ["user.disabled u07 active true → false"]);
+    assert_eq!((status.hidden, status.users_read), (1, Some(30)));
+    world.restart();
+    world.completed(&users(0..30)).await;
+    assert_eq!(world.lines(1), ["user.enabled u07 active false → true"]);
+    assert_eq!(world.known.table(Kind::User).get("u07").unwrap().missing_since, None);
+}
+
+/// G4: many of them at once are held as what they are; the release covers them.
+#[tokio::test(flavor = "multi_thread")]
+async fn g4_many_hidden_inactive_users_are_held_as_disabled() {
+    let mut world = World::new(account("acme"));
+    world.account.habits.hides_inactive = true;
+    world.completed(&users(0..30)).await;
+    let mut hiding = users(0..30);
+    for n in 0..12 {
+        let id = format!("u{n:02}");
+        hiding.users.get_mut(&id).unwrap()["active"] = serde_json::json!(false);
+        hiding.faults.unlisted.insert(id);
+    }
+    let status = world.sync(&hiding).await;
+    let hold = status.hold.unwrap().to_string();
+    assert_eq!((status.status, hold.as_str()), (Status::Held, "1-u12-g0-m0-d12-a0"));
+    assert!(status.reason.unwrap().contains("inactive"), "the reason says so");
+    release(&mut world, &hold).await;
+    world.completed(&hiding).await;
+    assert!(world.lines(0).iter().all(|line| line.starts_with("user.disabled")), "{:?}", world.lines(0));
+    assert_eq!(world.lines(0).len(), 12);
+}
+
+/// Hidden users are asked for within a budget and a day, so that the number of GETs stays bounded.
+#[tokio::test(flavor = "multi_thread")]
+async fn hidden_users_are_asked_for_once_a_day_within_the_budget() {
+    let mut world = World::new(account("acme"));
+    world.account.habits.trust_total = false;
+    world.account.limits.max_ratio = 1.0;
+    let text: String = (0..700).map(|n| format!("user u{n:03} name{n}\n")).collect();
+    let mut directory = MemoryDirectory::parse(&text);
+    world.completed(&directory).await;
+    directory.faults.unlisted = (0..450).map(|n| format!("u{n:03}")).collect();
+    world.completed(&directory).await;
+    let gets = |directory: &MemoryDirectory| directory.gets.swap(0, Ordering::Relaxed);
+    assert_eq!(gets(&directory), 451, "missing unexpectedly: a control, and everyone within the guard's limits");
+    let status = world.completed(&directory).await;
+    assert_eq!((gets(&directory), status.hidden), (0, 450), "nobody is due");
+    advance(DAY);
+    let status = world.completed(&directory).await;
+    assert_eq!((gets(&directory), status.hidden), (201, 450), "a control and the budget");
+    // In 48 syncs a day everyone is asked once, and whoever is gone is found out.
+    directory.users.remove("u123");
+    let mut asked = 0;
+    for _ in 0..48 {
+        advance(DAY / 48);
+        world.completed(&directory).await;
+        let count = gets(&directory);
+        assert!(count <= 201, "{count} GETs in one sync");
+        asked += count;
+    }
+    assert!((450..=450 + 48 + 48).contains(&asked), "{asked}");
+    assert_eq!(world.lines(0), ["user.removed u123 (not_found)"]);
+}
+
+/// G3: one GET that answers 404 for a listed id (it may just have been deleted) is not yet "GET is not available".
+#[tokio::test(flavor = "multi_thread")]
+async fn g3_a_second_control_decides_where_the_first_one_says_404() {
+    let mut world = World::new(account("acme"));
+    world.completed(&users(0..30)).await;
+    // The smallest listed id is the first control.
+    let faults = Faults { first_get_404: Some("u00".into()), ..Faults::default() };
+    world.completed(&with(users(0..29), faults)).await;
+    assert_eq!(world.lines(0), ["user.removed u29 (not_found)"]);
+}
+
+/// A directory that serves no groups keeps what is known of them, and says that they were not read.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_directory_without_groups_loses_none() {
+    let mut world = baseline().await;
+    world.account.habits.groups = false;
+    let only_users = users(0..30).showing(scimtail::directory::Strategy::Never);
+    let mut only_users = only_users;
+    for user in only_users.users.values_mut() {
+        user["title"] = serde_json::json!("T");
+    }
+    let status = world.completed(&only_users).await;
+    assert_eq!((status.groups_read, status.memberships_read, status.memberships_as_of), (None, None, Some(1)));
+    assert_eq!(world.lines(0), [""; 0]);
+    assert_eq!(world.known.memberships_len(), 30);
 }

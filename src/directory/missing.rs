@@ -1,0 +1,123 @@
+//! Who is known but not listed: missing, hidden, gone, or only counted.
+//!
+//! A principal that no list shows is **hidden** once GET found it (`missing_since` set, `missing_walks` 0), and
+//! **counted** where absence is the rule (`missing_walks` above 0). Both stand in its state record, so that they
+//! survive restarts; nothing else is remembered.
+
+use super::changes::RemovalReason;
+use super::diff::{Changed, Diff, of, of_mut};
+use super::principal::{Id, Kind};
+
+/// Complete walks that have to miss a principal where GET is not available (design §5).
+pub const ABSENCE_WALKS: u32 = 3;
+
+impl Diff<'_> {
+    /// Distinct ids that the lists showed.
+    pub fn listed(&self, kind: Kind) -> usize {
+        of(&self.listed, kind).len()
+    }
+
+    /// Ids that the lists showed: the controls of a proof. Deterministic.
+    pub fn some_listed_ids(&self, kind: Kind, count: usize) -> Vec<Id> {
+        let mut smallest: Vec<&Id> = of(&self.listed, kind).iter().collect();
+        if smallest.len() > count && count > 0 {
+            smallest.select_nth_unstable(count - 1);
+            smallest.truncate(count);
+        }
+        smallest.sort_unstable();
+        smallest.into_iter().cloned().collect()
+    }
+
+    /// Ids that count as seen for completeness: listed, answered by GET in this sync (alive or proven gone), and
+    /// hidden ones that were not due to be asked.
+    pub fn accounted_for(&self, kind: Kind) -> usize {
+        let listed = of(&self.listed, kind);
+        let alive = of(&self.found, kind)
+            .iter()
+            .filter(|id| !listed.contains(*id) && self.known.table(kind).contains(id))
+            .count();
+        let gone =
+            self.gone.iter().filter(|((of, _), reason)| *of == kind && **reason == RemovalReason::NotFound).count();
+        listed.len() + alive + gone + self.hidden_unasked(kind)
+    }
+
+    fn unlisted(&self, kind: Kind) -> impl Iterator<Item = &Id> {
+        let served = !of(&self.unserved, kind);
+        let ids = served.then(|| self.known.table(kind).ids()).into_iter().flatten();
+        ids.filter(move |id| !self.appeared(kind, id) && !self.gone.contains_key(&(kind, (*id).clone())))
+    }
+
+    fn is_hidden(&self, kind: Kind, id: &Id) -> bool {
+        let entry = self.known.table(kind).get(id);
+        entry.is_some_and(|entry| entry.missing_since.is_some() && entry.missing_walks == 0)
+    }
+
+    /// Known principals that neither a list showed nor an answer settled, sorted. Hidden ones count as seen until a
+    /// GET says otherwise.
+    pub fn missing(&self, kind: Kind) -> Vec<Id> {
+        let mut missing: Vec<Id> = self.unlisted(kind).filter(|id| !self.is_hidden(kind, id)).cloned().collect();
+        missing.sort_unstable();
+        missing
+    }
+
+    /// Principals known as hidden that no list shows and nobody has asked for in this sync.
+    pub fn hidden(&self, kind: Kind) -> Vec<Id> {
+        let mut hidden: Vec<Id> = self.unlisted(kind).filter(|id| self.is_hidden(kind, id)).cloned().collect();
+        hidden.sort_unstable();
+        hidden
+    }
+
+    fn hidden_unasked(&self, kind: Kind) -> usize {
+        self.unlisted(kind).filter(|id| self.is_hidden(kind, id)).count()
+    }
+
+    /// All principals that exist without being listed.
+    pub(super) fn hidden_count(&self, kind: Kind) -> i64 {
+        let found = of(&self.found, kind).difference(of(&self.listed, kind)).count();
+        (found + self.hidden_unasked(kind)) as i64
+    }
+
+    /// GET is not available for this kind: absence is the rule.
+    pub fn absence_is_the_rule(&mut self, kind: Kind) {
+        *of_mut(&mut self.absence, kind) = true;
+    }
+
+    fn walks_missed(&self, kind: Kind, id: &Id) -> u32 {
+        self.known.table(kind).get(id).map_or(0, |entry| entry.missing_walks).saturating_add(1)
+    }
+
+    /// Missing principals that this walk loses: where absence is the rule, those that it was the last to miss.
+    pub fn losing(&self, kind: Kind) -> Vec<Id> {
+        let mut missing = self.missing(kind);
+        if *of(&self.absence, kind) {
+            missing.retain(|id| self.walks_missed(kind, id) >= ABSENCE_WALKS);
+        }
+        missing
+    }
+
+    /// Raises the count of those that are missing where absence is the rule: a silent rewrite.
+    pub(super) fn count_absences(&mut self, now: i64) {
+        for kind in Kind::BOTH {
+            if !of(&self.absence, kind) {
+                continue;
+            }
+            for id in self.missing(kind) {
+                let missing_walks = self.walks_missed(kind, &id);
+                let Some(entry) = self.known.table(kind).get(&id) else { continue };
+                let missing_since = Some(entry.missing_since.unwrap_or(now));
+                let silent = Changed { missing_since, missing_walks, ..Changed::silent(entry.packed.clone(), now) };
+                of_mut(&mut self.changed, kind).insert(id, silent);
+            }
+        }
+    }
+
+    /// Somebody was known, and nobody known is listed again: another directory answers, or none. Who was hidden or
+    /// is being counted was not listed before either.
+    pub(super) fn nobody_again(&self, kind: Kind) -> bool {
+        let table = self.known.table(kind);
+        if *of(&self.unserved, kind) || of(&self.listed, kind).iter().any(|id| table.contains(id)) {
+            return false;
+        }
+        table.iter().any(|(_, entry)| entry.missing_since.is_none())
+    }
+}

@@ -1,0 +1,57 @@
+//! The guard looks, and a release covers what it would hold.
+
+use std::collections::BTreeSet;
+
+use crate::directory::status::Reason;
+use crate::directory::{Diff, Evidence, HoldId, Known, Losses, SyncStatus, guard};
+use crate::pipeline::Account;
+
+pub(super) struct Judgement {
+    pub held: Option<(Reason, HoldId)>,
+    pub vanishing: BTreeSet<String>,
+}
+
+/// Lets the guard look, and a release cover what the guard would hold. The guard does not apply to a
+/// first sync: there is nothing that anybody relies on yet.
+pub(super) fn judge(account: &Account, diff: &Diff<'_>, known: &Known, attempt: &SyncStatus) -> Judgement {
+    if known.is_first() {
+        return Judgement { held: None, vanishing: BTreeSet::new() };
+    }
+    let limits = &account.limits;
+    let mut evidence = diff.evidence();
+    let vanishes = |losing: u64, holding: u64| losing as f64 > limits.max_ratio * holding as f64;
+    let vanishing = diff.vanishing(limits.min_losses, vanishes, &mut evidence);
+    let Some(losses) = guard::excess(&evidence, limits) else {
+        return Judgement { held: None, vanishing };
+    };
+    let covered = attempt.release.as_ref().is_some_and(|release| {
+        release.hold.base == known.base() && release.left.is_some_and(|left| losses.within(&left))
+    });
+    if covered {
+        return Judgement { held: None, vanishing };
+    }
+    let reason = Reason { code: "mass_change", text: in_words(&losses, &evidence, account) };
+    Judgement { held: Some((reason, HoldId { base: known.base(), losses })), vanishing }
+}
+
+fn in_words(losses: &Losses, evidence: &Evidence, account: &Account) -> String {
+    let of = |count: u64, population: u64, what: &str| (count > 0).then(|| format!("{count} of {population} {what}"));
+    let parts: Vec<String> = [
+        of(losses.users, evidence.users, "users would go"),
+        of(losses.groups, evidence.groups, "groups would go"),
+        of(losses.memberships, evidence.memberships, "memberships would go"),
+        of(losses.disabled, evidence.enabled_users, "users would be disabled"),
+        (losses.attributes > 0).then(|| format!("{} principals would lose an attribute", losses.attributes)),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
+    let limits = &account.limits;
+    format!(
+        "{}; the limit is {} % (from {} losses) or {}",
+        parts.join(", "),
+        limits.max_ratio * 100.0,
+        limits.min_losses,
+        limits.max_absolute
+    )
+}

@@ -1,0 +1,213 @@
+//! Reading memberships by the directory's strategy, and asking about members that no list shows.
+
+use std::collections::HashSet;
+
+use futures::StreamExt;
+
+use super::proof::{self, Control, ask};
+use super::{GETS_AT_ONCE, Verdict, failed};
+use crate::directory::{Diff, Id, Kind, Known, ListedGroup, ListedMember, Strategy, SyncStatus};
+use crate::pipeline::{Account, Answer, Directory};
+
+/// Reads in a row that fail before the rest is given up: a server in trouble is not asked a hundred thousand times.
+const FAILURES_MAX: usize = 20;
+/// An id that nobody has: a server that finds somebody by it ignores filters.
+const NOBODY: &str = "00000000-0000-0000-0000-000000000000";
+
+/// Reads what the walks did not bring. What cannot be read stays as it was.
+pub(super) async fn read_memberships<D: Directory>(
+    account: &Account,
+    directory: &D,
+    diff: &mut Diff<'_>,
+    strategy: Strategy,
+    now: impl Fn() -> i64,
+) -> Result<(), Verdict> {
+    match strategy {
+        Strategy::List | Strategy::Never => {}
+        Strategy::User => diff.settle_user_groups(),
+        Strategy::Get => {
+            let groups = diff.seen(Kind::Group);
+            let mut answers = futures::stream::iter(groups.into_iter().map(|id| async move {
+                let answer = directory.get(Kind::Group, &id).await;
+                (id, answer)
+            }))
+            .buffered(GETS_AT_ONCE);
+            let mut failures = 0;
+            while let Some((group, answer)) = answers.next().await {
+                if let Answer::Found(observed) = answer {
+                    diff.group_members(&group, observed.members, observed.observed_at);
+                    failures = 0;
+                } else {
+                    diff.memberships_unread();
+                    failures += 1;
+                }
+                if failures == FAILURES_MAX {
+                    break;
+                }
+            }
+        }
+        Strategy::GroupsFilter => {
+            filters_work(directory, Kind::User, "groups.value").await?;
+            let direct = account.habits.filter_is_direct.then_some(true);
+            filtered(directory, diff, Kind::Group, |diff, group, users| {
+                let member = |id| ListedMember { id, kind: Some(Kind::User), direct };
+                diff.group_members(group, users.into_iter().map(member).collect(), now());
+            })
+            .await;
+        }
+        Strategy::MembersFilter => {
+            filters_work(directory, Kind::Group, "members.value").await?;
+            let direct = account.habits.filter_is_direct.then_some(true);
+            filtered(directory, diff, Kind::User, |diff, user, groups| {
+                let group = |id| ListedGroup { id: Some(id), name: None, direct };
+                diff.groups_of_user(user, groups.into_iter().map(group).collect(), now());
+            })
+            .await;
+            diff.settle_user_groups();
+        }
+    }
+    Ok(())
+}
+
+/// A server that ignores filters would make everybody a member of everything.
+async fn filters_work<D: Directory>(directory: &D, kind: Kind, attribute: &'static str) -> Result<(), Verdict> {
+    match directory.matching(kind, attribute, &NOBODY.into()).await {
+        Ok(ids) if !ids.is_empty() => {
+            let text = format!("{} ignores the filter `{attribute} eq`: memberships cannot be read", kind.endpoint());
+            Err(failed("filter_ignored", text))
+        }
+        // Refused, because nobody has this id, is as good as nobody found; a server in trouble shows itself below.
+        _ => Ok(()),
+    }
+}
+
+/// Asks about every principal of `kind` by a filter on the other kind.
+async fn filtered<D: Directory>(
+    directory: &D,
+    diff: &mut Diff<'_>,
+    kind: Kind,
+    take: impl Fn(&mut Diff<'_>, &Id, Vec<Id>),
+) {
+    let (other, attribute) = match kind {
+        Kind::Group => (Kind::User, "groups.value"),
+        Kind::User => (Kind::Group, "members.value"),
+    };
+    let ids = diff.seen(kind);
+    let mut answers = futures::stream::iter(ids.into_iter().map(|id| async move {
+        let answer = directory.matching(other, attribute, &id).await;
+        (id, answer)
+    }))
+    .buffered(GETS_AT_ONCE);
+    let mut failures = 0;
+    while let Some((id, answer)) = answers.next().await {
+        match answer {
+            Ok(ids) => {
+                take(diff, &id, ids);
+                failures = 0;
+            }
+            Err(_) => {
+                diff.memberships_unread();
+                failures += 1;
+            }
+        }
+        if failures == FAILURES_MAX {
+            break;
+        }
+    }
+}
+
+/// Members known as dangling may have come back without being listed: each is asked for when its time comes.
+pub(super) async fn recheck_dangling<D: Directory>(
+    directory: &D,
+    diff: &mut Diff<'_>,
+    known: &Known,
+    attempt: &SyncStatus,
+    budget: &mut usize,
+) {
+    let mut ids = proof::due(diff.dangling(), known, attempt, budget);
+    for kind in Kind::BOTH {
+        let mut left = Vec::new();
+        for (id, answer) in ask(directory, kind, ids).await {
+            match answer {
+                Answer::Found(observed) => diff.found(kind, *observed),
+                // It may be a group's id.
+                _ => left.push(id),
+            }
+        }
+        ids = left;
+    }
+}
+
+/// Members that no list shows are published only if GET finds them. Who is not asked, or gets no answer, is
+/// asked in the next sync.
+pub(super) async fn ask_members<D: Directory>(
+    account: &Account,
+    directory: &D,
+    diff: &mut Diff<'_>,
+    control: &mut Option<Control>,
+    budget: &mut usize,
+) {
+    let mut members = diff.unlisted_members();
+    members.truncate(*budget);
+    *budget -= members.len();
+    if members.is_empty() {
+        return;
+    }
+    // Where GET is impossible, its 404 says nothing about a member either.
+    let publish = diff.publishes_unlisted() && {
+        let control = match control {
+            Some(control) => *control,
+            None => proof::control(account, directory, diff, Kind::User).await,
+        };
+        control == Control::NotAvailable
+    };
+    if publish {
+        for member in members {
+            diff.vouched(member.id);
+        }
+        return;
+    }
+    let untyped: HashSet<Id> =
+        members.iter().filter(|member| member.kind.is_none()).map(|member| member.id.clone()).collect();
+    let mut groups = Vec::new();
+    for kind in Kind::BOTH {
+        let of_kind = members.iter().filter(|member| member.kind.unwrap_or(Kind::User) == kind);
+        let mut ids: Vec<Id> = of_kind.map(|member| member.id.clone()).collect();
+        if kind == Kind::Group {
+            ids.append(&mut groups);
+        }
+        for (id, answer) in ask(directory, kind, ids).await {
+            match answer {
+                Answer::Found(observed) => diff.found(kind, *observed),
+                // Where the type is not stated, it may still be a group.
+                Answer::NotFound | Answer::NotOffered if kind == Kind::User && untyped.contains(&id) => groups.push(id),
+                Answer::NotFound | Answer::NotOffered => diff.nobody(id),
+                Answer::Unproven => {}
+            }
+        }
+    }
+}
+
+/// Groups whose dangling member appeared after they were listed are read again.
+pub(super) async fn reread_groups<D: Directory>(directory: &D, diff: &mut Diff<'_>) {
+    for (_, answer) in ask(directory, Kind::Group, diff.rereads()).await {
+        if let Answer::Found(observed) = answer {
+            diff.reread(*observed);
+        }
+    }
+}
+
+/// GET of a group has to agree that it lost members.
+pub(super) async fn confirm_groups<D: Directory>(directory: &D, diff: &mut Diff<'_>) {
+    let answers = ask(directory, Kind::Group, diff.groups_that_lost_members()).await;
+    // Where no group can be asked, the completely read list is all there is. One that refuses while others answer
+    // proves nothing.
+    let offered = answers.iter().any(|(_, answer)| !matches!(answer, Answer::NotOffered));
+    for (group, answer) in answers {
+        match answer {
+            Answer::Found(observed) => diff.confirm_group(&group, Some(observed.members)),
+            Answer::NotOffered if !offered => {}
+            Answer::NotFound | Answer::NotOffered | Answer::Unproven => diff.confirm_group(&group, None),
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! Before anything is published: read everything, ask about what is missing, let the guard judge.
+//!
+//! **A removal needs proof** (design §5): a complete walk, and for each id a GET that says 404 or 410 while
+//! the same kind of GET finds an id that the walk listed. What is not proven stays as it was.
+
+mod judge;
+mod members;
+mod proof;
+mod walk;
+
+use std::collections::BTreeSet;
+
+use crate::directory::status::Reason;
+use crate::directory::{Diff, HoldId, Id, Kind, Known, SyncStatus};
+use crate::pipeline::{Account, Directory, ReadFailure};
+use judge::{Judgement, judge};
+use proof::Control;
+use walk::walk;
+
+/// GETs under way at once.
+const GETS_AT_ONCE: usize = 8;
+/// GETs of one sync for principals known as hidden, members known as dangling and members that no list shows. What is
+/// missing unexpectedly is asked beside that, within the guard's limits or a person's release.
+const BUDGET: usize = 200;
+
+/// What became of the attempt to read the directory.
+pub enum Verdict {
+    /// Publish; the attributes whose loss counts against a release.
+    Admitted(BTreeSet<String>),
+    Failed(Reason),
+    Held(Reason, HoldId),
+}
+
+/// Walks the directory into `diff` and decides. Fills in what the attempt's record says about it.
+/// `now`: milliseconds since 1970-01-01 UTC.
+pub async fn observe<D: Directory>(
+    account: &Account,
+    directory: &D,
+    diff: &mut Diff<'_>,
+    known: &Known,
+    attempt: &mut SyncStatus,
+    now: impl Fn() -> i64,
+) -> Verdict {
+    match try_observe(account, directory, diff, known, attempt, now).await {
+        Ok(verdict) | Err(verdict) => verdict,
+    }
+}
+
+async fn try_observe<D: Directory>(
+    account: &Account,
+    directory: &D,
+    diff: &mut Diff<'_>,
+    known: &Known,
+    attempt: &mut SyncStatus,
+    now: impl Fn() -> i64,
+) -> Result<Verdict, Verdict> {
+    let strategy = directory.strategy().await.map_err(unreadable)?;
+    diff.read_memberships_by(strategy);
+    let mut totals = [0; 2];
+    for kind in served(account, diff) {
+        totals[kind as usize] = walk(directory, diff, kind).await?;
+        let read = Some(diff.listed(kind) as i64);
+        match kind {
+            Kind::User => attempt.users_read = read,
+            Kind::Group => attempt.groups_read = read,
+        }
+    }
+
+    // What a GET is worth here decides what "missing" means; asked only where somebody is to be asked for.
+    let mut budget = BUDGET;
+    let mut controls = [None; 2];
+    let mut hidden: [Vec<Id>; 2] = Default::default();
+    for kind in Kind::BOTH {
+        hidden[kind as usize] = proof::due(diff.hidden(kind), known, attempt, &mut budget);
+        if !diff.missing(kind).is_empty() || !hidden[kind as usize].is_empty() {
+            let control = proof::control(account, directory, diff, kind).await;
+            controls[kind as usize] = Some(control);
+            if control == Control::NotAvailable && diff.listed(kind) > 0 {
+                diff.absence_is_the_rule(kind);
+            }
+        }
+    }
+    // The guard comes first because it is cheap: everything missing counts as lost until somebody asks.
+    if judge(account, diff, known, attempt).held.is_some() {
+        // Unless that is only what lists leave out of groups: GET knows better than a person would.
+        members::confirm_groups(directory, diff).await;
+        if let Some((mut reason, mut hold)) = judge(account, diff, known, attempt).held {
+            let hidden = proof::sample(account, directory, diff, attempt.sync).await?;
+            if hidden > 0 {
+                // Whoever turns out hidden was disabled, not removed: the hold covers either.
+                hold.losses.disabled += hidden;
+                reason.text.push_str("; some of those missing still answer, inactive: they would be disabled");
+            }
+            return Err(Verdict::Held(reason, hold));
+        }
+    }
+    for kind in served(account, diff) {
+        if let Some(control) = controls[kind as usize] {
+            proof::prove(directory, diff, known, kind, control, std::mem::take(&mut hidden[kind as usize])).await?;
+        }
+        if account.habits.trust_total && short(diff, kind, totals[kind as usize]) {
+            // Rows slide between pages (scim.md §0.3): a second walk and the union of both decide.
+            let total = walk(directory, diff, kind).await?;
+            if short(diff, kind, total) {
+                return Err(failed("walk_incomplete", incomplete(diff, kind, total)));
+            }
+        }
+    }
+    members::recheck_dangling(directory, diff, known, attempt, &mut budget).await;
+    members::read_memberships(account, directory, diff, strategy, now).await?;
+    members::ask_members(account, directory, diff, &mut controls[Kind::User as usize], &mut budget).await;
+    members::reread_groups(directory, diff).await;
+    members::confirm_groups(directory, diff).await;
+
+    // And last, on what is now known to be true.
+    match judge(account, diff, known, attempt) {
+        Judgement { held: Some((reason, hold)), .. } => Err(Verdict::Held(reason, hold)),
+        Judgement { vanishing, .. } => Ok(Verdict::Admitted(vanishing)),
+    }
+}
+
+/// The kinds this directory serves. What is known of the others stays as it is.
+fn served(account: &Account, diff: &mut Diff<'_>) -> Vec<Kind> {
+    if account.habits.groups {
+        return Kind::BOTH.to_vec();
+    }
+    diff.unserved(Kind::Group);
+    vec![Kind::User]
+}
+
+fn unreadable(error: impl std::fmt::Display + ReadFailure) -> Verdict {
+    failed(error.code(), error.to_string())
+}
+
+fn failed(code: &'static str, text: String) -> Verdict {
+    Verdict::Failed(Reason { code, text })
+}
+
+/// True where fewer principals were seen or settled than the server says there are.
+fn short(diff: &Diff<'_>, kind: Kind, total: u64) -> bool {
+    (diff.accounted_for(kind) as u64) < total
+}
+
+fn incomplete(diff: &Diff<'_>, kind: Kind, total: u64) -> String {
+    format!(
+        "{} of {total} {} could be read, twice; nothing is published from half a list",
+        diff.accounted_for(kind),
+        kind.endpoint(),
+    )
+}

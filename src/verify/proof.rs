@@ -1,0 +1,157 @@
+//! Who is missing is asked for: 404 says "gone" only where the same server, asked the same way, finds what it lists.
+
+use futures::StreamExt;
+use xxhash_rust::xxh3::xxh3_64_with_seed;
+
+use super::{GETS_AT_ONCE, Verdict, failed};
+use crate::directory::{Diff, Id, Kind, Known, RemovalReason, SyncStatus};
+use crate::pipeline::{Account, Answer, Directory};
+
+/// Missing ids asked where the guard already holds: enough to see that a list is broken.
+const SAMPLE: usize = 20;
+/// Listed ids tried as control: one of them may be deleted between the list and the question.
+const CONTROLS: usize = 2;
+/// Every hidden principal and dangling member is asked for once in this time, milliseconds.
+const RECHECK_MS: i64 = 24 * 3600 * 1000;
+
+/// What GET by id is worth here, as a GET of an id that the list showed says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Control {
+    /// It found the listed id: its 404 is a proof.
+    Works,
+    /// 403, 404, 405 or 501 for a listed id: absence is the rule.
+    NotAvailable,
+    /// Anything else, or nobody listed: a 404 proves nothing now.
+    Unclear,
+}
+
+/// Asks for a listed id of the kind; where the list is empty, of the other kind.
+pub(super) async fn control<D: Directory>(account: &Account, directory: &D, diff: &Diff<'_>, kind: Kind) -> Control {
+    let kind = match (diff.listed(kind), kind) {
+        (0, Kind::User) => Kind::Group,
+        (0, Kind::Group) => Kind::User,
+        _ => kind,
+    };
+    if account.habits.absence_only {
+        return Control::NotAvailable;
+    }
+    let mut control = Control::Unclear;
+    for id in diff.some_listed_ids(kind, CONTROLS) {
+        control = match directory.get(kind, &id).await {
+            Answer::Found(_) => return Control::Works,
+            Answer::NotFound | Answer::NotOffered => Control::NotAvailable,
+            Answer::Unproven => return Control::Unclear,
+        };
+    }
+    control
+}
+
+/// Those of `ids` whose slot lies between the start of the last completed sync and that of this one, so that each is
+/// asked once in [`RECHECK_MS`] and nothing needs to be remembered; within the budget, which it takes from.
+pub(super) fn due(ids: Vec<Id>, known: &Known, attempt: &SyncStatus, budget: &mut usize) -> Vec<Id> {
+    let now = attempt.started_at;
+    let since = known.completed.as_ref().map_or(i64::MIN, |completed| completed.started_at);
+    let is_due = |id: &Id| {
+        let slot = (xxh3_64_with_seed(id.as_bytes(), 0) % RECHECK_MS as u64) as i64;
+        // The last moment up to now at which the slot came round.
+        let last = now - (now - slot).rem_euclid(RECHECK_MS);
+        last > since
+    };
+    let mut due: Vec<Id> = ids.into_iter().filter(is_due).collect();
+    if due.len() > *budget {
+        due.sort_by_key(|id| xxh3_64_with_seed(id.as_bytes(), attempt.sync as u64));
+        due.truncate(*budget);
+    }
+    *budget -= due.len();
+    due
+}
+
+/// A hold may only be a broken list: ask a sample of what is missing. One alive that ought to be listed, and the list
+/// lies. Returns the missing users where the sample shows that this directory hides its inactive ones.
+pub(super) async fn sample<D: Directory>(
+    account: &Account,
+    directory: &D,
+    diff: &Diff<'_>,
+    sync: i64,
+) -> Result<u64, Verdict> {
+    let mut hidden = 0;
+    for kind in Kind::BOTH {
+        let missing = diff.missing(kind);
+        let count = missing.len() as u64;
+        let mut sample = missing;
+        sample.sort_by_key(|id| xxh3_64_with_seed(id.as_bytes(), sync as u64));
+        sample.truncate(SAMPLE);
+        for (_, answer) in ask(directory, kind, sample).await {
+            let Answer::Found(observed) = answer else { continue };
+            if account.habits.hides_inactive && kind == Kind::User && observed.principal.active == Some(false) {
+                hidden = count;
+                continue;
+            }
+            let endpoint = kind.endpoint();
+            let text = format!(
+                "{endpoint} that the list leaves out still answer one by one: the list is incomplete; → if this \
+                 directory lists active users only, its profile says inactive = \"hidden\""
+            );
+            return Err(failed("list_incomplete", text));
+        }
+    }
+    Ok(hidden)
+}
+
+pub(super) async fn ask<D: Directory>(directory: &D, kind: Kind, ids: Vec<Id>) -> Vec<(Id, Answer)> {
+    let asked = ids.into_iter().map(|id| async move {
+        let answer = directory.get(kind, &id).await;
+        (id, answer)
+    });
+    futures::stream::iter(asked).buffered(GETS_AT_ONCE).collect().await
+}
+
+/// Settles what the walk of one kind left out; `hidden`: those known as hidden that are due to be asked.
+pub(super) async fn prove<D: Directory>(
+    directory: &D,
+    diff: &mut Diff<'_>,
+    known: &Known,
+    kind: Kind,
+    control: Control,
+    hidden: Vec<Id>,
+) -> Result<(), Verdict> {
+    let missing = diff.missing(kind);
+    let list_is_empty = diff.listed(kind) == 0;
+    if control == Control::NotAvailable && !list_is_empty {
+        // Nobody to ask: the walk that reaches the count is the proof. Who is hidden is never removed by absence.
+        for id in diff.losing(kind) {
+            diff.gone(kind, id, RemovalReason::Absent);
+        }
+        return Ok(());
+    }
+    let answers = match control {
+        Control::NotAvailable => missing.into_iter().map(|id| (id, Answer::NotOffered)).collect(),
+        Control::Works | Control::Unclear => ask(directory, kind, missing).await,
+    };
+    if list_is_empty && answers.iter().any(|(_, answer)| matches!(answer, Answer::Found(_))) {
+        let text = format!("the list of {} is empty, but they answer one by one", kind.endpoint());
+        return Err(failed("list_incomplete", text));
+    }
+    // An empty list was held before it came here; released and empty again, it is its own proof.
+    let empty_before = known.latest.as_ref().is_some_and(|latest| {
+        let read = if kind == Kind::User { latest.users_read } else { latest.groups_read };
+        read == Some(0)
+    });
+    for (id, answer) in answers {
+        match answer {
+            Answer::Found(observed) => diff.found(kind, *observed),
+            Answer::NotFound if control == Control::Works => diff.gone(kind, id, RemovalReason::NotFound),
+            _ if list_is_empty && empty_before && !known.is_first() => diff.gone(kind, id, RemovalReason::Absent),
+            // Kept, and shown in `removals_suppressed`.
+            _ => {}
+        }
+    }
+    for (id, answer) in ask(directory, kind, hidden).await {
+        match answer {
+            Answer::Found(observed) => diff.found(kind, *observed),
+            Answer::NotFound if control == Control::Works => diff.gone(kind, id, RemovalReason::NotFound),
+            _ => {}
+        }
+    }
+    Ok(())
+}

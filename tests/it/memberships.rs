@@ -1,0 +1,288 @@
+//! Five ways to read memberships (scim.md §4.3): the same truth by each of them, and what cannot be read is unknown.
+
+use std::sync::atomic::Ordering;
+
+use scimtail::directory::{Kind, Member, Status, Strategy};
+
+use crate::memory::{MemoryDirectory, World, account, advance};
+
+const BEFORE: &str =
+    "user u1 ann\nuser u2 bob\nuser u3 cid\ngroup g1 Admins: u1 u2\ngroup g2 Staff: u1 u2 u3\ngroup g3 Empty:";
+const AFTER: &str =
+    "user u1 ann\nuser u2 bob\nuser u3 cid\ngroup g1 Admins: u1 u3\ngroup g2 Staff: u1 u2 u3\ngroup g3 Empty: u2";
+
+const ALL: [Strategy; 5] =
+    [Strategy::List, Strategy::Get, Strategy::GroupsFilter, Strategy::MembersFilter, Strategy::User];
+
+fn showing(strategy: Strategy, text: &str) -> MemoryDirectory {
+    MemoryDirectory::parse(text).showing(strategy)
+}
+
+fn world() -> World {
+    let mut world = World::new(account("acme"));
+    world.account.habits.empty_members_are_none = false;
+    world
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_strategy_reads_the_same_memberships_and_the_same_changes() {
+    for strategy in ALL {
+        let mut world = world();
+        let status = world.completed(&showing(strategy, BEFORE)).await;
+        assert_eq!((status.memberships_read, status.memberships_as_of), (Some(5), Some(1)), "{strategy:?}");
+        let status = world.completed(&showing(strategy, AFTER)).await;
+        let expected =
+            ["membership.removed u2 in g1 (not_listed)", "membership.added u3 in g1", "membership.added u2 in g3"];
+        assert_eq!(world.lines(0), expected, "{strategy:?}");
+        assert_eq!(status.memberships_read, Some(6), "{strategy:?}");
+        // Unchanged, also after a restart: nothing.
+        world.restart();
+        world.completed(&showing(strategy, AFTER)).await;
+        world.completed(&showing(strategy, AFTER)).await;
+        assert_eq!(world.lines(expected.len()), [""; 0], "{strategy:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn by_each_strategy_a_removed_user_loses_its_memberships_once() {
+    for strategy in ALL {
+        let mut world = world();
+        world.account.limits.min_losses = 100;
+        world.completed(&showing(strategy, BEFORE)).await;
+        let mut gone = showing(strategy, BEFORE);
+        gone.users.remove("u3");
+        world.completed(&gone).await;
+        assert_eq!(
+            world.lines(0),
+            ["membership.removed u3 in g2 (not_found)", "user.removed u3 (not_found)"],
+            "{strategy:?}"
+        );
+        world.restart();
+        for _ in 0..2 {
+            world.completed(&gone).await;
+        }
+        assert_eq!(world.lines(2), [""; 0], "{strategy:?}: its group may list it for good");
+        // Back under its old id, it is a member again.
+        world.completed(&showing(strategy, BEFORE)).await;
+        assert_eq!(world.lines(2), ["user.added u3", "membership.added u3 in g2"], "{strategy:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn memberships_that_cannot_be_read_stay_and_the_status_says_as_of_when() {
+    let unreadable = [(Strategy::Get, "g1"), (Strategy::GroupsFilter, "g1"), (Strategy::MembersFilter, "u2")];
+    for (strategy, unread) in unreadable {
+        let mut world = world();
+        world.completed(&showing(strategy, BEFORE)).await;
+        let mut partly = showing(strategy, AFTER);
+        partly.faults.memberships_unread = [unread.to_owned()].into();
+        let status = world.completed(&partly).await;
+        assert_eq!((status.memberships_read, status.memberships_as_of), (None, Some(1)), "{strategy:?}");
+        assert!(!world.lines(0).iter().any(|line| line.contains("removed")), "{strategy:?}: {:?}", world.lines(0));
+        let status = world.completed(&showing(strategy, AFTER)).await;
+        assert_eq!((status.memberships_read, status.memberships_as_of), (Some(6), Some(3)), "{strategy:?}");
+        assert_eq!(world.lines(0).len(), 3, "{strategy:?}: everything is seen once");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_shows_no_member_anywhere_leaves_memberships_unknown() {
+    for strategy in ALL {
+        let mut world = world();
+        world.completed(&showing(strategy, BEFORE)).await;
+        let mut silent = showing(strategy, BEFORE);
+        silent.faults.filters_find_nothing = true;
+        for group in silent.groups.values_mut() {
+            group["members"] = serde_json::json!([]);
+        }
+        // By GET, list and user every row has to be read anew to see that it shows nobody.
+        world.restart();
+        let status = world.completed(&silent).await;
+        assert_eq!((status.memberships_read, status.memberships_as_of), (None, Some(1)), "{strategy:?}");
+        assert_eq!(world.lines(0), [""; 0], "{strategy:?}");
+        let status = world.completed(&showing(strategy, AFTER)).await;
+        assert_eq!((status.memberships_read, world.lines(0).len()), (Some(6), 3), "{strategy:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_ignores_filters_makes_nobody_a_member_of_everything() {
+    for strategy in [Strategy::GroupsFilter, Strategy::MembersFilter] {
+        let mut world = world();
+        world.completed(&showing(strategy, BEFORE)).await;
+        let mut ignoring = showing(strategy, AFTER);
+        ignoring.faults.filters_ignored = true;
+        let status = world.sync(&ignoring).await;
+        assert_eq!((status.status, status.reason_code.as_deref()), (Status::Failed, Some("filter_ignored")));
+        assert_eq!(world.lines(0), [""; 0], "{strategy:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_in_trouble_is_not_asked_about_everybody() {
+    for (strategy, prefix) in [(Strategy::MembersFilter, "u"), (Strategy::GroupsFilter, "g"), (Strategy::Get, "g")] {
+        let text: String = (0..200).map(|n| format!("user u{n} name{n}\ngroup g{n} Group{n}: u{n}\n")).collect();
+        let mut world = world();
+        world.completed(&showing(strategy, &text)).await;
+        let mut down = showing(strategy, &text);
+        down.faults.memberships_unread = (0..200).map(|n| format!("{prefix}{n}")).collect();
+        let status = world.completed(&down).await;
+        assert_eq!((status.memberships_read, world.lines(0)), (None, vec![]), "{strategy:?}");
+        let asked = down.filters.load(Ordering::Relaxed) + down.gets.load(Ordering::Relaxed);
+        assert!(asked <= 40, "{strategy:?}: {asked} requests");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_user_says_whether_it_is_a_member_directly_and_a_change_of_that_is_no_event() {
+    let direct = |world: &World, group: &str| {
+        let member = Member { kind: Kind::User, id: "u1".into() };
+        world.known.members(group).unwrap()[&member].direct
+    };
+    let mut world = world();
+    let mut directory = showing(Strategy::User, BEFORE);
+    directory.faults.indirect = ["g2".to_owned()].into();
+    world.completed(&directory).await;
+    assert_eq!((direct(&world, "g1"), direct(&world, "g2")), (Some(true), Some(false)));
+    let before = world.log.records.lock().unwrap().len();
+    directory.faults.indirect.clear();
+    world.completed(&directory).await;
+    assert_eq!((direct(&world, "g2"), world.lines(0)), (Some(true), vec![]));
+    assert!(world.log.records.lock().unwrap().len() > before + 2, "the records say so");
+    world.restart();
+    assert_eq!(direct(&world, "g2"), Some(true));
+    // A filter that finds direct members only makes them direct.
+    let mut filtered = self::world();
+    filtered.account.habits.filter_is_direct = true;
+    filtered.completed(&showing(Strategy::GroupsFilter, BEFORE)).await;
+    assert_eq!(direct(&filtered, "g1"), Some(true));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn groups_named_without_an_id_are_found_by_name_and_an_ambiguous_name_changes_nothing() {
+    let mut world = world();
+    let mut by_name = showing(Strategy::User, BEFORE);
+    by_name.faults.groups_by_name = true;
+    assert_eq!(world.completed(&by_name).await.memberships_read, Some(5));
+    // Two groups of one name: which of them is meant is unknown; known memberships stay.
+    let mut ambiguous = showing(Strategy::User, &AFTER.replace("Empty", "Staff"));
+    ambiguous.faults.groups_by_name = true;
+    let status = world.completed(&ambiguous).await;
+    assert_eq!(status.memberships_read, None);
+    let expected = [
+        r#"group.updated g3 displayName "Empty" → "Staff""#,
+        "membership.removed u2 in g1 (not_listed)",
+        "membership.added u3 in g1",
+    ];
+    assert_eq!(world.lines(0), expected);
+    // Once the names differ again, what was left open is published.
+    let mut clear = showing(Strategy::User, AFTER);
+    clear.faults.groups_by_name = true;
+    world.completed(&clear).await;
+    assert_eq!(world.lines(3), [r#"group.updated g3 displayName "Staff" → "Empty""#, "membership.added u2 in g3"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_list_as_long_as_the_cap_ends_no_membership() {
+    for strategy in [Strategy::List, Strategy::Get] {
+        let mut world = world();
+        let five = "group g1 All: u1 u2 u3 u4 u5";
+        let users: String = (1..=9).map(|n| format!("user u{n} name{n}\n")).collect();
+        world.completed(&showing(strategy, &format!("{users}{five}"))).await;
+        world.account.habits.member_cap = Some(4);
+        // Four members: exactly the cap. One of them is new, two known ones may stand behind the cut.
+        let capped = showing(strategy, &format!("{users}group g1 All: u1 u2 u3 u6"));
+        let status = world.completed(&capped).await;
+        assert_eq!((status.memberships_read, status.memberships_as_of), (None, Some(1)), "{strategy:?}");
+        assert_eq!(world.lines(0), ["membership.added u6 in g1"], "{strategy:?}");
+        // Three members: not cut off.
+        let status = world.completed(&showing(strategy, &format!("{users}group g1 All: u1 u2 u6"))).await;
+        assert_eq!(status.memberships_read, Some(3), "{strategy:?}");
+        assert_eq!(world.lines(1).len(), 3, "{strategy:?}: {:?}", world.lines(1));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn members_that_nobody_can_ask_for_are_published_only_where_the_profile_says_so() {
+    let text = "user u1 ann\ngroup g1 Admins: u1 x1 x2";
+    for publish in [false, true] {
+        let mut world = world();
+        world.account.habits.publish_unlisted = publish;
+        let mut directory = MemoryDirectory::parse(text);
+        directory.faults.get_always_404 = true;
+        let status = world.completed(&directory).await;
+        let (read, dangling) = if publish { (3, 0) } else { (1, 2) };
+        assert_eq!((status.memberships_read, status.dangling), (Some(read), dangling), "publish: {publish}");
+        // One leaves: by a list that GET cannot contradict.
+        let mut left = MemoryDirectory::parse("user u1 ann\ngroup g1 Admins: u1 x1");
+        left.faults.get_not_offered = true;
+        world.restart();
+        world.completed(&left).await;
+        let expected: &[&str] = if publish { &["membership.removed x2 in g1 (not_listed)"] } else { &[] };
+        assert_eq!(world.lines(0), expected, "publish: {publish}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_removed_user_is_not_published_again_by_the_profiles_word_alone() {
+    let mut world = world();
+    world.account.habits.publish_unlisted = true;
+    world.account.limits.min_losses = 100;
+    let text = "user u1 ann\nuser u2 bob\ngroup g1 Admins: u1 u2";
+    world.completed(&MemoryDirectory::parse(text)).await;
+    let mut gone = MemoryDirectory::parse(text);
+    gone.users.remove("u2");
+    gone.faults.get_not_offered = true;
+    for _ in 0..3 {
+        world.completed(&gone).await;
+    }
+    assert_eq!(world.lines(0), ["membership.removed u2 in g1 (absent)", "user.removed u2 (absent)"]);
+    // The group changes, and still lists it.
+    gone.groups.get_mut("g1").unwrap()["displayName"] = serde_json::json!("Owners");
+    world.restart();
+    world.completed(&gone).await;
+    assert_eq!(world.lines(2).len(), 1, "{:?}", world.lines(2));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dangling_member_that_only_get_finds_is_found_within_a_day() {
+    let mut world = world();
+    let text = "user u1 ann\ngroup g1 Admins: u1 u2 g9";
+    let status = world.completed(&MemoryDirectory::parse(text)).await;
+    assert_eq!(status.dangling, 2);
+    let mut back = MemoryDirectory::parse(&format!("user u2 bob\n{text}\ngroup g9 Nested:"));
+    back.faults.unlisted = ["u2".to_owned(), "g9".to_owned()].into();
+    world.account.habits.trust_total = false;
+    world.completed(&back).await;
+    assert_eq!(world.lines(0), [""; 0], "it is not their time yet");
+    advance(24 * 3600 * 1000);
+    let status = world.completed(&back).await;
+    let expected =
+        ["group.added g9", "user.added u2", "membership.added u2 in g1", "membership.added g9 in g1 as group"];
+    assert_eq!(world.lines(0), expected);
+    assert_eq!((status.dangling, status.hidden), (0, 2));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_new_unlisted_members_are_asked_for_within_the_budget() {
+    let members: String = (0..450).map(|n| format!(" x{n:03}")).collect();
+    let mut world = world();
+    let directory = MemoryDirectory::parse(&format!("user u1 ann\ngroup g1 Admins: u1{members}"));
+    for dangling in [200, 400, 450, 450] {
+        let status = world.completed(&directory).await;
+        assert_eq!((status.dangling, status.memberships_read), (dangling, Some(1)));
+        // Of an unknown type: each is asked for as a user and as a group.
+        assert!(directory.gets.swap(0, Ordering::Relaxed) <= 400);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_strategy_may_change_without_an_event() {
+    let mut world = world();
+    for strategy in ALL.into_iter().chain([Strategy::List]) {
+        let status = world.completed(&showing(strategy, BEFORE)).await;
+        assert_eq!((status.memberships_read, world.lines(0)), (Some(5), vec![]), "{strategy:?}");
+    }
+    let status = world.completed(&showing(Strategy::Never, BEFORE)).await;
+    assert_eq!((status.memberships_read, status.memberships_as_of, world.lines(0)), (None, Some(6), vec![]));
+}
