@@ -22,4 +22,5 @@ mod scenarios;
 mod scim2_server;
 mod service;
 mod services;
+mod sliding;
 mod tidy;

@@ -452,6 +452,15 @@ impl World {
         pipeline::sync(&self.account, directory, &self.log, &Codec { ids: IDS }, &mut self.known, clock).await
     }
 
+    /// Syncs with any directory, e.g. one behind HTTP.
+    pub async fn sync_with<D: Directory>(&mut self, directory: &D) -> SyncStatus {
+        let (log, codec) = (&self.log, Codec { ids: IDS });
+        let synced = pipeline::sync(&self.account, directory, log, &codec, &mut self.known, clock).await;
+        let status = synced.expect("the log works");
+        self.assert_known_is_the_log();
+        status
+    }
+
     pub async fn sync(&mut self, directory: &MemoryDirectory) -> SyncStatus {
         let status = self.try_sync(directory).await.expect("the log works");
         self.assert_known_is_the_log();
