@@ -300,14 +300,10 @@ impl AccountSection {
         if !is_account_name(&self.name) {
             return Err("a name is [a-z0-9][a-z0-9._-]{0,62}: it is part of every key and never changes".to_owned());
         }
-        let profile = provider(&self.provider, providers)?;
-        let profile = match self.profile {
-            none if none.is_empty() => profile,
-            overrides => Profile::layered(&self.provider, providers, overrides)
-                .map_err(|complaint| format!("[account.profile] {}", in_profile(&self.provider, &complaint)))?,
-        };
+        let profile = self.layered_profile(providers)?;
         let base_url = self.base_url.or_else(|| profile.base_url.clone());
-        let base_url = base_url.ok_or("base_url is missing; → base_url = \"https://…/scim/v2\"")?;
+        let template = profile.template("base_url").unwrap_or("https://…/scim/v2");
+        let base_url = base_url.ok_or_else(|| format!("base_url is missing; → base_url = \"{template}\""))?;
         let base_url = Url::parse(&base_url).map_err(|_| format!("base_url `{base_url}` is not a URL"))?;
         if base_url.scheme() != "https" && !(base_url.scheme() == "http" && is_loopback(&base_url)) {
             return Err("base_url must begin with https:// (http:// only on this machine)".to_owned());
@@ -354,6 +350,19 @@ impl AccountSection {
             name: self.name,
         };
         Ok(AccountConfig { account, profile, base_url, token, allow_private: self.allow_private, interval })
+    }
+}
+
+impl AccountSection {
+    /// The provider's profile with what this account overrides.
+    fn layered_profile(&self, providers: &ProviderTexts) -> Result<Profile, String> {
+        let profile = provider(&self.provider, providers)?;
+        if self.profile.is_empty() {
+            return Ok(profile);
+        }
+        // By itself the provider's profile is right: what is wrong now stands in the account.
+        Profile::layered(&self.provider, providers, self.profile.clone())
+            .map_err(|complaint| format!("[account.profile] {}", in_profile(&self.provider, &complaint)))
     }
 }
 
@@ -634,6 +643,11 @@ attributes = ["userName", "displayName", "emails", "urn:ietf:params:scim:schemas
             ("interval = \"1m\"", "interval = \"60\"", "`60` is not a duration"),
             ("interval = \"1m\"", "interval = 60", "invalid type"),
             ("name = \"acme-stripe\"", "name = \"Acme/Stripe\"", "[a-z0-9][a-z0-9._-]{0,62}"),
+            (
+                "provider = \"stripe\"",
+                "provider = \"aws-identity-center\"",
+                "→ base_url = \"https://scim.REGION.amazonaws.com/TENANT_ID/scim/v2\"",
+            ),
             ("https://acme.example", "http://acme.example", "must begin with https://"),
             ("https://acme.example", "https://user:pass@acme.example", "must not hold credentials"),
             ("token_env = \"STRIPE_SCIM_TOKEN\"", "", "either token_env or token_file"),

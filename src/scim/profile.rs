@@ -153,7 +153,8 @@ pub struct Profile {
     pub token_hint: String,
     /// What to do where the directory refuses to list (405, 501, 404).
     pub no_list_hint: Option<String>,
-    /// What `check` tells about this vendor.
+    /// What `check` tells about this vendor. The topics `base_url` and `token_url` hold a template for an account's
+    /// key of that name, `not read` tells what cannot be read.
     pub notes: Vec<Note>,
     /// Field → public source, or `unverified`.
     pub sources: BTreeMap<String, String>,
@@ -350,6 +351,12 @@ impl Profile {
     pub fn full_walk_every(&self) -> Result<Option<Duration>, String> {
         let parse = |text: &str| parse_duration(text).ok_or_else(|| format!("full_walk_every `{text}` is no duration"));
         self.full_walk_every.as_deref().map(parse).transpose()
+    }
+
+    /// What `base_url` or `token_url` of an account looks like: the URL in the note that is named after the key.
+    pub fn template(&self, key: &str) -> Option<&str> {
+        let note = self.notes.iter().find(|note| note.topic == key)?;
+        note.text.split([' ', ';']).find(|word| word.starts_with("https://"))
     }
 
     /// What the path of a list ends in.
