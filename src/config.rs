@@ -17,7 +17,7 @@ use crate::kafka::KafkaClient;
 use crate::pipeline::Account;
 use crate::scim::address::is_loopback;
 use crate::scim::client::Token;
-use crate::scim::profile::Profile;
+use crate::scim::profile::{self, Profile};
 
 /// Bytes of a token; a larger file is no token.
 const TOKEN_BYTES_MAX: u64 = 64 << 10;
@@ -62,8 +62,16 @@ struct File {
     defaults: Defaults,
     http: Option<HttpSection>,
     #[serde(default)]
+    providers: ProviderPaths,
+    #[serde(default)]
     account: Vec<AccountSection>,
 }
+
+/// `[providers]`: name → a profile's TOML file, relative to the folder of the configuration.
+type ProviderPaths = BTreeMap<String, PathBuf>;
+
+/// Texts of profiles that add to the shipped ones or replace them, by name.
+pub type ProviderTexts = BTreeMap<String, String>;
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -137,6 +145,9 @@ struct AccountSection {
     guard: GuardSection,
     #[serde(default)]
     allow_private: bool,
+    /// Single fields of the profile, for this account.
+    #[serde(default)]
+    profile: toml::Table,
 }
 
 fn default_prefix() -> String {
@@ -159,17 +170,29 @@ impl Config {
     /// # Errors
     /// One line that names the file, the line where there is one, the thing and the remedy.
     pub fn load(path: &Path) -> Result<Config, ConfigError> {
-        let text = fs::read_to_string(path).map_err(|error| {
-            ConfigError(format!("{}: cannot be read ({}); → scimtail --config FILE", path.display(), error.kind()))
-        })?;
-        Config::parse(&path.display().to_string(), &text)
+        Config::parse(&path.display().to_string(), &read(path)?)
     }
 
     /// # Errors
-    /// As [`Config::load`]; `file` is its name in messages.
+    /// As [`Config::load`]; `file` is its name in messages, and `[providers]` are looked for beside it.
     pub fn parse(file: &str, text: &str) -> Result<Config, ConfigError> {
         let parsed: File = toml::from_str(text).map_err(|error| explain(file, text, &error))?;
-        parsed.check().map_err(|complaint| ConfigError(format!("{file}: {complaint}")))
+        parsed.check(folder(file)).map_err(|complaint| ConfigError(format!("{file}: {complaint}")))
+    }
+
+    /// What `[providers]` of a configuration adds; nothing else in the file is looked at.
+    ///
+    /// # Errors
+    /// As [`Config::load`], as far as `[providers]` is concerned.
+    pub fn providers(path: &Path) -> Result<ProviderTexts, ConfigError> {
+        #[derive(Deserialize)]
+        struct Only {
+            #[serde(default)]
+            providers: ProviderPaths,
+        }
+        let (file, text) = (path.display().to_string(), read(path)?);
+        let only: Only = toml::from_str(&text).map_err(|error| explain(&file, &text, &error))?;
+        provider_texts(&only.providers, folder(&file)).map_err(|complaint| ConfigError(format!("{file}: {complaint}")))
     }
 
     /// The accounts named, or all of them.
@@ -193,7 +216,8 @@ impl Config {
 }
 
 impl File {
-    fn check(self) -> Result<Config, String> {
+    fn check(self, folder: &Path) -> Result<Config, String> {
+        let providers = provider_texts(&self.providers, folder)?;
         let kafka = self.kafka;
         if kafka.brokers.is_empty() {
             return Err("[kafka] brokers is empty; → brokers = [\"localhost:9092\"]".to_owned());
@@ -247,7 +271,7 @@ impl File {
                 return Err(format!("two accounts are named `{name}`; → every [[account]] needs a name of its own"));
             }
             let account = section
-                .check(&client, &self.defaults)
+                .check(&client, &self.defaults, &providers)
                 .map_err(|complaint| format!("[[account]] {name}: {complaint}"))?;
             accounts.push(account);
         }
@@ -267,13 +291,19 @@ impl File {
 }
 
 impl AccountSection {
-    fn check(self, kafka: &KafkaClient, defaults: &Defaults) -> Result<AccountConfig, String> {
+    fn check(
+        self,
+        kafka: &KafkaClient,
+        defaults: &Defaults,
+        providers: &ProviderTexts,
+    ) -> Result<AccountConfig, String> {
         if !is_account_name(&self.name) {
             return Err("a name is [a-z0-9][a-z0-9._-]{0,62}: it is part of every key and never changes".to_owned());
         }
-        let profile = Profile::named(&self.provider)?;
+        let profile = self.layered_profile(providers)?;
         let base_url = self.base_url.or_else(|| profile.base_url.clone());
-        let base_url = base_url.ok_or("base_url is missing; → base_url = \"https://…/scim/v2\"")?;
+        let template = profile.template("base_url").unwrap_or("https://…/scim/v2");
+        let base_url = base_url.ok_or_else(|| format!("base_url is missing; → base_url = \"{template}\""))?;
         let base_url = Url::parse(&base_url).map_err(|_| format!("base_url `{base_url}` is not a URL"))?;
         if base_url.scheme() != "https" && !(base_url.scheme() == "http" && is_loopback(&base_url)) {
             return Err("base_url must begin with https:// (http:// only on this machine)".to_owned());
@@ -318,6 +348,19 @@ impl AccountSection {
             name: self.name,
         };
         Ok(AccountConfig { account, profile, base_url, token, allow_private: self.allow_private, interval })
+    }
+}
+
+impl AccountSection {
+    /// The provider's profile with what this account overrides.
+    fn layered_profile(&self, providers: &ProviderTexts) -> Result<Profile, String> {
+        let profile = provider(&self.provider, providers)?;
+        if self.profile.is_empty() {
+            return Ok(profile);
+        }
+        // By itself the provider's profile is right: what is wrong now stands in the account.
+        Profile::layered(&self.provider, providers, self.profile.clone())
+            .map_err(|complaint| format!("[account.profile] {}", in_profile(&self.provider, &complaint)))
     }
 }
 
@@ -391,6 +434,80 @@ impl Token {
         }
         Ok(SecretString::from(token.to_owned()))
     }
+}
+
+fn read(path: &Path) -> Result<String, ConfigError> {
+    fs::read_to_string(path).map_err(|error| {
+        ConfigError(format!("{}: cannot be read ({}); → scimtail --config FILE", path.display(), error.kind()))
+    })
+}
+
+fn folder(file: &str) -> &Path {
+    Path::new(file).parent().unwrap_or(Path::new(""))
+}
+
+/// Reads and checks every profile that `[providers]` names, those that no account uses too.
+fn provider_texts(paths: &ProviderPaths, folder: &Path) -> Result<ProviderTexts, String> {
+    let mut texts = ProviderTexts::new();
+    for (name, path) in paths {
+        if !is_account_name(name) {
+            return Err(format!("[providers] {name}: a name is [a-z0-9][a-z0-9._-]{{0,62}}"));
+        }
+        let path = folder.join(path);
+        let text = fs::read_to_string(&path).map_err(|error| {
+            let path = path.display();
+            format!("[providers] {name}: {path} cannot be read ({}); → relative to this file's folder", error.kind())
+        })?;
+        texts.insert(name.clone(), text);
+    }
+    for (name, path) in paths {
+        let path = folder.join(path).display().to_string();
+        let text = texts.get(name).map_or("", String::as_str);
+        // First by itself: only so a syntax error has its line.
+        toml::from_str::<toml::Table>(text)
+            .map_err(|error| format!("[providers] {name}: {}", explain(&path, text, &error)))?;
+        Profile::layered(name, &texts, toml::Table::new()).map_err(|complaint| {
+            let line = line_of(text, &complaint).map_or_else(String::new, |line| format!(":{line}"));
+            format!("[providers] {name}: {path}{line}: {}", in_profile(name, &complaint))
+        })?;
+    }
+    Ok(texts)
+}
+
+/// The profile of a provider, shipped or among `texts`.
+///
+/// # Errors
+/// Unknown name, with the nearest one there is.
+pub fn provider(name: &str, texts: &ProviderTexts) -> Result<Profile, String> {
+    let known = profile::names(texts);
+    if !known.contains(&name) {
+        let nearest = match did_you_mean(name, known.into_iter()) {
+            none if none.is_empty() => ";".to_owned(),
+            nearest => nearest,
+        };
+        return Err(format!("unknown provider `{name}`{nearest} → scimtail providers lists them"));
+    }
+    Profile::layered(name, texts, toml::Table::new())
+}
+
+/// A complaint about the fields of a profile, without its name and with the nearest key for an unknown one.
+fn in_profile(name: &str, complaint: &str) -> String {
+    let complaint = complaint.strip_prefix(&format!("profile {name}: ")).unwrap_or(complaint);
+    match unknown_field(complaint) {
+        Some((key, expected)) => {
+            format!("unknown key `{key}`{}", did_you_mean(&key, expected.iter().map(String::as_str)))
+        }
+        None => complaint.to_owned(),
+    }
+}
+
+/// The line that sets the first word of the complaint that is a key.
+fn line_of(text: &str, complaint: &str) -> Option<usize> {
+    let words = complaint.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+    words.filter(|word| !word.is_empty()).find_map(|word| {
+        let sets = |line: &str| line.split_once('=').is_some_and(|(key, _)| key.trim() == word);
+        text.lines().position(sets).map(|index| index + 1)
+    })
 }
 
 /// `file:line: message`, with the nearest key for an unknown one.
@@ -519,11 +636,16 @@ attributes = ["userName", "displayName", "emails", "urn:ietf:params:scim:schemas
             (
                 "provider = \"stripe\"",
                 "provider = \"strpe\"",
-                "unknown provider `strpe`; there are chargebee, generic, stripe",
+                "unknown provider `strpe`; did you mean `stripe`? → scimtail providers lists them",
             ),
             ("interval = \"1m\"", "interval = \"60\"", "`60` is not a duration"),
             ("interval = \"1m\"", "interval = 60", "invalid type"),
             ("name = \"acme-stripe\"", "name = \"Acme/Stripe\"", "[a-z0-9][a-z0-9._-]{0,62}"),
+            (
+                "provider = \"stripe\"",
+                "provider = \"aws-identity-center\"",
+                "→ base_url = \"https://scim.REGION.amazonaws.com/TENANT_ID/scim/v2\"",
+            ),
             ("https://acme.example", "http://acme.example", "must begin with https://"),
             ("https://acme.example", "https://user:pass@acme.example", "must not hold credentials"),
             ("token_env = \"STRIPE_SCIM_TOKEN\"", "", "either token_env or token_file"),
@@ -537,6 +659,72 @@ attributes = ["userName", "displayName", "emails", "urn:ietf:params:scim:schemas
             let error = error(&GOOD.replacen(from, to, 1));
             assert!(error.contains(expected) && error.lines().count() == 1, "{to}: {error}");
         }
+    }
+
+    /// A configuration in a folder of its own, with the files beside it.
+    fn load(text: &str, files: &[(&str, &str)]) -> Result<Config, ConfigError> {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, text) in files.iter().chain([&("scimtail.toml", text)]) {
+            fs::write(folder.path().join(name), text).unwrap();
+        }
+        let loaded = Config::load(&folder.path().join("scimtail.toml"));
+        loaded.map_err(|error| ConfigError(error.0.replace(&format!("{}/", folder.path().display()), "")))
+    }
+
+    const PROVIDERS: &str = "[providers]\nacme = \"acme.toml\"\nstripe = \"ours.toml\"\n";
+
+    #[test]
+    fn files_add_and_replace_profiles_and_an_account_overrides_single_fields() {
+        let account = "[account.profile]\npage_size = 7\ngroups = false\n";
+        let text = GOOD.replace("provider = \"chargebee\"", "provider = \"acme\"") + account + PROVIDERS;
+        let acme = ("acme.toml", "title = \"Acme\"\ninactive = \"hidden\"");
+        let ours = ("ours.toml", "extends = \"stripe\"\npage_size = 50");
+        let config = load(&text, &[acme, ours]).unwrap();
+        let profiles: Vec<&Profile> = config.accounts.iter().map(|account| &account.profile).collect();
+        assert_eq!((profiles[0].page_size, profiles[0].groups), (50, true));
+        assert_eq!((profiles[1].title.as_str(), profiles[1].page_size, profiles[1].groups), ("Acme", 7, false));
+        assert_eq!(config.accounts[0].base_url.as_str(), "https://access.stripe.com/scim/v2");
+        // What is recorded is the name, whoever provides the profile.
+        assert_eq!(config.accounts[1].account.provider, "acme");
+        assert_ne!(
+            config.accounts[1].account.profile_fingerprint,
+            provider("generic", &ProviderTexts::new()).unwrap().fingerprint
+        );
+    }
+
+    #[test]
+    fn a_bad_profile_is_named_with_its_file_its_line_and_the_nearest_key() {
+        let ours = ("ours.toml", "extends = \"stripe\"");
+        for (acme, expected) in [
+            (
+                "title = \"Acme\"\npagesize = 3",
+                "scimtail.toml: [providers] acme: acme.toml:2: unknown key `pagesize`; did you mean `page_size`?",
+            ),
+            ("page_size = [\n", "scimtail.toml: [providers] acme: acme.toml:"),
+            ("\npage_size = 0", "acme: acme.toml:2: page_size must be at least 1"),
+            ("paging = \"magic\"", "acme: acme.toml:1: paging: unknown variant `magic`, expected one of `auto`"),
+            ("extends = \"acme2\"", "acme: acme.toml: unknown provider `acme2`; there are acme, asana"),
+        ] {
+            let error = load(&(GOOD.to_owned() + PROVIDERS), &[("acme.toml", acme), ours]).unwrap_err().0;
+            assert!(error.contains(expected) && error.lines().count() == 1, "{error}");
+        }
+        let missing = load(&(GOOD.to_owned() + PROVIDERS), &[ours]).unwrap_err().0;
+        assert!(missing.contains("[providers] acme: acme.toml cannot be read"), "{missing}");
+        let name = load(&GOOD.replace("[http]", "[providers]\n\"A/B\" = \"x\"\n[http]"), &[]).unwrap_err().0;
+        assert!(name.contains("[providers] A/B: a name is"), "{name}");
+    }
+
+    #[test]
+    fn a_bad_override_is_named_with_its_account_and_the_nearest_key() {
+        let overridden = |line: &str| error(&format!("{GOOD}[account.profile]\n{line}\n"));
+        assert_eq!(
+            overridden("memberchips = \"get\""),
+            "scimtail.toml: [[account]] acme-chargebee: [account.profile] unknown key `memberchips`; \
+             did you mean `memberships`?"
+        );
+        assert!(overridden("page_size = 0").contains("acme-chargebee: [account.profile] page_size must be"));
+        assert!(overridden("inactive = \"gone\"").contains("[account.profile] inactive: unknown variant `gone`"));
+        assert!(overridden("extends = \"stripe\"").contains("[account.profile] unknown key `extends`"));
     }
 
     #[test]

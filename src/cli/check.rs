@@ -146,7 +146,9 @@ async fn check_account(account: &AccountConfig, report: &mut Report) -> Result<(
             }
         }
     }
-    for note in &account.profile.notes {
+    // An account that is configured needs no templates of its URLs any more.
+    let templates = ["base_url", "token_url"];
+    for note in account.profile.notes.iter().filter(|note| !templates.contains(&note.topic.as_str())) {
         report.note(&note.topic, &note.text)?;
     }
     Ok(())

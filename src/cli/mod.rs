@@ -4,6 +4,7 @@ pub mod check;
 pub mod control;
 pub mod demo;
 pub mod plan;
+pub mod providers;
 pub mod run;
 pub mod schemas;
 pub mod state;
@@ -30,6 +31,9 @@ pub const FAILED: u8 = 1;
 pub const UNREACHABLE: u8 = 69;
 pub const TRY_LATER: u8 = 75;
 pub const CONFIGURATION: u8 = 78;
+
+/// The configuration file where none is given.
+const CONFIG_FILE: &str = "scimtail.toml";
 
 /// A command that cannot go on: one line for people, and the exit code.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,7 +80,7 @@ impl From<RegistryError> for Failure {
 )]
 pub struct Arguments {
     /// Configuration file
-    #[arg(long, global = true, default_value = "scimtail.toml", env = "SCIMTAIL_CONFIG")]
+    #[arg(long, global = true, default_value = CONFIG_FILE, env = "SCIMTAIL_CONFIG")]
     config: PathBuf,
     /// Logs on standard error
     #[arg(long, global = true, value_enum, default_value = "text")]
@@ -96,6 +100,8 @@ enum Command {
     Check(check::Options),
     /// Print what a sync would publish; writes nothing
     Plan(plan::Options),
+    /// Show how each vendor's directory is read, with the source of every fact; needs no configuration
+    Providers(providers::Options),
     /// Keep all accounts syncing, or sync each once
     Run(run::Options),
     /// Print events from Kafka
@@ -140,6 +146,7 @@ async fn dispatch(arguments: Arguments) -> Result<u8, Failure> {
         Command::Demo(options) => demo::demo(options).await,
         Command::Check(options) => check::check(&config()?, options).await,
         Command::Plan(options) => plan::plan(&config()?, options).await,
+        Command::Providers(options) => providers::providers(&arguments.config, &options),
         Command::Run(options) => run::run(&config()?, options).await,
         Command::Tail(options) => tail::tail(&config()?, options).await,
         Command::State(options) => state::state(&config()?, options).await,

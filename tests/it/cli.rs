@@ -57,6 +57,48 @@ async fn a_broken_configuration_is_refused_in_one_line() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_broken_profile_is_refused_in_one_line_that_names_its_file() {
+    let program = Program::with_text(
+        "none",
+        TOKEN,
+        "[kafka]\nbrokers = [\"localhost:9092\"]\n[registry]\nurl = \"http://localhost:1\"\n\
+         [providers]\nacme = \"acme.toml\"\n\
+         [[account]]\nname = \"acme\"\nprovider = \"acme\"\nbase_url = \"https://acme.example/scim/v2\"\n\
+         token_env = \"SCIMTAIL_TEST_TOKEN\"\n",
+    );
+    let file = program.file().with_file_name("acme.toml");
+    program.run(&["run", "--once"]).await.refused(78, &["[providers] acme: acme.toml cannot be read"]);
+    std::fs::write(&file, "title = \"Acme\"\npage_sise = 50\n").expect("a profile");
+    let words = ["scimtail.toml: [providers] acme: acme.toml:2: unknown key `page_sise`; did you mean `page_size`?"];
+    for command in [["run", "--once"].as_slice(), &["check"], &["providers"], &["providers", "acme"]] {
+        program.run(command).await.refused(78, &words);
+    }
+    std::fs::write(&file, "extends = \"slack\"\ntitle = \"Acme\"\npage_size = 50\n").expect("a profile");
+    let shown = program.run(&["providers", "acme"]).await;
+    assert_eq!(shown.code, 0, "{shown:?}");
+    let line = shown.out.lines().find(|line| line.trim_start().starts_with("page_size")).expect("the field");
+    assert_eq!(line.split_whitespace().collect::<Vec<_>>(), ["page_size", "50", "no", "source"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn providers_are_shown_without_a_configuration_and_an_unknown_one_is_refused() {
+    let program = Program::with_text("none", TOKEN, "");
+    std::fs::remove_file(program.file()).expect("the file was there");
+    let all = program.run(&["providers"]).await;
+    assert_eq!(all.code, 0, "{all:?}");
+    for (provider, words) in [("entra", vec!["oauth2", "cursor_forced", "groups_filter"]), ("stripe", vec!["removed"])]
+    {
+        let line = all.out.lines().find(|line| line.starts_with(provider)).expect("a line");
+        assert!(words.iter().all(|word| line.contains(word)), "{line}");
+    }
+    let one = program.run(&["providers", "gitlab"]).await;
+    assert!(one.out.contains("safe default (generic): RFC 7644") && one.out.contains("note  not read"), "{one:?}");
+    assert!(one.out.contains("provider = \"gitlab\"") && !one.out.contains('\u{1b}'), "{}", one.out);
+    program.run(&["providers", "slcak"]).await.refused(78, &["unknown provider `slcak`; did you mean `slack`?"]);
+    program.run(&["--config", "absent.toml", "providers"]).await.refused(78, &["absent.toml", "cannot be read"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn unreachable_services_end_with_69_and_say_which() {
     let directory = chargebee().await;
     let real = services();

@@ -8,6 +8,7 @@ use axum::Router;
 use axum::body::Bytes;
 use axum::extract::{Request, State};
 use axum::response::Response;
+use futures::StreamExt;
 use scimtail::directory::{AttributeList, Kind, Status};
 use scimtail::schedule::now_millis;
 use scimtail::scim::{Client, Profile, ScimDirectory, wire};
@@ -74,7 +75,7 @@ async fn passage() -> (Arc<Passage>, String) {
     let server = Scim2Server::start();
     let adding =
         (0..USERS).map(|number| server.create_user(json!({ "userName": format!("user{number:04}"), "active": true })));
-    futures::future::join_all(adding).await;
+    futures::stream::iter(adding).buffer_unordered(4).collect::<Vec<_>>().await;
     let http = reqwest::Client::builder().no_proxy().build().unwrap();
     let passage = Arc::new(Passage { server, http, armed: Mutex::default(), deleted: Mutex::default() });
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();

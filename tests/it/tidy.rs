@@ -116,3 +116,10 @@ fn only_schedule_asks_for_the_time_and_only_retry_knows_the_backoff_crate() {
         assert!(module == "retry" || !source.contains("backoff::"), "{}", path.display());
     }
 }
+
+#[test]
+fn the_page_about_providers_says_what_their_profiles_say() {
+    let page = scimtail::cli::providers::markdown().expect("the shipped profiles parse");
+    let stale = format!("docs/providers.md is stale; → {}", scimtail::cli::providers::REGENERATE);
+    assert!(text("docs/providers.md") == page, "{stale}");
+}
