@@ -324,7 +324,7 @@ impl Profile {
             overlay(&mut merged, layer);
         }
         let mut behaviour = merged.clone();
-        behaviour.retain(|field, _| !WORDS.contains(&field.as_str()));
+        behaviour.retain(|field, _| !WORDS.contains(&field));
         let mut profile: Profile =
             merged.try_into().map_err(|error: toml::de::Error| format!("profile {name}: {}", complaint(&error)))?;
         profile.validate().map_err(|complaint| format!("profile {name}: {complaint}"))?;
