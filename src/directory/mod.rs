@@ -29,5 +29,5 @@ pub use key::StateKey;
 pub use known::{Entry, Known, Membership, Table};
 pub use member_reads::{ListedGroup, ListedMember, Strategy};
 pub use packed::Packed;
-pub use principal::{AttributeList, Id, Kind, Member, Principal, RawHash};
+pub use principal::{AttributeList, Id, Kind, Member, NOBODY, Principal, RawHash};
 pub use status::{Baseline, Position, Status, SyncStatus};

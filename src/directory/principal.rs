@@ -4,6 +4,9 @@ use std::collections::BTreeMap;
 use std::num::NonZeroU128;
 use std::sync::Arc;
 
+/// An id that nobody has: what is found by it is found by accident.
+pub const NOBODY: &str = "00000000-0000-0000-0000-000000000000";
+
 /// A SCIM `id`: case-sensitive, issued by the server, unique in its directory (RFC 7643 §3.1).
 pub type Id = Arc<str>;
 

@@ -6,13 +6,11 @@ use futures::StreamExt;
 
 use super::proof::{self, Control, ask};
 use super::{GETS_AT_ONCE, Verdict, failed};
-use crate::directory::{Diff, Id, Kind, Known, ListedGroup, ListedMember, Strategy, SyncStatus};
+use crate::directory::{Diff, Id, Kind, Known, ListedGroup, ListedMember, NOBODY, Strategy, SyncStatus};
 use crate::pipeline::{Account, Answer, Directory};
 
 /// Reads in a row that fail before the rest is given up: a server in trouble is not asked a hundred thousand times.
 const FAILURES_MAX: usize = 20;
-/// An id that nobody has: a server that finds somebody by it ignores filters.
-const NOBODY: &str = "00000000-0000-0000-0000-000000000000";
 
 /// Reads what the walks did not bring. What cannot be read stays as it was.
 pub(super) async fn read_memberships<D: Directory>(
