@@ -12,6 +12,7 @@ mod broker;
 mod cli;
 mod crashes;
 mod end_to_end;
+mod first_sync;
 mod memberships;
 mod memory;
 mod program;

@@ -1,0 +1,125 @@
+//! An account's first sync, cut off on the way: the next one goes on, and nobody is alarmed by what was only new to us
+//! (design §4, contract.md).
+
+use scimtail::directory::{Baseline, Kind, Status};
+
+use crate::memory::{Crash, Faults, MemoryDirectory, World, account, advance};
+
+const BEFORE: &str =
+    "user u1 ann\nuser u2 bob\nuser u3 cid\nuser u4 dan\nuser u5 eve\ngroup g1 Admins: u1 u2 u5\ngroup g2 Staff: u3 u4";
+/// u2 is gone, u3 renamed, u4 inactive, u6 new; g2 is gone, g1 lost u5 and won u6.
+const AFTER: &str = "user u1 ann\nuser u3 cyd\nuser u4 dan inactive\nuser u5 eve\nuser u6 fay\ngroup g1 Admins: u1 u6\ngroup g3 New: u1";
+
+/// A first sync that was cut off after `commits` transactions.
+async fn interrupted(baseline: Baseline, commits: usize) -> World {
+    let mut world = World::new(account("acme"));
+    world.account.baseline = baseline;
+    *world.log.crash.lock().unwrap() = Some(Crash::Before(commits));
+    assert!(world.try_sync(&MemoryDirectory::parse(BEFORE)).await.is_err());
+    world.restart();
+    assert!(world.known.is_first());
+    world
+}
+
+/// The state by key, as it would stand had nothing been interrupted.
+async fn calm(text: &str) -> Vec<String> {
+    let mut world = World::new(account("acme"));
+    world.completed(&MemoryDirectory::parse(text)).await;
+    world.log.state().into_keys().map(|(_, key)| key).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_interrupted_first_sync_goes_on_silently() {
+    for commits in 1..4 {
+        let mut world = interrupted(Baseline::State, commits).await;
+        let status = world.completed(&MemoryDirectory::parse(AFTER)).await;
+        assert_eq!(world.lines(0), [""; 0], "after {commits} transactions");
+        let keys: Vec<String> = world.log.state().into_keys().map(|(_, key)| key).collect();
+        assert_eq!(keys, calm(AFTER).await, "after {commits} transactions");
+        assert_eq!(status.sequence, 0);
+        // From here on everything is news.
+        world.completed(&MemoryDirectory::parse(BEFORE)).await;
+        assert!(!world.lines(0).is_empty());
+        assert!(world.log.events().iter().all(|event| !event.snapshot));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_interrupted_first_sync_with_events_goes_on_with_snapshots_removals_too() {
+    for commits in 1..4 {
+        let mut world = interrupted(Baseline::Events, commits).await;
+        let before = world.log.events().len();
+        world.completed(&MemoryDirectory::parse(AFTER)).await;
+        let events = world.log.events();
+        assert!(events.iter().all(|event| event.snapshot), "after {commits} transactions");
+        let sequences: Vec<i64> = events.iter().map(|event| event.sequence).collect();
+        assert_eq!(sequences, (1..=events.len() as i64).collect::<Vec<_>>());
+        let removed: Vec<String> = world.lines(before).into_iter().filter(|line| line.contains("removed")).collect();
+        // Only what had been written can be removed.
+        let written: Vec<&str> = events[..before].iter().map(|event| event.principal_id.as_str()).collect();
+        assert_eq!(
+            removed.contains(&"user.removed u2 (not_found) snapshot".to_owned()),
+            written.contains(&"u2"),
+            "after {commits} transactions: {removed:?}"
+        );
+        let keys: Vec<String> = world.log.state().into_keys().map(|(_, key)| key).collect();
+        assert_eq!(keys, calm(AFTER).await);
+    }
+}
+
+/// G3: a first sync that goes on removes nobody without proof either.
+#[tokio::test(flavor = "multi_thread")]
+async fn g3_an_interrupted_first_sync_removes_only_what_is_proven_gone() {
+    for faults in [
+        Faults { get_times_out: true, ..Faults::default() },
+        Faults { get_not_offered: true, ..Faults::default() },
+        Faults { get_always_404: true, ..Faults::default() },
+    ] {
+        let mut world = interrupted(Baseline::State, 3).await;
+        let known = world.known.table(Kind::User).len();
+        assert!(world.known.table(Kind::User).contains("u2"), "{known} users were written");
+        let mut directory = MemoryDirectory::parse(AFTER);
+        directory.faults = faults;
+        let status = world.completed(&directory).await;
+        assert!(world.known.table(Kind::User).contains("u2"));
+        assert!(status.removals_suppressed >= 1);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_guard_does_not_apply_to_a_first_sync_and_applies_to_the_second() {
+    let mut world = interrupted(Baseline::State, 3).await;
+    let status = world.completed(&MemoryDirectory::parse("user u9 zoe")).await;
+    assert_eq!((status.users_read, world.lines(0)), (Some(1), vec![]));
+    assert_eq!(world.sync(&MemoryDirectory::parse("user u8 yan")).await.status, Status::Held);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failed_first_sync_leaves_the_next_one_a_first_sync() {
+    let mut world = World::new(account("acme"));
+    let mut broken = MemoryDirectory::parse(BEFORE);
+    broken.faults.fails_at = Some((0, Kind::Group));
+    for _ in 0..2 {
+        assert_eq!(world.sync(&broken).await.status, Status::Failed);
+        world.restart();
+        advance(1_000);
+    }
+    let status = world.completed(&MemoryDirectory::parse(BEFORE)).await;
+    assert_eq!((status.sync, world.lines(0)), (3, vec![]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn memberships_unknown_from_the_beginning_are_none_read_and_become_events_once_shown() {
+    let mut world = World::new(account("acme"));
+    world.account.habits.empty_members_are_none = false;
+    let mut silent = MemoryDirectory::parse(BEFORE);
+    for group in silent.groups.values_mut() {
+        group.as_object_mut().unwrap().remove("members");
+    }
+    let status = world.completed(&silent).await;
+    assert_eq!((status.memberships_read, status.memberships_as_of), (None, None));
+    // Whether they are new nobody knows; a grant that is not reported would be worse.
+    let status = world.completed(&MemoryDirectory::parse(BEFORE)).await;
+    assert_eq!((status.memberships_read, status.memberships_as_of), (Some(5), Some(2)));
+    assert_eq!(world.lines(0).len(), 5);
+}
