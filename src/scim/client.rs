@@ -14,7 +14,7 @@ use url::Url;
 
 use super::address::{self, Allowed, CheckedResolver};
 use super::error::{self, ReadError};
-use super::listing;
+use super::listing::{self, Query};
 use super::probe::{self, Advertised};
 use super::profile::{Memberships, Profile};
 use super::wire::{self, Reading};
@@ -281,13 +281,35 @@ impl ScimDirectory {
         let reading = Reading { attributes, absent_active, groups_on_user };
         ScimDirectory { client, reading }
     }
+
+    /// The attributes to ask lists for: what may leave the process, and what decides.
+    fn requested(&self, kind: Kind) -> String {
+        let decides: &[&str] = match (kind, self.client.profile().memberships) {
+            (Kind::User, Memberships::User) => &["id", "active", "groups"],
+            (Kind::User, _) => &["id", "active"],
+            (Kind::Group, Memberships::List | Memberships::Auto) => &["id", "members"],
+            (Kind::Group, _) => &["id"],
+        };
+        let listed = self.reading.attributes.paths().iter().map(String::as_str);
+        let listed = listed
+            .filter(|path| kind == Kind::User || is_of_groups(path))
+            .filter(|path| !decides.iter().any(|name| name.eq_ignore_ascii_case(path)));
+        decides.iter().copied().chain(listed).collect::<Vec<_>>().join(",")
+    }
+}
+
+/// Attributes that a group has as well (RFC 7643 §3.1, §4.2); a strict server refuses to be asked for others.
+fn is_of_groups(path: &str) -> bool {
+    let path = path.to_ascii_lowercase();
+    ["displayname", "externalid"].contains(&path.as_str()) || path.starts_with("meta.")
 }
 
 impl Directory for ScimDirectory {
     type Error = ReadError;
 
     fn list(&self, kind: Kind) -> impl Stream<Item = Result<Page, ReadError>> + Send {
-        listing::pages(self.client.clone(), kind, None)
+        let attributes = self.client.profile().request_attributes.then(|| self.requested(kind));
+        listing::pages(self.client.clone(), Query { kind, filter: None, attributes })
     }
 
     fn read(&self, kind: Kind, page: &Page, row: &RawRow) -> Result<Observed, ReadError> {

@@ -48,7 +48,8 @@ struct Fetched {
 /// # Errors
 /// As a walk.
 pub async fn matching(client: &Client, kind: Kind, filter: String) -> Result<Vec<Id>, ReadError> {
-    let mut pages = pin!(pages(client.clone(), kind, Some(filter)));
+    let attributes = client.profile().request_attributes.then(|| "id".to_owned());
+    let mut pages = pin!(pages(client.clone(), Query { kind, filter: Some(filter), attributes }));
     let mut ids: Set<Id> = Set::default();
     while let Some(page) = pages.next().await {
         for row in page?.rows {
@@ -61,11 +62,21 @@ pub async fn matching(client: &Client, kind: Kind, filter: String) -> Result<Vec
     Ok(ids)
 }
 
-/// The pages of one walk, of all rows or of those that `filter` (RFC 7644 §3.4.2.2) matches. Dropping the stream
-/// aborts the request under way.
-pub fn pages(client: Client, kind: Kind, filter: Option<String>) -> impl Stream<Item = Result<Page, ReadError>> + Send {
+/// What a walk asks for, the same on every page.
+#[derive(Clone, Debug)]
+pub struct Query {
+    pub kind: Kind,
+    /// RFC 7644 §3.4.2.2; `None`: all rows.
+    pub filter: Option<String>,
+    /// RFC 7644 §3.9, separated by commas; `None`: what the server returns by itself.
+    pub attributes: Option<String>,
+}
+
+/// The pages of one walk. Dropping the stream aborts the request under way.
+pub fn pages(client: Client, query: Query) -> impl Stream<Item = Result<Page, ReadError>> + Send {
     try_stream! {
-        let list = List { client: client.clone(), kind, filter };
+        let kind = query.kind;
+        let list = List { client: client.clone(), query };
         let mut begin = first(&client).await;
         let forced = client.profile().paging == Paging::CursorForced;
         let (mut count, mut restarts, mut number, mut restarted) = (client.profile().page_size, 0, 0, false);
@@ -172,12 +183,10 @@ fn following(
 
 type Request = AbortOnDropHandle<Result<Fetched, ReadError>>;
 
-/// What is asked for, the same on every page.
 #[derive(Clone)]
 struct List {
     client: Client,
-    kind: Kind,
-    filter: Option<String>,
+    query: Query,
 }
 
 impl List {
@@ -189,12 +198,16 @@ impl List {
     }
 
     async fn ask(&self, at: At, count: u32) -> Result<Fetched, ReadError> {
-        let (client, path) = (&self.client, self.client.profile().path(self.kind));
+        let Query { kind, filter, attributes } = &self.query;
+        let (client, path) = (&self.client, self.client.profile().path(*kind));
         let reply = if let At::Search(start) = at {
             let schema = "urn:ietf:params:scim:api:messages:2.0:SearchRequest";
             let mut body = json!({ "schemas": [schema], "startIndex": start, "count": count });
-            if let Some(filter) = &self.filter {
+            if let Some(filter) = filter {
                 body["filter"] = json!(filter);
+            }
+            if let Some(attributes) = attributes {
+                body["attributes"] = json!(attributes.split(',').collect::<Vec<_>>());
             }
             client.post(client.url(&[path, ".search"], &[]), body).await?
         } else {
@@ -205,7 +218,8 @@ impl List {
                 }
                 At::Search(_) | At::Everything => vec![],
             };
-            query.extend(self.filter.clone().map(|filter| ("filter", filter)));
+            query.extend(filter.clone().map(|filter| ("filter", filter)));
+            query.extend(attributes.clone().map(|attributes| ("attributes", attributes)));
             client.get(client.url(&[path], &query)).await?
         };
         match reply.status.as_u16() {
@@ -214,7 +228,7 @@ impl List {
                 let text = "the cursor was refused as expired or invalid, again and again";
                 return Err(ReadError::new(error::CURSOR_REFUSED, text));
             }
-            400 | 404 | 405 | 501 if matches!(at, At::Search(_)) => return Err(paging_ignored(self.kind)),
+            400 | 404 | 405 | 501 if matches!(at, At::Search(_)) => return Err(paging_ignored(*kind)),
             _ => return Err(refusal(reply.status, client.profile())),
         }
         let ListPage { rows, total, next_cursor } = wire::split_list(&reply.body)?;
