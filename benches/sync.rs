@@ -31,6 +31,7 @@ const GROUPS: usize = 5_000;
 const MEMBERSHIPS: usize = 300_000;
 const PAGE: usize = 1_000;
 const ROUNDS: usize = 3;
+const LARGE_GROUP: usize = 250_000;
 const CHURN: f64 = 0.001;
 
 fn main() {
@@ -41,6 +42,7 @@ fn main() {
         println!("{:44} {:>12} {:>10} {:>10} {:>12}", "", "users/s", "wall s", "CPU s", "bytes/user");
         scenario("users only", 0, 0).await;
         scenario("users, 5,000 groups, 300,000 memberships", GROUPS, MEMBERSHIPS).await;
+        one_large_group().await;
     });
 }
 
@@ -77,6 +79,22 @@ async fn scenario(name: &str, groups: usize, memberships: usize) {
     report(&format!("unchanged poll, {name}"), &mut unchanged, None);
     report(&format!("poll with 0.1 % churn, {name}"), &mut churned, None);
     report(&format!("fence and restore, {name}"), &mut restores, None);
+}
+
+/// A group that everybody is in: its body is one row of about 50 MB.
+async fn one_large_group() {
+    let directory = BenchDirectory::start(LARGE_GROUP, 1, LARGE_GROUP, PAGE, TOKEN).await;
+    let (services, config) = prepare(&directory).await;
+    let (writer, mut known) = own(&services, &config).await;
+    let mut connection = Connection::new(&config, now_millis);
+    for name in ["first load", "unchanged poll"] {
+        let before = forget_peak();
+        let figure = measure(&services, &config, &mut connection, &writer, &mut known, LARGE_GROUP as i64).await;
+        let peak = (peak().saturating_sub(before)) >> 20;
+        assert_eq!(known.memberships_len(), LARGE_GROUP);
+        let (wall, cpu) = (figure.wall.as_secs_f64(), figure.cpu);
+        println!("{:58} {:>12} {wall:>8.2} {cpu:>8.2}   peak +{peak} MiB", format!("{name}, one group of 250,000"), "");
+    }
 }
 
 async fn prepare(directory: &BenchDirectory) -> (Services, AccountConfig) {
@@ -141,10 +159,24 @@ fn report(name: &str, figures: &mut [Figure], bytes_per_user: Option<usize>) {
 
 /// Resident memory of this process in bytes; 0 where /proc does not say.
 fn resident() -> usize {
+    memory("VmRSS:")
+}
+
+fn memory(field: &str) -> usize {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find(|line| line.starts_with("VmRSS:"));
+    let line = status.lines().find(|line| line.starts_with(field));
     let kib = line.and_then(|line| line.split_whitespace().nth(1)?.parse::<usize>().ok());
     kib.unwrap_or(0) * 1024
+}
+
+/// Begins a new peak of resident memory; returns what is resident now.
+fn forget_peak() -> usize {
+    std::fs::write("/proc/self/clear_refs", "5").unwrap_or_default();
+    resident()
+}
+
+fn peak() -> usize {
+    memory("VmHWM:")
 }
 
 /// User and system time of this process, the SCIM server's thread included; 0 where /proc does not say.
