@@ -89,6 +89,8 @@ pub struct Diff<'k> {
     pub(super) strategy: Strategy,
     /// Ids that the lists showed, and ids that GET found: [users, groups].
     pub(super) listed: [Set<Id>; 2],
+    /// How many of the listed ids are known.
+    pub(super) known_listed: [usize; 2],
     /// Ids of the walk under way, where it is not the first of its kind.
     again: Option<Set<Id>>,
     pub(super) found: [Set<Id>; 2],
@@ -129,6 +131,7 @@ impl<'k> Diff<'k> {
             rules,
             strategy: Strategy::List,
             listed: Default::default(),
+            known_listed: [0; 2],
             again: None,
             found: Default::default(),
             changed: Default::default(),
@@ -195,9 +198,12 @@ impl<'k> Diff<'k> {
     pub fn page(&mut self, kind: Kind, rows: impl IntoIterator<Item = Row>) -> usize {
         let mut fresh = 0;
         for row in rows {
+            let recognised = matches!(row, Row::Same(_));
             if let Some(id) = self.row(kind, row) {
                 let again = self.again.as_mut().map(|walked| walked.insert(id.clone()));
+                let known = recognised || self.known.table(kind).contains(&id);
                 let first = of_mut(&mut self.listed, kind).insert(id);
+                *of_mut(&mut self.known_listed, kind) += usize::from(first && known);
                 fresh += usize::from(again.unwrap_or(first));
             }
         }

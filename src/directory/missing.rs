@@ -42,8 +42,10 @@ impl Diff<'_> {
     }
 
     fn unlisted(&self, kind: Kind) -> impl Iterator<Item = &Id> {
-        let served = !of(&self.unserved, kind);
-        let ids = served.then(|| self.known.table(kind).ids()).into_iter().flatten();
+        let table = self.known.table(kind);
+        // In most syncs everybody is listed, and there is nobody to look for.
+        let some = !of(&self.unserved, kind) && *of(&self.known_listed, kind) < table.len();
+        let ids = some.then(|| table.ids()).into_iter().flatten();
         ids.filter(move |id| !self.appeared(kind, id) && !self.gone.contains_key(&(kind, (*id).clone())))
     }
 
@@ -114,10 +116,9 @@ impl Diff<'_> {
     /// Somebody was known, and nobody known is listed again: another directory answers, or none. Who was hidden or
     /// is being counted was not listed before either.
     pub(super) fn nobody_again(&self, kind: Kind) -> bool {
-        let table = self.known.table(kind);
-        if *of(&self.unserved, kind) || of(&self.listed, kind).iter().any(|id| table.contains(id)) {
+        if *of(&self.unserved, kind) || *of(&self.known_listed, kind) > 0 {
             return false;
         }
-        table.iter().any(|(_, entry)| entry.missing_since.is_none())
+        self.known.table(kind).iter().any(|(_, entry)| entry.missing_since.is_none())
     }
 }

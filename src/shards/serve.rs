@@ -25,6 +25,7 @@ use crate::pipeline::{self, Ended};
 use crate::record::Topic;
 use crate::retry::Waits;
 use crate::schedule::{FenceWait, Schedule};
+use crate::verify::{BLIND_SYNCS, WALK_INCOMPLETE};
 
 /// Control requests waiting for an account that is in the middle of a sync.
 const REQUESTS: usize = 64;
@@ -182,6 +183,8 @@ async fn account(
     let account = &config.account;
     let mut connection = Connection::new(&config, services.clock);
     let mut due = Instant::now() + schedule.first();
+    // Syncs in a row whose lists stayed short of their totals.
+    let mut short = 0;
     loop {
         let paused = known.latest.as_ref().is_some_and(|latest| latest.pause.is_some());
         tokio::select! {
@@ -205,7 +208,8 @@ async fn account(
                     Status::Failed | Status::Running => schedule.after_failure(),
                     Status::Completed | Status::Held => schedule.after_success(),
                 };
-                report(&config, &status, wait);
+                short = if status.reason_code.as_deref() == Some(WALK_INCOMPLETE) { short + 1 } else { 0 };
+                report(&config, &status, wait, short >= BLIND_SYNCS);
                 due = Instant::now() + wait;
             }
         }
@@ -234,7 +238,7 @@ pub async fn sync_once(
     }
 }
 
-fn report(config: &AccountConfig, status: &SyncStatus, wait: Duration) {
+fn report(config: &AccountConfig, status: &SyncStatus, wait: Duration, blind: bool) {
     let (account, sync) = (&config.account.name, status.sync);
     let (users, groups, memberships) = (status.users_read, status.groups_read, status.memberships_read);
     let (changes, next_s) = (status.events_published(), wait.as_secs());
@@ -245,6 +249,9 @@ fn report(config: &AccountConfig, status: &SyncStatus, wait: Duration) {
         Status::Held => {
             let hold = status.hold.as_ref().map(ToString::to_string);
             warn!(account, sync, hold, reason, "sync held: a person has to look");
+        }
+        Status::Failed if blind => {
+            error!(account, sync, code, reason, next_s, "sync failed again: a person has to look")
         }
         Status::Failed | Status::Running => warn!(account, sync, code, reason, next_s, "sync failed"),
     }

@@ -23,6 +23,11 @@ const GETS_AT_ONCE: usize = 8;
 /// missing unexpectedly is asked beside that, within the guard's limits or a person's release.
 const BUDGET: usize = 200;
 
+/// Code of a sync whose lists stayed short of their own totals.
+pub const WALK_INCOMPLETE: &str = "walk_incomplete";
+/// Attempts in a row after which that is an alert: removals cannot be seen meanwhile.
+pub const BLIND_SYNCS: i64 = 3;
+
 /// What became of the attempt to read the directory.
 pub enum Verdict {
     /// Publish; the attributes whose loss counts against a release.
@@ -102,7 +107,7 @@ async fn try_observe<D: Directory>(
             // Rows slide between pages (scim.md §0.3): a second walk and the union of both decide.
             let total = walk(directory, diff, kind).await?;
             if short(diff, kind, total) {
-                return Err(failed("walk_incomplete", incomplete(diff, kind, total)));
+                return Err(failed(WALK_INCOMPLETE, incomplete(diff, kind, total, known, attempt)));
             }
         }
     }
@@ -141,10 +146,18 @@ fn short(diff: &Diff<'_>, kind: Kind, total: u64) -> bool {
     (diff.accounted_for(kind) as u64) < total
 }
 
-fn incomplete(diff: &Diff<'_>, kind: Kind, total: u64) -> String {
-    format!(
+fn incomplete(diff: &Diff<'_>, kind: Kind, total: u64, known: &Known, attempt: &SyncStatus) -> String {
+    let text = format!(
         "{} of {total} {} could be read, twice; nothing is published from half a list",
         diff.accounted_for(kind),
         kind.endpoint(),
+    );
+    let again = known.latest.as_ref().is_some_and(|latest| latest.reason_code.as_deref() == Some(WALK_INCOMPLETE));
+    if !again || attempt.sync - known.base() < BLIND_SYNCS {
+        return text;
+    }
+    format!(
+        "removals cannot be seen: {text}; → if totalResults of this directory means something else, \
+         [account.profile] trust_total = false"
     )
 }

@@ -108,6 +108,11 @@ async fn g3_a_list_shorter_than_its_total_publishes_nothing() {
     let status = world.sync(&short).await;
     assert_eq!((status.status, status.reason_code.as_deref()), (Status::Failed, Some("walk_incomplete")));
     assert_eq!(world.known.state_records(), 0, "half a list is no baseline");
+    // Three in a row are an alert.
+    assert!(!status.reason.unwrap().contains("removals cannot be seen"));
+    world.sync(&short).await;
+    world.restart();
+    assert!(world.sync(&short).await.reason.unwrap().starts_with("removals cannot be seen"));
     // A second walk that brings the rest makes it whole.
     let slid = Faults { first_walk_only: true, ..short.faults.clone() };
     let status = world.completed(&with(directory(0..30), slid)).await;
