@@ -27,8 +27,9 @@ use crate::verify::{self, Verdict};
 pub trait Directory: Sync {
     type Error: std::fmt::Display + ReadFailure + Send;
 
-    /// All pages of one kind; ends complete or in an error.
-    fn list(&self, kind: Kind) -> impl Stream<Item = Result<Page, Self::Error>> + Send;
+    /// All pages of one kind; ends complete or in an error. `since`, milliseconds since 1970-01-01 UTC: only what was
+    /// modified since then, which says nothing about anybody else.
+    fn list(&self, kind: Kind, since: Option<i64>) -> impl Stream<Item = Result<Page, Self::Error>> + Send;
 
     /// Parses a row whose bytes are not recognised.
     ///
@@ -174,6 +175,8 @@ pub struct Habits {
     pub absence_only: bool,
     /// What it means here that a user disappears.
     pub removal_means: Option<String>,
+    /// Between two full walks only what was modified is read; milliseconds. `None`: every walk is a full one.
+    pub full_walk_every: Option<i64>,
 }
 
 impl Default for Habits {
@@ -189,6 +192,7 @@ impl Default for Habits {
             hides_inactive: false,
             absence_only: false,
             removal_means: None,
+            full_walk_every: None,
         }
     }
 }
@@ -207,10 +211,13 @@ pub async fn sync<D: Directory, L: Log>(
     let now = never_back(known, clock);
     let mut attempt = begin(account, known, now());
 
+    let since = modified_since(account, known, attempt.started_at);
     let mut diff = Diff::against(known, rules(account, known, attempt.started_at));
-    let changes = match verify::observe(account, directory, &mut diff, known, &mut attempt, &now).await {
+    let changes = match verify::observe(account, directory, &mut diff, known, &mut attempt, since, &now).await {
         Verdict::Admitted(vanishing) => diff.finish(&vanishing, now()),
         Verdict::Failed(reason) => {
+            // Whatever failed, the next attempt reads everything.
+            known.walked_at = None;
             return conclude(account, log, codec, known, attempt, Status::Failed, reason, now()).await;
         }
         Verdict::Held(reason, hold) => {
@@ -258,6 +265,9 @@ pub async fn sync<D: Directory, L: Log>(
             known.apply(unit, *sequence, *digest);
         }
         if is_last {
+            if since.is_none() {
+                known.walked_at = Some(status.started_at);
+            }
             known.complete(status, std::mem::take(&mut bytes));
         } else {
             known.latest = Some(status);
@@ -279,7 +289,7 @@ pub async fn plan<D: Directory>(account: &Account, directory: &D, known: &Known,
     let now = never_back(known, clock);
     let mut attempt = begin(account, known, now());
     let mut diff = Diff::against(known, rules(account, known, attempt.started_at));
-    match verify::observe(account, directory, &mut diff, known, &mut attempt, &now).await {
+    match verify::observe(account, directory, &mut diff, known, &mut attempt, None, &now).await {
         Verdict::Admitted(vanishing) => Planned::Changes(attempt, diff.finish(&vanishing, now())),
         Verdict::Held(reason, hold) => {
             // Whoever looks at a hold wants to see what would go. Nothing of this is proven, nor published.
@@ -292,6 +302,18 @@ pub async fn plan<D: Directory>(account: &Account, directory: &D, known: &Known,
         }
         Verdict::Failed(reason) => Planned::Failed(reason),
     }
+}
+
+/// Modified that long before the last completed sync began is read once more: clocks differ, and servers state when a
+/// change was made, not when it became visible. Milliseconds.
+const OVERLAP_MS: i64 = 600_000;
+
+/// Between two full walks, where the profile allows that: from when on modifications are read. Never after a restart,
+/// because only this process remembers its last full walk.
+fn modified_since(account: &Account, known: &Known, now: i64) -> Option<i64> {
+    let (every, walked_at) = (account.habits.full_walk_every?, known.walked_at?);
+    let last = known.completed.as_ref()?.started_at;
+    (now - walked_at < every).then_some(last - OVERLAP_MS)
 }
 
 /// The attempt's record as far as it is committed: a later batch that failed left no trace.

@@ -217,8 +217,9 @@ pub struct Changes {
     pub acquisition: u64,
     pub units: Vec<Unit>,
     pub bytes: Bytes,
-    pub users_read: i64,
-    /// `None`: this directory serves no groups.
+    /// `None`: only modifications were read.
+    pub users_read: Option<i64>,
+    /// `None`: likewise, or this directory serves no groups.
     pub groups_read: Option<i64>,
     /// `None`: memberships were not read.
     pub memberships_read: Option<i64>,

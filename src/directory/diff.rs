@@ -98,8 +98,8 @@ pub struct Diff<'k> {
     recognised: [Map<Id, RawHash>; 2],
     /// Bytes that the changed principals take.
     kept: usize,
-    /// Kinds that this directory does not serve: what is known of them stays.
-    pub(super) unserved: [bool; 2],
+    /// Kinds of which not everything is read: whoever is not listed stays as known.
+    pub(super) unread: [bool; 2],
     /// Kinds for which absence is the rule, because GET is not available.
     pub(super) absence: [bool; 2],
     pub(super) groups_read: BTreeMap<Id, GroupRead>,
@@ -137,7 +137,7 @@ impl<'k> Diff<'k> {
             changed: Default::default(),
             recognised: Default::default(),
             kept: 0,
-            unserved: [false; 2],
+            unread: [false; 2],
             absence: [false; 2],
             groups_read: BTreeMap::new(),
             user_groups: BTreeMap::new(),
@@ -155,9 +155,9 @@ impl<'k> Diff<'k> {
         self.strategy = strategy;
     }
 
-    /// This directory does not serve the kind: nothing of it is missing.
-    pub fn unserved(&mut self, kind: Kind) {
-        *of_mut(&mut self.unserved, kind) = true;
+    /// Not everything of the kind is read: nothing of it is missing.
+    pub fn unread(&mut self, kind: Kind) {
+        *of_mut(&mut self.unread, kind) = true;
     }
 
     /// Bytes that the changed principals take, to be bounded by whoever walks.
@@ -407,7 +407,7 @@ impl<'k> Diff<'k> {
         let mut changes = Changes {
             acquisition: self.known.acquisition,
             users_read: self.read_count(Kind::User),
-            groups_read: (!of(&self.unserved, Kind::Group)).then(|| self.read_count(Kind::Group)),
+            groups_read: self.read_count(Kind::Group),
             memberships_read: (memberships_known && !self.partly_unread).then_some(plan.count as i64),
             removals_suppressed: Kind::BOTH.iter().map(|kind| self.missing(*kind).len() as i64).sum(),
             hidden: Kind::BOTH.iter().map(|kind| self.hidden_count(*kind)).sum(),
@@ -475,8 +475,9 @@ impl<'k> Diff<'k> {
     }
 
     /// Everybody who is there: listed, found, or hidden and not due to be asked.
-    fn read_count(&self, kind: Kind) -> i64 {
-        of(&self.listed, kind).len() as i64 + self.hidden_count(kind)
+    fn read_count(&self, kind: Kind) -> Option<i64> {
+        let all = !of(&self.unread, kind);
+        all.then(|| of(&self.listed, kind).len() as i64 + self.hidden_count(kind))
     }
 
     fn put(

@@ -128,6 +128,8 @@ pub struct Known {
     /// Sequences of tombstones written since the last completed sync: part of `event_id`.
     tombstones: Map<StateKey, i64>,
     digest: u128,
+    /// When the last full walk that completed began, milliseconds since 1970-01-01 UTC; `None` after a restore.
+    pub walked_at: Option<i64>,
     /// The newest completed sync's record, and the newest attempt's.
     pub completed: Option<SyncStatus>,
     pub latest: Option<SyncStatus>,

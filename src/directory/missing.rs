@@ -44,7 +44,7 @@ impl Diff<'_> {
     fn unlisted(&self, kind: Kind) -> impl Iterator<Item = &Id> {
         let table = self.known.table(kind);
         // In most syncs everybody is listed, and there is nobody to look for.
-        let some = !of(&self.unserved, kind) && *of(&self.known_listed, kind) < table.len();
+        let some = !of(&self.unread, kind) && *of(&self.known_listed, kind) < table.len();
         let ids = some.then(|| table.ids()).into_iter().flatten();
         ids.filter(move |id| !self.appeared(kind, id) && !self.gone.contains_key(&(kind, (*id).clone())))
     }
@@ -116,7 +116,7 @@ impl Diff<'_> {
     /// Somebody was known, and nobody known is listed again: another directory answers, or none. Who was hidden or
     /// is being counted was not listed before either.
     pub(super) fn nobody_again(&self, kind: Kind) -> bool {
-        if *of(&self.unserved, kind) || *of(&self.known_listed, kind) > 0 {
+        if *of(&self.unread, kind) || *of(&self.known_listed, kind) > 0 {
             return false;
         }
         self.known.table(kind).iter().any(|(_, entry)| entry.missing_since.is_none())

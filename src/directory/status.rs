@@ -169,15 +169,17 @@ impl SyncStatus {
 
     /// Takes over what the sync read.
     pub fn read(&mut self, changes: &Changes) {
-        self.users_read = Some(changes.users_read);
+        self.users_read = changes.users_read;
         self.groups_read = changes.groups_read;
         self.memberships_read = changes.memberships_read;
         if changes.memberships_read.is_some() {
             self.memberships_as_of = Some(self.sync);
         }
         self.dangling = changes.dangling;
-        self.hidden = changes.hidden;
-        self.removals_suppressed = changes.removals_suppressed;
+        if changes.users_read.is_some() {
+            self.hidden = changes.hidden;
+            self.removals_suppressed = changes.removals_suppressed;
+        }
     }
 
     pub fn events_published(&self) -> i64 {

@@ -1,5 +1,6 @@
 //! Requests to one SCIM endpoint: credentials, limits, retries.
 
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
@@ -53,6 +54,8 @@ pub struct Client {
     /// What the server turned out to do, as long as this client lives.
     pub(super) advertised: Arc<OnceLock<Option<Advertised>>>,
     pub(super) strategy: Arc<OnceLock<Strategy>>,
+    /// The server's clock minus ours as last seen, milliseconds.
+    skew: Arc<AtomicI64>,
 }
 
 struct Shared {
@@ -111,7 +114,7 @@ impl Client {
             .build()
             .map_err(|_| unusable("the HTTP client cannot be set up (TLS)".to_owned()))?;
         let shared = Arc::new(Shared { http, base_url, token, profile, now });
-        Ok(Client { shared, advertised: Arc::default(), strategy: Arc::default() })
+        Ok(Client { shared, advertised: Arc::default(), strategy: Arc::default(), skew: Arc::default() })
     }
 
     pub fn profile(&self) -> &Profile {
@@ -178,6 +181,7 @@ impl Client {
             return Err(ReadError::new(error::REDIRECTED, text));
         }
         let date = header_time(&response, DATE).map(|at| at - received_at);
+        self.skew.store(date.unwrap_or(0), Ordering::Relaxed);
         let retry_after = retry_after(&response, received_at);
         let body = read_body(response).await?;
         Ok((Reply { status, body, skew: date, received_at }, retry_after))
@@ -282,6 +286,12 @@ impl ScimDirectory {
         ScimDirectory { client, reading }
     }
 
+    /// A filter in the server's own time, as far as its clock is known.
+    fn modified_since(&self, since: i64) -> String {
+        let at = jiff::Timestamp::from_millisecond(since.saturating_add(self.client.skew.load(Ordering::Relaxed)));
+        format!("meta.lastModified ge \"{}\"", at.unwrap_or(jiff::Timestamp::UNIX_EPOCH))
+    }
+
     /// The attributes to ask lists for: what may leave the process, and what decides.
     fn requested(&self, kind: Kind) -> String {
         let decides: &[&str] = match (kind, self.client.profile().memberships) {
@@ -307,9 +317,12 @@ fn is_of_groups(path: &str) -> bool {
 impl Directory for ScimDirectory {
     type Error = ReadError;
 
-    fn list(&self, kind: Kind) -> impl Stream<Item = Result<Page, ReadError>> + Send {
+    fn list(&self, kind: Kind, since: Option<i64>) -> impl Stream<Item = Result<Page, ReadError>> + Send {
         let attributes = self.client.profile().request_attributes.then(|| self.requested(kind));
-        listing::pages(self.client.clone(), Query { kind, filter: None, attributes })
+        listing::pages(
+            self.client.clone(),
+            Query { kind, filter: since.map(|since| self.modified_since(since)), attributes },
+        )
     }
 
     fn read(&self, kind: Kind, page: &Page, row: &RawRow) -> Result<Observed, ReadError> {

@@ -370,6 +370,11 @@ impl Profile {
             hides_inactive: self.inactive == Inactive::Hidden,
             absence_only: self.removal_proof == RemovalProof::Absence,
             removal_means: self.removal_means.clone(),
+            full_walk_every: self
+                .full_walk_every()
+                .ok()
+                .flatten()
+                .and_then(|every| i64::try_from(every.as_millis()).ok()),
         }
     }
 

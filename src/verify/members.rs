@@ -67,6 +67,14 @@ pub(super) async fn read_memberships<D: Directory>(
     Ok(())
 }
 
+/// After a walk that read only what was modified: memberships that its rows carry are settled, none is read completely.
+pub(super) fn settle_rows(diff: &mut Diff<'_>, strategy: Strategy) {
+    if strategy == Strategy::User {
+        diff.settle_user_groups();
+    }
+    diff.memberships_unread();
+}
+
 /// A server that ignores filters would make everybody a member of everything.
 async fn filters_work<D: Directory>(directory: &D, kind: Kind, attribute: &'static str) -> Result<(), Verdict> {
     match directory.matching(kind, attribute, &NOBODY.into()).await {

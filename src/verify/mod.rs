@@ -37,16 +37,17 @@ pub enum Verdict {
 }
 
 /// Walks the directory into `diff` and decides. Fills in what the attempt's record says about it.
-/// `now`: milliseconds since 1970-01-01 UTC.
+/// `since`: only what was modified since then is read, nobody is missing. Times are milliseconds since 1970-01-01 UTC.
 pub async fn observe<D: Directory>(
     account: &Account,
     directory: &D,
     diff: &mut Diff<'_>,
     known: &Known,
     attempt: &mut SyncStatus,
+    since: Option<i64>,
     now: impl Fn() -> i64,
 ) -> Verdict {
-    match try_observe(account, directory, diff, known, attempt, now).await {
+    match try_observe(account, directory, diff, known, attempt, since, now).await {
         Ok(verdict) | Err(verdict) => verdict,
     }
 }
@@ -57,14 +58,19 @@ async fn try_observe<D: Directory>(
     diff: &mut Diff<'_>,
     known: &Known,
     attempt: &mut SyncStatus,
+    since: Option<i64>,
     now: impl Fn() -> i64,
 ) -> Result<Verdict, Verdict> {
     let strategy = directory.strategy().await.map_err(unreadable)?;
     diff.read_memberships_by(strategy);
     let mut totals = [0; 2];
     for kind in served(account, diff) {
-        totals[kind as usize] = walk(directory, diff, kind).await?;
-        let read = Some(diff.listed(kind) as i64);
+        if since.is_some() {
+            // Whoever was not modified is not listed, and nothing follows from that.
+            diff.unread(kind);
+        }
+        totals[kind as usize] = walk(directory, diff, kind, since).await?;
+        let read = since.is_none().then(|| diff.listed(kind) as i64);
         match kind {
             Kind::User => attempt.users_read = read,
             Kind::Group => attempt.groups_read = read,
@@ -103,16 +109,21 @@ async fn try_observe<D: Directory>(
         if let Some(control) = controls[kind as usize] {
             proof::prove(directory, diff, known, kind, control, std::mem::take(&mut hidden[kind as usize])).await?;
         }
-        if account.habits.trust_total && short(diff, kind, totals[kind as usize]) {
+        if since.is_none() && account.habits.trust_total && short(diff, kind, totals[kind as usize]) {
             // Rows slide between pages (scim.md §0.3): a second walk and the union of both decide.
-            let total = walk(directory, diff, kind).await?;
+            let total = walk(directory, diff, kind, None).await?;
             if short(diff, kind, total) {
                 return Err(failed(WALK_INCOMPLETE, incomplete(diff, kind, total, known, attempt)));
             }
         }
     }
     members::recheck_dangling(directory, diff, known, attempt, &mut budget).await;
-    members::read_memberships(account, directory, diff, strategy, now).await?;
+    if since.is_none() {
+        members::read_memberships(account, directory, diff, strategy, now).await?;
+    } else {
+        // Those of the rows that came are read; all the others stay as they were.
+        members::settle_rows(diff, strategy);
+    }
     members::ask_members(account, directory, diff, &mut controls[Kind::User as usize], &mut budget).await;
     members::reread_groups(directory, diff).await;
     members::confirm_groups(directory, diff).await;
@@ -129,7 +140,7 @@ fn served(account: &Account, diff: &mut Diff<'_>) -> Vec<Kind> {
     if account.habits.groups {
         return Kind::BOTH.to_vec();
     }
-    diff.unserved(Kind::Group);
+    diff.unread(Kind::Group);
     vec![Kind::User]
 }
 

@@ -25,10 +25,15 @@ const ROWS_AT_ONCE: usize = 2_000;
 const TWO_THREADS_MIN: usize = 200;
 
 /// Reads all pages of one kind; returns the largest total that any page stated.
-pub(super) async fn walk<D: Directory>(directory: &D, diff: &mut Diff<'_>, kind: Kind) -> Result<u64, Verdict> {
+pub(super) async fn walk<D: Directory>(
+    directory: &D,
+    diff: &mut Diff<'_>,
+    kind: Kind,
+    since: Option<i64>,
+) -> Result<u64, Verdict> {
     let mut total = 0;
     let mut barren = 0;
-    let mut pages = pin!(directory.list(kind));
+    let mut pages = pin!(directory.list(kind, since));
     let deadline = Instant::now() + WALK_WAIT;
     diff.begin_walk(kind);
     loop {

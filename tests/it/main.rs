@@ -19,6 +19,7 @@ mod program;
 mod python;
 mod reader;
 mod removals;
+mod savings;
 mod scenarios;
 mod scim2_server;
 mod service;

@@ -178,9 +178,12 @@ impl MemoryDirectory {
 impl Directory for MemoryDirectory {
     type Error = ReadError;
 
-    fn list(&self, kind: Kind) -> impl Stream<Item = Result<Page, ReadError>> + Send {
+    fn list(&self, kind: Kind, since: Option<i64>) -> impl Stream<Item = Result<Page, ReadError>> + Send {
         let walk = if kind == Kind::User { self.walks.fetch_add(1, Ordering::Relaxed) } else { 0 };
-        let rows = self.rows(kind, walk);
+        let mut rows = self.rows(kind, walk);
+        if let Some(since) = since {
+            rows.retain(|row| modified_at(row).is_some_and(|at| at >= since));
+        }
         let total = if self.faults.truthful_totals { self.resources(kind).len() } else { rows.len() } as u64;
         let mut pages: Vec<Result<Page, ReadError>> =
             rows.chunks(PAGE).map(|rows| Ok(page(rows.to_vec(), Some(total)))).collect();
@@ -263,6 +266,11 @@ impl Directory for MemoryDirectory {
         };
         Ok(found.into_iter().map(|id| id.as_str().into()).collect())
     }
+}
+
+fn modified_at(row: &RawRow) -> Option<i64> {
+    let value: Value = serde_json::from_slice(&row.bytes).expect("a stored resource");
+    value["meta"]["lastModified"].as_str()?.parse::<jiff::Timestamp>().ok().map(jiff::Timestamp::as_millisecond)
 }
 
 fn has_member(group: &Value, id: &str) -> bool {
