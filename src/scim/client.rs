@@ -22,16 +22,36 @@ use crate::retry::Waits;
 
 /// Decompressed bytes of one body; a group of 250,000 members is about 40 MB.
 pub const BODY_BYTES_MAX: usize = 64 << 20;
-const CONNECT_WAIT: Duration = Duration::from_secs(10);
-/// Longest silence inside a body.
-const READ_WAIT: Duration = Duration::from_secs(30);
-/// One request, from connect to the last byte.
-const REQUEST_WAIT: Duration = Duration::from_secs(180);
-/// Tries of one request, the first included.
-const ATTEMPTS: u32 = 4;
-const FIRST_WAIT: Duration = Duration::from_millis(500);
-/// Longest wait between two tries, whatever Retry-After asks for.
-const LONGEST_WAIT: Duration = Duration::from_secs(60);
+
+/// How patient a client is. The default suits vendors; tests are in a hurry.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    /// Until a connection stands.
+    pub connect: Duration,
+    /// Longest silence, before the first byte of an answer and inside its body.
+    pub silence: Duration,
+    /// One request, from connect to the last byte: also of a server that is slow but never silent.
+    pub request: Duration,
+    /// Tries of one request, the first included.
+    pub tries: u32,
+    /// Before the second try; later waits grow.
+    pub first_wait: Duration,
+    /// Longest wait between two tries, whatever Retry-After asks for.
+    pub longest_wait: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Patience {
+        Patience {
+            connect: Duration::from_secs(10),
+            silence: Duration::from_secs(30),
+            request: Duration::from_secs(180),
+            tries: 4,
+            first_wait: Duration::from_millis(500),
+            longest_wait: Duration::from_secs(60),
+        }
+    }
+}
 
 /// Where a credential comes from; read anew for each sync, so that a rotated one takes effect.
 #[derive(Clone, Debug)]
@@ -53,6 +73,7 @@ struct Shared {
     base_url: Url,
     token: SecretString,
     profile: Profile,
+    patience: Patience,
     /// Milliseconds since 1970-01-01 UTC.
     now: fn() -> i64,
 }
@@ -76,6 +97,19 @@ impl Client {
         allow_private: bool,
         now: fn() -> i64,
     ) -> Result<Client, ReadError> {
+        Client::with_patience(base_url, token, profile, allow_private, now, Patience::default())
+    }
+
+    /// # Errors
+    /// As [`Client::new`].
+    pub fn with_patience(
+        base_url: Url,
+        token: SecretString,
+        profile: Profile,
+        allow_private: bool,
+        now: fn() -> i64,
+        patience: Patience,
+    ) -> Result<Client, ReadError> {
         let unusable = |text: String| ReadError::new(error::UNREACHABLE, text);
         let allowed = Allowed { private: allow_private, loopback: address::is_loopback(&base_url) };
         if base_url.scheme() != "https" && !allowed.loopback {
@@ -95,12 +129,12 @@ impl Client {
             .redirect(redirect::Policy::none())
             .no_proxy()
             .dns_resolver(Arc::new(CheckedResolver(allowed)))
-            .connect_timeout(CONNECT_WAIT)
-            .read_timeout(READ_WAIT)
-            .timeout(REQUEST_WAIT)
+            .connect_timeout(patience.connect)
+            .read_timeout(patience.silence)
+            .timeout(patience.request)
             .build()
             .map_err(|_| unusable("the HTTP client cannot be set up (TLS)".to_owned()))?;
-        Ok(Client { shared: Arc::new(Shared { http, base_url, token, profile, now }) })
+        Ok(Client { shared: Arc::new(Shared { http, base_url, token, profile, patience, now }) })
     }
 
     pub fn profile(&self) -> &Profile {
@@ -124,7 +158,8 @@ impl Client {
     /// # Errors
     /// Transport errors, redirects, bodies beyond the limit; a status is a reply, not an error.
     pub async fn get(&self, url: Url) -> Result<Reply, ReadError> {
-        let mut waits = Waits::bounded(ATTEMPTS, FIRST_WAIT, LONGEST_WAIT);
+        let Patience { tries, first_wait, longest_wait, .. } = self.shared.patience;
+        let mut waits = Waits::bounded(tries, first_wait, longest_wait);
         loop {
             let result = self.get_once(url.clone()).await;
             let retry_after = match &result {
@@ -133,7 +168,7 @@ impl Client {
                 _ => return result.map(|(reply, _)| reply),
             };
             let Some(wait) = waits.next_wait() else { return result.map(|(reply, _)| reply) };
-            tokio::time::sleep(retry_after.unwrap_or_default().max(wait).min(LONGEST_WAIT)).await;
+            tokio::time::sleep(retry_after.unwrap_or_default().max(wait).min(longest_wait)).await;
         }
     }
 
