@@ -242,13 +242,15 @@ fn header_time(response: &Response, name: reqwest::header::HeaderName) -> Option
     i64::try_from(since.as_millis()).ok()
 }
 
-/// Seconds or an HTTP-date (RFC 9110 §10.2.3).
+/// Seconds or an HTTP-date (RFC 9110 §10.2.3), which is a time of the server's clock.
 fn retry_after(response: &Response, now: i64) -> Option<Duration> {
-    let text = response.headers().get(RETRY_AFTER)?.to_str().ok()?;
-    if let Ok(seconds) = text.trim().parse::<u64>() {
-        return Some(Duration::from_secs(seconds));
+    let text = response.headers().get(RETRY_AFTER)?.to_str().ok()?.trim();
+    if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
+        // More seconds than fit into a number are many, not none.
+        return Some(Duration::from_secs(text.parse().unwrap_or(u64::MAX)));
     }
     let at = header_time(response, RETRY_AFTER)?;
+    let now = header_time(response, DATE).unwrap_or(now);
     u64::try_from(at - now).ok().map(Duration::from_millis)
 }
 
