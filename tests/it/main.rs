@@ -12,6 +12,7 @@ mod broker;
 mod cli;
 mod crashes;
 mod end_to_end;
+mod hostile;
 mod memory;
 mod program;
 mod python;
