@@ -65,7 +65,6 @@ async fn who_is_listed_again_begins_to_be_absent_anew() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs removal by absence"]
 async fn a_hidden_user_is_never_removed_by_absence() {
     let mut world = HostileWorld::baseline(7).await;
     let hidden = || on(USERS).then(Effect::LeaveOut(vec!["u05".into()]));

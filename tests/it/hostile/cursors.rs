@@ -45,7 +45,6 @@ async fn cursors_are_used_where_the_server_advertises_offers_or_demands_them() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs paging by cursor"]
 async fn a_server_that_ignores_cursors_is_read_by_index_and_loses_nobody() {
     for overrides in ["", "paging = \"index\"", "paging = \"cursor\""] {
         let mut world = baseline(Cursors::None, overrides).await;
@@ -95,7 +94,6 @@ async fn cursors_that_overlap_count_everybody_once() {
 
 /// The same cursor again, a strange one, a huge one, an address.
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs paging by cursor"]
 async fn no_cursor_keeps_a_walk_from_ending_or_takes_anybody_away() {
     let long = "c".repeat(1 << 20);
     for next in [

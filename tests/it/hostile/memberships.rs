@@ -57,7 +57,6 @@ async fn memberships_are_read_in_the_way_the_profile_names() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs the strategies of memberships"]
 async fn where_a_vendor_shows_no_memberships_none_are_published_and_none_removed() {
     let mut world = HostileWorld::new(directory(silent()), "memberships = \"never\"").await;
     let status = world.completed().await;
