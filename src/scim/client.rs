@@ -25,18 +25,38 @@ use crate::retry::Waits;
 
 /// Decompressed bytes of one body; a group of 250,000 members is about 40 MB.
 pub const BODY_BYTES_MAX: usize = 64 << 20;
-const CONNECT_WAIT: Duration = Duration::from_secs(10);
-/// Longest silence inside a body.
-const READ_WAIT: Duration = Duration::from_secs(30);
-/// One request, from connect to the last byte.
-const REQUEST_WAIT: Duration = Duration::from_secs(180);
-/// Tries of one request, the first included.
-const ATTEMPTS: u32 = 4;
-const FIRST_WAIT: Duration = Duration::from_millis(500);
 /// Media type of bodies (RFC 7644 §3.8).
 const SCIM_JSON: &str = "application/scim+json";
-/// Longest wait between two tries, whatever Retry-After asks for.
-const LONGEST_WAIT: Duration = Duration::from_secs(60);
+
+/// How patient a client is. The default suits vendors; tests are in a hurry.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    /// Until a connection stands.
+    pub connect: Duration,
+    /// Longest silence, before the first byte of an answer and inside its body.
+    pub silence: Duration,
+    /// One request, from connect to the last byte: also of a server that is slow but never silent.
+    pub request: Duration,
+    /// Tries of one request, the first included.
+    pub tries: u32,
+    /// Before the second try; later waits grow.
+    pub first_wait: Duration,
+    /// Longest wait between two tries, whatever Retry-After asks for.
+    pub longest_wait: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Patience {
+        Patience {
+            connect: Duration::from_secs(10),
+            silence: Duration::from_secs(30),
+            request: Duration::from_secs(180),
+            tries: 4,
+            first_wait: Duration::from_millis(500),
+            longest_wait: Duration::from_secs(60),
+        }
+    }
+}
 
 /// Where a credential comes from; read anew for each sync, so that a rotated one takes effect.
 #[derive(Clone, Debug)]
@@ -63,6 +83,7 @@ struct Shared {
     base_url: Url,
     token: SecretString,
     profile: Profile,
+    patience: Patience,
     /// Milliseconds since 1970-01-01 UTC.
     now: fn() -> i64,
 }
@@ -89,6 +110,19 @@ impl Client {
         allow_private: bool,
         now: fn() -> i64,
     ) -> Result<Client, ReadError> {
+        Client::with_patience(base_url, token, profile, allow_private, now, Patience::default())
+    }
+
+    /// # Errors
+    /// As [`Client::new`].
+    pub fn with_patience(
+        base_url: Url,
+        token: SecretString,
+        profile: Profile,
+        allow_private: bool,
+        now: fn() -> i64,
+        patience: Patience,
+    ) -> Result<Client, ReadError> {
         let unusable = |text: String| ReadError::new(error::UNREACHABLE, text);
         let allowed = Allowed { private: allow_private, loopback: address::is_loopback(&base_url) };
         if base_url.scheme() != "https" && !allowed.loopback {
@@ -108,12 +142,12 @@ impl Client {
             .redirect(redirect::Policy::none())
             .no_proxy()
             .dns_resolver(Arc::new(CheckedResolver(allowed)))
-            .connect_timeout(CONNECT_WAIT)
-            .read_timeout(READ_WAIT)
-            .timeout(REQUEST_WAIT)
+            .connect_timeout(patience.connect)
+            .read_timeout(patience.silence)
+            .timeout(patience.request)
             .build()
             .map_err(|_| unusable("the HTTP client cannot be set up (TLS)".to_owned()))?;
-        let shared = Arc::new(Shared { http, base_url, token, profile, now });
+        let shared = Arc::new(Shared { http, base_url, token, profile, patience, now });
         Ok(Client { shared, advertised: Arc::default(), strategy: Arc::default(), skew: Arc::default() })
     }
 
@@ -150,7 +184,8 @@ impl Client {
     }
 
     async fn send(&self, url: Url, body: Option<Value>) -> Result<Reply, ReadError> {
-        let mut waits = Waits::bounded(ATTEMPTS, FIRST_WAIT, LONGEST_WAIT);
+        let Patience { tries, first_wait, longest_wait, .. } = self.shared.patience;
+        let mut waits = Waits::bounded(tries, first_wait, longest_wait);
         loop {
             let result = self.send_once(url.clone(), body.as_ref()).await;
             let retry_after = match &result {
@@ -159,7 +194,7 @@ impl Client {
                 _ => return result.map(|(reply, _)| reply),
             };
             let Some(wait) = waits.next_wait() else { return result.map(|(reply, _)| reply) };
-            tokio::time::sleep(retry_after.unwrap_or_default().max(wait).min(LONGEST_WAIT)).await;
+            tokio::time::sleep(retry_after.unwrap_or_default().max(wait).min(longest_wait)).await;
         }
     }
 
@@ -238,13 +273,15 @@ fn header_time(response: &Response, name: reqwest::header::HeaderName) -> Option
     i64::try_from(since.as_millis()).ok()
 }
 
-/// Seconds or an HTTP-date (RFC 9110 §10.2.3).
+/// Seconds or an HTTP-date (RFC 9110 §10.2.3), which is a time of the server's clock.
 fn retry_after(response: &Response, now: i64) -> Option<Duration> {
-    let text = response.headers().get(RETRY_AFTER)?.to_str().ok()?;
-    if let Ok(seconds) = text.trim().parse::<u64>() {
-        return Some(Duration::from_secs(seconds));
+    let text = response.headers().get(RETRY_AFTER)?.to_str().ok()?.trim();
+    if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
+        // More seconds than fit into a number are many, not none.
+        return Some(Duration::from_secs(text.parse().unwrap_or(u64::MAX)));
     }
     let at = header_time(response, RETRY_AFTER)?;
+    let now = header_time(response, DATE).unwrap_or(now);
     u64::try_from(at - now).ok().map(Duration::from_millis)
 }
 

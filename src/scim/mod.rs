@@ -11,6 +11,6 @@ pub mod probe;
 pub mod profile;
 pub mod wire;
 
-pub use client::{Client, ScimDirectory, Token};
+pub use client::{Client, Patience, ScimDirectory, Token};
 pub use error::ReadError;
 pub use profile::Profile;

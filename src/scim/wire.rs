@@ -5,10 +5,11 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::marker::PhantomData;
 
 use bytes::Bytes;
 use serde::Deserialize;
-use serde::de::{Deserializer, MapAccess, Visitor};
+use serde::de::{Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
 use serde_json::value::RawValue;
 use xxhash_rust::xxh3::xxh3_128;
@@ -26,11 +27,29 @@ pub const RESOURCE_BYTES_MAX: usize = 200_000;
 /// Sub-attributes of one complex attribute; one that has more is left out whole.
 pub const SUB_ATTRIBUTES_MAX: usize = 64;
 
+/// JSON bytes of one attribute that are parsed; a larger one is left out without a look inside. Parsed JSON takes up to
+/// a hundred times its bytes.
+pub const ATTRIBUTE_BYTES_MAX: usize = 1 << 20;
+
+/// Attributes of one object; the schemas of RFC 7643 have about thirty.
+pub const ATTRIBUTES_MAX: usize = 500;
+
+/// Objects inside objects of one attribute; RFC 7643 §2.3.8 knows one level. Each takes its share of the stack.
+pub const NESTING_MAX: usize = 8;
+
+/// Bytes of an attribute's path: each of its values is stored under one.
+pub const PATH_BYTES_MAX: usize = 512;
+
 /// Rows of one page.
 pub const PAGE_ROWS_MAX: usize = 100_000;
 
 /// Bytes of a cursor; it goes into a URL.
 pub const CURSOR_BYTES_MAX: usize = 4_096;
+
+/// Groups of one user.
+pub const GROUPS_MAX: usize = 100_000;
+/// Members of one group; the largest that a vendor documents are 290,000.
+pub const MEMBERS_MAX: usize = 1_000_000;
 
 /// Bytes of an id; SCIM ids are opaque but short, and keys hold them percent-encoded.
 pub const ID_BYTES_MAX: usize = 1_024;
@@ -51,6 +70,9 @@ impl<'de: 'a, 'a> Deserialize<'de> for Fields<'a> {
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
                 let mut fields = Vec::with_capacity(24);
                 while let Some(Name(name)) = map.next_key()? {
+                    if fields.len() == ATTRIBUTES_MAX {
+                        return Err(A::Error::custom("too many attributes"));
+                    }
                     fields.push((name, map.next_value()?));
                 }
                 Ok(Fields(fields))
@@ -69,6 +91,43 @@ impl<'a> Fields<'a> {
     /// Attribute names ignore case (RFC 7643 §2.1).
     fn get(&self, name: &str) -> Option<&'a RawValue> {
         self.0.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| *value)
+    }
+
+    /// As [`Fields::get`]; an error where the object says two different things: nobody knows which one is meant.
+    fn agreed(&self, name: &str) -> Result<Option<&'a RawValue>, ()> {
+        let mut values = self.0.iter().filter(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| *value);
+        let first = values.next();
+        let differs = |value: &RawValue| first.is_some_and(|first| first.get() != value.get());
+        if values.any(differs) { Err(()) } else { Ok(first) }
+    }
+}
+
+/// A JSON array of at most `MAX` elements, which ends the reading where it holds more: a body of the permitted size
+/// could hold so many that a list of them alone would fill the memory.
+struct Bounded<T, const MAX: usize>(Vec<T>);
+
+impl<'de, T: Deserialize<'de>, const MAX: usize> Deserialize<'de> for Bounded<T, MAX> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Elements<T, const MAX: usize>(PhantomData<T>);
+        impl<'de, T: Deserialize<'de>, const MAX: usize> Visitor<'de> for Elements<T, MAX> {
+            type Value = Bounded<T, MAX>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a JSON array")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut array: A) -> Result<Self::Value, A::Error> {
+                let mut elements = Vec::new();
+                while let Some(element) = array.next_element()? {
+                    if elements.len() == MAX {
+                        return Err(A::Error::custom("too many elements"));
+                    }
+                    elements.push(element);
+                }
+                Ok(Bounded(elements))
+            }
+        }
+        deserializer.deserialize_seq(Elements(PhantomData))
     }
 }
 
@@ -89,26 +148,25 @@ pub struct ListPage {
 pub fn split_list(body: &Bytes) -> Result<ListPage, ReadError> {
     let not_a_list = |what: &str| ReadError::new(error::NOT_A_LIST, format!("the answer is not a SCIM list: {what}"));
     let fields: Fields<'_> = serde_json::from_slice(body).map_err(|error| not_a_list(kind_of(&error)))?;
-    if let Some(schemas) = fields.get("schemas") {
-        let schemas: Vec<Cow<'_, str>> =
+    let field = |name: &str| fields.agreed(name).map_err(|()| not_a_list(&format!("it has two `{name}`")));
+    if let Some(schemas) = field("schemas")? {
+        let Bounded(schemas): Bounded<Cow<'_, str>, ATTRIBUTES_MAX> =
             serde_json::from_str(schemas.get()).map_err(|_| not_a_list("`schemas` is not a list of texts"))?;
         if schemas.iter().any(|schema| schema.to_ascii_lowercase().ends_with(":error")) {
             return Err(not_a_list("it is a SCIM error with status 200"));
         }
     }
-    let total = fields.get("totalResults").and_then(|total| total.get().trim_matches('"').parse::<u64>().ok());
-    let next_cursor =
-        fields.get("nextCursor").and_then(|cursor| serde_json::from_str::<Option<String>>(cursor.get()).ok());
+    let total = field("totalResults")?.and_then(|total| total.get().trim_matches('"').parse::<u64>().ok());
+    let next_cursor = field("nextCursor")?.and_then(|raw| serde_json::from_str::<Option<String>>(raw.get()).ok());
     let next_cursor = next_cursor.flatten().filter(|cursor| !cursor.is_empty() && cursor.len() <= CURSOR_BYTES_MAX);
-    let rows: Vec<&RawValue> = match fields.get("Resources").map(RawValue::get) {
+    let Bounded(rows): Bounded<&RawValue, PAGE_ROWS_MAX> = match field("Resources")?.map(RawValue::get) {
         // Resources may be absent when nothing matches (RFC 7644 §3.4.2).
-        None | Some("null") if total == Some(0) || next_cursor.is_some() => Vec::new(),
+        None | Some("null") if total == Some(0) || next_cursor.is_some() => Bounded(Vec::new()),
         None | Some("null") => return Err(not_a_list("it has neither `Resources` nor a total of 0")),
-        Some(text) => serde_json::from_str(text).map_err(|_| not_a_list("`Resources` is not a list"))?,
+        Some(text) => {
+            serde_json::from_str(text).map_err(|_| not_a_list("`Resources` is not a list, or longer than any page"))?
+        }
     };
-    if rows.len() > PAGE_ROWS_MAX {
-        return Err(not_a_list("it has more rows than any page"));
-    }
     let rows = rows.into_iter().map(|row| raw_row(body.slice_ref(row.get().as_bytes()))).collect();
     Ok(ListPage { rows, total, next_cursor })
 }
@@ -160,27 +218,40 @@ pub struct Resource {
 pub fn read_resource(kind: Kind, bytes: &[u8], reading: &Reading) -> Result<Resource, ReadError> {
     let broken = |what: &str| ReadError::new(error::NOT_A_RESOURCE, format!("a row of {} {what}", kind.endpoint()));
     let fields: Fields<'_> = serde_json::from_slice(bytes).map_err(|_| broken("is not a JSON object"))?;
-    let id = fields.get("id").and_then(read_id).ok_or_else(|| broken("has no usable `id`"))?;
+    let id = fields.agreed("id").ok().flatten().and_then(read_id).ok_or_else(|| broken("has no usable `id`"))?;
     let mut principal = Principal::new(id);
     let mut members = Vec::new();
     let mut groups = Vec::new();
     let mut active_stated = false;
+    let mut said: Vec<(&str, &RawValue)> = Vec::with_capacity(fields.0.len());
     for (name, raw) in &fields.0 {
         let name = without_core_urn(name);
         if name.eq_ignore_ascii_case("id") || name.eq_ignore_ascii_case("schemas") {
             continue;
         }
-        if name.eq_ignore_ascii_case("members") {
-            if kind == Kind::Group {
-                members = read_members(raw).map_err(|()| broken("has unreadable members"))?;
-            }
+        let is_members = name.eq_ignore_ascii_case("members");
+        let is_groups = name.eq_ignore_ascii_case("groups");
+        let memberships = is_members || (is_groups && reading.groups_on_user);
+        // Neither is ever an attribute of the principal: memberships are records of their own.
+        if !memberships && (is_groups || !wanted(&reading.attributes, name)) {
             continue;
         }
-        if name.eq_ignore_ascii_case("groups") && kind == Kind::User && reading.groups_on_user {
-            groups = read_groups(raw).map_err(|()| broken("has unreadable groups"))?;
+        match said.iter().find(|(other, _)| other.eq_ignore_ascii_case(name)) {
+            Some((_, value)) if value.get() == raw.get() => continue,
+            Some(_) => return Err(broken("says two things of one attribute")),
+            None => said.push((name, raw)),
         }
-        // Never an attribute of the person: memberships are records of their own.
-        if name.eq_ignore_ascii_case("groups") || !wanted(&reading.attributes, name) {
+        match kind {
+            Kind::Group if is_members => members = read_members(raw).map_err(|()| broken("has unreadable members"))?,
+            Kind::User if is_groups => groups = read_groups(raw).map_err(|()| broken("has unreadable groups"))?,
+            _ => {}
+        }
+        if memberships {
+            continue;
+        }
+        if raw.get().len() > ATTRIBUTE_BYTES_MAX {
+            principal.omitted.extend(entries_of(&reading.attributes, name));
+            active_stated |= name.eq_ignore_ascii_case("active");
             continue;
         }
         active_stated |= name.eq_ignore_ascii_case("active") && raw.get() != "null";
@@ -191,6 +262,9 @@ pub fn read_resource(kind: Kind, bytes: &[u8], reading: &Reading) -> Result<Reso
         principal.active = Some(true);
     }
     reduce(&mut principal, &reading.attributes);
+    // In no server's order: that is not a difference.
+    principal.omitted.sort_unstable();
+    principal.omitted.dedup();
     Ok(Resource { principal, members, groups })
 }
 
@@ -222,11 +296,20 @@ fn without_core_urn(name: &str) -> &str {
 
 /// True where the list covers the attribute, something below it, or something of that extension.
 fn wanted(list: &AttributeList, name: &str) -> bool {
-    let below = |path: &String| {
-        path.get(..name.len()).is_some_and(|head| head.eq_ignore_ascii_case(name))
-            && matches!(path.as_bytes().get(name.len()), Some(b'.' | b':'))
-    };
-    list.covers(name) || list.paths().iter().any(below)
+    list.covers(name) || list.paths().iter().any(|path| is_below(path, name))
+}
+
+/// The entries of the list that an attribute of this name would fill.
+fn entries_of(list: &AttributeList, name: &str) -> Vec<String> {
+    match list.entry(name) {
+        Some(entry) => vec![entry.to_owned()],
+        None => list.paths().iter().filter(|path| is_below(path, name)).cloned().collect(),
+    }
+}
+
+fn is_below(path: &str, name: &str) -> bool {
+    path.get(..name.len()).is_some_and(|head| head.eq_ignore_ascii_case(name))
+        && matches!(path.as_bytes().get(name.len()), Some(b'.' | b':'))
 }
 
 fn set(principal: &mut Principal, kind: Kind, list: &AttributeList, name: &str, raw: &RawValue) -> Result<(), ()> {
@@ -234,11 +317,11 @@ fn set(principal: &mut Principal, kind: Kind, list: &AttributeList, name: &str, 
         // An extension is an object of attributes (RFC 7643 §3.3); some servers write its attributes flat.
         if raw.get().starts_with('{') && !list.covers(name) {
             for (attribute, raw) in fields(raw)?.0 {
-                set_attribute(principal, list, &format!("{name}:{attribute}"), raw)?;
+                set_attribute(principal, list, &format!("{name}:{attribute}"), raw, NESTING_MAX)?;
             }
             return Ok(());
         }
-        return set_attribute(principal, list, name, raw);
+        return set_attribute(principal, list, name, raw, NESTING_MAX);
     }
     let is = |attribute: &str| name.eq_ignore_ascii_case(attribute);
     if is("userName") || is("active") {
@@ -258,7 +341,7 @@ fn set(principal: &mut Principal, kind: Kind, list: &AttributeList, name: &str, 
             match list.entry(&path) {
                 Some(entry) if entry.eq_ignore_ascii_case("meta.created") => principal.created = time()?,
                 Some(entry) if entry.eq_ignore_ascii_case("meta.lastModified") => principal.last_modified = time()?,
-                Some(_) => set_attribute(principal, list, &path, raw)?,
+                Some(_) => set_attribute(principal, list, &path, raw, NESTING_MAX)?,
                 None => {}
             }
         }
@@ -266,7 +349,7 @@ fn set(principal: &mut Principal, kind: Kind, list: &AttributeList, name: &str, 
         if is("emails") && list.covers("emails.value") {
             principal.email = main_email(&value(raw)?);
         }
-        set_attribute(principal, list, name, raw)?;
+        set_attribute(principal, list, name, raw, NESTING_MAX)?;
     }
     Ok(())
 }
@@ -293,10 +376,20 @@ fn read_text(raw: &RawValue) -> Result<Option<String>, ()> {
 }
 
 /// Stores a value by its path in the list's spelling: complex values flattened, multi-valued ones as one
-/// canonical array.
-fn set_attribute(principal: &mut Principal, list: &AttributeList, path: &str, raw: &RawValue) -> Result<(), ()> {
+/// canonical array. `nesting`: objects that may still stand inside each other.
+fn set_attribute(
+    principal: &mut Principal,
+    list: &AttributeList,
+    path: &str,
+    raw: &RawValue,
+    nesting: usize,
+) -> Result<(), ()> {
     let text = raw.get();
+    if path.len() > PATH_BYTES_MAX {
+        return Err(());
+    }
     match text.as_bytes().first() {
+        Some(b'{') if nesting == 0 => return Err(()),
         Some(b'{') => {
             let fields = fields(raw)?;
             if fields.0.len() > SUB_ATTRIBUTES_MAX {
@@ -305,7 +398,7 @@ fn set_attribute(principal: &mut Principal, list: &AttributeList, path: &str, ra
             }
             let points = fields.get("value").is_some();
             for (name, raw) in fields.0.iter().filter(|(name, _)| !is_derived(name, points)) {
-                set_attribute(principal, list, &format!("{path}.{name}"), raw)?;
+                set_attribute(principal, list, &format!("{path}.{name}"), raw, nesting - 1)?;
             }
         }
         Some(b'[') => {
@@ -415,19 +508,27 @@ fn main_email(emails: &Value) -> Option<String> {
 struct MemberWire<'a> {
     #[serde(borrow, alias = "Value")]
     value: Option<&'a RawValue>,
-    #[serde(default, alias = "Type")]
-    r#type: Option<Value>,
-    #[serde(default, rename = "$ref")]
-    reference: Option<Value>,
+    #[serde(borrow, default, alias = "Type")]
+    r#type: Option<&'a RawValue>,
+    #[serde(borrow, default, rename = "$ref")]
+    reference: Option<&'a RawValue>,
+}
+
+/// Made member by member: the first that names nobody ends the reading.
+struct Listed(ListedMember);
+
+impl<'de> Deserialize<'de> for Listed {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let member = MemberWire::deserialize(deserializer)?;
+        let id = member.value.and_then(read_id).ok_or_else(|| D::Error::custom("a member without an id"))?;
+        Ok(Listed(ListedMember { id, kind: member_kind(&member), direct: None }))
+    }
 }
 
 fn read_members(raw: &RawValue) -> Result<Vec<ListedMember>, ()> {
-    let members: Option<Vec<MemberWire<'_>>> = serde_json::from_str(raw.get()).map_err(|_| ())?;
-    let mut listed = Vec::new();
-    for member in members.into_iter().flatten() {
-        let id = member.value.and_then(read_id).ok_or(())?;
-        listed.push(ListedMember { id, kind: member_kind(&member), direct: None });
-    }
+    let members: Option<Bounded<Listed, MEMBERS_MAX>> = serde_json::from_str(raw.get()).map_err(|_| ())?;
+    let members = members.map_or_else(Vec::new, |Bounded(members)| members);
+    let mut listed: Vec<ListedMember> = members.into_iter().map(|Listed(member)| member).collect();
     listed.sort_unstable();
     listed.dedup_by(|a, b| (&a.id, a.kind) == (&b.id, b.kind));
     Ok(listed)
@@ -445,9 +546,9 @@ struct GroupWire<'a> {
 }
 
 fn read_groups(raw: &RawValue) -> Result<Vec<ListedGroup>, ()> {
-    let groups: Option<Vec<GroupWire<'_>>> = serde_json::from_str(raw.get()).map_err(|_| ())?;
+    let groups: Option<Bounded<GroupWire<'_>, GROUPS_MAX>> = serde_json::from_str(raw.get()).map_err(|_| ())?;
     let mut listed = Vec::new();
-    for group in groups.into_iter().flatten() {
+    for group in groups.into_iter().flat_map(|Bounded(groups)| groups) {
         let direct = match group.r#type.as_ref().and_then(Value::as_str).map(str::to_ascii_lowercase).as_deref() {
             Some("direct") => Some(true),
             Some("indirect") => Some(false),
@@ -467,13 +568,16 @@ fn read_groups(raw: &RawValue) -> Result<Vec<ListedGroup>, ()> {
 
 /// By `type`, else by the endpoint that `$ref` names.
 fn member_kind(member: &MemberWire<'_>) -> Option<Kind> {
-    let text = |value: &Option<Value>| value.as_ref().and_then(Value::as_str).map(str::to_ascii_lowercase);
-    match text(&member.r#type).as_deref() {
+    let text = |raw: Option<&RawValue>| {
+        let text: Cow<'_, str> = serde_json::from_str(raw?.get()).ok()?;
+        Some(text.to_ascii_lowercase())
+    };
+    match text(member.r#type).as_deref() {
         Some("user") => return Some(Kind::User),
         Some("group") => return Some(Kind::Group),
         _ => {}
     }
-    let reference = text(&member.reference)?;
+    let reference = text(member.reference)?;
     let names = |endpoint: &str| reference.contains(endpoint);
     match (names("users/"), names("groups/")) {
         (true, false) => Some(Kind::User),
@@ -516,8 +620,6 @@ fn reduce(principal: &mut Principal, list: &AttributeList) {
         }
         principal.omitted.push(list.entry(&path).unwrap_or(&path).to_owned());
     }
-    principal.omitted.sort_unstable();
-    principal.omitted.dedup();
 }
 
 #[cfg(test)]
@@ -621,6 +723,45 @@ mod tests {
         let members = read_resource(Kind::Group, json, &reading).unwrap().members;
         let kinds: Vec<_> = members.iter().map(|member| (member.id.as_ref(), member.kind)).collect();
         assert_eq!(kinds, [("1", Some(Kind::User)), ("2", Some(Kind::Group)), ("3", None)]);
+    }
+
+    #[test]
+    fn a_resource_that_contradicts_itself_or_nests_without_end_is_refused() {
+        let nested =
+            |depth: usize| format!(r#"{{"id":"1","title":{}1{}}}"#, r#"{"a":"#.repeat(depth), "}".repeat(depth));
+        let reading = Reading {
+            attributes: AttributeList::default(),
+            absent_active: AbsentActive::Unknown,
+            groups_on_user: false,
+        };
+        let read = |json: &str| read_resource(Kind::User, json.as_bytes(), &reading).map(|read| read.principal);
+        assert!(read(&nested(NESTING_MAX)).is_ok());
+        for json in [
+            &nested(NESTING_MAX + 1),
+            &nested(100_000),
+            r#"{"id":"1","ID":"2"}"#,
+            r#"{"id":"1","active":true,"Active":false}"#,
+        ] {
+            assert_eq!(read(json).unwrap_err().code, error::NOT_A_RESOURCE);
+        }
+        assert!(read(r#"{"id":"1","nickName":"a","nickName":"b"}"#).is_ok(), "nobody reads it");
+        assert!(read(r#"{"id":"1","title":"a","Title":"a"}"#).is_ok(), "no contradiction");
+    }
+
+    #[test]
+    fn an_attribute_too_large_to_look_at_is_left_out_and_named() {
+        let big = "0,".repeat(ATTRIBUTE_BYTES_MAX / 2);
+        let principal = user(&format!(r#"{{"id":"1","userName":"u","emails":[{big}0],"active":[{big}0]}}"#));
+        assert_eq!(principal.omitted, ["active", "emails"]);
+        assert_eq!((principal.user_name.as_deref(), principal.active), (Some("u"), None));
+        let reading = Reading {
+            attributes: AttributeList::new(vec!["meta.created".into()]),
+            absent_active: AbsentActive::True,
+            groups_on_user: false,
+        };
+        let json = format!(r#"{{"id":"1","meta":[{big}0],"active":[{big}0]}}"#);
+        let principal = read_resource(Kind::User, json.as_bytes(), &reading).unwrap().principal;
+        assert_eq!((principal.omitted.len(), principal.active), (2, None), "stated, though unread");
     }
 
     #[test]

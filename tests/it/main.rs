@@ -13,6 +13,7 @@ mod cli;
 mod crashes;
 mod end_to_end;
 mod first_sync;
+mod hostile;
 mod memberships;
 mod memory;
 mod program;

@@ -457,6 +457,11 @@ impl World {
 
     pub async fn try_sync(&mut self, directory: &MemoryDirectory) -> Result<SyncStatus, Ended> {
         directory.walks.store(0, Ordering::Relaxed);
+        self.try_sync_with(directory).await
+    }
+
+    /// As [`World::try_sync`], whatever the directory is behind.
+    pub async fn try_sync_with<D: Directory>(&mut self, directory: &D) -> Result<SyncStatus, Ended> {
         pipeline::sync(&self.account, directory, &self.log, &Codec { ids: IDS }, &mut self.known, clock).await
     }
 
@@ -489,7 +494,7 @@ impl World {
     }
 
     /// Known never leads the log, and never lags behind it either.
-    fn assert_known_is_the_log(&self) {
+    pub fn assert_known_is_the_log(&self) {
         let restored = self.log.restore(&self.account);
         assert_eq!(restored.state_digest(), self.known.state_digest());
         assert_eq!(restored.state_records(), self.known.state_records());

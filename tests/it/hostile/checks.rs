@@ -1,0 +1,170 @@
+//! What holds for every byte that a server may send. Shared with the fuzz targets in `fuzz/`, which bring the bytes.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::StreamExt;
+use scimtail::directory::principal::ENTERPRISE;
+use scimtail::directory::{AttributeList, Kind, StateKey};
+use scimtail::pipeline::Directory;
+use scimtail::scim::profile::AbsentActive;
+use scimtail::scim::wire::{
+    ID_BYTES_MAX, MEMBERS_MAX, PAGE_ROWS_MAX, RESOURCE_BYTES_MAX, Reading, id_of, read_resource, split_list,
+};
+use scimtail::scim::{Client, Patience, Profile, ReadError, ScimDirectory};
+use serde::de::IgnoredAny;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use url::Url;
+
+/// Our own words are short; what is longer would hold text of a server.
+const ERROR_BYTES_MAX: usize = 120;
+
+/// The real client on this address.
+pub fn directory(base_url: Url, token: &str, profile: Profile, patience: Patience, now: fn() -> i64) -> ScimDirectory {
+    let client = Client::with_patience(base_url, token.to_owned().into(), profile, false, now, patience);
+    ScimDirectory::new(client.expect("a client"), AttributeList::default())
+}
+
+fn readings() -> [Reading; 3] {
+    let list = |paths: &[&str]| AttributeList::new(paths.iter().map(ToString::to_string).collect());
+    let parts = list(&["emails.value", "name.givenName", "meta.created", "addresses", "x:y:1.0:User:a"]);
+    let whole = list(&["userName", "password", "name", "meta", "emails", ENTERPRISE.trim_end_matches(':'), "groups"]);
+    [AttributeList::default(), parts, whole].map(|attributes| Reading {
+        attributes,
+        absent_active: AbsentActive::Unknown,
+        groups_on_user: true,
+    })
+}
+
+/// A list is refused or has rows; a row is refused or is a resource with an id, within every limit, and holds nothing
+/// that nobody asked for.
+pub fn list_response(body: &[u8]) {
+    let page = match split_list(&Bytes::copy_from_slice(body)) {
+        Ok(page) => page,
+        Err(error) => return in_our_words(&error),
+    };
+    assert!(page.rows.len() <= PAGE_ROWS_MAX);
+    assert!(page.rows.iter().map(|row| row.bytes.len()).sum::<usize>() <= body.len());
+    for (row, kind, reading) in page.rows.iter().flat_map(|row| {
+        let readings = readings().into_iter();
+        readings.flat_map(move |reading| Kind::BOTH.map(|kind| (row, kind, reading.clone())))
+    }) {
+        let resource = match read_resource(kind, &row.bytes, &reading) {
+            Ok(resource) => resource,
+            Err(error) => return in_our_words(&error),
+        };
+        let principal = &resource.principal;
+        assert!(!principal.id.is_empty() && principal.id.len() <= ID_BYTES_MAX);
+        assert_eq!(id_of(&row.bytes).as_ref(), Some(&principal.id));
+        let key = StateKey::Principal(kind, principal.id.clone());
+        assert_eq!(StateKey::parse(&key.text("acme")), Some(key), "a key reads back");
+
+        assert!(resource.members.len() <= MEMBERS_MAX && (kind == Kind::Group || resource.members.is_empty()));
+        assert!(resource.members.is_sorted() && resource.members.iter().all(|member| !member.id.is_empty()));
+
+        let texts = [&principal.user_name, &principal.display_name, &principal.external_id];
+        let size: usize = texts.into_iter().flatten().map(String::len).sum();
+        let values: usize = principal.attributes.iter().map(|(path, value)| path.len() + value.len()).sum();
+        assert!(size + values <= RESOURCE_BYTES_MAX);
+        for (path, value) in &principal.attributes {
+            let below =
+                |listed: &String| listed.to_ascii_lowercase().starts_with(&format!("{}.", path.to_ascii_lowercase()));
+            let listed = reading.attributes.covers(path) || reading.attributes.paths().iter().any(below);
+            assert!(listed, "{path} is not listed");
+            assert!(!path.to_ascii_lowercase().starts_with("password"));
+            assert!(serde_json::from_str::<IgnoredAny>(value).is_ok(), "{path} is no JSON: {value}");
+        }
+        let again = read_resource(kind, &row.bytes, &reading).expect("it was read before");
+        assert_eq!((&again.principal, &again.members), (principal, &resource.members));
+    }
+}
+
+fn in_our_words(error: &ReadError) {
+    assert!(error.text.len() <= ERROR_BYTES_MAX && error.text.is_ascii(), "{}", error.text);
+}
+
+/// What stands between two bodies.
+pub const BETWEEN: &[u8] = b"\n---\n";
+
+/// Walks a list whose pages are these bodies, the last one for ever: it ends, complete or in an error, after about as
+/// many requests as there are bodies.
+pub async fn paging(bodies: &[u8]) {
+    let bodies = pages(bodies);
+    let requests_max = 4 * bodies.len() + 20;
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
+    let base_url = Url::parse(&format!("http://{}", listener.local_addr().expect("an address"))).expect("a URL");
+    let profile = Profile::named("generic").expect("a profile");
+    let patience =
+        Patience { tries: 1, first_wait: Duration::ZERO, longest_wait: Duration::ZERO, ..Patience::default() };
+    let directory = directory(base_url, "fuzz", profile, patience, || 0);
+
+    let walk = async {
+        for kind in Kind::BOTH {
+            let mut pages = std::pin::pin!(directory.list(kind, None));
+            let mut rows = 0;
+            while let Some(page) = pages.next().await {
+                match page {
+                    Ok(page) => rows += page.rows.len(),
+                    Err(error) => {
+                        in_our_words(&error);
+                        assert!(pages.next().await.is_none(), "nothing follows an error");
+                        break;
+                    }
+                }
+            }
+            assert!(rows <= requests_max * PAGE_ROWS_MAX);
+        }
+    };
+    let mut answered = 0;
+    let answering = async {
+        loop {
+            let (mut stream, _) = listener.accept().await.expect("a connection");
+            while read_request(&mut stream).await.is_some() {
+                let body = &bodies[answered.min(bodies.len() - 1)];
+                answered += 1;
+                assert!(answered <= requests_max, "asked {answered} times for {} pages", bodies.len());
+                let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", body.len());
+                if stream.write_all(&[head.as_bytes(), body].concat()).await.is_err() {
+                    break;
+                }
+            }
+        }
+    };
+    tokio::select! {
+        () = walk => {}
+        () = answering => {}
+    }
+}
+
+fn pages(bodies: &[u8]) -> Vec<Vec<u8>> {
+    let mut pages = vec![Vec::new()];
+    let mut rest = bodies;
+    while let Some((first, after)) = rest.split_first() {
+        if rest.starts_with(BETWEEN) {
+            pages.push(Vec::new());
+            rest = &rest[BETWEEN.len()..];
+        } else {
+            pages.last_mut().expect("there is one").push(*first);
+            rest = after;
+        }
+    }
+    pages
+}
+
+/// Reads one request, body included; `None` where the client has left.
+async fn read_request(stream: &mut TcpStream) -> Option<()> {
+    let mut buffer = Vec::new();
+    loop {
+        if stream.read_buf(&mut buffer).await.ok()? == 0 {
+            return None;
+        }
+        let text = String::from_utf8_lossy(&buffer);
+        let Some((head, body)) = text.split_once("\r\n\r\n") else { continue };
+        let length =
+            head.lines().find_map(|line| line.to_ascii_lowercase().strip_prefix("content-length: ")?.parse().ok());
+        if body.len() >= length.unwrap_or(0) {
+            return Some(());
+        }
+    }
+}
