@@ -7,6 +7,7 @@ pub mod address;
 pub mod client;
 pub mod error;
 pub mod listing;
+pub mod pace;
 pub mod profile;
 pub mod wire;
 
