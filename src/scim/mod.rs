@@ -4,6 +4,7 @@
 //! user. Nothing here knows Kafka or Avro.
 
 pub mod address;
+pub mod auth;
 pub mod client;
 pub mod error;
 pub mod listing;
@@ -11,6 +12,7 @@ pub mod pace;
 pub mod profile;
 pub mod wire;
 
-pub use client::{Client, ScimDirectory, Token};
+pub use auth::{Credential, Scheme};
+pub use client::{Client, Patience, ScimDirectory};
 pub use error::ReadError;
 pub use profile::Profile;
