@@ -16,12 +16,11 @@ use std::time::{Duration, Instant};
 
 use directory::BenchDirectory;
 use scimtail::avro::{Codec, Registry};
-use scimtail::config::{AccountConfig, Config};
+use scimtail::config::{AccountConfig, Config, Secret};
 use scimtail::connect::Connection;
 use scimtail::directory::{Known, Status, SyncStatus};
 use scimtail::kafka::topics;
 use scimtail::schedule::now_millis;
-use scimtail::scim::client::Token;
 use scimtail::shards::writer::Writer;
 use scimtail::shards::{Services, acquire, serve};
 
@@ -123,7 +122,7 @@ token_env = "GIVEN_BELOW"
     let registry = Registry::new(&config.registry_url).expect("a registry");
     let ids = registry.ids(&config.kafka.topic_prefix, true).await.expect("schemas");
     let mut account = config.accounts[0].clone();
-    account.token = Token::Given(TOKEN.to_owned().into());
+    account.secret = Secret::Given(TOKEN.to_owned().into());
     account.profile.page_size = PAGE as u32;
     let services = Services { kafka: config.kafka.clone(), registry, codec: Codec { ids }, clock: now_millis };
     (services, account)

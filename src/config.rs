@@ -15,12 +15,12 @@ use crate::batch::Bounds;
 use crate::directory::{AttributeList, Baseline, GroupPattern, Limits};
 use crate::kafka::KafkaClient;
 use crate::pipeline::Account;
+use crate::scim::Scheme;
 use crate::scim::address::is_loopback;
-use crate::scim::client::Token;
-use crate::scim::profile::{self, Profile};
+use crate::scim::profile::{self, Auth, Profile};
 
-/// Bytes of a token; a larger file is no token.
-const TOKEN_BYTES_MAX: u64 = 64 << 10;
+/// Bytes of a secret; a larger file holds none.
+const SECRET_BYTES_MAX: u64 = 64 << 10;
 const INTERVAL_MIN: Duration = Duration::from_secs(1);
 
 /// Everything the process needs to know, checked.
@@ -43,9 +43,19 @@ pub struct AccountConfig {
     pub account: Account,
     pub profile: Profile,
     pub base_url: Url,
-    pub token: Token,
+    pub scheme: Scheme,
+    pub secret: Secret,
     pub allow_private: bool,
     pub interval: Duration,
+}
+
+/// Where a secret stands; read anew for each sync and when it is refused, so that a rotated one takes effect.
+#[derive(Clone, Debug)]
+pub enum Secret {
+    Env(String),
+    File(PathBuf),
+    /// Of the simulated directories of `demo` and of tests.
+    Given(SecretString),
 }
 
 /// A configuration that cannot be used: one line with file, line number and remedy.
@@ -137,6 +147,14 @@ struct AccountSection {
     base_url: Option<String>,
     token_env: Option<String>,
     token_file: Option<PathBuf>,
+    username: Option<String>,
+    password_env: Option<String>,
+    password_file: Option<PathBuf>,
+    client_id: Option<String>,
+    client_secret_env: Option<String>,
+    client_secret_file: Option<PathBuf>,
+    token_url: Option<String>,
+    scope: Option<String>,
     interval: Option<String>,
     baseline: Option<BaselineName>,
     attributes: Option<Vec<String>>,
@@ -301,6 +319,7 @@ impl AccountSection {
             return Err("a name is [a-z0-9][a-z0-9._-]{0,62}: it is part of every key and never changes".to_owned());
         }
         let profile = self.layered_profile(providers)?;
+        let (scheme, secret) = self.credential(&profile)?;
         let base_url = self.base_url.or_else(|| profile.base_url.clone());
         let template = profile.template("base_url").unwrap_or("https://…/scim/v2");
         let base_url = base_url.ok_or_else(|| format!("base_url is missing; → base_url = \"{template}\""))?;
@@ -311,11 +330,6 @@ impl AccountSection {
         if base_url.username() != "" || base_url.password().is_some() || base_url.query().is_some() {
             return Err("base_url must not hold credentials or a query; → token_env or token_file".to_owned());
         }
-        let token = match (self.token_env, self.token_file) {
-            (Some(variable), None) => Token::Env(variable),
-            (None, Some(file)) => Token::File(file),
-            _ => return Err("needs either token_env or token_file".to_owned()),
-        };
         let interval = self.interval.as_deref().or(defaults.interval.as_deref()).unwrap_or("5m");
         let interval = parse_duration(interval).map_err(|complaint| format!("interval {complaint}"))?;
         if interval < INTERVAL_MIN {
@@ -347,7 +361,74 @@ impl AccountSection {
             limits: limits(self.guard, defaults.guard)?,
             name: self.name,
         };
-        Ok(AccountConfig { account, profile, base_url, token, allow_private: self.allow_private, interval })
+        Ok(AccountConfig { account, profile, base_url, scheme, secret, allow_private: self.allow_private, interval })
+    }
+
+    /// Which keys an account needs follows from its profile's `auth`.
+    fn credential(&self, profile: &Profile) -> Result<(Scheme, Secret), String> {
+        let (how, keys) = match profile.auth {
+            Auth::Bearer => ("a bearer token", ["token_env", "token_file"].as_slice()),
+            Auth::ApiKey => ("an API key", ["token_env", "token_file"].as_slice()),
+            Auth::Basic => ("a username and password", ["username", "password_env", "password_file"].as_slice()),
+            Auth::Oauth2 => (
+                "OAuth2 client credentials",
+                ["client_id", "client_secret_env", "client_secret_file", "token_url", "scope"].as_slice(),
+            ),
+        };
+        let taken = format!("{} takes {how}", profile.title);
+        let given = [
+            ("token_env", self.token_env.is_some()),
+            ("token_file", self.token_file.is_some()),
+            ("username", self.username.is_some()),
+            ("password_env", self.password_env.is_some()),
+            ("password_file", self.password_file.is_some()),
+            ("client_id", self.client_id.is_some()),
+            ("client_secret_env", self.client_secret_env.is_some()),
+            ("client_secret_file", self.client_secret_file.is_some()),
+            ("token_url", self.token_url.is_some()),
+            ("scope", self.scope.is_some()),
+        ];
+        if let Some((stray, _)) = given.iter().find(|(key, given)| *given && !keys.contains(key)) {
+            return Err(format!("{taken}: `{stray}` has no use here; → remove it, the keys are {}", keys.join(", ")));
+        }
+        let needed = |key: &'static str, value: Option<&str>| {
+            let value = value.filter(|value| !value.trim().is_empty()).map(str::to_owned);
+            value.ok_or_else(|| format!("{taken}: {key} is missing; → {key} = \"…\""))
+        };
+        let secret = |name: &str, variable: &Option<String>, file: &Option<PathBuf>| match (variable, file) {
+            (Some(variable), None) => Ok(Secret::Env(variable.clone())),
+            (None, Some(file)) => Ok(Secret::File(file.clone())),
+            (None, None) => Err(format!("{taken}; → add either {name}_env or {name}_file")),
+            (Some(_), Some(_)) => Err(format!("{name}_env and {name}_file are both given; → remove one")),
+        };
+        match profile.auth {
+            Auth::Bearer => Ok((Scheme::Bearer, secret("token", &self.token_env, &self.token_file)?)),
+            Auth::ApiKey => {
+                let scheme = Scheme::api_key(&profile.auth_header, &profile.auth_prefix)?;
+                Ok((scheme, secret("token", &self.token_env, &self.token_file)?))
+            }
+            Auth::Basic => {
+                let scheme = Scheme::basic(&needed("username", self.username.as_deref())?)?;
+                Ok((scheme, secret("password", &self.password_env, &self.password_file)?))
+            }
+            Auth::Oauth2 => {
+                let client_id = needed("client_id", self.client_id.as_deref())?;
+                let token_url = needed("token_url", self.token_url.as_deref().or(profile.token_url.as_deref()))?;
+                let token_url = Url::parse(&token_url).map_err(|_| format!("token_url `{token_url}` is not a URL"))?;
+                if token_url.scheme() != "https" && !(token_url.scheme() == "http" && is_loopback(&token_url)) {
+                    return Err("token_url must begin with https:// (http:// only on this machine)".to_owned());
+                }
+                if token_url.username() != "" || token_url.password().is_some() || token_url.fragment().is_some() {
+                    return Err("token_url must not hold credentials or a fragment; \
+                                → client_id and client_secret_env or client_secret_file"
+                        .to_owned());
+                }
+                // An empty scope asks for none where the profile would.
+                let scope = self.scope.clone().or_else(|| profile.scope.clone()).filter(|scope| !scope.is_empty());
+                let secret = secret("client_secret", &self.client_secret_env, &self.client_secret_file)?;
+                Ok((Scheme::Oauth2 { client_id, token_url, scope }, secret))
+            }
+        }
     }
 }
 
@@ -402,37 +483,36 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
     Duration::try_from(duration).map_err(|_| wrong())
 }
 
-impl Token {
-    /// Reads the secret now: a rotated one takes effect with the next sync.
+impl Secret {
+    /// Reads the secret as it is now, without white space around it.
     ///
     /// # Errors
     /// Names the variable or file, never its content.
     pub fn read(&self) -> Result<SecretString, String> {
-        let text = match self {
-            Token::Given(secret) => return Ok(secret.clone()),
+        let (what, text) = match self {
+            Secret::Given(secret) => return Ok(secret.clone()),
             #[expect(clippy::disallowed_methods, reason = "the one place that reads the environment")]
-            Token::Env(variable) => std::env::var(variable)
-                .map_err(|_| format!("environment variable {variable} is not set; → export {variable}=…"))?,
-            Token::File(path) => {
+            Secret::Env(variable) => {
+                let text = std::env::var(variable)
+                    .map_err(|_| format!("environment variable {variable} is not set; → export {variable}=…"))?;
+                (variable.clone(), text)
+            }
+            Secret::File(path) => {
+                let what = format!("secret file {}", path.display());
                 let size = fs::metadata(path).map_or(0, |metadata| metadata.len());
-                if size > TOKEN_BYTES_MAX {
-                    return Err(format!("token_file {} is larger than any token", path.display()));
+                if size > SECRET_BYTES_MAX {
+                    return Err(format!("{what} is larger than any secret"));
                 }
-                fs::read_to_string(path)
-                    .map_err(|error| format!("token_file {} cannot be read ({})", path.display(), error.kind()))?
+                let text =
+                    fs::read_to_string(path).map_err(|error| format!("{what} cannot be read ({})", error.kind()))?;
+                (what, text)
             }
         };
-        let token = text.trim();
-        let usable = !token.is_empty() && token.chars().all(|c| c.is_ascii_graphic() || c == ' ');
-        let what = match self {
-            Token::Env(variable) => variable.clone(),
-            Token::File(path) => path.display().to_string(),
-            Token::Given(_) => String::new(),
-        };
-        if !usable {
-            return Err(format!("{what} holds no usable token (empty, or characters that no header can carry)"));
+        let secret = text.trim();
+        if secret.is_empty() || secret.contains(char::is_control) {
+            return Err(format!("{what} holds no usable secret (empty, or more than one line)"));
         }
-        Ok(SecretString::from(token.to_owned()))
+        Ok(SecretString::from(secret.to_owned()))
     }
 }
 
@@ -727,14 +807,76 @@ attributes = ["userName", "displayName", "emails", "urn:ietf:params:scim:schemas
         assert!(overridden("extends = \"stripe\"").contains("[account.profile] unknown key `extends`"));
     }
 
+    /// An account of a profile with this `auth`, and lines of its own.
+    fn credential(auth: &str, lines: &str) -> Result<(Scheme, Secret), String> {
+        let text = format!("name = \"acme\"\nprovider = \"generic\"\n{lines}");
+        let section: AccountSection = toml::from_str(&text).unwrap();
+        section.credential(&Profile::layered("generic", &BTreeMap::new(), toml::from_str(auth).unwrap()).unwrap())
+    }
+
+    #[test]
+    fn the_keys_of_a_credential_follow_from_the_profile() {
+        let api_key = "auth = \"api_key\"\nauth_header = \"X-Key\"\nauth_prefix = \"Key\"";
+        let oauth2 = "auth = \"oauth2\"\ntoken_url = \"https://vendor.example/token\"\nscope = \"scim\"";
+        let oauth2_keys = "client_id = \"a\"\nclient_secret_env = \"B\"\n";
+        let token_url = |url: &str| Url::parse(url).unwrap();
+        let scheme = |auth: &str, lines: &str| credential(auth, lines).unwrap().0;
+        assert_eq!(scheme("auth = \"bearer\"", "token_env = \"A\""), Scheme::Bearer);
+        assert_eq!(scheme(api_key, "token_file = \"a\""), Scheme::api_key("X-Key", "Key").unwrap());
+        assert_eq!(scheme("auth = \"basic\"", "username = \"a\"\npassword_env = \"B\""), Scheme::basic("a").unwrap());
+        let issued_at = |url: &str, scope: Option<&str>| Scheme::Oauth2 {
+            client_id: "a".to_owned(),
+            token_url: token_url(url),
+            scope: scope.map(str::to_owned),
+        };
+        assert_eq!(scheme(oauth2, oauth2_keys), issued_at("https://vendor.example/token", Some("scim")));
+        let own = format!("{oauth2_keys}token_url = \"https://acme.example/token?x=1\"\nscope = \"\"");
+        assert_eq!(scheme(oauth2, &own), issued_at("https://acme.example/token?x=1", None));
+        assert!(matches!(credential(oauth2, oauth2_keys).unwrap().1, Secret::Env(variable) if variable == "B"));
+    }
+
+    #[test]
+    fn a_wrong_combination_of_credentials_says_what_to_add_or_remove() {
+        for (auth, lines, words) in [
+            ("bearer", "", "takes a bearer token; → add either token_env or token_file"),
+            ("bearer", "token_env = \"A\"\ntoken_file = \"b\"", "both given; → remove one"),
+            (
+                "bearer",
+                "token_env = \"A\"\nusername = \"b\"",
+                "`username` has no use here; → remove it, the keys are token_env, token_file",
+            ),
+            ("api_key", "client_id = \"a\"", "takes an API key: `client_id` has no use here"),
+            (
+                "basic",
+                "token_env = \"A\"",
+                "`token_env` has no use here; → remove it, the keys are username, password_env",
+            ),
+            ("basic", "password_env = \"A\"", "username is missing; → username = "),
+            ("basic", "username = \"a\"", "→ add either password_env or password_file"),
+            ("basic", "username = \"a:b\"\npassword_env = \"C\"", "colon"),
+            ("oauth2", "client_secret_env = \"A\"\ntoken_url = \"https://a.example\"", "client_id is missing"),
+            ("oauth2", "client_id = \"a\"\nclient_secret_env = \"B\"", "token_url is missing; → token_url = "),
+            (
+                "oauth2",
+                "client_id = \"a\"\ntoken_url = \"https://a.example\"",
+                "either client_secret_env or client_secret_file",
+            ),
+            ("oauth2", "client_id = \"a\"\ntoken_url = \"http://a.example\"", "token_url must begin with https://"),
+            ("oauth2", "client_id = \"a\"\ntoken_url = \"https://a:b@a.example\"", "must not hold credentials"),
+        ] {
+            let error = credential(&format!("auth = \"{auth}\""), lines).unwrap_err();
+            assert!(error.contains(words) && error.lines().count() == 1, "{auth}, {lines}: {error}");
+        }
+    }
+
     #[test]
     fn a_missing_secret_is_named_and_never_printed() {
-        let missing = Token::Env("SCIMTAIL_TEST_NO_SUCH_VARIABLE".into()).read().unwrap_err();
+        let missing = Secret::Env("SCIMTAIL_TEST_NO_SUCH_VARIABLE".into()).read().unwrap_err();
         assert!(missing.contains("SCIMTAIL_TEST_NO_SUCH_VARIABLE is not set"), "{missing}");
         let file = tempfile::NamedTempFile::new().unwrap();
         fs::write(file.path(), "se\ncret\u{7}").unwrap();
-        let unusable = Token::File(file.path().to_owned()).read().unwrap_err();
-        assert!(!unusable.contains("cret\u{7}") && unusable.contains("no usable token"), "{unusable}");
-        assert_eq!(format!("{:?}", Token::Given("secret".to_owned().into())), "Given(SecretBox<str>([REDACTED]))");
+        let unusable = Secret::File(file.path().to_owned()).read().unwrap_err();
+        assert!(!unusable.contains("cret\u{7}") && unusable.contains("no usable secret"), "{unusable}");
+        assert_eq!(format!("{:?}", Secret::Given("secret".to_owned().into())), "Given(SecretBox<str>([REDACTED]))");
     }
 }

@@ -449,10 +449,7 @@ mod tests {
             let provider = Provider::read(name, &texts).unwrap();
             let example = provider.example();
             assert!(example.lines().count() >= 5, "{example}");
-            // The keys of OAuth2 and Basic come with what implements them.
-            if matches!(provider.profile.auth, Auth::Bearer | Auth::ApiKey) {
-                Config::parse("scimtail.toml", &format!("{REST}{example}\n")).unwrap();
-            }
+            Config::parse("scimtail.toml", &format!("{REST}{example}\n")).unwrap();
         }
     }
 

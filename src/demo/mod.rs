@@ -11,9 +11,8 @@ use rdkafka::mocking::MockCluster;
 use rdkafka::producer::DefaultProducerContext;
 
 use crate::avro::{Codec, Registry};
-use crate::config::{AccountConfig, Config};
+use crate::config::{AccountConfig, Config, Secret};
 use crate::schedule::{now_millis, wall_clock};
-use crate::scim::client::Token;
 use crate::shards::Services;
 use directory::{SimulatedDirectory, Vendor};
 use registry::EmbeddedRegistry;
@@ -87,7 +86,7 @@ token_env = "GIVEN_BELOW"
         let services =
             Services { kafka: config.kafka.clone(), registry: client, codec: Codec { ids }, clock: now_millis };
         let simulated = |(mut config, directory): (AccountConfig, SimulatedDirectory)| {
-            config.token = Token::Given(TOKEN.to_owned().into());
+            config.secret = Secret::Given(TOKEN.to_owned().into());
             Simulated { config, directory, random: fastrand::Rng::with_seed(seed) }
         };
         let accounts = config.accounts.into_iter().zip([stripe, chargebee]).map(simulated).collect();

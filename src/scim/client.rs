@@ -1,23 +1,24 @@
-//! Requests to one SCIM endpoint: credentials, limits, retries.
+//! Requests to one SCIM endpoint: signed, paced, within limits, retried.
 
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use bytes::{Bytes, BytesMut};
 use futures::Stream;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-use reqwest::header::{ACCEPT, CONTENT_TYPE, DATE, RETRY_AFTER};
+use reqwest::header::{ACCEPT, CONTENT_TYPE, DATE};
 use reqwest::{Response, StatusCode, redirect};
-use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
 use url::Url;
 
 use super::address::{self, Allowed, CheckedResolver};
+use super::auth::{Credential, Pass};
 use super::error::{self, ReadError};
 use super::listing::{self, Query};
+use super::pace::{Advice, Budget, Permit, Tries};
 use super::probe::{self, Advertised};
-use super::profile::{Memberships, Profile};
+use super::profile::{Memberships, Operation, Profile};
 use super::wire::{self, Reading};
 use crate::directory::{AttributeList, Id, Kind, Observed, Strategy};
 use crate::pipeline::{Answer, Directory, Page, RawRow};
@@ -41,8 +42,12 @@ pub struct Patience {
     pub tries: u32,
     /// Before the second try; later waits grow.
     pub first_wait: Duration,
-    /// Longest wait between two tries, whatever Retry-After asks for.
+    /// Longest wait between two tries.
     pub longest_wait: Duration,
+    /// Tries of one request that are answered 429, the first included.
+    pub throttled_tries: u32,
+    /// After a 429 that does not say how long to wait; later waits grow, up to the longest.
+    pub throttled_wait: Duration,
 }
 
 impl Default for Patience {
@@ -54,17 +59,10 @@ impl Default for Patience {
             tries: 4,
             first_wait: Duration::from_millis(500),
             longest_wait: Duration::from_secs(60),
+            throttled_tries: 8,
+            throttled_wait: Duration::from_secs(5),
         }
     }
-}
-
-/// Where a credential comes from; read anew for each sync, so that a rotated one takes effect.
-#[derive(Clone, Debug)]
-pub enum Token {
-    Env(String),
-    File(std::path::PathBuf),
-    /// Of the simulated directories of `demo` and of tests.
-    Given(SecretString),
 }
 
 /// One endpoint and how it is asked. Cheap to clone.
@@ -81,7 +79,9 @@ pub struct Client {
 struct Shared {
     http: reqwest::Client,
     base_url: Url,
-    token: SecretString,
+    credential: Credential,
+    /// Of the credential as it is now.
+    budget: Mutex<Arc<Budget>>,
     profile: Profile,
     patience: Patience,
     /// Milliseconds since 1970-01-01 UTC.
@@ -105,50 +105,50 @@ impl Client {
     /// A base URL that must not be asked, or a TLS set-up that fails.
     pub fn new(
         base_url: Url,
-        token: SecretString,
+        credential: Credential,
         profile: Profile,
         allow_private: bool,
         now: fn() -> i64,
     ) -> Result<Client, ReadError> {
-        Client::with_patience(base_url, token, profile, allow_private, now, Patience::default())
+        Client::with_patience(base_url, credential, profile, allow_private, now, Patience::default())
     }
 
     /// # Errors
     /// As [`Client::new`].
     pub fn with_patience(
         base_url: Url,
-        token: SecretString,
+        credential: Credential,
         profile: Profile,
         allow_private: bool,
         now: fn() -> i64,
         patience: Patience,
     ) -> Result<Client, ReadError> {
-        let unusable = |text: String| ReadError::new(error::UNREACHABLE, text);
-        let allowed = Allowed { private: allow_private, loopback: address::is_loopback(&base_url) };
-        if base_url.scheme() != "https" && !allowed.loopback {
-            return Err(unusable("only https is used off this machine".to_owned()));
-        }
-        let literal = match base_url.host() {
-            Some(url::Host::Ipv4(ip)) => Some(ip.into()),
-            Some(url::Host::Ipv6(ip)) => Some(ip.into()),
-            _ => None,
-        };
-        if let Some(Err(reason)) = literal.map(|ip| allowed.check(ip)) {
-            return Err(unusable(format!("the URL leads to {reason}")));
-        }
-        let http = reqwest::Client::builder()
-            .user_agent(concat!("scimtail/", env!("CARGO_PKG_VERSION")))
-            // A redirect could carry the token to another host (G11).
-            .redirect(redirect::Policy::none())
-            .no_proxy()
-            .dns_resolver(Arc::new(CheckedResolver(allowed)))
-            .connect_timeout(patience.connect)
-            .read_timeout(patience.silence)
-            .timeout(patience.request)
-            .build()
-            .map_err(|_| unusable("the HTTP client cannot be set up (TLS)".to_owned()))?;
-        let shared = Arc::new(Shared { http, base_url, token, profile, patience, now });
+        let http = http_client(&base_url, allow_private, patience)?;
+        let budget = Mutex::new(Budget::shared(credential.key(&base_url), &profile.rate_limits, None));
+        let shared = Arc::new(Shared { http, base_url, credential, budget, profile, patience, now });
         Ok(Client { shared, advertised: Arc::default(), strategy: Arc::default(), skew: Arc::default() })
+    }
+
+    /// Reads the secret anew, so that a rotated one takes effect.
+    ///
+    /// # Errors
+    /// It cannot be read or used.
+    pub fn reread_secret(&self) -> Result<(), ReadError> {
+        if self.shared.credential.reread()? {
+            self.follow_credential();
+        }
+        Ok(())
+    }
+
+    fn budget(&self) -> Arc<Budget> {
+        self.shared.budget.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// A rotated secret may be in use elsewhere already.
+    fn follow_credential(&self) {
+        let Shared { credential, base_url, profile, budget, .. } = &*self.shared;
+        let mut budget = budget.lock().unwrap_or_else(PoisonError::into_inner);
+        *budget = Budget::shared(credential.key(base_url), &profile.rate_limits, Some(&budget));
     }
 
     pub fn profile(&self) -> &Profile {
@@ -167,12 +167,12 @@ impl Client {
         url
     }
 
-    /// GET, retried within bounds where another try may help (transport errors, 429, 5xx).
+    /// GET, retried within bounds where another try may help (transport errors, 401, 429, 5xx).
     ///
     /// # Errors
-    /// Transport errors, redirects, bodies beyond the limit; a status is a reply, not an error.
+    /// Transport errors, redirects, bodies beyond the limit, no access token; a status is a reply, not an error.
     pub async fn get(&self, url: Url) -> Result<Reply, ReadError> {
-        self.send(url, None).await
+        self.send(Request { url, body: None }).await
     }
 
     /// POST of a JSON body that only asks (`.search`), retried as [`Client::get`].
@@ -180,34 +180,54 @@ impl Client {
     /// # Errors
     /// As [`Client::get`].
     pub async fn post(&self, url: Url, body: Value) -> Result<Reply, ReadError> {
-        self.send(url, Some(body)).await
+        self.send(Request { url, body: Some(body) }).await
     }
 
-    async fn send(&self, url: Url, body: Option<Value>) -> Result<Reply, ReadError> {
-        let Patience { tries, first_wait, longest_wait, .. } = self.shared.patience;
-        let mut waits = Waits::bounded(tries, first_wait, longest_wait);
+    /// Sends a request that may be repeated, at the pace that its credential allows.
+    async fn send(&self, request: Request) -> Result<Reply, ReadError> {
+        let Shared { credential, patience, .. } = &*self.shared;
+        let operation = self.operation(&request.url);
+        let mut turn = self.budget().turn();
+        let mut tries = Tries::new(
+            Waits::bounded(patience.throttled_tries, patience.throttled_wait, patience.longest_wait),
+            Waits::bounded(patience.tries, patience.first_wait, patience.longest_wait),
+        );
+        let mut renewed = false;
         loop {
-            let result = self.send_once(url.clone(), body.as_ref()).await;
-            let retry_after = match &result {
-                Ok((reply, retry_after)) if worth_another_try(reply.status) => *retry_after,
-                Err(error) if error.code == error::UNREACHABLE => None,
-                _ => return result.map(|(reply, _)| reply),
+            let permit = turn.permit(operation).await?;
+            let answered = self.send_once(&request, permit).await;
+            let advice = match &answered {
+                Ok(Answered { reply, pass, .. }) if reply.status == StatusCode::UNAUTHORIZED && !renewed => {
+                    renewed = credential.renew(pass).await;
+                    if !renewed {
+                        return answered.map(|answered| answered.reply);
+                    }
+                    self.follow_credential();
+                    continue;
+                }
+                Ok(Answered { reply, advice, .. }) if worth_another_try(reply.status) => Some(advice),
+                Err(error) if matches!(error.code, error::UNREACHABLE | error::UNAVAILABLE) => None,
+                _ => return answered.map(|answered| answered.reply),
             };
-            let Some(wait) = waits.next_wait() else { return result.map(|(reply, _)| reply) };
-            tokio::time::sleep(retry_after.unwrap_or_default().max(wait).min(longest_wait)).await;
+            if !tries.another(&turn, advice).await {
+                return answered.map(|answered| answered.reply);
+            }
         }
     }
 
-    async fn send_once(&self, url: Url, body: Option<&Value>) -> Result<(Reply, Option<Duration>), ReadError> {
-        let Shared { http, token, profile, now, .. } = &*self.shared;
-        let request = match body {
-            None => http.get(url),
-            Some(body) => http.post(url).header(CONTENT_TYPE, SCIM_JSON).body(body.to_string()),
+    async fn send_once(&self, request: &Request, permit: Permit) -> Result<Answered, ReadError> {
+        let Shared { http, credential, profile, now, .. } = &*self.shared;
+        let pass = credential.pass().await?;
+        let sending = match &request.body {
+            None => http.get(request.url.clone()),
+            Some(body) => http.post(request.url.clone()).header(CONTENT_TYPE, SCIM_JSON).body(body.to_string()),
         };
-        let request = request.bearer_auth(token.expose_secret()).header(ACCEPT, &profile.accept);
-        let response = request.send().await.map_err(|error| transport(&error))?;
+        let sending = credential.sign(sending, &pass).header(ACCEPT, &profile.accept);
+        let response = sending.send().await.map_err(|error| transport(&error))?;
         let received_at = now();
         let status = response.status();
+        let advice = Advice::read(status, response.headers(), received_at);
+        permit.answered(&advice);
         if status.is_redirection() {
             let text = format!(
                 "the server redirects (HTTP {}); scimtail never follows, set base_url to the final address",
@@ -215,12 +235,72 @@ impl Client {
             );
             return Err(ReadError::new(error::REDIRECTED, text));
         }
-        let date = header_time(&response, DATE).map(|at| at - received_at);
-        self.skew.store(date.unwrap_or(0), Ordering::Relaxed);
-        let retry_after = retry_after(&response, received_at);
-        let body = read_body(response).await?;
-        Ok((Reply { status, body, skew: date, received_at }, retry_after))
+        let skew = header_time(&response, DATE).map(|at| at - received_at);
+        self.skew.store(skew.unwrap_or(0), Ordering::Relaxed);
+        let body = read_body(response, BODY_BYTES_MAX).await?;
+        Ok(Answered { reply: Reply { status, body, skew, received_at }, advice, pass })
     }
+
+    /// What a URL of [`Client::url`] asks for, as rate limits tell requests apart.
+    fn operation(&self, url: &Url) -> Option<Operation> {
+        Kind::BOTH.into_iter().find_map(|kind| {
+            let list = self.url(&[self.profile().path(kind)], &[]);
+            let below = url.path().strip_prefix(list.path())?;
+            let (lists, gets) = match kind {
+                Kind::User => (Operation::ListUsers, Operation::GetUser),
+                Kind::Group => (Operation::ListGroups, Operation::GetGroup),
+            };
+            match below {
+                // POST /.search (RFC 7644 §3.4.3), as it stands or percent-encoded.
+                "" | "/" | "/.search" | "/%2Esearch" => Some(lists),
+                _ => below.starts_with('/').then_some(gets),
+            }
+        })
+    }
+}
+
+/// GET, or POST where there is a body.
+struct Request {
+    url: Url,
+    body: Option<Value>,
+}
+
+struct Answered {
+    reply: Reply,
+    advice: Advice,
+    /// What the request was signed with.
+    pass: Pass,
+}
+
+/// An HTTP client that goes only where `url` may lead.
+///
+/// # Errors
+/// A URL that must not be asked, or a TLS set-up that fails.
+pub(super) fn http_client(url: &Url, allow_private: bool, patience: Patience) -> Result<reqwest::Client, ReadError> {
+    let unusable = |text: String| ReadError::new(error::UNREACHABLE, text);
+    let allowed = Allowed { private: allow_private, loopback: address::is_loopback(url) };
+    if url.scheme() != "https" && !allowed.loopback {
+        return Err(unusable("only https is used off this machine".to_owned()));
+    }
+    let literal = match url.host() {
+        Some(url::Host::Ipv4(ip)) => Some(ip.into()),
+        Some(url::Host::Ipv6(ip)) => Some(ip.into()),
+        _ => None,
+    };
+    if let Some(Err(reason)) = literal.map(|ip| allowed.check(ip)) {
+        return Err(unusable(format!("the URL leads to {reason}")));
+    }
+    reqwest::Client::builder()
+        .user_agent(concat!("scimtail/", env!("CARGO_PKG_VERSION")))
+        // A redirect could carry the token to another host (G11).
+        .redirect(redirect::Policy::none())
+        .no_proxy()
+        .dns_resolver(Arc::new(CheckedResolver(allowed)))
+        .connect_timeout(patience.connect)
+        .read_timeout(patience.silence)
+        .timeout(patience.request)
+        .build()
+        .map_err(|_| unusable("the HTTP client cannot be set up (TLS)".to_owned()))
 }
 
 fn worth_another_try(status: StatusCode) -> bool {
@@ -228,13 +308,13 @@ fn worth_another_try(status: StatusCode) -> bool {
 }
 
 /// Reads a body within its limit, counting decompressed bytes.
-async fn read_body(mut response: Response) -> Result<Bytes, ReadError> {
+pub(super) async fn read_body(mut response: Response, bytes_max: usize) -> Result<Bytes, ReadError> {
     // Growing a page of megabytes chunk by chunk would copy it several times over.
     let stated = response.content_length().and_then(|length| usize::try_from(length).ok()).unwrap_or(0);
-    let mut body = BytesMut::with_capacity(stated.min(BODY_BYTES_MAX));
+    let mut body = BytesMut::with_capacity(stated.min(bytes_max));
     while let Some(chunk) = response.chunk().await.map_err(|error| transport(&error))? {
-        if body.len() + chunk.len() > BODY_BYTES_MAX {
-            let text = format!("the body is larger than {} MiB", BODY_BYTES_MAX >> 20);
+        if body.len() + chunk.len() > bytes_max {
+            let text = format!("the body is larger than {} MiB", bytes_max >> 20);
             return Err(ReadError::new(error::TOO_LARGE, text));
         }
         body.extend_from_slice(&chunk);
@@ -243,7 +323,7 @@ async fn read_body(mut response: Response) -> Result<Bytes, ReadError> {
 }
 
 /// Says what went wrong in our words: error texts of the library may hold the URL.
-fn transport(error: &reqwest::Error) -> ReadError {
+pub(super) fn transport(error: &reqwest::Error) -> ReadError {
     let causes = || std::iter::successors(std::error::Error::source(error), |cause| cause.source());
     let said = |words: &str| causes().any(|cause| cause.to_string().contains(words));
     let text = if error.is_timeout() {
@@ -273,26 +353,17 @@ fn header_time(response: &Response, name: reqwest::header::HeaderName) -> Option
     i64::try_from(since.as_millis()).ok()
 }
 
-/// Seconds or an HTTP-date (RFC 9110 §10.2.3), which is a time of the server's clock.
-fn retry_after(response: &Response, now: i64) -> Option<Duration> {
-    let text = response.headers().get(RETRY_AFTER)?.to_str().ok()?.trim();
-    if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
-        // More seconds than fit into a number are many, not none.
-        return Some(Duration::from_secs(text.parse().unwrap_or(u64::MAX)));
-    }
-    let at = header_time(response, RETRY_AFTER)?;
-    let now = header_time(response, DATE).unwrap_or(now);
-    u64::try_from(at - now).ok().map(Duration::from_millis)
-}
-
 /// What a status other than 200 means, in words with a remedy.
 pub fn refusal(status: StatusCode, profile: &Profile) -> ReadError {
     let code = status.as_u16();
     match code {
         401 => {
-            ReadError::new(error::REFUSED, format!("401: {} refused the token; {}", profile.title, profile.token_hint))
+            let text = format!("401: {} refused the {}; {}", profile.title, profile.auth.noun(), profile.token_hint);
+            ReadError::new(error::REFUSED, text)
         }
-        403 => ReadError::new(error::REFUSED, format!("403: the token may not read this; {}", profile.token_hint)),
+        403 => {
+            ReadError::new(error::REFUSED, format!("403: the credentials may not read this; {}", profile.token_hint))
+        }
         404 => {
             let hint = profile.no_list_hint.as_deref().unwrap_or("check base_url: it usually ends in /scim/v2");
             ReadError::new(error::HTTP_STATUS, format!("404: there is no SCIM list at this address; {hint}"))
@@ -401,5 +472,67 @@ impl Directory for ScimDirectory {
         // A JSON text is a filter's text (RFC 7644 §3.4.2.2): quotes in ids are escaped the same way.
         let filter = format!("{attribute} eq {}", Value::String(id.to_string()));
         listing::matching(&self.client, kind, filter).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use axum::Router;
+    use axum::body::Body;
+    use axum::http::{Method, Response};
+    use secrecy::SecretString;
+    use tokio::task::JoinSet;
+    use tokio::time::Instant;
+
+    use super::*;
+
+    fn client(base_url: &str, groups_path: &str) -> Client {
+        let mut profile = Profile::named("generic").unwrap();
+        profile.groups_path = groups_path.to_owned();
+        let credential = Credential::bearer(SecretString::from(base_url.to_owned())).unwrap();
+        Client::new(Url::parse(base_url).unwrap(), credential, profile, false, || 0).unwrap()
+    }
+
+    #[test]
+    fn a_url_tells_which_rate_limit_counts_it() {
+        let client = client("https://acme.example/scim/v2", "Roles");
+        for (parts, expected) in [
+            (["Users"].as_slice(), Some(Operation::ListUsers)),
+            (&["Users", ".search"], Some(Operation::ListUsers)),
+            (&["Users", "a/b c"], Some(Operation::GetUser)),
+            (&["Roles"], Some(Operation::ListGroups)),
+            (&["Roles", "1"], Some(Operation::GetGroup)),
+            (&["Groups"], None),
+            (&["UsersToo"], None),
+            (&["ServiceProviderConfig"], None),
+        ] {
+            let url = client.url(parts, &[("filter", "userName eq \"Roles\"".to_owned())]);
+            assert_eq!(client.operation(&url), expected, "{url}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_request_that_was_throttled_is_repeated_as_it_was_after_the_wait_asked_for() {
+        let count = Arc::new(AtomicUsize::new(0));
+        let counted = count.clone();
+        let answer = move |method: Method, headers: reqwest::header::HeaderMap, body: String| async move {
+            let first = counted.fetch_add(1, Ordering::Relaxed) == 0;
+            assert!(method == Method::POST && headers["content-type"] == "application/scim+json");
+            let status = if first { 429 } else { 200 };
+            Response::builder().status(status).header("retry-after", "1").body(Body::from(body)).unwrap()
+        };
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let base_url = format!("http://{}/scim/v2", listener.local_addr().unwrap());
+        let mut server = JoinSet::new();
+        server.spawn(async { axum::serve(listener, Router::new().fallback(answer)).await.unwrap() });
+        let client = client(&base_url, "Groups");
+        let started = Instant::now();
+        let url = client.url(&["Users", ".search"], &[]);
+        let reply = client.send(Request { url, body: Some(serde_json::json!({ "count": 1 })) }).await.unwrap();
+        assert_eq!((reply.status.as_u16(), &*reply.body), (200, b"{\"count\":1}".as_slice()));
+        assert!(started.elapsed() >= Duration::from_secs(1), "{:?}", started.elapsed());
+        assert_eq!(count.load(Ordering::Relaxed), 2);
     }
 }

@@ -12,6 +12,9 @@ pub struct ReadError {
 
 pub const UNREACHABLE: &str = "unreachable";
 pub const REFUSED: &str = "credentials_refused";
+/// The secret cannot be read from where it should stand.
+pub const NO_CREDENTIAL: &str = "credential_unreadable";
+pub const NOT_A_TOKEN: &str = "not_a_token_response";
 pub const NOT_A_LIST: &str = "not_a_list_response";
 pub const NOT_A_RESOURCE: &str = "not_a_resource";
 pub const HTTP_STATUS: &str = "http_status";

@@ -4,13 +4,16 @@
 //! user. Nothing here knows Kafka or Avro.
 
 pub mod address;
+pub mod auth;
 pub mod client;
 pub mod error;
 pub mod listing;
+pub mod pace;
 pub mod probe;
 pub mod profile;
 pub mod wire;
 
-pub use client::{Client, Patience, ScimDirectory, Token};
+pub use auth::{Credential, Scheme};
+pub use client::{Client, Patience, ScimDirectory};
 pub use error::ReadError;
 pub use profile::Profile;

@@ -191,6 +191,18 @@ pub enum Auth {
     Oauth2,
 }
 
+impl Auth {
+    /// What a person calls the credential.
+    pub fn noun(self) -> &'static str {
+        match self {
+            Auth::Bearer => "token",
+            Auth::Basic => "username or password",
+            Auth::ApiKey => "API key",
+            Auth::Oauth2 => "access token",
+        }
+    }
+}
+
 /// At most `requests` in any `per`.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]

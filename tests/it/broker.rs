@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use scimtail::avro::{Codec, Registry};
-use scimtail::config::{AccountConfig, Config};
+use scimtail::config::{AccountConfig, Config, Secret};
 use scimtail::connect::Connection;
 use scimtail::directory::Status;
 use scimtail::kafka::read::watermarks;
@@ -15,7 +15,6 @@ use scimtail::kafka::topics;
 use scimtail::pipeline::Ended;
 use scimtail::record::Topic;
 use scimtail::schedule::now_millis;
-use scimtail::scim::client::Token;
 use scimtail::shards::{Services as Shared, acquire, serve};
 
 use self::directory::BenchDirectory;
@@ -37,7 +36,7 @@ async fn program(directory: &BenchDirectory, test: &str) -> (Program, Shared, Ac
     let ids = registry.ids(&config.kafka.topic_prefix, true).await.expect("schemas");
     let shared = Shared { kafka: config.kafka.clone(), registry, codec: Codec { ids }, clock: now_millis };
     let mut account = config.accounts[0].clone();
-    account.token = Token::Given(TOKEN.to_owned().into());
+    account.secret = Secret::Given(TOKEN.to_owned().into());
     (program, shared, account)
 }
 

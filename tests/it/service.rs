@@ -2,6 +2,8 @@
 
 use std::io::Read;
 use std::process::Child;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use scimtail::demo::directory::{SimulatedDirectory, Vendor};
@@ -121,6 +123,68 @@ async fn accounts_keep_syncing_while_one_is_down_and_sigterm_ends_it_cleanly() {
     assert!(!logs.contains("canary"), "the token is in the log");
     let name = &chargebee.users()[0].user_name;
     assert!(!logs.contains(name.as_str()), "a person's name is in the log");
+}
+
+/// Answers paths that begin with `/401` and `/403` so; the counts of each.
+async fn refusing() -> (String, Arc<[AtomicUsize; 2]>) {
+    let counts = Arc::new([AtomicUsize::new(0), AtomicUsize::new(0)]);
+    let counted = counts.clone();
+    let answer = move |uri: axum::http::Uri| async move {
+        let forbidden = uri.path().starts_with("/403");
+        counted[usize::from(forbidden)].fetch_add(1, Ordering::Relaxed);
+        if forbidden { axum::http::StatusCode::FORBIDDEN } else { axum::http::StatusCode::UNAUTHORIZED }
+    };
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("its address");
+    tokio::spawn(async move { axum::serve(listener, axum::Router::new().fallback(answer)).await });
+    (format!("http://{address}"), counts)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn refused_credentials_stop_their_account_alone_and_are_not_tried_in_a_loop() {
+    let chargebee = SimulatedDirectory::start(Vendor::Chargebee, TOKEN, 4, SystemTime::now).await.expect("a directory");
+    let (vendor, counts) = refusing().await;
+    let account = |name, base_url| AccountText { name, provider: "generic", base_url, more: "" };
+    let program = Program::new(
+        services(),
+        &unique_prefix("refused"),
+        TOKEN,
+        "1s",
+        &[
+            account("unauthorized", format!("{vendor}/401/scim/v2")),
+            account("forbidden", format!("{vendor}/403/scim/v2")),
+            AccountText { name: "up", provider: "chargebee", base_url: chargebee.base_url(), more: "" },
+        ],
+    );
+    assert_eq!(program.run(&["topics", "--create"]).await.code, 0);
+    let mut service = program.spawn(&["run"]);
+    until(&program, "the refused fail, the other goes on", |records| {
+        ["unauthorized", "forbidden"].iter().all(|account| count(records, account, "failed") >= 3)
+            && count(records, "up", "completed") >= 3
+    })
+    .await;
+    signal(&service, "TERM");
+    assert_eq!(ended_within(&mut service, STOP_WAIT).expect("the service ends within 10 s").code(), Some(0));
+
+    let records = read(services(), &[program.topic("syncs")]).await;
+    for (account, status, requests) in [("unauthorized", "401: ", &counts[0]), ("forbidden", "403: ", &counts[1])] {
+        let key = format!("{account}/latest");
+        let failed: Vec<&ReadRecord> = records.iter().filter(|record| record.key.as_deref() == Some(&key)).collect();
+        for record in &failed {
+            assert_eq!(
+                (&record.value["status"], &record.value["reason_code"]),
+                (&"failed".into(), &"credentials_refused".into())
+            );
+            assert!(record.value["reason"].as_str().expect("a reason").starts_with(status), "{record:?}");
+        }
+        let started = |record: &ReadRecord| record.value["started_at"].as_i64().expect("a time");
+        for pair in failed.windows(2) {
+            // The shortest wait after a failure is a second, give or take a tenth.
+            assert!(started(pair[1]) - started(pair[0]) >= 900, "a loop: {pair:?}");
+        }
+        // Users and groups, each once a sync; the last sync may have been cut off.
+        assert!(requests.load(Ordering::Relaxed) <= 2 * (failed.len() + 1), "{requests:?} for {} syncs", failed.len());
+    }
 }
 
 /// G9: neither the token nor an attribute outside the list is anywhere in Kafka.

@@ -11,7 +11,7 @@ use axum::response::Response;
 use futures::StreamExt;
 use scimtail::directory::{AttributeList, Kind, Status};
 use scimtail::schedule::now_millis;
-use scimtail::scim::{Client, Profile, ScimDirectory, wire};
+use scimtail::scim::{Client, Credential, Profile, ScimDirectory, wire};
 use serde_json::json;
 
 use crate::memory::{World, account};
@@ -88,7 +88,14 @@ async fn passage() -> (Arc<Passage>, String) {
 fn directory(base_url: &str, paging: &str) -> ScimDirectory {
     let overrides: toml::Table = toml::from_str(&format!("paging = \"{paging}\"\npage_size = {PAGE}")).unwrap();
     let profile = Profile::layered("generic", &BTreeMap::new(), overrides).unwrap();
-    let client = Client::new(base_url.parse().unwrap(), "unused".to_owned().into(), profile, true, now_millis).unwrap();
+    let client = Client::new(
+        base_url.parse().unwrap(),
+        Credential::bearer("unused".to_owned().into()).unwrap(),
+        profile,
+        true,
+        now_millis,
+    )
+    .unwrap();
     ScimDirectory::new(client, AttributeList::default())
 }
 

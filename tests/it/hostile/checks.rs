@@ -11,7 +11,7 @@ use scimtail::scim::profile::AbsentActive;
 use scimtail::scim::wire::{
     ID_BYTES_MAX, MEMBERS_MAX, PAGE_ROWS_MAX, RESOURCE_BYTES_MAX, Reading, id_of, read_resource, split_list,
 };
-use scimtail::scim::{Client, Patience, Profile, ReadError, ScimDirectory};
+use scimtail::scim::{Client, Credential, Patience, Profile, ReadError, ScimDirectory};
 use serde::de::IgnoredAny;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -22,7 +22,8 @@ const ERROR_BYTES_MAX: usize = 120;
 
 /// The real client on this address.
 pub fn directory(base_url: Url, token: &str, profile: Profile, patience: Patience, now: fn() -> i64) -> ScimDirectory {
-    let client = Client::with_patience(base_url, token.to_owned().into(), profile, false, now, patience);
+    let credential = Credential::bearer(token.to_owned().into()).expect("a token that a header can carry");
+    let client = Client::with_patience(base_url, credential, profile, false, now, patience);
     ScimDirectory::new(client.expect("a client"), AttributeList::default())
 }
 

@@ -1,0 +1,778 @@
+//! Credentials: what a request carries to be let in, and how that is renewed.
+//!
+//! Every scheme has one secret. It is read anew at the start of each sync and once more when it is refused, so that a
+//! rotated one takes effect. With OAuth2 it buys access tokens, one at a time for however many requests: before the
+//! old one expires, and when the old one is refused although it should still hold.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderName, HeaderValue};
+use reqwest::{RequestBuilder, StatusCode};
+use secrecy::{ExposeSecret, SecretString};
+use serde::Deserialize;
+use serde_json::Value;
+use tokio::time::Instant;
+use url::Url;
+use url::form_urlencoded;
+use xxhash_rust::xxh3::Xxh3;
+
+use super::client::{Patience, http_client, read_body, transport};
+use super::error::{self, ReadError};
+
+/// Bytes of a token endpoint's answer; a larger one holds no token.
+const TOKEN_ANSWER_BYTES_MAX: usize = 64 << 10;
+/// One request for a token, from connect to the last byte.
+const TOKEN_WAIT: Duration = Duration::from_secs(30);
+/// A token is renewed this long before it expires, but never in the first three quarters of its life.
+const EXPIRY_MARGIN_MAX: Duration = Duration::from_secs(60);
+/// Between two renewals because of a 401: a server that refuses fresh tokens must not make us fetch one a request.
+const RENEWALS_APART: Duration = Duration::from_secs(60);
+
+/// How a request carries the credential, and all of it that is no secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Scheme {
+    /// `Authorization: Bearer <secret>` (RFC 6750 §2.1).
+    Bearer,
+    /// The secret is the password (RFC 7617).
+    Basic { username: String },
+    /// The secret stands in a header of the vendor's, behind `prefix` and a space if there is a prefix.
+    ApiKey { header: HeaderName, prefix: String },
+    /// The secret is the client's; it is exchanged for bearer tokens (RFC 6749 §4.4).
+    Oauth2 { client_id: String, token_url: Url, scope: Option<String> },
+}
+
+impl Scheme {
+    /// # Errors
+    /// A header name or prefix that no request can carry.
+    pub fn api_key(header: &str, prefix: &str) -> Result<Scheme, String> {
+        let name = HeaderName::from_bytes(header.as_bytes());
+        let header = name.map_err(|_| format!("auth_header `{header}` is no name of a header"))?;
+        if !fits_a_header(prefix) {
+            return Err("auth_prefix holds characters that no header can carry".to_owned());
+        }
+        Ok(Scheme::ApiKey { header, prefix: prefix.to_owned() })
+    }
+
+    /// # Errors
+    /// A user name that Basic cannot carry (RFC 7617 §2).
+    pub fn basic(username: &str) -> Result<Scheme, String> {
+        if username.contains(|c: char| c == ':' || c.is_control()) {
+            return Err("username must not hold a colon or control characters (RFC 7617)".to_owned());
+        }
+        Ok(Scheme::Basic { username: username.to_owned() })
+    }
+
+    /// # Errors
+    /// Tells what the secret cannot be used for.
+    fn check(&self, secret: &SecretString) -> Result<(), ReadError> {
+        let as_it_stands = matches!(self, Scheme::Bearer | Scheme::ApiKey { .. });
+        if as_it_stands && !fits_a_header(secret.expose_secret()) {
+            let text = "the token holds characters that no header can carry; → only the token itself in one line";
+            return Err(ReadError::new(error::NO_CREDENTIAL, text));
+        }
+        Ok(())
+    }
+}
+
+fn fits_a_header(text: &str) -> bool {
+    text.chars().all(|c| c.is_ascii_graphic() || c == ' ')
+}
+
+/// Reads the secret as it is now. `Err`: why it cannot be read, without any of it.
+pub type ReadSecret = Arc<dyn Fn() -> Result<SecretString, String> + Send + Sync>;
+
+/// The credential of one endpoint.
+pub struct Credential {
+    scheme: Scheme,
+    read: ReadSecret,
+    current: Mutex<Numbered>,
+    /// Of OAuth2 only.
+    tokens: Option<Tokens>,
+}
+
+/// A secret, and which one it is: numbers grow.
+#[derive(Clone)]
+struct Numbered {
+    secret: SecretString,
+    number: u64,
+}
+
+/// What one request was signed with: a token or the secret itself.
+pub struct Pass(Numbered);
+
+struct Tokens {
+    http: reqwest::Client,
+    /// Locked while a token is fetched: who comes meanwhile waits for it instead of fetching another.
+    issued: tokio::sync::Mutex<Issued>,
+}
+
+#[derive(Default)]
+struct Issued {
+    token: Option<Token>,
+    number: u64,
+    /// The newest renewal because of a 401.
+    renewed_at: Option<Instant>,
+    /// The newest failure, for those that waited for it.
+    failed: Option<(Instant, ReadError)>,
+    /// This server takes client_id and secret in the body only.
+    in_body: bool,
+}
+
+struct Token {
+    pass: Numbered,
+    /// The number of the secret it was issued for.
+    issued_for: u64,
+    renew_at: Option<Instant>,
+}
+
+/// A successful answer of a token endpoint (RFC 6749 §5.1).
+#[derive(Deserialize)]
+struct TokenAnswer {
+    access_token: String,
+    token_type: Option<String>,
+    /// Seconds, as a number or in quotes.
+    expires_in: Option<Value>,
+}
+
+/// An unsuccessful one (RFC 6749 §5.2).
+#[derive(Deserialize)]
+struct TokenRefusal {
+    error: String,
+}
+
+impl Credential {
+    /// Reads the secret for the first time.
+    ///
+    /// # Errors
+    /// The secret cannot be read or used, or `token_url` must not be asked.
+    pub fn new(scheme: Scheme, read: ReadSecret, allow_private: bool) -> Result<Credential, ReadError> {
+        let secret = read().map_err(|text| ReadError::new(error::NO_CREDENTIAL, text))?;
+        scheme.check(&secret)?;
+        let tokens = match &scheme {
+            Scheme::Oauth2 { token_url, .. } => {
+                let patience = Patience { request: TOKEN_WAIT, ..Patience::default() };
+                let http = http_client(token_url, allow_private, patience).map_err(at_token_url)?;
+                Some(Tokens { http, issued: tokio::sync::Mutex::default() })
+            }
+            _ => None,
+        };
+        Ok(Credential { scheme, read, current: Mutex::new(Numbered { secret, number: 0 }), tokens })
+    }
+
+    /// A bearer token that stays what it is.
+    ///
+    /// # Errors
+    /// No header can carry it.
+    pub fn bearer(token: SecretString) -> Result<Credential, ReadError> {
+        Credential::new(Scheme::Bearer, Arc::new(move || Ok(token.clone())), false)
+    }
+
+    /// Reads the secret anew; true where it is another one now.
+    ///
+    /// # Errors
+    /// It cannot be read or used; the one before stays.
+    pub fn reread(&self) -> Result<bool, ReadError> {
+        let secret = (self.read)().map_err(|text| ReadError::new(error::NO_CREDENTIAL, text))?;
+        self.scheme.check(&secret)?;
+        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        let changed = current.secret.expose_secret() != secret.expose_secret();
+        if changed {
+            *current = Numbered { secret, number: current.number + 1 };
+        }
+        Ok(changed)
+    }
+
+    fn current(&self) -> Numbered {
+        self.current.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// What the next request is to be signed with.
+    ///
+    /// # Errors
+    /// No token is to be had.
+    pub async fn pass(&self) -> Result<Pass, ReadError> {
+        let current = self.current();
+        match (&self.tokens, &self.scheme) {
+            (Some(tokens), Scheme::Oauth2 { client_id, token_url, scope }) => {
+                let grant = Grant { client_id, token_url, scope: scope.as_deref(), secret: &current.secret };
+                tokens.pass(&grant, current.number).await.map(Pass)
+            }
+            _ => Ok(Pass(current)),
+        }
+    }
+
+    pub fn sign(&self, request: RequestBuilder, pass: &Pass) -> RequestBuilder {
+        let secret = pass.0.secret.expose_secret();
+        match &self.scheme {
+            Scheme::Bearer | Scheme::Oauth2 { .. } => request.bearer_auth(secret),
+            Scheme::Basic { username } => request.basic_auth(username, Some(secret)),
+            Scheme::ApiKey { header, prefix } => {
+                let text = if prefix.is_empty() { secret.to_owned() } else { format!("{prefix} {secret}") };
+                match HeaderValue::try_from(text) {
+                    Ok(mut value) => {
+                        value.set_sensitive(true);
+                        request.header(header, value)
+                    }
+                    // Checked when it was read.
+                    Err(_) => request,
+                }
+            }
+        }
+    }
+
+    /// After a 401: true where the next pass is another one than the refused.
+    pub async fn renew(&self, refused: &Pass) -> bool {
+        // One that cannot be read is as good as unchanged: the 401 says what has to be done.
+        let changed = self.reread().unwrap_or(false);
+        match &self.tokens {
+            Some(tokens) => tokens.renew(refused.0.number).await || changed,
+            None => changed || self.current().number != refused.0.number,
+        }
+    }
+
+    /// Hash of the credential at this host: the same one gives the same number in every account.
+    pub fn key(&self, base_url: &Url) -> u128 {
+        let mut hash = Xxh3::new();
+        let user = match &self.scheme {
+            Scheme::Bearer | Scheme::ApiKey { .. } => "",
+            Scheme::Basic { username: user } | Scheme::Oauth2 { client_id: user, .. } => user,
+        };
+        let port = base_url.port_or_known_default().unwrap_or_default();
+        for part in [base_url.host_str().unwrap_or_default(), &port.to_string(), user] {
+            hash.update(part.as_bytes());
+            hash.update(&[0]);
+        }
+        hash.update(self.current().secret.expose_secret().as_bytes());
+        hash.digest128()
+    }
+}
+
+impl Tokens {
+    async fn pass(&self, grant: &Grant<'_>, number: u64) -> Result<Numbered, ReadError> {
+        let asked = Instant::now();
+        let mut issued = self.issued.lock().await;
+        let holds = |token: &&Token| {
+            token.issued_for == number && token.renew_at.is_none_or(|renew_at| Instant::now() < renew_at)
+        };
+        if let Some(token) = issued.token.as_ref().filter(holds) {
+            return Ok(token.pass.clone());
+        }
+        if let Some((_, error)) = issued.failed.as_ref().filter(|(at, _)| *at >= asked) {
+            return Err(error.clone());
+        }
+        let requested = Instant::now();
+        match grant.fetch(&self.http, &mut issued.in_body).await {
+            Ok((secret, lifetime)) => {
+                issued.number += 1;
+                let pass = Numbered { secret, number: issued.number };
+                let renew_at = lifetime.and_then(|lifetime| requested.checked_add(renew_after(lifetime)));
+                issued.token = Some(Token { pass: pass.clone(), issued_for: number, renew_at });
+                Ok(pass)
+            }
+            Err(error) => {
+                issued.token = None;
+                issued.failed = Some((Instant::now(), error.clone()));
+                Err(error)
+            }
+        }
+    }
+
+    /// Drops the refused token; false where the one in its place would be no better.
+    async fn renew(&self, refused: u64) -> bool {
+        let mut issued = self.issued.lock().await;
+        if issued.token.as_ref().is_none_or(|token| token.pass.number != refused) {
+            return true;
+        }
+        let now = Instant::now();
+        if issued.renewed_at.is_some_and(|at| now < at + RENEWALS_APART) {
+            return false;
+        }
+        issued.renewed_at = Some(now);
+        issued.token = None;
+        true
+    }
+}
+
+/// How long a token is used.
+fn renew_after(lifetime: Duration) -> Duration {
+    lifetime - EXPIRY_MARGIN_MAX.min(lifetime / 4)
+}
+
+/// One request for a token.
+struct Grant<'a> {
+    client_id: &'a str,
+    token_url: &'a Url,
+    scope: Option<&'a str>,
+    secret: &'a SecretString,
+}
+
+impl Grant<'_> {
+    /// The token and how long it holds, where that is said. `in_body`: how this server takes the client's
+    /// credentials; Basic is tried first, because every server has to take it (RFC 6749 §2.3.1), and some do not.
+    async fn fetch(
+        &self,
+        http: &reqwest::Client,
+        in_body: &mut bool,
+    ) -> Result<(SecretString, Option<Duration>), ReadError> {
+        let first = self.ask(http, *in_body).await?;
+        if *in_body || !refuses_the_client(&first) {
+            return granted(&first);
+        }
+        match granted(&self.ask(http, true).await?) {
+            Ok(token) => {
+                *in_body = true;
+                Ok(token)
+            }
+            Err(_) => granted(&first),
+        }
+    }
+
+    async fn ask(&self, http: &reqwest::Client, in_body: bool) -> Result<(StatusCode, bytes::Bytes), ReadError> {
+        let response = self.request(http, in_body).send().await.map_err(|error| at_token_url(transport(&error)))?;
+        let status = response.status();
+        let body = read_body(response, TOKEN_ANSWER_BYTES_MAX).await.map_err(|error| match error.code {
+            error::TOO_LARGE => no_token(status, "with more than any token needs"),
+            _ => at_token_url(error),
+        })?;
+        Ok((status, body))
+    }
+
+    fn request(&self, http: &reqwest::Client, in_body: bool) -> RequestBuilder {
+        let mut form = form_urlencoded::Serializer::new(String::new());
+        form.append_pair("grant_type", "client_credentials");
+        if let Some(scope) = self.scope {
+            form.append_pair("scope", scope);
+        }
+        let mut request = http.post(self.token_url.clone()).header(ACCEPT, "application/json");
+        if in_body {
+            form.append_pair("client_id", self.client_id).append_pair("client_secret", self.secret.expose_secret());
+        } else {
+            let encoded = |text: &str| form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>();
+            request = request.basic_auth(encoded(self.client_id), Some(encoded(self.secret.expose_secret())));
+        }
+        request.header(CONTENT_TYPE, "application/x-www-form-urlencoded").body(form.finish())
+    }
+}
+
+fn refusal_code((_, body): &(StatusCode, bytes::Bytes)) -> Option<String> {
+    serde_json::from_slice::<TokenRefusal>(body).ok().map(|refusal| refusal.error)
+}
+
+/// True where the other way to send the client's credentials may help.
+fn refuses_the_client(answer: &(StatusCode, bytes::Bytes)) -> bool {
+    matches!(answer.0.as_u16(), 400 | 401 | 403)
+        && !matches!(refusal_code(answer).as_deref(), Some("invalid_scope" | "unsupported_grant_type"))
+}
+
+/// What a token endpoint's answer means, in words with a remedy.
+fn granted(answer: &(StatusCode, bytes::Bytes)) -> Result<(SecretString, Option<Duration>), ReadError> {
+    let (status, body) = answer;
+    let code = status.as_u16();
+    let failed = |error: &'static str, text: String| Err(ReadError::new(error, text));
+    match code {
+        200 | 201 => {}
+        300..=399 => {
+            return failed(
+                error::REDIRECTED,
+                format!(
+                    "token_url redirects (HTTP {code}); scimtail never follows, set token_url to the final address"
+                ),
+            );
+        }
+        404 | 405 => {
+            return failed(
+                error::HTTP_STATUS,
+                format!("token_url answers HTTP {code}: no tokens there; → check token_url"),
+            );
+        }
+        429 => return failed(error::UNAVAILABLE, "429: the token endpoint's rate limit is used up".to_owned()),
+        408 | 500.. => return failed(error::UNAVAILABLE, format!("the token endpoint answers HTTP {code}")),
+        _ => {
+            let (what, remedy) = match refusal_code(answer).as_deref() {
+                Some("invalid_scope") => ("the scope", "check scope"),
+                Some("unauthorized_client" | "unsupported_grant_type") => {
+                    ("the client credentials grant", "allow it for this client_id at the vendor")
+                }
+                _ => ("the client credentials", "check client_id, the client secret and scope"),
+            };
+            return failed(error::REFUSED, format!("{code}: the token endpoint refused {what}; → {remedy}"));
+        }
+    }
+    let no_token = |what: &str| no_token(*status, what);
+    let answer: TokenAnswer = serde_json::from_slice(body).map_err(|_| no_token("without an access token"))?;
+    if answer.access_token.is_empty() || !fits_a_header(&answer.access_token) {
+        return Err(no_token("with an access token that no header can carry"));
+    }
+    if answer.token_type.is_some_and(|kind| !kind.eq_ignore_ascii_case("bearer")) {
+        return Err(no_token("with a token that is no bearer token"));
+    }
+    let seconds = match answer.expires_in {
+        Some(Value::Number(number)) => number.as_f64(),
+        Some(Value::String(text)) => text.trim().parse().ok(),
+        _ => None,
+    };
+    // A lifetime that makes no sense is none: the token holds until it is refused.
+    let lifetime =
+        seconds.filter(|seconds| *seconds > 0.0).and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    Ok((SecretString::from(answer.access_token), lifetime))
+}
+
+fn no_token(status: StatusCode, what: &str) -> ReadError {
+    let code = status.as_u16();
+    ReadError::new(error::NOT_A_TOKEN, format!("token_url answers HTTP {code}, but {what}; → check token_url"))
+}
+
+fn at_token_url(error: ReadError) -> ReadError {
+    ReadError::new(error.code, format!("token_url: {}", error.text))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+
+    use axum::Router;
+    use axum::body::Body;
+    use axum::extract::State;
+    use axum::http::{HeaderMap, Response, Uri};
+    use tokio::task::JoinSet;
+
+    use super::*;
+    use crate::scim::client::{Client, refusal};
+    use crate::scim::profile::Profile;
+
+    const SECRET: &str = "secret-canary";
+
+    /// What the vendor accepts and has seen.
+    #[derive(Default)]
+    struct Vendor {
+        accepted: String,
+        seen: Vec<HeaderMap>,
+        /// Authorization header and body of each request for a token.
+        asked: Vec<(String, String)>,
+        /// Answers of the token endpoint, one after the other; then tokens `token-1`, `token-2` ...
+        answers: VecDeque<(u16, String)>,
+        issued: u32,
+        takes_body_only: bool,
+        accepts_nothing: bool,
+    }
+
+    type Shared = Arc<Mutex<Vendor>>;
+
+    async fn answer(State(vendor): State<Shared>, uri: Uri, headers: HeaderMap, body: String) -> Response<Body> {
+        let mut vendor = vendor.lock().unwrap();
+        let authorization = headers.get("authorization").map_or("", |value| value.to_str().unwrap()).to_owned();
+        let reply = |status: u16, text: String| {
+            Response::builder().status(status).header("location", "/elsewhere").body(Body::from(text)).unwrap()
+        };
+        if uri.path() != "/token" {
+            let accepted = !vendor.accepts_nothing && headers.values().any(|value| *value == *vendor.accepted);
+            vendor.seen.push(headers);
+            return reply(if accepted { 200 } else { 401 }, "{}".to_owned());
+        }
+        let in_body = body.contains("client_secret=");
+        vendor.asked.push((authorization, body));
+        if vendor.takes_body_only && !in_body {
+            return reply(401, r#"{"error": "invalid_client"}"#.to_owned());
+        }
+        if let Some((status, text)) = vendor.answers.pop_front() {
+            return reply(status, text);
+        }
+        vendor.issued += 1;
+        let token = format!("token-{}", vendor.issued);
+        vendor.accepted = format!("Bearer {token}");
+        reply(200, format!(r#"{{"access_token": "{token}", "token_type": "Bearer", "expires_in": "3600"}}"#))
+    }
+
+    struct World {
+        vendor: Shared,
+        base: String,
+        secret: Arc<Mutex<Result<String, String>>>,
+        _server: JoinSet<()>,
+    }
+
+    impl World {
+        async fn new() -> World {
+            let vendor = Shared::default();
+            let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let base = format!("http://{}", listener.local_addr().unwrap());
+            let router = Router::new().fallback(answer).with_state(vendor.clone());
+            let mut server = JoinSet::new();
+            server.spawn(async { axum::serve(listener, router).await.unwrap() });
+            World { vendor, base, secret: Arc::new(Mutex::new(Ok(SECRET.to_owned()))), _server: server }
+        }
+
+        fn credential(&self, scheme: Scheme) -> Result<Credential, ReadError> {
+            let secret = self.secret.clone();
+            let read = move || secret.lock().unwrap().clone().map(SecretString::from);
+            Credential::new(scheme, Arc::new(read), false)
+        }
+
+        fn client(&self, scheme: Scheme) -> Client {
+            let patience = Patience {
+                first_wait: Duration::from_millis(1),
+                longest_wait: Duration::from_millis(2),
+                ..Patience::default()
+            };
+            let base_url = Url::parse(&format!("{}/scim/v2", self.base)).unwrap();
+            let profile = Profile::named("generic").unwrap();
+            let credential = self.credential(scheme).unwrap();
+            Client::with_patience(base_url, credential, profile, false, || 0, patience).unwrap()
+        }
+
+        fn oauth2(&self) -> Scheme {
+            let token_url = Url::parse(&format!("{}/token", self.base)).unwrap();
+            Scheme::Oauth2 { client_id: "us:er".to_owned(), token_url, scope: Some("scim read".to_owned()) }
+        }
+
+        fn vendor(&self) -> std::sync::MutexGuard<'_, Vendor> {
+            self.vendor.lock().unwrap()
+        }
+
+        fn rotate(&self, secret: &str) {
+            *self.secret.lock().unwrap() = Ok(secret.to_owned());
+        }
+    }
+
+    async fn get(client: &Client) -> Result<u16, ReadError> {
+        client.get(client.url(&["Users"], &[])).await.map(|reply| reply.status.as_u16())
+    }
+
+    #[tokio::test]
+    async fn each_scheme_signs_as_its_standard_says() {
+        let world = World::new().await;
+        for (scheme, header, value) in [
+            (Scheme::Bearer, "authorization", "Bearer secret-canary"),
+            // RFC 7617 §2: base64 of Aladdin:secret-canary.
+            (Scheme::basic("Aladdin").unwrap(), "authorization", "Basic QWxhZGRpbjpzZWNyZXQtY2FuYXJ5"),
+            (Scheme::api_key("X-Api-Key", "").unwrap(), "x-api-key", "secret-canary"),
+            (Scheme::api_key("Authorization", "GenieKey").unwrap(), "authorization", "GenieKey secret-canary"),
+        ] {
+            world.vendor().accepted = value.to_owned();
+            assert_eq!(get(&world.client(scheme)).await, Ok(200));
+            assert_eq!(world.vendor().seen.last().unwrap()[header], value);
+        }
+        assert!(Scheme::basic("a:b").unwrap_err().contains("colon"));
+        assert!(Scheme::api_key("X Api", "").unwrap_err().contains("X Api"));
+    }
+
+    #[tokio::test]
+    async fn a_secret_rotated_in_the_middle_of_a_walk_is_read_once_more() {
+        let world = World::new().await;
+        world.vendor().accepted = "Bearer secret-canary".to_owned();
+        let client = world.client(Scheme::Bearer);
+        assert_eq!(get(&client).await, Ok(200));
+        world.vendor().accepted = "Bearer next-canary".to_owned();
+        assert_eq!(get(&client).await, Ok(401), "not rotated here: refused at once");
+        assert_eq!(world.vendor().seen.len(), 2);
+        world.rotate("next-canary");
+        assert_eq!(get(&client).await, Ok(200));
+        assert_eq!(world.vendor().seen.len(), 4);
+        // Unreadable while it is replaced: the 401 stays what it is.
+        world.vendor().accepted = "Bearer another".to_owned();
+        *world.secret.lock().unwrap() = Err("secret file absent".to_owned());
+        assert_eq!(get(&client).await, Ok(401));
+        assert_eq!(client.reread_secret().unwrap_err().code, error::NO_CREDENTIAL);
+    }
+
+    #[tokio::test]
+    async fn one_token_serves_all_requests_and_is_renewed_once_when_it_is_revoked() {
+        let world = World::new().await;
+        let client = world.client(world.oauth2());
+        let all = |client: &Client| {
+            let client = client.clone();
+            async move { futures::future::join_all((0..8).map(|_| get(&client))).await }
+        };
+        assert_eq!(all(&client).await, vec![Ok(200); 8]);
+        assert_eq!(world.vendor().issued, 1);
+        let (authorization, body) = world.vendor().asked[0].clone();
+        // RFC 6749 §2.3.1: form-encoded, then base64 of us%3Aer:secret-canary.
+        assert_eq!(authorization, "Basic dXMlM0FlcjpzZWNyZXQtY2FuYXJ5");
+        assert_eq!(body, "grant_type=client_credentials&scope=scim+read");
+
+        world.vendor().accepted = "Bearer revoked".to_owned();
+        assert_eq!(all(&client).await, vec![Ok(200); 8], "each request is repeated");
+        assert_eq!(world.vendor().issued, 2, "with one new token");
+
+        // A fresh token that is refused too is the end, and not renewed for every request.
+        world.vendor().accepts_nothing = true;
+        assert_eq!(all(&client).await, vec![Ok(401); 8]);
+        assert_eq!(world.vendor().issued, 2);
+        let error = refusal(StatusCode::UNAUTHORIZED, client.profile());
+        assert_eq!((error.code, error.text.lines().count()), (error::REFUSED, 1));
+    }
+
+    #[tokio::test]
+    async fn a_second_401_ends_the_request() {
+        let world = World::new().await;
+        let client = world.client(world.oauth2());
+        world.vendor().accepts_nothing = true;
+        assert_eq!(get(&client).await, Ok(401));
+        let vendor = world.vendor();
+        assert_eq!((vendor.seen.len(), vendor.issued), (2, 2));
+    }
+
+    #[tokio::test]
+    async fn a_rotated_client_secret_buys_a_new_token() {
+        let world = World::new().await;
+        let client = world.client(world.oauth2());
+        assert_eq!(get(&client).await, Ok(200));
+        world.rotate("next-canary");
+        client.reread_secret().unwrap();
+        assert_eq!(get(&client).await, Ok(200));
+        assert_eq!(world.vendor().issued, 2);
+    }
+
+    #[tokio::test]
+    async fn a_server_that_takes_the_client_secret_only_in_the_body_gets_it_there() {
+        let world = World::new().await;
+        world.vendor().takes_body_only = true;
+        let client = world.client(world.oauth2());
+        assert_eq!(get(&client).await, Ok(200));
+        world.vendor().accepted = "Bearer revoked".to_owned();
+        assert_eq!(get(&client).await, Ok(200));
+        let vendor = world.vendor();
+        assert_eq!(vendor.asked.len(), 3, "the way is remembered");
+        assert!(vendor.asked[2].1.ends_with("&client_id=us%3Aer&client_secret=secret-canary"), "{:?}", vendor.asked);
+    }
+
+    #[tokio::test]
+    async fn failures_of_the_token_endpoint_are_told_apart_without_its_words_and_without_the_secret() {
+        let invalid = |code: &str| format!(r#"{{"error": "{code}", "error_description": "secret-canary"}}"#);
+        for (status, text, tries, code, words) in [
+            (401, invalid("invalid_client"), 2, error::REFUSED, "check client_id, the client secret and scope"),
+            (400, invalid("invalid_scope"), 1, error::REFUSED, "check scope"),
+            (400, invalid("unauthorized_client"), 2, error::REFUSED, "allow it for this client_id"),
+            (403, "<html>secret-canary".to_owned(), 2, error::REFUSED, "client credentials"),
+            (404, String::new(), 1, error::HTTP_STATUS, "check token_url"),
+            (302, String::new(), 1, error::REDIRECTED, "set token_url to the final address"),
+            (200, "<html>secret-canary".to_owned(), 1, error::NOT_A_TOKEN, "without an access token"),
+            (200, r#"{"access_token": ""}"#.to_owned(), 1, error::NOT_A_TOKEN, "no header can carry"),
+            (200, r#"{"access_token": "a", "token_type": "mac"}"#.to_owned(), 1, error::NOT_A_TOKEN, "no bearer token"),
+            (200, " ".repeat(TOKEN_ANSWER_BYTES_MAX + 1), 1, error::NOT_A_TOKEN, "more than any token needs"),
+            (503, String::new(), 4, error::UNAVAILABLE, "HTTP 503"),
+            (429, String::new(), 4, error::UNAVAILABLE, "rate limit"),
+        ] {
+            let world = World::new().await;
+            world.vendor().answers = vec![(status, text); 4].into();
+            let error = get(&world.client(world.oauth2())).await.unwrap_err();
+            assert_eq!((error.code, error.text.lines().count()), (code, 1), "{status}: {error}");
+            assert!(error.text.contains(words) && !error.text.contains("canary"), "{status}: {error}");
+            let vendor = world.vendor();
+            assert_eq!((vendor.asked.len(), vendor.seen.len()), (tries, 0), "{status}");
+        }
+        let mut world = World::new().await;
+        let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let token_url = Url::parse(&format!("http://{closed}/token")).unwrap();
+        let nowhere = Scheme::Oauth2 { client_id: "user".to_owned(), token_url, scope: None };
+        let error = get(&world.client(nowhere)).await.unwrap_err();
+        assert_eq!(
+            (error.code, error.text.contains("token_url: nothing listens")),
+            (error::UNREACHABLE, true),
+            "{error}"
+        );
+        // What fails for a while fails no sync.
+        world = World::new().await;
+        world.vendor().answers = vec![(503, String::new()); 2].into();
+        assert_eq!(get(&world.client(world.oauth2())).await, Ok(200));
+    }
+
+    /// Collects log lines.
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+
+    impl std::io::Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[tokio::test]
+    async fn no_log_line_of_any_level_holds_a_secret_or_a_token() {
+        let lines = Lines::default();
+        let writer = lines.clone();
+        let logging =
+            tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).with_writer(move || writer.clone());
+        let _guard = tracing::subscriber::set_default(logging.finish());
+        let world = World::new().await;
+        for takes_body_only in [false, true] {
+            world.vendor().takes_body_only = takes_body_only;
+            for scheme in
+                [Scheme::Bearer, Scheme::basic("user").unwrap(), Scheme::api_key("X-Key", "").unwrap(), world.oauth2()]
+            {
+                drop(get(&world.client(scheme)).await);
+            }
+        }
+        assert_eq!(world.vendor().issued, 2);
+        tracing::info!("logs are collected");
+        let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+        assert!(text.contains("logs are collected"));
+        // base64 of `user:` and of the start of the form-encoded client.
+        for secret in ["canary", "token-1", "token-2", "dXNlcjpz", "dXMlM0Fl"] {
+            assert!(!text.contains(secret), "{secret} is in the log");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_token_endpoint_must_not_lead_anywhere_that_a_directory_must_not() {
+        let world = World::new().await;
+        for (url, words) in [
+            ("http://tokens.example/", "only https"),
+            ("https://169.254.169.254/", "link-local"),
+            ("https://10.0.0.1/", "a private address"),
+        ] {
+            let token_url = Url::parse(url).unwrap();
+            let scheme = Scheme::Oauth2 { client_id: "user".to_owned(), token_url, scope: None };
+            let Err(error) = world.credential(scheme) else { panic!("{url} is accepted") };
+            assert!(error.text.starts_with("token_url: ") && error.text.contains(words), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_token_is_renewed_before_it_expires_but_not_at_once() {
+        for (lifetime, used) in [(3600, 3540), (240, 180), (100, 75), (4, 3)] {
+            assert_eq!(renew_after(Duration::from_secs(lifetime)), Duration::from_secs(used));
+        }
+        let lifetime = |expires_in: &str| {
+            let body = format!(r#"{{"access_token": "a", "expires_in": {expires_in}}}"#);
+            granted(&(StatusCode::OK, body.into())).unwrap().1
+        };
+        assert_eq!(lifetime("3600"), Some(Duration::from_secs(3600)));
+        assert_eq!(lifetime("\"60\""), Some(Duration::from_secs(60)));
+        for senseless in ["0", "-1", "null", "\"soon\"", "1e300", "[]"] {
+            assert_eq!(lifetime(senseless), None, "{senseless}");
+        }
+    }
+
+    #[test]
+    fn a_secret_that_no_header_can_carry_is_refused_but_a_password_may_be_anything() {
+        let read = || Ok(SecretString::from("pässword".to_owned()));
+        let Err(error) = Credential::new(Scheme::Bearer, Arc::new(read), false) else { panic!("accepted") };
+        assert_eq!((error.code, error.text.contains("ssword")), (error::NO_CREDENTIAL, false), "{error}");
+        assert!(Credential::new(Scheme::basic("user").unwrap(), Arc::new(read), false).is_ok());
+    }
+
+    #[test]
+    fn the_same_credential_at_the_same_host_has_the_same_key() {
+        let key = |scheme: &Scheme, secret: &str, url: &str| {
+            let secret = SecretString::from(secret.to_owned());
+            let credential = Credential::new(scheme.clone(), Arc::new(move || Ok(secret.clone())), false).unwrap();
+            credential.key(&Url::parse(url).unwrap())
+        };
+        let (bearer, basic) = (Scheme::Bearer, Scheme::basic("user").unwrap());
+        let one = key(&bearer, SECRET, "https://vendor.example/a/scim/v2");
+        assert_eq!(one, key(&bearer, SECRET, "https://vendor.example:443/b/scim/v2"));
+        for other in [
+            key(&bearer, "next-canary", "https://vendor.example/a/scim/v2"),
+            key(&bearer, SECRET, "https://other.example/a/scim/v2"),
+            key(&basic, SECRET, "https://vendor.example/a/scim/v2"),
+        ] {
+            assert_ne!(one, other);
+        }
+    }
+}
