@@ -58,6 +58,10 @@ pub trait Directory: Sync {
     ) -> impl Future<Output = Result<Vec<Id>, Self::Error>> + Send;
 }
 
+/// Code of a row whose bytes the server did not send again (HTTP 304), although nobody recognises them any more. The
+/// directory has forgotten what it remembered of its pages: the walk begins anew, once.
+pub const STALE_PAGE: &str = "stale_page";
+
 /// The code under which a failed read is recorded.
 pub trait ReadFailure {
     fn code(&self) -> &'static str;

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use bytes::{Bytes, BytesMut};
 use futures::Stream;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-use reqwest::header::{ACCEPT, CONTENT_TYPE, DATE};
+use reqwest::header::{ACCEPT, CONTENT_TYPE, DATE, ETAG, IF_NONE_MATCH};
 use reqwest::{Response, StatusCode, redirect};
 use serde_json::Value;
 use url::Url;
@@ -15,13 +15,13 @@ use url::Url;
 use super::address::{self, Allowed, CheckedResolver};
 use super::auth::{Credential, Pass};
 use super::error::{self, ReadError};
-use super::listing::{self, Query};
-use super::pace::{Advice, Budget, Permit, Tries};
+use super::listing::{self, Query, Remembered};
+use super::pace::{Advice, Budget, PAUSE_MAX, Permit, Tries};
 use super::probe::{self, Advertised};
 use super::profile::{Memberships, Operation, Profile};
 use super::wire::{self, Reading};
 use crate::directory::{AttributeList, Id, Kind, Observed, Strategy};
-use crate::pipeline::{Answer, Directory, Page, RawRow};
+use crate::pipeline::{Answer, Directory, Page, RawRow, STALE_PAGE};
 use crate::retry::Waits;
 
 /// Decompressed bytes of one body; a group of 250,000 members is about 40 MB.
@@ -48,6 +48,8 @@ pub struct Patience {
     pub throttled_tries: u32,
     /// After a 429 that does not say how long to wait; later waits grow, up to the longest.
     pub throttled_wait: Duration,
+    /// Longest pause that a server gets by asking for it (Retry-After, RateLimit-Reset).
+    pub longest_pause: Duration,
 }
 
 impl Default for Patience {
@@ -61,6 +63,7 @@ impl Default for Patience {
             longest_wait: Duration::from_secs(60),
             throttled_tries: 8,
             throttled_wait: Duration::from_secs(5),
+            longest_pause: PAUSE_MAX,
         }
     }
 }
@@ -74,6 +77,7 @@ pub struct Client {
     pub(super) strategy: Arc<OnceLock<Strategy>>,
     /// The server's clock minus ours as last seen, milliseconds.
     skew: Arc<AtomicI64>,
+    pub(super) remembered: Remembered,
 }
 
 struct Shared {
@@ -95,6 +99,8 @@ const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b
 pub struct Reply {
     pub status: StatusCode,
     pub body: Bytes,
+    /// RFC 9110 §8.8.3.
+    pub etag: Option<String>,
     /// The server's `Date` minus our clock, milliseconds.
     pub skew: Option<i64>,
     pub received_at: i64,
@@ -126,7 +132,13 @@ impl Client {
         let http = http_client(&base_url, allow_private, patience)?;
         let budget = Mutex::new(Budget::shared(credential.key(&base_url), &profile.rate_limits, None));
         let shared = Arc::new(Shared { http, base_url, credential, budget, profile, patience, now });
-        Ok(Client { shared, advertised: Arc::default(), strategy: Arc::default(), skew: Arc::default() })
+        Ok(Client {
+            shared,
+            advertised: Arc::default(),
+            strategy: Arc::default(),
+            skew: Arc::default(),
+            remembered: Remembered::default(),
+        })
     }
 
     /// Reads the secret anew, so that a rotated one takes effect.
@@ -172,7 +184,15 @@ impl Client {
     /// # Errors
     /// Transport errors, redirects, bodies beyond the limit, no access token; a status is a reply, not an error.
     pub async fn get(&self, url: Url) -> Result<Reply, ReadError> {
-        self.send(Request { url, body: None }).await
+        self.send(Request { url, body: None, if_none_match: None }).await
+    }
+
+    /// GET of what may be unchanged (RFC 9110 §13.1.2): then the reply is 304 without a body.
+    ///
+    /// # Errors
+    /// As [`Client::get`].
+    pub async fn get_if_changed(&self, url: Url, etag: Option<String>) -> Result<Reply, ReadError> {
+        self.send(Request { url, body: None, if_none_match: etag }).await
     }
 
     /// POST of a JSON body that only asks (`.search`), retried as [`Client::get`].
@@ -180,7 +200,7 @@ impl Client {
     /// # Errors
     /// As [`Client::get`].
     pub async fn post(&self, url: Url, body: Value) -> Result<Reply, ReadError> {
-        self.send(Request { url, body: Some(body) }).await
+        self.send(Request { url, body: Some(body), if_none_match: None }).await
     }
 
     /// Sends a request that may be repeated, at the pace that its credential allows.
@@ -216,19 +236,23 @@ impl Client {
     }
 
     async fn send_once(&self, request: &Request, permit: Permit) -> Result<Answered, ReadError> {
-        let Shared { http, credential, profile, now, .. } = &*self.shared;
+        let Shared { http, credential, profile, patience, now, .. } = &*self.shared;
         let pass = credential.pass().await?;
         let sending = match &request.body {
             None => http.get(request.url.clone()),
             Some(body) => http.post(request.url.clone()).header(CONTENT_TYPE, SCIM_JSON).body(body.to_string()),
         };
+        let sending = match &request.if_none_match {
+            Some(etag) => sending.header(IF_NONE_MATCH, etag),
+            None => sending,
+        };
         let sending = credential.sign(sending, &pass).header(ACCEPT, &profile.accept);
         let response = sending.send().await.map_err(|error| transport(&error))?;
         let received_at = now();
         let status = response.status();
-        let advice = Advice::read(status, response.headers(), received_at);
+        let advice = Advice::read(status, response.headers(), received_at).at_most(patience.longest_pause);
         permit.answered(&advice);
-        if status.is_redirection() {
+        if status.is_redirection() && status != StatusCode::NOT_MODIFIED {
             let text = format!(
                 "the server redirects (HTTP {}); scimtail never follows, set base_url to the final address",
                 status.as_u16()
@@ -237,8 +261,9 @@ impl Client {
         }
         let skew = header_time(&response, DATE).map(|at| at - received_at);
         self.skew.store(skew.unwrap_or(0), Ordering::Relaxed);
+        let etag = response.headers().get(ETAG).and_then(|etag| etag.to_str().ok()).map(str::to_owned);
         let body = read_body(response, BODY_BYTES_MAX).await?;
-        Ok(Answered { reply: Reply { status, body, skew, received_at }, advice, pass })
+        Ok(Answered { reply: Reply { status, body, etag, skew, received_at }, advice, pass })
     }
 
     /// What a URL of [`Client::url`] asks for, as rate limits tell requests apart.
@@ -263,6 +288,7 @@ impl Client {
 struct Request {
     url: Url,
     body: Option<Value>,
+    if_none_match: Option<String>,
 }
 
 struct Answered {
@@ -434,6 +460,10 @@ impl Directory for ScimDirectory {
     }
 
     fn read(&self, kind: Kind, page: &Page, row: &RawRow) -> Result<Observed, ReadError> {
+        if row.bytes.is_empty() {
+            self.client.remembered.forget();
+            return Err(ReadError::new(STALE_PAGE, "a page that did not change has to be read again"));
+        }
         let resource = wire::read_resource(kind, &row.bytes, &self.reading)?;
         let skew = page.skew.unwrap_or(0);
         Ok(Observed {
@@ -530,7 +560,7 @@ mod tests {
         let client = client(&base_url, "Groups");
         let started = Instant::now();
         let url = client.url(&["Users", ".search"], &[]);
-        let reply = client.send(Request { url, body: Some(serde_json::json!({ "count": 1 })) }).await.unwrap();
+        let reply = client.post(url, serde_json::json!({ "count": 1 })).await.unwrap();
         assert_eq!((reply.status.as_u16(), &*reply.body), (200, b"{\"count\":1}".as_slice()));
         assert!(started.elapsed() >= Duration::from_secs(1), "{:?}", started.elapsed());
         assert_eq!(count.load(Ordering::Relaxed), 2);

@@ -5,20 +5,24 @@
 //! no new row, never at a short one, because a silent cap looks like the end; a cursor only when advertised or
 //! offered, and then only the server's word that there is no next one ends the walk.
 
+use std::collections::HashMap;
 use std::pin::pin;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use async_stream::try_stream;
+use bytes::Bytes;
 use futures::{Stream, StreamExt};
 use serde_json::json;
 use tokio_util::task::AbortOnDropHandle;
+use url::Url;
 
-use super::client::{Client, refusal};
+use super::client::{Client, Reply, refusal};
 use super::error::{self, ReadError};
 use super::probe;
 use super::profile::Paging;
 use super::wire::{self, ListPage};
 use crate::directory::{Id, Kind, RawHash, Set};
-use crate::pipeline::Page;
+use crate::pipeline::{Page, RawRow};
 
 /// Pages of one walk: a million rows at ten a page, and an end to servers that invent rows for ever.
 pub const PAGES_MAX: usize = 100_000;
@@ -181,6 +185,40 @@ fn following(
     })
 }
 
+/// Pages by their URL, as the server last sent them with an ETag: their rows by hash, not their bytes. Lives and dies
+/// with the client, as the hashes by which rows are recognised die with their acquisition.
+#[derive(Clone, Default)]
+pub(super) struct Remembered(Arc<Mutex<HashMap<Url, RememberedPage>>>);
+
+#[derive(Clone)]
+struct RememberedPage {
+    etag: String,
+    rows: Vec<RawHash>,
+    total: Option<u64>,
+    next_cursor: Option<String>,
+}
+
+/// Pages remembered of one directory; more than that are read anew each time.
+const REMEMBERED_MAX: usize = 20_000;
+
+impl Remembered {
+    pub(super) fn forget(&self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
+    fn get(&self, url: &Url) -> Option<RememberedPage> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(url).cloned()
+    }
+
+    fn put(&self, url: Url, page: Option<RememberedPage>) {
+        let mut pages = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match page {
+            Some(page) if pages.len() < REMEMBERED_MAX || pages.contains_key(&url) => drop(pages.insert(url, page)),
+            _ => drop(pages.remove(&url)),
+        }
+    }
+}
+
 type Request = AbortOnDropHandle<Result<Fetched, ReadError>>;
 
 #[derive(Clone)]
@@ -220,20 +258,48 @@ impl List {
             };
             query.extend(filter.clone().map(|filter| ("filter", filter)));
             query.extend(attributes.clone().map(|attributes| ("attributes", attributes)));
-            client.get(client.url(&[path], &query)).await?
+            let url = client.url(&[path], &query);
+            if client.profile().list_etags && filter.is_none() {
+                return self.ask_if_changed(url).await;
+            }
+            client.get(url).await?
         };
+        self.read(reply, matches!(at, At::Search(_)))
+    }
+
+    fn read(&self, reply: Reply, is_search: bool) -> Result<Fetched, ReadError> {
         match reply.status.as_u16() {
             200 => {}
             400 if wire::refuses_cursor(&reply.body) => {
                 let text = "the cursor was refused as expired or invalid, again and again";
                 return Err(ReadError::new(error::CURSOR_REFUSED, text));
             }
-            400 | 404 | 405 | 501 if matches!(at, At::Search(_)) => return Err(paging_ignored(*kind)),
-            _ => return Err(refusal(reply.status, client.profile())),
+            400 | 404 | 405 | 501 if is_search => return Err(paging_ignored(self.query.kind)),
+            _ => return Err(refusal(reply.status, self.client.profile())),
         }
         let ListPage { rows, total, next_cursor } = wire::split_list(&reply.body)?;
         let page = Page { rows, total, skew: reply.skew, received_at: reply.received_at, ..Page::default() };
         Ok(Fetched { page, next_cursor })
+    }
+
+    /// A page whose ETag still matches holds the rows it held: they come without their bytes.
+    async fn ask_if_changed(&self, url: Url) -> Result<Fetched, ReadError> {
+        let client = &self.client;
+        let remembered = client.remembered.get(&url);
+        let etag = remembered.as_ref().map(|page| page.etag.clone());
+        let reply = client.get_if_changed(url.clone(), etag).await?;
+        let (skew, received_at) = (reply.skew, reply.received_at);
+        if let (304, Some(RememberedPage { rows, total, next_cursor, .. })) = (reply.status.as_u16(), remembered) {
+            let rows = rows.into_iter().map(|hash| RawRow { hash, bytes: Bytes::new() }).collect();
+            let page = Page { rows, total, skew, received_at, ..Page::default() };
+            return Ok(Fetched { page, next_cursor });
+        }
+        let etag = reply.etag.clone();
+        let fetched = self.read(reply, false)?;
+        let (rows, total) = (fetched.page.rows.iter().map(|row| row.hash).collect(), fetched.page.total);
+        let next_cursor = fetched.next_cursor.clone();
+        client.remembered.put(url, etag.map(|etag| RememberedPage { etag, rows, total, next_cursor }));
+        Ok(fetched)
     }
 
     /// Asked for the second row, a server that ignores `startIndex` answers with the first.

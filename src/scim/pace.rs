@@ -54,6 +54,12 @@ pub struct Advice {
 }
 
 impl Advice {
+    /// Nobody waits longer than that, whatever the server asks for.
+    pub fn at_most(self, longest: Duration) -> Advice {
+        let left = self.left.map(|(left, reset)| (left, reset.min(longest)));
+        Advice { wait: self.wait.map(|wait| wait.min(longest)), left, ..self }
+    }
+
     /// Reads Retry-After (RFC 9110 §10.2.3) and what vendors send of RateLimit (draft-ietf-httpapi-ratelimit-headers,
     /// old and new), X-RateLimit-* and X-Rate-Limit-*. What cannot be understood is ignored. `now`: milliseconds since
     /// 1970-01-01 UTC; the server's `Date` is preferred, because its other times are of the same clock.

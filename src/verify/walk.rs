@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::{Verdict, failed, unreadable};
 use crate::directory::{Diff, Kind, Row};
-use crate::pipeline::{Directory, Page, RawRow};
+use crate::pipeline::{Directory, Page, RawRow, STALE_PAGE};
 
 /// Principals of one kind in one directory.
 const ROWS_MAX: usize = 10_000_000;
@@ -26,6 +26,18 @@ const TWO_THREADS_MIN: usize = 200;
 
 /// Reads all pages of one kind; returns the largest total that any page stated.
 pub(super) async fn walk<D: Directory>(
+    directory: &D,
+    diff: &mut Diff<'_>,
+    kind: Kind,
+    since: Option<i64>,
+) -> Result<u64, Verdict> {
+    match walk_once(directory, diff, kind, since).await {
+        Err(Verdict::Failed(reason)) if reason.code == STALE_PAGE => walk_once(directory, diff, kind, since).await,
+        walked => walked,
+    }
+}
+
+async fn walk_once<D: Directory>(
     directory: &D,
     diff: &mut Diff<'_>,
     kind: Kind,

@@ -1,7 +1,17 @@
 //! Work saved where the profile says that it is safe, and never as evidence of absence.
 
-use scimtail::directory::{Kind, Status, Strategy};
-use serde_json::json;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+use axum::Router;
+use axum::extract::{Path, Query, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use scimtail::directory::{AttributeList, Kind, Status, Strategy};
+use scimtail::schedule::now_millis;
+use scimtail::scim::{Client, Credential, Profile, ScimDirectory};
+use serde_json::{Value, json};
 
 use crate::memory::{Faults, MemoryDirectory, World, account, advance, clock};
 
@@ -87,4 +97,96 @@ async fn a_walk_of_modifications_ends_no_membership_of_those_it_does_not_show() 
         assert_eq!(world.lines(0), ["user.updated u1 title none → \"Analyst\""], "{strategy:?}");
         assert_eq!(world.known.memberships_len(), 3, "{strategy:?}");
     }
+}
+
+/// A server whose lists carry ETags of their content.
+#[derive(Default)]
+struct Tagged {
+    resources: BTreeMap<&'static str, Vec<Value>>,
+    /// Answered in full, and by 304.
+    sent: usize,
+    unchanged: usize,
+    /// The list of groups answers 500.
+    groups_down: bool,
+}
+
+type Shared = Arc<Mutex<Tagged>>;
+
+async fn list(
+    State(shared): State<Shared>,
+    Path(path): Path<String>,
+    Query(query): Query<BTreeMap<String, String>>,
+    headers: HeaderMap,
+) -> Response {
+    let mut server = shared.lock().unwrap();
+    if path == "Groups" && server.groups_down {
+        return StatusCode::NOT_IMPLEMENTED.into_response();
+    }
+    let Some(rows) = server.resources.get(path.as_str()) else { return StatusCode::NOT_FOUND.into_response() };
+    let number = |name: &str| query[name].parse::<usize>().unwrap();
+    let page: Vec<&Value> = rows.iter().skip(number("startIndex") - 1).take(number("count")).collect();
+    let body = json!({ "totalResults": rows.len(), "Resources": page }).to_string();
+    let etag = format!("W/\"{:x}\"", xxhash_rust::xxh3::xxh3_64(body.as_bytes()));
+    if headers.get("if-none-match").is_some_and(|known| known.to_str().unwrap() == etag) {
+        server.unchanged += 1;
+        return (StatusCode::NOT_MODIFIED, [("etag", etag)]).into_response();
+    }
+    server.sent += 1;
+    ([("etag", etag)], body).into_response()
+}
+
+async fn tagged() -> (Shared, ScimDirectory) {
+    let users = (0..10).map(|n| json!({ "id": format!("u{n}"), "userName": format!("name{n}"), "active": true }));
+    let groups = vec![json!({ "id": "g1", "displayName": "Admins", "members": [{ "value": "u1" }] })];
+    let resources = BTreeMap::from([("Users", users.collect()), ("Groups", groups)]);
+    let shared = Arc::new(Mutex::new(Tagged { resources, ..Tagged::default() }));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let base_url = format!("http://{}/v2", listener.local_addr().unwrap());
+    let router = Router::new().route("/v2/{path}", get(list)).with_state(shared.clone());
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    let overrides = "paging = \"index\"\nmemberships = \"list\"\npage_size = 4\nlist_etags = true";
+    let profile = Profile::layered("generic", &BTreeMap::new(), toml::from_str(overrides).unwrap()).unwrap();
+    let credential = Credential::bearer("t".to_owned().into()).unwrap();
+    let client = Client::new(base_url.parse().unwrap(), credential, profile, true, now_millis).unwrap();
+    (shared, ScimDirectory::new(client, AttributeList::default()))
+}
+
+fn counts(shared: &Shared) -> (usize, usize) {
+    let mut server = shared.lock().unwrap();
+    (std::mem::take(&mut server.sent), std::mem::take(&mut server.unchanged))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pages_whose_etag_still_matches_are_not_sent_again() {
+    let (shared, directory) = tagged().await;
+    let mut world = World::new(account("acme"));
+    assert_eq!(world.sync_with(&directory).await.status, Status::Completed);
+    // Three pages of users and an empty one, a page of groups and an empty one.
+    assert_eq!(counts(&shared), (6, 0));
+    let status = world.sync_with(&directory).await;
+    assert_eq!((status.users_read, status.memberships_read, world.lines(0)), (Some(10), Some(1), vec![]));
+    assert_eq!(counts(&shared), (0, 6));
+
+    shared.lock().unwrap().resources.get_mut("Users").unwrap()[5]["title"] = json!("Analyst");
+    assert_eq!(world.sync_with(&directory).await.status, Status::Completed);
+    assert_eq!(world.lines(0), ["user.updated u5 title none → \"Analyst\""]);
+    assert_eq!(counts(&shared), (1, 5));
+}
+
+/// What was read but not published is read again, although its page did not change since.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_that_a_failed_sync_saw_is_not_lost_to_an_unchanged_page() {
+    let (shared, directory) = tagged().await;
+    let mut world = World::new(account("acme"));
+    world.sync_with(&directory).await;
+    shared.lock().unwrap().resources.get_mut("Users").unwrap()[5]["title"] = json!("Analyst");
+    shared.lock().unwrap().groups_down = true;
+    assert_eq!(world.sync_with(&directory).await.status, Status::Failed);
+    shared.lock().unwrap().groups_down = false;
+    assert_eq!(world.sync_with(&directory).await.status, Status::Completed);
+    assert_eq!(world.lines(0), ["user.updated u5 title none → \"Analyst\""]);
+    // As after a restart: nobody recognises a row, so every page has to come.
+    world.restart();
+    assert_eq!(world.sync_with(&directory).await.status, Status::Completed);
+    assert_eq!(world.lines(0).len(), 1);
 }

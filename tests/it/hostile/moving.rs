@@ -96,7 +96,7 @@ async fn more_than_half_of_the_users_missing_is_held_or_fails() {
         assert_eq!(counted.status, outcome, "{:?}", counted.reason);
         assert_eq!(world.lines(), [""; 0]);
         if outcome == Status::Held {
-            assert_eq!(counted.hold.unwrap().to_string(), "3-u12-g0-m0-d0-a0");
+            assert!(counted.hold.unwrap().to_string().ends_with("-u12-g0-m0-d0-a0"));
         } else {
             assert_eq!(counted.removals_suppressed, 12);
         }

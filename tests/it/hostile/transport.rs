@@ -267,8 +267,8 @@ async fn a_used_up_rate_limit_fails_the_sync_whatever_retry_after_says() {
 }
 
 /// How long the client waited before it asked again for page 2, given this Retry-After.
-async fn waited(retry_after: &str, longest_wait: Duration) -> Duration {
-    let mut world = HostileWorld::baseline(7).await.with_patience(Patience { longest_wait, ..patient() });
+async fn waited(retry_after: &str, longest_pause: Duration) -> Duration {
+    let mut world = HostileWorld::baseline(7).await.with_patience(Patience { longest_pause, ..patient() });
     let limited = on(USERS).page(2).attempt(1).then(Effect::Status(429));
     world.publishes([limited.then(Effect::Header("retry-after", retry_after.to_owned()))], &[]).await;
     let requests = world.server.requests_for(USERS);
@@ -292,7 +292,7 @@ async fn a_server_that_asks_for_a_pause_gets_it_up_to_a_limit() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_date_to_come_back_at_is_a_time_of_the_servers_clock() {
     // Far behind ours: by our own clock that time is long past.
-    let mut world = HostileWorld::baseline(7).await.with_patience(Patience { longest_wait: SOON, ..patient() });
+    let mut world = HostileWorld::baseline(7).await.with_patience(Patience { longest_pause: SOON, ..patient() });
     let limited = on(USERS)
         .page(2)
         .attempt(1)

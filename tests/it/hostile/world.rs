@@ -17,12 +17,15 @@ use crate::memory::{World, account, clock};
 /// Time enough for large bodies on a busy machine; retries at once.
 pub fn patient() -> Patience {
     Patience {
+        connect: Duration::from_secs(10),
         silence: Duration::from_secs(20),
         request: Duration::from_secs(60),
         tries: TRIES as u32,
         first_wait: Duration::from_millis(1),
         longest_wait: Duration::from_millis(5),
-        ..Patience::default()
+        throttled_tries: TRIES as u32,
+        throttled_wait: Duration::from_millis(1),
+        longest_pause: Duration::from_millis(5),
     }
 }
 
