@@ -88,53 +88,67 @@ fn in_our_words(error: &ReadError) {
 /// What stands between two bodies.
 pub const BETWEEN: &[u8] = b"\n---\n";
 
-/// Walks a list whose pages are these bodies, the last one for ever: it ends, complete or in an error, after about as
-/// many requests as there are bodies.
-pub async fn paging(bodies: &[u8]) {
-    let bodies = pages(bodies);
-    let requests_max = 4 * bodies.len() + 20;
-    let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
-    let base_url = Url::parse(&format!("http://{}", listener.local_addr().expect("an address"))).expect("a URL");
-    let profile = Profile::named("generic").expect("a profile");
-    let patience =
-        Patience { tries: 1, first_wait: Duration::ZERO, longest_wait: Duration::ZERO, ..Patience::default() };
-    let directory = directory(base_url, "fuzz", profile, patience, || 0);
+/// A client and what it is connected to: setting up TLS takes longer than a walk.
+pub struct Pager {
+    listener: TcpListener,
+    directory: ScimDirectory,
+}
 
-    let walk = async {
+impl Pager {
+    pub async fn start() -> Pager {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
+        let base_url = Url::parse(&format!("http://{}", listener.local_addr().expect("an address"))).expect("a URL");
+        let profile = Profile::named("generic").expect("a profile");
+        let patience = Patience {
+            tries: 1,
+            throttled_tries: 1,
+            longest_wait: Duration::ZERO,
+            longest_pause: Duration::ZERO,
+            ..Patience::default()
+        };
+        Pager { listener, directory: directory(base_url, "fuzz", profile, patience, || 0) }
+    }
+
+    /// Walks lists whose pages are these bodies, the last one for ever: each ends, complete or in an error, after about
+    /// as many requests as there are bodies.
+    pub async fn paging(&self, bodies: &[u8]) {
+        let bodies = pages(bodies);
+        tokio::select! {
+            () = self.walk() => {}
+            () = self.answer(&bodies) => {}
+        }
+    }
+
+    async fn walk(&self) {
         for kind in Kind::BOTH {
-            let mut pages = std::pin::pin!(directory.list(kind, None));
-            let mut rows = 0;
+            let mut pages = std::pin::pin!(self.directory.list(kind, None));
             while let Some(page) = pages.next().await {
                 match page {
-                    Ok(page) => rows += page.rows.len(),
+                    Ok(page) => assert!(page.rows.len() <= PAGE_ROWS_MAX),
                     Err(error) => {
                         in_our_words(&error);
                         assert!(pages.next().await.is_none(), "nothing follows an error");
-                        break;
                     }
                 }
             }
-            assert!(rows <= requests_max * PAGE_ROWS_MAX);
         }
-    };
-    let mut answered = 0;
-    let answering = async {
-        loop {
-            let (mut stream, _) = listener.accept().await.expect("a connection");
-            while read_request(&mut stream).await.is_some() {
-                let body = &bodies[answered.min(bodies.len() - 1)];
-                answered += 1;
-                assert!(answered <= requests_max, "asked {answered} times for {} pages", bodies.len());
-                let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", body.len());
-                if stream.write_all(&[head.as_bytes(), body].concat()).await.is_err() {
-                    break;
-                }
+    }
+
+    /// Never ends by itself.
+    async fn answer(&self, bodies: &[Vec<u8>]) {
+        let requests_max = 4 * bodies.len() + 20;
+        for number in 0.. {
+            let (mut stream, _) = self.listener.accept().await.expect("a connection");
+            if read_request(&mut stream).await.is_none() {
+                continue;
             }
+            assert!(number <= requests_max, "asked {number} times for {} pages", bodies.len());
+            let body = &bodies[number.min(bodies.len() - 1)];
+            // No connection outlives its answer, let alone its walk.
+            let head = format!("HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: {}\r\n\r\n", body.len());
+            // The walk may have ended: that is its own business.
+            stream.write_all(&[head.as_bytes(), body].concat()).await.unwrap_or(());
         }
-    };
-    tokio::select! {
-        () = walk => {}
-        () = answering => {}
     }
 }
 
