@@ -72,6 +72,7 @@ fn row(change: &Change<'_>) -> Map<String, Value> {
     let person = matches!(change.subject, Subject::User | Subject::Membership).then(|| change.person());
     let team = (change.subject != Subject::User).then(|| change.team());
     let user_id = person.as_ref().map(|person| person.id.clone());
+    let scope = person.as_ref().map(|_| event.account.clone());
     let user_name = person.and_then(|person| person.user_name.or(person.display_name));
     let user_name_type = user_name.as_deref().map(|name| if is_principal_name(name) { "UPN" } else { "Simple" });
     let (group_id, group_name) = team.map_or((None, None), |team| (Some(team.id), team.name));
@@ -97,7 +98,7 @@ fn row(change: &Change<'_>) -> Map<String, Value> {
         ("GroupNameType", group_name.map(|_| "Simple").into()),
         ("TargetUserId", user_id.clone().into()),
         ("TargetUserIdType", user_id.map(|_| "Other").into()),
-        ("TargetUserScope", event.account.clone().into()),
+        ("TargetUserScope", scope.into()),
         ("TargetUsername", user_name.into()),
         ("TargetUsernameType", user_name_type.into()),
         ("TimeGenerated", time.into()),

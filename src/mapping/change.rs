@@ -87,7 +87,7 @@ impl<'e> Change<'e> {
         self.event.occurred_at.unwrap_or(self.event.observed_at)
     }
 
-    /// `membership.added j.doe@acme.com Admins`.
+    /// `membership.added j.doe@acme.com Admins`, and whether that is only known, not new.
     pub(super) fn message(&self) -> String {
         let event = self.event;
         let mut message =
@@ -95,6 +95,9 @@ impl<'e> Change<'e> {
         if let Some(group) = event.group_name.as_ref().or(event.group_id.as_ref()).filter(|_| self.is_membership()) {
             message.push(' ');
             message.push_str(group);
+        }
+        if event.snapshot {
+            message.push_str(" (baseline)");
         }
         message
     }

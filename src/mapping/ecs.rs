@@ -89,9 +89,13 @@ fn types(change: &Change<'_>) -> Vec<&'static str> {
     vec![subject, happened]
 }
 
-/// `user-added`, and for memberships what happened to the member.
+/// `user-added`, and for memberships what happened to the member. A baseline is never worded as a change.
 fn action(change: &Change<'_>) -> String {
     match (change.subject, change.action) {
+        (Subject::User, Action::Known) => "user-known".to_owned(),
+        (Subject::Group, Action::Known) => "group-known".to_owned(),
+        (Subject::Membership, Action::Known) => "user-known-in-group".to_owned(),
+        (Subject::NestedMembership, Action::Known) => "group-known-in-group".to_owned(),
         (Subject::Membership, Action::Removed) => "user-removed-from-group".to_owned(),
         (Subject::Membership, _) => "user-added-to-group".to_owned(),
         (Subject::NestedMembership, Action::Removed) => "group-removed-from-group".to_owned(),

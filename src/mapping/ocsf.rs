@@ -170,7 +170,6 @@ fn unmapped(change: &Change<'_>) -> Value {
         ("entitlement_domain", event.entitlement_domain.clone().into()),
         ("entitlement_kind", event.entitlement_kind.clone().into()),
         ("entitlement_name", event.entitlement_name.clone().into()),
-        ("observed_at", event.observed_at.into()),
         ("omitted_attributes", event.omitted_attributes.clone().into()),
         ("parent_group", parent),
         ("removal_means", event.removal_means.clone().into()),
