@@ -2,90 +2,223 @@
 
 use std::collections::HashSet;
 use std::ops::ControlFlow;
+use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 use rdkafka::topic_partition_list::Offset;
 use tokio::sync::mpsc;
 
-use super::{DONE, Failure, account_width, print};
+use super::{CONFIGURATION, DONE, Failure, account_width, print};
 use crate::avro::wire::ChangeEvent;
 use crate::avro::{Decoder, Registry};
-use crate::config::Config;
+use crate::config::{Config, parse_duration};
 use crate::kafka::KafkaError;
-use crate::kafka::read::{ReadRecord, follow, read_to_end};
-use crate::mapping::text;
+use crate::kafka::read::{ReadRecord, follow, offsets_at, read_from};
+use crate::mapping::{Change, asim, cim, ecs, ocsf, set, text};
 use crate::record::Topic;
+use crate::schedule::now_millis;
 use crate::shards::blocking;
 
 /// Lines waiting for whoever reads them.
 const LINES: usize = 1_024;
+
+const USAGE: u8 = 2;
 
 #[derive(Debug, Args)]
 pub struct Options {
     /// Only these accounts [default: all configured]
     #[arg(long = "account", value_name = "ACCOUNT")]
     accounts: Vec<String>,
-    /// Start at the oldest event that Kafka keeps, not at the next one
-    #[arg(long)]
+    /// Start at `beginning` (the oldest event that Kafka keeps), `end` (the next one), a time such as
+    /// 2026-11-21T12:00:00Z, or so long ago, e.g. 2h [default: end]
+    #[arg(long, value_name = "WHERE", value_parser = parse_from)]
+    from: Option<Start>,
+    /// Short for --from beginning
+    #[arg(long, conflicts_with = "from")]
     from_beginning: bool,
+    /// Start at this number of one account's events
+    #[arg(long, value_name = "N", conflicts_with_all = ["from", "from_beginning"])]
+    from_sequence: Option<i64>,
     /// End at the last event there is now
     #[arg(long)]
     exit: bool,
     /// Form of the lines
     #[arg(long, value_enum, default_value = "text")]
     format: Format,
+    /// With --format set: sign each token with this private key, PEM, elliptic curve P-256 or RSA
+    #[arg(long, value_name = "FILE")]
+    set_key: Option<PathBuf>,
+}
+
+/// Where to start reading.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Start {
+    Beginning,
+    End,
+    /// What Kafka got at this time or later, milliseconds since 1970-01-01 UTC.
+    At(i64),
+}
+
+fn parse_from(text: &str) -> Result<Start, String> {
+    match text {
+        "beginning" => return Ok(Start::Beginning),
+        "end" => return Ok(Start::End),
+        _ => {}
+    }
+    if let Ok(time) = text.parse::<jiff::Timestamp>() {
+        return Ok(Start::At(time.as_millisecond()));
+    }
+    let ago = parse_duration(text.strip_suffix(" ago").unwrap_or(text)).map_err(|_| {
+        "neither `beginning` nor `end`, a time with its offset (2026-11-21T12:00:00Z) or a duration (2h)".to_owned()
+    })?;
+    let ago = i64::try_from(ago.as_millis()).unwrap_or(i64::MAX);
+    Ok(Start::At(now_millis().saturating_sub(ago).max(0)))
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Format {
+enum Format {
+    /// One line for people
     Text,
+    /// The event as it is
     Json,
+    /// Open Cybersecurity Schema Framework 1.8.0
+    Ocsf,
+    /// Elastic Common Schema
+    Ecs,
+    /// Splunk Common Information Model
+    Cim,
+    /// Microsoft Sentinel's Advanced Security Information Model
+    Asim,
+    /// Security event tokens, RFC 9967
+    Set,
 }
 
-impl Format {
-    pub fn line(self, event: &ChangeEvent, account_width: usize) -> String {
-        match self {
-            Format::Text => text::line(event, account_width),
-            Format::Json => serde_json::to_string(event).unwrap_or_default(),
+/// Events → lines.
+struct Lines {
+    format: Format,
+    account_width: usize,
+    signer: Option<set::Signer>,
+}
+
+impl Lines {
+    fn new(config: &Config, options: &Options) -> Result<Lines, Failure> {
+        let signer = match &options.set_key {
+            None => None,
+            Some(_) if options.format != Format::Set => {
+                return Err(Failure::new(USAGE, "--set-key signs security event tokens; → --format set"));
+            }
+            Some(file) => {
+                let refused = |complaint: String| {
+                    Failure::new(CONFIGURATION, format!("--set-key {} {complaint}", file.display()))
+                };
+                let pem = std::fs::read(file).map_err(|error| refused(format!("cannot be read: {}", error.kind())))?;
+                Some(set::Signer::from_pem(&pem).map_err(refused)?)
+            }
+        };
+        Ok(Lines { format: options.format, account_width: account_width(config), signer })
+    }
+
+    /// # Errors
+    /// Says why there is no line for this event.
+    fn of(&self, event: &ChangeEvent) -> Result<Vec<String>, String> {
+        let change = || {
+            let event_type = text::clean(&event.event_type);
+            let unknown = || format!("scimtail {} knows no event type `{event_type}`", env!("CARGO_PKG_VERSION"));
+            Change::of(event).ok_or_else(unknown)
+        };
+        Ok(match self.format {
+            Format::Text => vec![text::line(event, self.account_width)],
+            Format::Json => vec![serde_json::to_string(event).map_err(|error| error.to_string())?],
+            Format::Ocsf => vec![ocsf::value(&change()?).to_string()],
+            Format::Ecs => vec![ecs::value(&change()?).to_string()],
+            Format::Cim => vec![cim::value(&change()?).to_string()],
+            Format::Asim => asim::values(&change()?).iter().map(ToString::to_string).collect(),
+            Format::Set => {
+                let claims = set::value(&change()?);
+                match &self.signer {
+                    Some(signer) => vec![signer.sign(&claims)?],
+                    None => vec![claims.to_string()],
+                }
+            }
+        })
+    }
+}
+
+/// Which of the decoded events are printed.
+struct Wanted {
+    accounts: HashSet<String>,
+    sequence: Option<i64>,
+    /// The first event that is there was not looked at yet.
+    unseen: bool,
+}
+
+impl Wanted {
+    fn takes(&mut self, event: &ChangeEvent) -> bool {
+        if !self.accounts.contains(&event.account) {
+            return false;
         }
+        let Some(sequence) = self.sequence else { return true };
+        if std::mem::take(&mut self.unseen) && event.sequence > sequence {
+            anstream::eprintln!(
+                "{}: the events before sequence {} are no longer in Kafka",
+                event.account,
+                event.sequence
+            );
+        }
+        event.sequence >= sequence
     }
 }
 
 pub async fn tail(config: &Config, options: Options) -> Result<u8, Failure> {
     let accounts = config.select(&options.accounts)?;
     let names: HashSet<String> = accounts.iter().map(|config| config.account.name.clone()).collect();
+    if options.from_sequence.is_some() && names.len() != 1 {
+        return Err(Failure::new(USAGE, "--from-sequence counts the events of one account; → --account ACCOUNT"));
+    }
     let mut partitions: Vec<i32> = accounts.iter().map(|config| config.account.partition).collect();
     partitions.sort_unstable();
     partitions.dedup();
 
+    let lines = Lines::new(config, &options)?;
+    let mut wanted = Wanted { accounts: names, sequence: options.from_sequence, unseen: true };
     let mut decoder = Decoder::new(None, Registry::new(&config.registry_url)?);
-    let (lines, mut printed) = mpsc::channel::<String>(LINES);
-    let (kafka, format, width) = (config.kafka.clone(), options.format, account_width(config));
+    let (printer, mut printed) = mpsc::channel::<String>(LINES);
     let mut take = move |record: &ReadRecord<'_>| -> bool {
         let Some(value) = record.value else { return true };
-        match decoder.decode::<ChangeEvent>(Topic::Events, value) {
-            Ok(event) if names.contains(&event.account) => lines.blocking_send(format.line(&event, width)).is_ok(),
-            Ok(_) => true,
+        let made = match decoder.decode::<ChangeEvent>(Topic::Events, value) {
+            Ok(event) if wanted.takes(&event) => lines.of(&event),
+            Ok(_) => return true,
+            Err(complaint) => Err(complaint),
+        };
+        match made {
+            Ok(lines) => lines.into_iter().all(|line| printer.blocking_send(line).is_ok()),
             Err(complaint) => {
                 anstream::eprintln!("{}: {complaint}; skipped", record.address());
                 true
             }
         }
     };
-    let (exit, from_beginning) = (options.exit, options.from_beginning);
+    let from = match (options.from, options.from_beginning || options.from_sequence.is_some()) {
+        (Some(from), _) => from,
+        (None, true) => Start::Beginning,
+        (None, false) => Start::End,
+    };
+    let (kafka, exit) = (config.kafka.clone(), options.exit);
     let reading = async {
         blocking(move || {
+            let all = |offset: Offset| partitions.iter().map(|partition| (*partition, offset)).collect();
+            let from: Vec<(i32, Offset)> = match from {
+                Start::Beginning => all(Offset::Beginning),
+                Start::End => all(Offset::End),
+                Start::At(millis) => offsets_at(&kafka, Topic::Events, &partitions, millis)?,
+            };
             if exit {
-                if !from_beginning {
-                    return Ok(());
-                }
                 let each = |record: ReadRecord<'_>| {
+                    // Nobody reads the lines any more: whatever is returned, `tail` has ended.
                     if take(&record) { Ok(()) } else { Err(KafkaError::Refused(String::new())) }
                 };
-                return read_to_end(&kafka, &[Topic::Events], &partitions, each, |_| {});
+                return read_from(&kafka, Topic::Events, &from, each);
             }
-            let start = if from_beginning { Offset::Beginning } else { Offset::End };
-            let from: Vec<(i32, Offset)> = partitions.iter().map(|partition| (*partition, start)).collect();
             follow(&kafka, Topic::Events, &from, |record| {
                 let open = record.as_ref().is_none_or(&mut take);
                 Ok(if open { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
@@ -110,4 +243,24 @@ pub async fn tail(config: &Config, options: Options) -> Result<u8, Failure> {
         }
     }
     Ok(DONE)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_start_is_a_word_a_time_or_a_duration() {
+        assert_eq!(parse_from("beginning"), Ok(Start::Beginning));
+        assert_eq!(parse_from("end"), Ok(Start::End));
+        assert_eq!(parse_from("2026-11-21T13:00:00+01:00"), Ok(Start::At(1_795_262_400_000)));
+        for text in ["2h", "2h ago", "1h 30m", "90s"] {
+            assert!(matches!(parse_from(text), Ok(Start::At(_))), "{text}");
+        }
+        let Ok(Start::At(millis)) = parse_from("1h") else { panic!("a time") };
+        assert!((now_millis() - 3_600_000 - millis).abs() < 60_000);
+        for text in ["", "start", "2026-11-21", "2026-11-21T12:00:00", "5", "-2h", "yesterday"] {
+            assert!(parse_from(text).is_err(), "{text}");
+        }
+    }
 }

@@ -51,6 +51,7 @@ impl ReadRecord<'_> {
 struct Span {
     topic: Topic,
     partition: i32,
+    start: Offset,
     position: i64,
     end: i64,
 }
@@ -67,10 +68,7 @@ pub struct Progress {
 /// # Errors
 /// No broker answers, or the topic may not be read.
 pub fn watermarks(client: &KafkaClient, topic: Topic, partition: i32) -> Result<(i64, i64), KafkaError> {
-    let reader = client.reader("read_uncommitted")?;
-    reader
-        .fetch_watermarks(&client.topic(topic), partition, WATERMARKS_WAIT)
-        .map_err(|error| explain(client, &client.topic(topic), &error))
+    ends(client, &client.reader("read_uncommitted")?, topic, partition)
 }
 
 /// Reads the partitions of `topics` from their beginning to where they end now. Blocks.
@@ -84,18 +82,99 @@ pub fn read_to_end(
     mut each: impl FnMut(ReadRecord<'_>) -> Result<(), KafkaError>,
     mut progress: impl FnMut(Progress),
 ) -> Result<(), KafkaError> {
-    let uncommitted = client.reader("read_uncommitted")?;
     let mut spans = Vec::new();
+    let uncommitted = client.reader("read_uncommitted")?;
     for topic in topics {
         for partition in partitions {
-            let name = client.topic(*topic);
-            let (low, high) = uncommitted
-                .fetch_watermarks(&name, *partition, WATERMARKS_WAIT)
-                .map_err(|error| explain(client, &name, &error))?;
-            spans.push(Span { topic: *topic, partition: *partition, position: low, end: high });
+            let (low, high) = ends(client, &uncommitted, *topic, *partition)?;
+            spans.push(Span {
+                topic: *topic,
+                partition: *partition,
+                start: Offset::Beginning,
+                position: low,
+                end: high,
+            });
         }
     }
     drop(uncommitted);
+    read_spans(client, topics, spans, &mut each, &mut progress)
+}
+
+/// Reads partitions of one topic from given offsets to where they end now. Blocks.
+///
+/// # Errors
+/// As [`read_to_end`].
+pub fn read_from(
+    client: &KafkaClient,
+    topic: Topic,
+    from: &[(i32, Offset)],
+    mut each: impl FnMut(ReadRecord<'_>) -> Result<(), KafkaError>,
+) -> Result<(), KafkaError> {
+    let mut spans = Vec::new();
+    let uncommitted = client.reader("read_uncommitted")?;
+    for (partition, start) in from {
+        let (low, high) = ends(client, &uncommitted, topic, *partition)?;
+        let position = match start {
+            Offset::Beginning => low,
+            Offset::Offset(offset) => (*offset).max(low),
+            _ => high,
+        };
+        let start = if position == low { Offset::Beginning } else { Offset::Offset(position) };
+        spans.push(Span { topic, partition: *partition, start, position, end: high });
+    }
+    drop(uncommitted);
+    read_spans(client, &[topic], spans, &mut each, &mut |_| {})
+}
+
+/// The first offset of each partition whose record was written at `millis` or later; the end where there is none.
+/// Blocks.
+///
+/// # Errors
+/// No broker answers, or the topic may not be read.
+pub fn offsets_at(
+    client: &KafkaClient,
+    topic: Topic,
+    partitions: &[i32],
+    millis: i64,
+) -> Result<Vec<(i32, Offset)>, KafkaError> {
+    let name = client.topic(topic);
+    let mut asked = TopicPartitionList::new();
+    for partition in partitions {
+        asked
+            .add_partition_offset(&name, *partition, Offset::Offset(millis))
+            .map_err(|error| explain(client, &name, &error))?;
+    }
+    let reader = client.reader("read_committed")?;
+    let found = reader.offsets_for_times(asked, WATERMARKS_WAIT).map_err(|error| explain(client, &name, &error))?;
+    let mut offsets = Vec::with_capacity(partitions.len());
+    for element in found.elements() {
+        element.error().map_err(|error| explain(client, &name, &error))?;
+        let offset = match element.offset() {
+            Offset::Offset(offset) if offset >= 0 => Offset::Offset(offset),
+            _ => Offset::End,
+        };
+        offsets.push((element.partition(), offset));
+    }
+    Ok(offsets)
+}
+
+fn ends(
+    client: &KafkaClient,
+    reader: &BaseConsumer<Quiet>,
+    topic: Topic,
+    partition: i32,
+) -> Result<(i64, i64), KafkaError> {
+    let name = client.topic(topic);
+    reader.fetch_watermarks(&name, partition, WATERMARKS_WAIT).map_err(|error| explain(client, &name, &error))
+}
+
+fn read_spans(
+    client: &KafkaClient,
+    topics: &[Topic],
+    mut spans: Vec<Span>,
+    each: &mut impl FnMut(ReadRecord<'_>) -> Result<(), KafkaError>,
+    progress: &mut impl FnMut(Progress),
+) -> Result<(), KafkaError> {
     spans.retain(|span| span.position < span.end);
     if spans.is_empty() {
         return Ok(());
@@ -105,7 +184,7 @@ pub fn read_to_end(
     let mut assignment = TopicPartitionList::new();
     for span in &spans {
         assignment
-            .add_partition_offset(&client.topic(span.topic), span.partition, Offset::Beginning)
+            .add_partition_offset(&client.topic(span.topic), span.partition, span.start)
             .map_err(|error| explain(client, "reading", &error))?;
     }
     reader.assign(&assignment).map_err(|error| explain(client, "reading", &error))?;
