@@ -37,7 +37,8 @@ pub(super) async fn check(account: &AccountConfig, report: &mut Report) -> Resul
     report.ok("token", &format!("accepted{selects}"))?;
 
     let mut settings = Vec::new();
-    match probe::advertised(client).await {
+    let advertised = probe::advertised(client).await;
+    match advertised {
         Some(advertised) => {
             let paging = if advertised.cursor { "pages by cursor" } else { "no cursors" };
             let text = format!("/{}: {paging}{}", advertised.path, features(advertised));
@@ -48,6 +49,9 @@ pub(super) async fn check(account: &AccountConfig, report: &mut Report) -> Resul
     let Some(first_user) = check_users(&directory, &users, &mut settings, report).await? else {
         return notes(profile, report);
     };
+    // `auto` follows cursors that are advertised by itself.
+    let by_itself = profile.paging == Paging::Auto && advertised.is_some_and(|advertised| advertised.cursor);
+    settings.retain(|setting: &Setting| setting.field != "paging" || !by_itself);
     if profile.groups {
         check_groups(&directory, &users, &first_user, &mut settings, report).await?;
     } else {
@@ -148,7 +152,7 @@ fn paging_settings(profile: &Profile, habits: Habits, page: &ListPage, settings:
     let mut follows = |field, value: &str, because: &str| {
         settings.push(Setting { field, value: value.to_owned(), because: because.to_owned() });
     };
-    // `auto` finds advertised and offered cursors by itself; not those that have to be asked for.
+    // Cursors that are offered unasked are followed anyway.
     let unasked = page.next_cursor.is_some();
     if habits.cursor && !unasked && matches!(profile.paging, Paging::Index | Paging::Auto) {
         follows("paging", "\"cursor\"", "cursors are answered, and rows cannot slide between their pages");
