@@ -48,6 +48,22 @@ pub struct AccountConfig {
     pub interval: Duration,
 }
 
+impl AccountConfig {
+    /// Whether both lead to the same syncs. The profile is compared by what it says of behaviour.
+    pub fn is_same(&self, other: &AccountConfig) -> bool {
+        let token = match (&self.token, &other.token) {
+            (Token::Env(one), Token::Env(other)) => one == other,
+            (Token::File(one), Token::File(other)) => one == other,
+            _ => false,
+        };
+        token
+            && self.account == other.account
+            && self.base_url == other.base_url
+            && self.allow_private == other.allow_private
+            && self.interval == other.interval
+    }
+}
+
 /// A configuration that cannot be used: one line with file, line number and remedy.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]

@@ -60,6 +60,6 @@ fn commands(config: &Config) -> Vec<String> {
     let prefix = &kafka.topic_prefix;
     lines.push(format!("{acl} --operation Read --operation Write --operation Describe --operation DescribeConfigs --topic {prefix}. --resource-pattern-type prefixed"));
     lines.push(format!("{acl} --operation Write --operation Describe --transactional-id {prefix}-shard- --resource-pattern-type prefixed"));
-    lines.push(format!("{acl} --operation Read --group {prefix} --resource-pattern-type prefixed"));
+    lines.push(format!("{acl} --operation Read --group {prefix} --group {prefix}-reader"));
     lines
 }

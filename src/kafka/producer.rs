@@ -17,6 +17,7 @@ use rdkafka::error::{KafkaError as Error, RDKafkaErrorCode};
 use rdkafka::message::{Header, Message, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, DeliveryResult, Producer, ProducerContext, ThreadedProducer};
 use rdkafka::util::Timeout;
+use tokio_util::sync::CancellationToken;
 
 use super::client::{KafkaClient, KafkaError, Quiet, in_words, is_transport};
 use crate::pipeline::{Batch, CommitError, Ended, Positions};
@@ -31,6 +32,8 @@ const DRAIN_WAIT: Duration = Duration::from_secs(50);
 /// Repeating one transactional call while it is retriable.
 const RETRY_WAIT: Duration = Duration::from_secs(60);
 const FENCE_WAIT: Duration = Duration::from_secs(30);
+/// How soon a fence that nobody wants any more is given up.
+const FENCE_SLICE: Duration = Duration::from_secs(2);
 const IN_FLIGHT_POLL: Duration = Duration::from_micros(50);
 const QUEUE_FULL_WAIT: Duration = Duration::from_millis(5);
 
@@ -45,8 +48,9 @@ struct Deliveries {
 struct Ledger {
     settled: usize,
     failed: Option<Error>,
-    /// Offset after the last acknowledged record, by topic.
-    reached: Positions,
+    /// Of each batch of the transaction, the offset after its last acknowledged record, by topic. Batches of several
+    /// accounts lie in one partition, but none counts another's records: its positions are exactly its own.
+    reached: Vec<Positions>,
 }
 
 impl ClientContext for Deliveries {
@@ -60,16 +64,20 @@ impl ClientContext for Deliveries {
 }
 
 impl ProducerContext for Deliveries {
-    /// The topic's place in [`Topic::ALL`].
+    /// `batch * Topic::ALL.len() + topic`, the topic by its place in [`Topic::ALL`].
     type DeliveryOpaque = usize;
 
-    fn delivery(&self, result: &DeliveryResult<'_>, topic: usize) {
+    fn delivery(&self, result: &DeliveryResult<'_>, opaque: usize) {
+        let (batch, topic) = (opaque / Topic::ALL.len(), opaque % Topic::ALL.len());
         let mut ledger = self.ledger.lock().unwrap_or_else(PoisonError::into_inner);
         ledger.settled += 1;
         match result {
             Ok(message) => {
-                let reached = ledger.reached.entry(Topic::ALL[topic]).or_default();
-                *reached = (*reached).max(message.offset() + 1);
+                // Late reports of an earlier transaction find their batch gone.
+                if let Some(positions) = ledger.reached.get_mut(batch) {
+                    let reached = positions.entry(Topic::ALL[topic]).or_default();
+                    *reached = (*reached).max(message.offset() + 1);
+                }
             }
             Err((error, _)) => {
                 ledger.failed.get_or_insert(error.clone());
@@ -89,9 +97,15 @@ pub struct TransactionalProducer {
 impl TransactionalProducer {
     /// Fences every earlier producer of the shard and resolves what it left open. Blocks.
     ///
+    /// `stop` gives it up: a fence that comes late, when the shard is somebody else's, would take it from them.
+    ///
     /// # Errors
     /// No broker answers in time, or the broker refuses (ACL).
-    pub fn fence(client: &KafkaClient, partition: i32) -> Result<TransactionalProducer, KafkaError> {
+    pub fn fence(
+        client: &KafkaClient,
+        partition: i32,
+        stop: &CancellationToken,
+    ) -> Result<TransactionalProducer, KafkaError> {
         let transactional_id = format!("{}-shard-{partition}", client.topic_prefix);
         let config = client.config(&[
             ("transactional.id", &transactional_id),
@@ -110,9 +124,10 @@ impl TransactionalProducer {
             config.create_with_context(Deliveries::default()).map_err(|error| refused(&error))?;
         let deadline = Instant::now() + FENCE_WAIT;
         loop {
-            match producer.init_transactions(FENCE_WAIT) {
+            // Called again, it waits on for the same answer.
+            match producer.init_transactions(FENCE_SLICE) {
                 Ok(()) => break,
-                Err(error) if is_retriable(&error) && Instant::now() < deadline => {}
+                Err(error) if is_retriable(&error) && Instant::now() < deadline && !stop.is_cancelled() => {}
                 Err(error) if is_retriable(&error) || is_transport(&error) => return Err(client.unreachable()),
                 Err(error) => return Err(refused(&error)),
             }
@@ -121,14 +136,15 @@ impl TransactionalProducer {
         Ok(TransactionalProducer { producer, topics, partition })
     }
 
-    /// Commits a batch and its marker in one transaction. Blocks until the outcome is known.
+    /// Commits batches of different accounts and their markers in one transaction; returns the positions of each.
+    /// Blocks until the outcome is known.
     ///
     /// # Errors
     /// [`CommitError::Aborted`]: nothing is visible. [`CommitError::Ended`]: drop this producer.
-    pub fn commit(&self, batch: &Batch) -> Result<Positions, CommitError> {
+    pub fn commit(&self, batches: &[Batch]) -> Result<Vec<Positions>, CommitError> {
         self.call(|| self.producer.begin_transaction())?;
-        *self.ledger() = Ledger::default();
-        match self.fill(batch) {
+        *self.ledger() = Ledger { reached: vec![Positions::new(); batches.len()], ..Ledger::default() };
+        match self.fill(batches) {
             Ok(()) => {}
             Err(failure) => return Err(self.abort(failure)),
         }
@@ -143,21 +159,36 @@ impl TransactionalProducer {
         }
     }
 
-    /// Sends everything and waits until all of it is acknowledged.
-    fn fill(&self, batch: &Batch) -> Result<(), Failure> {
-        for record in &batch.records {
-            self.send(record)?;
+    /// Sends everything and waits until all of it is acknowledged: first all data, whose acknowledgements are the
+    /// positions, then the markers that are made of them.
+    fn fill(&self, batches: &[Batch]) -> Result<(), Failure> {
+        let mut sent = 0;
+        for (number, batch) in batches.iter().enumerate() {
+            self.send_all(number, &batch.records, &mut sent)?;
         }
-        self.drain(batch.records.len())?;
+        self.drain(sent)?;
         let reached = self.ledger().reached.clone();
-        let marker = (batch.marker)(&reached).map_err(Failure::Words)?;
-        for record in &marker {
-            self.send(record)?;
+        for (number, (batch, reached)) in batches.iter().zip(&reached).enumerate() {
+            let marker = (batch.marker)(reached).map_err(Failure::Words)?;
+            self.send_all(number, &marker, &mut sent)?;
         }
-        self.drain(batch.records.len() + marker.len())
+        self.drain(sent)
     }
 
-    fn send(&self, record: &Record) -> Result<(), Failure> {
+    fn send_all(&self, batch: usize, records: &[Record], sent: &mut usize) -> Result<(), Failure> {
+        for record in records {
+            if let Err(failure) = self.send(batch, record) {
+                // What was sent before is waited for: an abort that overtakes it can be fatal (librdkafka#4849), and
+                // would end the acquisition for one record that is too large. Its own outcome changes nothing.
+                drop(self.drain(*sent));
+                return Err(failure);
+            }
+            *sent += 1;
+        }
+        Ok(())
+    }
+
+    fn send(&self, batch: usize, record: &Record) -> Result<(), Failure> {
         let headers = (!record.headers.is_empty()).then(|| {
             let headers = OwnedHeaders::new_with_capacity(record.headers.len());
             record
@@ -166,7 +197,7 @@ impl TransactionalProducer {
                 .fold(headers, |headers, (key, value)| headers.insert(Header { key, value: Some(value) }))
         });
         let mut message: BaseRecord<'_, str, [u8], usize> =
-            BaseRecord::with_opaque_to(&self.topics[&record.topic], record.topic as usize)
+            BaseRecord::with_opaque_to(&self.topics[&record.topic], batch * Topic::ALL.len() + record.topic as usize)
                 .partition(self.partition)
                 .key(&record.key);
         message.payload = record.value.as_deref();
@@ -253,7 +284,7 @@ pub fn send_one(client: &KafkaClient, partition: i32, record: &Record) -> Result
         config.create_with_context(Deliveries::default()).map_err(|error| refused(&error))?;
     let topics = BTreeMap::from([(record.topic, client.topic(record.topic))]);
     let producer = TransactionalProducer { producer, topics, partition };
-    match producer.send(record).and_then(|()| producer.drain(1)) {
+    match producer.send(0, record).and_then(|()| producer.drain(1)) {
         Ok(()) => Ok(()),
         Err(Failure::Words(_)) => Err(client.unreachable()),
         Err(Failure::Kafka(error)) if is_transport(&error) || is_expired(&error) => Err(client.unreachable()),
