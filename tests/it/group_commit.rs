@@ -49,7 +49,9 @@ async fn shared(test: &str, base_url: &str, accounts: usize) -> (Shared, Vec<Acc
 }
 
 fn record(topic: Topic, key: &str, bytes: usize) -> Record {
-    Record { topic, key: key.to_owned(), value: Some(vec![0; bytes]), headers: Vec::new() }
+    // Random, so that no compression makes it fit where it shall not.
+    let value = std::iter::repeat_with(|| fastrand::u8(..)).take(bytes).collect();
+    Record { topic, key: key.to_owned(), value: Some(value), headers: Vec::new() }
 }
 
 /// A batch of two users' records of `bytes` bytes, whose marker writes down the positions it was given.
@@ -85,14 +87,16 @@ async fn queued_behind_a_first(
     let acquisition = acquire(shared, 0, &[], |_| {}).await.expect("the shard");
     let writer = acquisition.writer;
     let number = acquisition.number;
-    let (go_on, told) = mpsc::channel::<()>();
+    let ((begun, begins), (go_on, told)) = (mpsc::channel::<()>(), mpsc::channel::<()>());
     let wait_to_be_told = move |_: &Positions| {
+        begun.send(()).expect("the test waits");
         told.recv().expect("the test goes on");
         Ok(vec![record(Topic::Syncs, "first", 1)])
     };
     let records = vec![record(Topic::Users, "first/1", 10)];
     let mut first = Box::pin(writer.commit(Batch { acquisition: number, records, marker: Box::new(wait_to_be_told) }));
     assert!(poll!(&mut first).is_pending());
+    tokio::task::spawn_blocking(move || begins.recv()).await.expect("waited").expect("the writer has begun");
     let mut waiting: Vec<_> = batches(number).into_iter().map(|batch| Box::pin(writer.commit(batch))).collect();
     for commit in &mut waiting {
         assert!(poll!(commit).is_pending(), "it waits behind the first");

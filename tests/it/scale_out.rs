@@ -117,32 +117,23 @@ impl Instance {
     fn assigned(&self) -> BTreeSet<i32> {
         let mut assigned = BTreeSet::new();
         for line in self.lines() {
-            let message = line["message"].as_str().unwrap_or_default();
-            let text = line["partitions"].as_str().unwrap_or_default();
-            let numbers = text.split(|c: char| !c.is_ascii_digit()).filter_map(|number| number.parse::<i32>().ok());
-            match message {
-                "shards assigned" => assigned.extend(numbers),
-                "shards given away" => numbers.for_each(|number| drop(assigned.remove(&number))),
-                _ if message.starts_with("shards lost") => numbers.for_each(|number| drop(assigned.remove(&number))),
+            match line["message"].as_str().unwrap_or_default() {
+                "shards assigned" => assigned.extend(partitions(&line)),
+                // Given away, or lost.
+                other if other.starts_with("shards ") => assigned = &assigned - &partitions(&line),
                 _ => {}
             }
         }
         assigned
     }
 
-    /// Assigned, and acquired since the last assignment of it.
+    /// Assigned, and acquired since then.
     fn has(&self) -> BTreeSet<i32> {
         let mut has = BTreeSet::new();
         for line in self.lines() {
             match line["message"].as_str().unwrap_or_default() {
-                "shard acquired" => drop(has.insert(line["partition"].as_i64().expect("a number") as i32)),
-                message if message.starts_with("shards ") => {
-                    let text = line["partitions"].as_str().unwrap_or_default();
-                    let numbers = text.split(|c: char| !c.is_ascii_digit()).filter_map(|number| number.parse().ok());
-                    for number in numbers {
-                        has.remove(&number);
-                    }
-                }
+                "shard acquired" => has.extend(line["partition"].as_i64().map(|partition| partition as i32)),
+                other if other.starts_with("shards ") => has = &has - &partitions(&line),
                 _ => {}
             }
         }
@@ -181,6 +172,16 @@ impl Drop for Instance {
         drop(self.child.kill());
         drop(self.child.wait());
     }
+}
+
+fn is_lost(line: &Value) -> bool {
+    line["message"].as_str().is_some_and(|message| message.starts_with("shards lost"))
+}
+
+/// `[0, 3]` in a log line.
+fn partitions(line: &Value) -> BTreeSet<i32> {
+    let text = line["partitions"].as_str().unwrap_or_default();
+    text.split(|c: char| !c.is_ascii_digit()).filter_map(|number| number.parse().ok()).collect()
 }
 
 fn all() -> BTreeSet<i32> {
@@ -336,6 +337,16 @@ async fn g1_instances_that_join_and_are_killed_lose_and_double_nothing() {
     assert_eq!(third.has().len(), 3, "only what must move");
     assert_eq!(second.acquired(), before, "what stays is not acquired again");
     directory.churn(0.5, 6);
+    each_syncs_again(&program, &accounts).await;
+
+    // One that is paused beyond its session wakes up as a stranger: what it still wants to commit is fenced.
+    third.signal("STOP");
+    until("the second has everything again", || second.has() == all()).await;
+    directory.churn(0.5, 7);
+    third.signal("CONT");
+    until("it has lost its shards", || third.lines().iter().any(is_lost)).await;
+    until("two share once more", || share(&[&second, &third])).await;
+    directory.churn(0.5, 8);
     each_syncs_again(&program, &accounts).await;
     assert!(second.says("acquisition ended; acquiring again").is_empty(), "a rebalance fences nobody");
     second.stop().await;
