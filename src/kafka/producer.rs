@@ -36,6 +36,15 @@ const FENCE_WAIT: Duration = Duration::from_secs(30);
 const FENCE_SLICE: Duration = Duration::from_secs(2);
 const IN_FLIGHT_POLL: Duration = Duration::from_micros(50);
 const QUEUE_FULL_WAIT: Duration = Duration::from_millis(5);
+/// Of what librdkafka carries along with each record: the place of its positions in the transaction.
+const SLOT_BITS: u32 = 16;
+/// Batches that one transaction can tell apart.
+pub const BATCHES_MAX: usize = (1 << SLOT_BITS) / Topic::ALL.len();
+
+/// Where the positions of a batch and a topic stand, the topic by its place in [`Topic::ALL`].
+fn slot(batch: usize, topic: Topic) -> usize {
+    batch * Topic::ALL.len() + topic as usize
+}
 
 /// Counts deliveries; librdkafka's own thread reports them.
 #[derive(Default)]
@@ -46,6 +55,8 @@ struct Deliveries {
 
 #[derive(Default)]
 struct Ledger {
+    /// Counted by this producer; reports of an earlier transaction come late and count for nothing.
+    transaction: usize,
     settled: usize,
     failed: Option<Error>,
     /// Of each batch of the transaction, the offset after its last acknowledged record, by topic. Batches of several
@@ -64,16 +75,19 @@ impl ClientContext for Deliveries {
 }
 
 impl ProducerContext for Deliveries {
-    /// `batch * Topic::ALL.len() + topic`, the topic by its place in [`Topic::ALL`].
+    /// The transaction above [`SLOT_BITS`], the [`slot`] below.
     type DeliveryOpaque = usize;
 
     fn delivery(&self, result: &DeliveryResult<'_>, opaque: usize) {
-        let (batch, topic) = (opaque / Topic::ALL.len(), opaque % Topic::ALL.len());
+        let slot = opaque & ((1 << SLOT_BITS) - 1);
+        let (batch, topic) = (slot / Topic::ALL.len(), slot % Topic::ALL.len());
         let mut ledger = self.ledger.lock().unwrap_or_else(PoisonError::into_inner);
+        if opaque >> SLOT_BITS != ledger.transaction {
+            return;
+        }
         ledger.settled += 1;
         match result {
             Ok(message) => {
-                // Late reports of an earlier transaction find their batch gone.
                 if let Some(positions) = ledger.reached.get_mut(batch) {
                     let reached = positions.entry(Topic::ALL[topic]).or_default();
                     *reached = (*reached).max(message.offset() + 1);
@@ -136,14 +150,15 @@ impl TransactionalProducer {
         Ok(TransactionalProducer { producer, topics, partition })
     }
 
-    /// Commits batches of different accounts and their markers in one transaction; returns the positions of each.
-    /// Blocks until the outcome is known.
+    /// Commits batches of different accounts, at most [`BATCHES_MAX`], and their markers in one transaction; returns the
+    /// positions of each. Blocks until the outcome is known.
     ///
     /// # Errors
     /// [`CommitError::Aborted`]: nothing is visible. [`CommitError::Ended`]: drop this producer.
     pub fn commit(&self, batches: &[Batch]) -> Result<Vec<Positions>, CommitError> {
         self.call(|| self.producer.begin_transaction())?;
-        *self.ledger() = Ledger { reached: vec![Positions::new(); batches.len()], ..Ledger::default() };
+        let transaction = (self.ledger().transaction + 1) & (usize::MAX >> SLOT_BITS);
+        *self.ledger() = Ledger { transaction, reached: vec![Positions::new(); batches.len()], ..Ledger::default() };
         match self.fill(batches) {
             Ok(()) => {}
             Err(failure) => return Err(self.abort(failure)),
@@ -162,20 +177,21 @@ impl TransactionalProducer {
     /// Sends everything and waits until all of it is acknowledged: first all data, whose acknowledgements are the
     /// positions, then the markers that are made of them.
     fn fill(&self, batches: &[Batch]) -> Result<(), Failure> {
+        let transaction = self.ledger().transaction;
         let mut sent = 0;
         for (number, batch) in batches.iter().enumerate() {
-            self.send_all(number, &batch.records, &mut sent)?;
+            self.send_all((transaction, number), &batch.records, &mut sent)?;
         }
         self.drain(sent)?;
         let reached = self.ledger().reached.clone();
         for (number, (batch, reached)) in batches.iter().zip(&reached).enumerate() {
             let marker = (batch.marker)(reached).map_err(Failure::Words)?;
-            self.send_all(number, &marker, &mut sent)?;
+            self.send_all((transaction, number), &marker, &mut sent)?;
         }
         self.drain(sent)
     }
 
-    fn send_all(&self, batch: usize, records: &[Record], sent: &mut usize) -> Result<(), Failure> {
+    fn send_all(&self, batch: (usize, usize), records: &[Record], sent: &mut usize) -> Result<(), Failure> {
         for record in records {
             if let Err(failure) = self.send(batch, record) {
                 // What was sent before is waited for: an abort that overtakes it can be fatal (librdkafka#4849), and
@@ -188,7 +204,8 @@ impl TransactionalProducer {
         Ok(())
     }
 
-    fn send(&self, batch: usize, record: &Record) -> Result<(), Failure> {
+    /// `batch`: the transaction, and the number of the batch in it.
+    fn send(&self, (transaction, batch): (usize, usize), record: &Record) -> Result<(), Failure> {
         let headers = (!record.headers.is_empty()).then(|| {
             let headers = OwnedHeaders::new_with_capacity(record.headers.len());
             record
@@ -196,10 +213,9 @@ impl TransactionalProducer {
                 .iter()
                 .fold(headers, |headers, (key, value)| headers.insert(Header { key, value: Some(value) }))
         });
+        let opaque = transaction << SLOT_BITS | slot(batch, record.topic);
         let mut message: BaseRecord<'_, str, [u8], usize> =
-            BaseRecord::with_opaque_to(&self.topics[&record.topic], batch * Topic::ALL.len() + record.topic as usize)
-                .partition(self.partition)
-                .key(&record.key);
+            BaseRecord::with_opaque_to(&self.topics[&record.topic], opaque).partition(self.partition).key(&record.key);
         message.payload = record.value.as_deref();
         message.headers = headers;
         let deadline = Instant::now() + DRAIN_WAIT;
@@ -218,9 +234,12 @@ impl TransactionalProducer {
         }
     }
 
+    /// Until everything is acknowledged, or anything failed: what comes behind a record that the broker refuses waits
+    /// for the abort, and would wait for its own timeout.
+    ///
     /// Waiting here instead of in rdkafka's flush saves its 100 ms floor (kafka.md §0.3).
     fn drain(&self, sent: usize) -> Result<(), Failure> {
-        let outstanding = |ledger: &mut Ledger| ledger.settled < sent;
+        let outstanding = |ledger: &mut Ledger| ledger.settled < sent && ledger.failed.is_none();
         let context = self.producer.context();
         let (mut ledger, waited) = context
             .moved
@@ -284,7 +303,7 @@ pub fn send_one(client: &KafkaClient, partition: i32, record: &Record) -> Result
         config.create_with_context(Deliveries::default()).map_err(|error| refused(&error))?;
     let topics = BTreeMap::from([(record.topic, client.topic(record.topic))]);
     let producer = TransactionalProducer { producer, topics, partition };
-    match producer.send(0, record).and_then(|()| producer.drain(1)) {
+    match producer.send((0, 0), record).and_then(|()| producer.drain(1)) {
         Ok(()) => Ok(()),
         Err(Failure::Words(_)) => Err(client.unreachable()),
         Err(Failure::Kafka(error)) if is_transport(&error) || is_expired(&error) => Err(client.unreachable()),

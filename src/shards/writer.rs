@@ -14,6 +14,7 @@ use tokio::sync::{mpsc, oneshot};
 use tracing::warn;
 
 use crate::kafka::TransactionalProducer;
+use crate::kafka::producer::BATCHES_MAX;
 use crate::pipeline::{Batch, CommitError, Ended, Log, Positions};
 use crate::record::Record;
 
@@ -26,6 +27,10 @@ const QUEUE: usize = 1_024;
 const TRANSACTION_RECORDS_MAX: usize = 10_000;
 /// Bytes of one transaction: keys, values and headers; `syncs` aside.
 const TRANSACTION_BYTES_MAX: usize = 8 << 20;
+
+/// Batches of one transaction: each writes a `syncs` record or two, however little else.
+const TRANSACTION_BATCHES_MAX: usize = 1_000;
+const _: () = assert!(TRANSACTION_BATCHES_MAX <= BATCHES_MAX, "the producer tells them apart");
 
 /// Of one batch that is alone in its transaction, the first included, while each is aborted cleanly.
 const TRIES: u32 = 3;
@@ -91,8 +96,9 @@ impl Waiting {
             // Nobody waits for it any more: its sync was cancelled, and nothing of it is written.
             if !reply.is_closed() {
                 let size = batch.records.iter().map(Record::len).sum::<usize>();
-                let full =
-                    records + batch.records.len() > TRANSACTION_RECORDS_MAX || bytes + size > TRANSACTION_BYTES_MAX;
+                let full = batches.len() >= TRANSACTION_BATCHES_MAX
+                    || records + batch.records.len() > TRANSACTION_RECORDS_MAX
+                    || bytes + size > TRANSACTION_BYTES_MAX;
                 if full && !batches.is_empty() {
                     self.next = Some(Job { batch, reply });
                     break;
