@@ -31,6 +31,8 @@ const MEMBERSHIPS: usize = 300_000;
 const PAGE: usize = 1_000;
 const ROUNDS: usize = 3;
 const LARGE_GROUP: usize = 250_000;
+const ACCOUNTS: usize = 1_000;
+const USERS_EACH: usize = 100;
 const CHURN: f64 = 0.001;
 
 fn main() {
@@ -42,6 +44,7 @@ fn main() {
         scenario("users only", 0, 0).await;
         scenario("users, 5,000 groups, 300,000 memberships", GROUPS, MEMBERSHIPS).await;
         one_large_group().await;
+        many_accounts().await;
     });
 }
 
@@ -93,6 +96,48 @@ async fn one_large_group() {
         assert_eq!(known.memberships_len(), LARGE_GROUP);
         let (wall, cpu) = (figure.wall.as_secs_f64(), figure.cpu);
         println!("{:58} {:>12} {wall:>8.2} {cpu:>8.2}   peak +{peak} MiB", format!("{name}, one group of 250,000"), "");
+    }
+}
+
+/// All of them in one shard and due at the same moment: how many transactions that takes decides.
+async fn many_accounts() {
+    let directory = BenchDirectory::start(USERS_EACH, 0, 0, USERS_EACH, TOKEN).await;
+    let (services, config) = prepare(&directory).await;
+    let named = |number: usize| {
+        let mut config = config.clone();
+        config.account.name = format!("bench-{number}");
+        config
+    };
+    let accounts: Vec<AccountConfig> = (0..ACCOUNTS).map(named).collect();
+    let mut acquisition = acquire(&services, 0, &accounts, |_| {}).await.expect("the shard");
+    let mut due = Vec::new();
+    for config in accounts {
+        let known = acquisition.known.remove(&config.account.name).expect("the account").expect("its state");
+        due.push((Connection::new(&config, now_millis), config, known));
+    }
+    for name in ["first load", "unchanged poll", "poll with 10 % churn"] {
+        if name.contains("churn") {
+            assert_eq!(directory.churn(0.1, 1), USERS_EACH / 10);
+        }
+        let (started, cpu) = (Instant::now(), cpu_seconds());
+        let mut syncs = tokio::task::JoinSet::new();
+        for (mut connection, config, mut known) in due.drain(..) {
+            let (services, writer) = (services.clone(), acquisition.writer.clone());
+            syncs.spawn(async move {
+                let users = Some(USERS_EACH as i64);
+                let synced = serve::sync_once(&services, &config, &mut connection, &writer, &mut known).await;
+                let status = synced.expect("a sync");
+                assert_eq!((status.status, status.users_read), (Status::Completed, users), "{:?}", status.reason);
+                (connection, config, known)
+            });
+        }
+        due.extend(syncs.join_all().await);
+        let (wall, cpu) = (started.elapsed().as_secs_f64(), cpu_seconds() - cpu);
+        println!(
+            "{:58} {:>12.0} {wall:>8.2} {cpu:>8.2}",
+            format!("{name}, {ACCOUNTS} accounts of {USERS_EACH} users"),
+            (ACCOUNTS * USERS_EACH) as f64 / wall
+        );
     }
 }
 

@@ -49,6 +49,23 @@ pub struct AccountConfig {
     pub interval: Duration,
 }
 
+impl AccountConfig {
+    /// Whether both lead to the same syncs. The profile is compared by what it says of behaviour.
+    pub fn is_same(&self, other: &AccountConfig) -> bool {
+        let secret = match (&self.secret, &other.secret) {
+            (Secret::Env(one), Secret::Env(other)) => one == other,
+            (Secret::File(one), Secret::File(other)) => one == other,
+            _ => false,
+        };
+        secret
+            && self.scheme == other.scheme
+            && self.account == other.account
+            && self.base_url == other.base_url
+            && self.allow_private == other.allow_private
+            && self.interval == other.interval
+    }
+}
+
 /// Where a secret stands; read anew for each sync and when it is refused, so that a rotated one takes effect.
 #[derive(Clone, Debug)]
 pub enum Secret {

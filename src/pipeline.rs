@@ -143,7 +143,7 @@ pub struct Ended {
 }
 
 /// What a sync needs to know of its account.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Account {
     pub name: String,
     pub provider: String,
@@ -159,7 +159,7 @@ pub struct Account {
 }
 
 /// How a directory behaves, as far as that decides what its answers prove. From its profile.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Habits {
     /// False where `totalResults` means something else than the number of matching rows.
     pub trust_total: bool,

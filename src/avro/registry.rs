@@ -15,6 +15,10 @@ use super::schema::{self, SchemaIds};
 use crate::record::Topic;
 
 const REQUEST_WAIT: Duration = Duration::from_secs(10);
+/// Of registering one schema, the first included.
+const REGISTER_TRIES: u32 = 4;
+/// Between two of them: as long as another instance may take for it.
+const REGISTER_WAIT: Duration = Duration::from_millis(250);
 pub const COMPATIBILITY: &str = "FULL_TRANSITIVE";
 
 #[derive(Clone)]
@@ -70,7 +74,7 @@ impl Registry {
                     }
                     id
                 }
-                None if register => self.register(&subject, schema::text(topic)).await?,
+                None if register => self.register_or_find(&subject, schema::text(topic)).await?,
                 None => {
                     return Err(RegistryError::Refused(format!(
                         "registry {}: {subject} does not have this schema and registry.register = false; \
@@ -104,6 +108,26 @@ impl Registry {
             return Ok(());
         }
         Err(self.refused(&format!("setting {COMPATIBILITY} on {subject}"), status))
+    }
+
+    /// Instances that start together register the same schemas at the same moment, and registries refuse all but one
+    /// of them (Apicurio does). Whoever wins, the schema stands there afterwards.
+    async fn register_or_find(&self, subject: &str, text: &str) -> Result<u32, RegistryError> {
+        let mut tries = 1;
+        loop {
+            let error = match self.register(subject, text).await {
+                Ok(id) => return Ok(id),
+                Err(error) => error,
+            };
+            match self.look_up(subject, text).await? {
+                Some(id) => return Ok(id),
+                None if tries < REGISTER_TRIES => {
+                    tries += 1;
+                    tokio::time::sleep(REGISTER_WAIT).await;
+                }
+                None => return Err(error),
+            }
+        }
     }
 
     /// The compatibility level goes first: it lasts from before the first version on.

@@ -14,6 +14,7 @@ pub mod topics;
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
+use tokio_util::sync::CancellationToken;
 
 use crate::avro::registry::RegistryError;
 use crate::avro::{Codec, Decoder, Registry};
@@ -147,7 +148,7 @@ async fn dispatch(arguments: Arguments) -> Result<u8, Failure> {
         Command::Check(options) => check::check(&config()?, options).await,
         Command::Plan(options) => plan::plan(&config()?, options).await,
         Command::Providers(options) => providers::providers(&arguments.config, &options),
-        Command::Run(options) => run::run(&config()?, options).await,
+        Command::Run(options) => run::run(&arguments.config, options).await,
         Command::Tail(options) => tail::tail(&config()?, options).await,
         Command::State(options) => state::state(&config()?, options).await,
         Command::Release(options) => control::release(&config()?, options).await,
@@ -199,7 +200,8 @@ pub async fn read_state(kafka: &KafkaClient, registry: &Registry, account: &Acco
         let decoder = Decoder::new(None, registry.clone());
         let (kafka, account, progress) = (kafka.clone(), account.clone(), progress(&account.name));
         let partition = account.partition;
-        let reading = move || restore::restore(&kafka, decoder, partition, 0, vec![account], progress);
+        let stop = CancellationToken::new();
+        let reading = move || restore::restore(&kafka, decoder, partition, 0, vec![account], progress, &stop);
         match blocking(reading).await?.into_values().next() {
             Some(Ok(known)) => return Ok(known),
             Some(Err(reason)) => complaint = reason,

@@ -1,20 +1,21 @@
 //! `run`: the service, or one round with `--once`.
 
+use std::path::Path;
 use std::time::Duration;
 
 use anstyle::{AnsiColor, Style};
 use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::task::JoinSet;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use super::{CONFIGURATION, DONE, FAILED, Failure, TRY_LATER, UNREACHABLE, account_width, print, services};
-use crate::config::Config;
+use crate::config::{AccountConfig, Config, ConfigError};
 use crate::directory::{Status, SyncStatus};
 use crate::kafka::KafkaError;
+use crate::shards::group;
 use crate::shards::once::{self, Outcome};
-use crate::shards::{by_partition, serve};
 
 /// From the signal to the end, whatever hangs.
 const SHUTDOWN_WAIT: Duration = Duration::from_secs(8);
@@ -29,7 +30,12 @@ pub struct Options {
     accounts: Vec<String>,
 }
 
-pub async fn run(config: &Config, options: Options) -> Result<u8, Failure> {
+/// `file` is read again on SIGHUP.
+///
+/// # Errors
+/// What the person should read, and the exit code.
+pub async fn run(file: &Path, options: Options) -> Result<u8, Failure> {
+    let config = &Config::load(file)?;
     let accounts = config.select(&options.accounts)?;
     if options.once {
         let mut outcomes = once::run(&services(config).await?, accounts.clone()).await;
@@ -49,32 +55,51 @@ pub async fn run(config: &Config, options: Options) -> Result<u8, Failure> {
     if let Some(listen) = &config.http_listen {
         warn!(listen, "[http] is configured, but this version has no status page yet");
     }
-    let shutdown = CancellationToken::new();
-    let mut random = fastrand::Rng::new();
-    let mut shards = JoinSet::new();
-    for (partition, accounts) in by_partition(accounts) {
-        shards.spawn(serve::shard(services.clone(), partition, accounts, shutdown.clone(), random.fork()));
+    if !options.accounts.is_empty() {
+        warn!("--account: other accounts of the shards that are assigned to this instance are synced by nobody");
     }
-    info!(shards = shards.len(), accounts = config.accounts.len(), "running; SIGTERM or Ctrl-C ends it");
-    until_signal().await?;
+    let failed = |error: std::io::Error| Failure::new(FAILED, format!("signals cannot be handled: {error}"));
+    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+    let mut hangup = signal(SignalKind::hangup()).map_err(failed)?;
+    let shutdown = CancellationToken::new();
+    info!(group = config.kafka.topic_prefix, accounts = accounts.len(), "running; SIGTERM or Ctrl-C ends it");
+    let (configured, accounts) = watch::channel(accounts);
+    let service = group::run(services, accounts, shutdown.clone(), fastrand::Rng::new());
+    tokio::pin!(service);
+    loop {
+        tokio::select! {
+            ended = &mut service => return Ok(ended.map(|()| DONE)?),
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            _ = hangup.recv() => match reload(file, config, &options.accounts) {
+                Ok(accounts) => drop(configured.send_replace(accounts)),
+                Err(error) => error!(reason = error.0, "the configuration stays as it was"),
+            },
+        }
+    }
     info!("stopping");
     shutdown.cancel();
-    let all = async { while shards.join_next().await.is_some() {} };
-    if tokio::time::timeout(SHUTDOWN_WAIT, all).await.is_err() {
-        warn!("a shard did not stop in time; its open transaction is resolved at the next start");
+    match tokio::time::timeout(SHUTDOWN_WAIT, service).await {
+        Ok(ended) => ended?,
+        Err(_) => warn!("a shard did not stop in time; its open transaction is resolved at the next start"),
     }
     Ok(DONE)
 }
 
-async fn until_signal() -> Result<(), Failure> {
-    let failed = |error: std::io::Error| Failure::new(FAILED, format!("signals cannot be handled: {error}"));
-    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+/// The accounts as the file says now. Everything is checked before anything changes.
+///
+/// # Errors
+/// The file cannot be used, or asks for what only a restart can give.
+fn reload(file: &Path, running: &Config, names: &[String]) -> Result<Vec<AccountConfig>, ConfigError> {
+    let config = Config::load(file)?;
+    if config.kafka != running.kafka || config.registry_url != running.registry_url {
+        let file = file.display();
+        return Err(ConfigError(format!(
+            "{file}: [kafka] or [registry] changed; → restart scimtail, accounts alone need none"
+        )));
     }
-    Ok(())
+    config.select(names)
 }
 
 /// Held and failed syncs are worth another try; what a person has to mend is worse.

@@ -60,6 +60,33 @@ fn commands(config: &Config) -> Vec<String> {
     let prefix = &kafka.topic_prefix;
     lines.push(format!("{acl} --operation Read --operation Write --operation Describe --operation DescribeConfigs --topic {prefix}. --resource-pattern-type prefixed"));
     lines.push(format!("{acl} --operation Write --operation Describe --transactional-id {prefix}-shard- --resource-pattern-type prefixed"));
-    lines.push(format!("{acl} --operation Read --group {prefix} --resource-pattern-type prefixed"));
+    lines.push(format!("{acl} --operation Read --group {prefix} --group {prefix}-reader"));
     lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_acls_name_the_topics_the_producers_and_the_consumer_group() {
+        let text = r#"
+[kafka]
+brokers = ["localhost:9092"]
+topic_prefix = "acme"
+[registry]
+url = "http://localhost:8081"
+[[account]]
+name = "acme-stripe"
+provider = "stripe"
+token_env = "TOKEN"
+"#;
+        let lines = commands(&Config::parse("test", text).unwrap());
+        let acls: Vec<&String> = lines.iter().filter(|line| line.starts_with("kafka-acls.sh")).collect();
+        assert_eq!(acls.len(), 3);
+        assert!(acls[0].contains("--topic acme. --resource-pattern-type prefixed"), "{}", acls[0]);
+        assert!(acls[1].contains("--transactional-id acme-shard- --resource-pattern-type prefixed"), "{}", acls[1]);
+        // The group it joins, and the one that readers name without joining it.
+        assert!(acls[2].ends_with("--operation Read --group acme --group acme-reader"), "{}", acls[2]);
+    }
 }

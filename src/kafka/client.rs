@@ -11,7 +11,7 @@ use tracing::debug;
 use crate::record::Topic;
 
 /// Where Kafka is and how scimtail's topics are named.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KafkaClient {
     pub brokers: String,
     pub topic_prefix: String,
@@ -109,6 +109,9 @@ pub fn in_words(error: &rdkafka::error::KafkaError) -> String {
         }
         Some(RDKafkaErrorCode::TopicAuthorizationFailed) => {
             "access to a topic is not permitted (ACL); → scimtail topics --print".to_owned()
+        }
+        Some(RDKafkaErrorCode::GroupAuthorizationFailed) => {
+            "the consumer group is not permitted (ACL); → scimtail topics --print".to_owned()
         }
         Some(RDKafkaErrorCode::ClusterAuthorizationFailed) => {
             "idempotent writing is not permitted (ACL); → scimtail topics --print".to_owned()

@@ -17,6 +17,7 @@ use rdkafka::error::{KafkaError as Error, RDKafkaErrorCode};
 use rdkafka::message::{Header, Message, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, DeliveryResult, Producer, ProducerContext, ThreadedProducer};
 use rdkafka::util::Timeout;
+use tokio_util::sync::CancellationToken;
 
 use super::client::{KafkaClient, KafkaError, Quiet, in_words, is_transport};
 use crate::pipeline::{Batch, CommitError, Ended, Positions};
@@ -31,8 +32,19 @@ const DRAIN_WAIT: Duration = Duration::from_secs(50);
 /// Repeating one transactional call while it is retriable.
 const RETRY_WAIT: Duration = Duration::from_secs(60);
 const FENCE_WAIT: Duration = Duration::from_secs(30);
+/// How soon a fence that nobody wants any more is given up.
+const FENCE_SLICE: Duration = Duration::from_secs(2);
 const IN_FLIGHT_POLL: Duration = Duration::from_micros(50);
 const QUEUE_FULL_WAIT: Duration = Duration::from_millis(5);
+/// Of what librdkafka carries along with each record: the place of its positions in the transaction.
+const SLOT_BITS: u32 = 16;
+/// Batches that one transaction can tell apart.
+pub const BATCHES_MAX: usize = (1 << SLOT_BITS) / Topic::ALL.len();
+
+/// Where the positions of a batch and a topic stand, the topic by its place in [`Topic::ALL`].
+fn slot(batch: usize, topic: Topic) -> usize {
+    batch * Topic::ALL.len() + topic as usize
+}
 
 /// Counts deliveries; librdkafka's own thread reports them.
 #[derive(Default)]
@@ -43,10 +55,13 @@ struct Deliveries {
 
 #[derive(Default)]
 struct Ledger {
+    /// Counted by this producer; reports of an earlier transaction come late and count for nothing.
+    transaction: usize,
     settled: usize,
     failed: Option<Error>,
-    /// Offset after the last acknowledged record, by topic.
-    reached: Positions,
+    /// Of each batch of the transaction, the offset after its last acknowledged record, by topic. Batches of several
+    /// accounts lie in one partition, but none counts another's records: its positions are exactly its own.
+    reached: Vec<Positions>,
 }
 
 impl ClientContext for Deliveries {
@@ -60,16 +75,23 @@ impl ClientContext for Deliveries {
 }
 
 impl ProducerContext for Deliveries {
-    /// The topic's place in [`Topic::ALL`].
+    /// The transaction above [`SLOT_BITS`], the [`slot`] below.
     type DeliveryOpaque = usize;
 
-    fn delivery(&self, result: &DeliveryResult<'_>, topic: usize) {
+    fn delivery(&self, result: &DeliveryResult<'_>, opaque: usize) {
+        let slot = opaque & ((1 << SLOT_BITS) - 1);
+        let (batch, topic) = (slot / Topic::ALL.len(), slot % Topic::ALL.len());
         let mut ledger = self.ledger.lock().unwrap_or_else(PoisonError::into_inner);
+        if opaque >> SLOT_BITS != ledger.transaction {
+            return;
+        }
         ledger.settled += 1;
         match result {
             Ok(message) => {
-                let reached = ledger.reached.entry(Topic::ALL[topic]).or_default();
-                *reached = (*reached).max(message.offset() + 1);
+                if let Some(positions) = ledger.reached.get_mut(batch) {
+                    let reached = positions.entry(Topic::ALL[topic]).or_default();
+                    *reached = (*reached).max(message.offset() + 1);
+                }
             }
             Err((error, _)) => {
                 ledger.failed.get_or_insert(error.clone());
@@ -89,9 +111,15 @@ pub struct TransactionalProducer {
 impl TransactionalProducer {
     /// Fences every earlier producer of the shard and resolves what it left open. Blocks.
     ///
+    /// `stop` gives it up: a fence that comes late, when the shard is somebody else's, would take it from them.
+    ///
     /// # Errors
     /// No broker answers in time, or the broker refuses (ACL).
-    pub fn fence(client: &KafkaClient, partition: i32) -> Result<TransactionalProducer, KafkaError> {
+    pub fn fence(
+        client: &KafkaClient,
+        partition: i32,
+        stop: &CancellationToken,
+    ) -> Result<TransactionalProducer, KafkaError> {
         let transactional_id = format!("{}-shard-{partition}", client.topic_prefix);
         let config = client.config(&[
             ("transactional.id", &transactional_id),
@@ -110,9 +138,10 @@ impl TransactionalProducer {
             config.create_with_context(Deliveries::default()).map_err(|error| refused(&error))?;
         let deadline = Instant::now() + FENCE_WAIT;
         loop {
-            match producer.init_transactions(FENCE_WAIT) {
+            // Called again, it waits on for the same answer.
+            match producer.init_transactions(FENCE_SLICE) {
                 Ok(()) => break,
-                Err(error) if is_retriable(&error) && Instant::now() < deadline => {}
+                Err(error) if is_retriable(&error) && Instant::now() < deadline && !stop.is_cancelled() => {}
                 Err(error) if is_retriable(&error) || is_transport(&error) => return Err(client.unreachable()),
                 Err(error) => return Err(refused(&error)),
             }
@@ -121,14 +150,16 @@ impl TransactionalProducer {
         Ok(TransactionalProducer { producer, topics, partition })
     }
 
-    /// Commits a batch and its marker in one transaction. Blocks until the outcome is known.
+    /// Commits batches of different accounts, at most [`BATCHES_MAX`], and their markers in one transaction; returns the
+    /// positions of each. Blocks until the outcome is known.
     ///
     /// # Errors
     /// [`CommitError::Aborted`]: nothing is visible. [`CommitError::Ended`]: drop this producer.
-    pub fn commit(&self, batch: &Batch) -> Result<Positions, CommitError> {
+    pub fn commit(&self, batches: &[Batch]) -> Result<Vec<Positions>, CommitError> {
         self.call(|| self.producer.begin_transaction())?;
-        *self.ledger() = Ledger::default();
-        match self.fill(batch) {
+        let transaction = (self.ledger().transaction + 1) & (usize::MAX >> SLOT_BITS);
+        *self.ledger() = Ledger { transaction, reached: vec![Positions::new(); batches.len()], ..Ledger::default() };
+        match self.fill(batches) {
             Ok(()) => {}
             Err(failure) => return Err(self.abort(failure)),
         }
@@ -143,21 +174,38 @@ impl TransactionalProducer {
         }
     }
 
-    /// Sends everything and waits until all of it is acknowledged.
-    fn fill(&self, batch: &Batch) -> Result<(), Failure> {
-        for record in &batch.records {
-            self.send(record)?;
+    /// Sends everything and waits until all of it is acknowledged: first all data, whose acknowledgements are the
+    /// positions, then the markers that are made of them.
+    fn fill(&self, batches: &[Batch]) -> Result<(), Failure> {
+        let transaction = self.ledger().transaction;
+        let mut sent = 0;
+        for (number, batch) in batches.iter().enumerate() {
+            self.send_all((transaction, number), &batch.records, &mut sent)?;
         }
-        self.drain(batch.records.len())?;
+        self.drain(sent)?;
         let reached = self.ledger().reached.clone();
-        let marker = (batch.marker)(&reached).map_err(Failure::Words)?;
-        for record in &marker {
-            self.send(record)?;
+        for (number, (batch, reached)) in batches.iter().zip(&reached).enumerate() {
+            let marker = (batch.marker)(reached).map_err(Failure::Words)?;
+            self.send_all((transaction, number), &marker, &mut sent)?;
         }
-        self.drain(batch.records.len() + marker.len())
+        self.drain(sent)
     }
 
-    fn send(&self, record: &Record) -> Result<(), Failure> {
+    fn send_all(&self, batch: (usize, usize), records: &[Record], sent: &mut usize) -> Result<(), Failure> {
+        for record in records {
+            if let Err(failure) = self.send(batch, record) {
+                // What was sent before is waited for: an abort that overtakes it can be fatal (librdkafka#4849), and
+                // would end the acquisition for one record that is too large. Its own outcome changes nothing.
+                drop(self.drain(*sent));
+                return Err(failure);
+            }
+            *sent += 1;
+        }
+        Ok(())
+    }
+
+    /// `batch`: the transaction, and the number of the batch in it.
+    fn send(&self, (transaction, batch): (usize, usize), record: &Record) -> Result<(), Failure> {
         let headers = (!record.headers.is_empty()).then(|| {
             let headers = OwnedHeaders::new_with_capacity(record.headers.len());
             record
@@ -165,10 +213,9 @@ impl TransactionalProducer {
                 .iter()
                 .fold(headers, |headers, (key, value)| headers.insert(Header { key, value: Some(value) }))
         });
+        let opaque = transaction << SLOT_BITS | slot(batch, record.topic);
         let mut message: BaseRecord<'_, str, [u8], usize> =
-            BaseRecord::with_opaque_to(&self.topics[&record.topic], record.topic as usize)
-                .partition(self.partition)
-                .key(&record.key);
+            BaseRecord::with_opaque_to(&self.topics[&record.topic], opaque).partition(self.partition).key(&record.key);
         message.payload = record.value.as_deref();
         message.headers = headers;
         let deadline = Instant::now() + DRAIN_WAIT;
@@ -187,9 +234,12 @@ impl TransactionalProducer {
         }
     }
 
+    /// Until everything is acknowledged, or anything failed: what comes behind a record that the broker refuses waits
+    /// for the abort, and would wait for its own timeout.
+    ///
     /// Waiting here instead of in rdkafka's flush saves its 100 ms floor (kafka.md §0.3).
     fn drain(&self, sent: usize) -> Result<(), Failure> {
-        let outstanding = |ledger: &mut Ledger| ledger.settled < sent;
+        let outstanding = |ledger: &mut Ledger| ledger.settled < sent && ledger.failed.is_none();
         let context = self.producer.context();
         let (mut ledger, waited) = context
             .moved
@@ -253,7 +303,7 @@ pub fn send_one(client: &KafkaClient, partition: i32, record: &Record) -> Result
         config.create_with_context(Deliveries::default()).map_err(|error| refused(&error))?;
     let topics = BTreeMap::from([(record.topic, client.topic(record.topic))]);
     let producer = TransactionalProducer { producer, topics, partition };
-    match producer.send(record).and_then(|()| producer.drain(1)) {
+    match producer.send((0, 0), record).and_then(|()| producer.drain(1)) {
         Ok(()) => Ok(()),
         Err(Failure::Words(_)) => Err(client.unreachable()),
         Err(Failure::Kafka(error)) if is_transport(&error) || is_expired(&error) => Err(client.unreachable()),

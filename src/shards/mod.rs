@@ -7,6 +7,7 @@
 //! acquisition: producer, known and walks are dropped, and the next one starts from the fence. There is no
 //! partial re-read.
 
+pub mod group;
 pub mod once;
 pub mod restore;
 pub mod serve;
@@ -16,6 +17,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use crate::avro::{Codec, Decoder, Registry};
@@ -37,6 +39,8 @@ pub struct Services {
 
 /// One ownership of a shard by one producer, from its fence to its end.
 pub struct Acquisition {
+    /// What everything computed under it bears, and the writer asks for.
+    pub number: u64,
     pub partition: i32,
     pub writer: Writer,
     /// Resolves when the writer has ended.
@@ -67,17 +71,35 @@ pub async fn acquire(
     accounts: &[AccountConfig],
     progress: impl FnMut(Progress) + Send + 'static,
 ) -> Result<Acquisition, KafkaError> {
+    acquire_unless(&CancellationToken::new(), services, partition, accounts, progress).await
+}
+
+/// As [`acquire`]; `stop` ends it soon, with an error and without a producer.
+///
+/// # Errors
+/// As [`acquire`].
+pub async fn acquire_unless(
+    stop: &CancellationToken,
+    services: &Services,
+    partition: i32,
+    accounts: &[AccountConfig],
+    progress: impl FnMut(Progress) + Send + 'static,
+) -> Result<Acquisition, KafkaError> {
     let number = ACQUISITIONS.fetch_add(1, Ordering::Relaxed) + 1;
     let kafka = services.kafka.clone();
     // The fence first: what is restored below is final only because of it.
-    let producer = blocking(move || TransactionalProducer::fence(&kafka, partition)).await?;
+    let stopped = stop.clone();
+    let producer = blocking(move || TransactionalProducer::fence(&kafka, partition, &stopped)).await?;
     let kafka = services.kafka.clone();
     let decoder = Decoder::new(Some(services.codec.ids), services.registry.clone());
     let wanted = accounts.iter().map(|config| config.account.clone()).collect();
-    let known = blocking(move || restore::restore(&kafka, decoder, partition, number, wanted, progress)).await?;
+    let stopped = stop.clone();
+    let restoring = move || restore::restore(&kafka, decoder, partition, number, wanted, progress, &stopped);
+    // A restore that is called off gives the producer back first: whoever waits for the shard waits for that.
+    let (known, producer) = blocking(move || restoring().map(|known| (known, producer))).await?;
     info!(partition, acquisition = number, accounts = known.len(), "shard acquired");
     let (writer, writer_ended) = Writer::start(producer, number);
-    Ok(Acquisition { partition, writer, writer_ended, known })
+    Ok(Acquisition { number, partition, writer, writer_ended, known })
 }
 
 /// librdkafka's calls block: they run where blocking is allowed.

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use crate::avro::wire::{GroupState, MembershipState, SyncStatus as SyncRecord, UserState};
@@ -14,10 +15,10 @@ use crate::record::{Topic, state_digest};
 
 /// Restores all `accounts` of a partition; call only after the shard is fenced. Blocks.
 ///
-/// A record that cannot be understood stops its account, not the others.
+/// A record that cannot be understood stops its account, not the others. `stop` calls it off at the next record.
 ///
 /// # Errors
-/// Kafka cannot be read to its end.
+/// Kafka cannot be read to its end, or it was called off.
 pub fn restore(
     kafka: &KafkaClient,
     mut decoder: Decoder,
@@ -25,10 +26,14 @@ pub fn restore(
     acquisition: u64,
     accounts: Vec<Account>,
     progress: impl FnMut(Progress),
+    stop: &CancellationToken,
 ) -> Result<HashMap<String, Result<Known, String>>, KafkaError> {
     let mut all: HashMap<String, Result<Known, String>> =
         accounts.iter().map(|account| (account.name.clone(), Ok(Known::new(acquisition)))).collect();
     let each = |record: ReadRecord<'_>| {
+        if stop.is_cancelled() {
+            return Err(KafkaError::Unreachable("called off".to_owned()));
+        }
         let Some(key) = record.key.and_then(|key| std::str::from_utf8(key).ok()) else {
             warn!(record = record.address(), "skipped: a record without a text key belongs to no account");
             return Ok(());

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::writer::Writer;
-use super::{Acquisition, Services, acquire, blocking};
+use super::{Acquisition, Services, acquire_unless, blocking};
 use crate::avro::Decoder;
 use crate::avro::wire::ControlRequest;
 use crate::config::AccountConfig;
@@ -32,10 +32,10 @@ const REQUESTS: usize = 64;
 /// Between two tries to acquire a shard.
 const FIRST_WAIT: Duration = Duration::from_secs(1);
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
-/// On shutdown, for the commit under way.
+/// When the shard is given up, for the commit under way. Below what a rebalance waits (`kafka::group::REVOKE_WAIT`).
 const LAST_COMMIT_WAIT: Duration = Duration::from_secs(5);
 
-/// Keeps one shard until shutdown: acquires it, syncs its accounts, and starts anew when an acquisition ends.
+/// Keeps one shard until `shutdown` (of the process, or of its ownership): acquires it, syncs its accounts, and starts anew when an acquisition ends.
 pub async fn shard(
     services: Services,
     partition: i32,
@@ -46,7 +46,7 @@ pub async fn shard(
     let mut waits = Waits::endless(FIRST_WAIT, LONGEST_WAIT);
     let mut fenced = FenceWait::new(random.fork());
     while !shutdown.is_cancelled() {
-        let wait = match acquire(&services, partition, &accounts, |_| {}).await {
+        let wait = match acquire_unless(&shutdown, &services, partition, &accounts, |_| {}).await {
             Ok(acquisition) => {
                 let acquired = Instant::now();
                 match own(&services, acquisition, &accounts, &shutdown, &mut random).await {
@@ -71,6 +71,7 @@ pub async fn shard(
                     }
                 }
             }
+            Err(_) if shutdown.is_cancelled() => return,
             Err(failure) => {
                 let wait = waits.next_wait().unwrap_or(LONGEST_WAIT);
                 warn!(partition, reason = %failure, wait_s = wait.as_secs(), "shard not acquired");
@@ -92,7 +93,7 @@ async fn own(
     shutdown: &CancellationToken,
     random: &mut fastrand::Rng,
 ) -> Option<Ended> {
-    let Acquisition { partition, writer, writer_ended, known: mut all } = acquisition;
+    let Acquisition { partition, writer, writer_ended, known: mut all, .. } = acquisition;
     // Dropping the set cancels every walk of the acquisition; a commit under way is the writer's to end.
     let mut tasks: JoinSet<Ended> = JoinSet::new();
     let mut inboxes = Vec::new();

@@ -1,4 +1,12 @@
-//! The one writer of a shard: a thread that owns the producer and takes one batch after the other.
+//! The one writer of a shard: a thread that owns the producer and commits whatever waits in one transaction.
+//!
+//! A transaction costs a broker tens of milliseconds, however small it is; so the batches of many accounts share
+//! one (group commit). **Safety argument.** Each batch keeps its own positions and its own `syncs` records, and the
+//! answer to each is the outcome of its transaction: an account cannot tell whether it was alone. Whatever is aborted
+//! is invisible, so it may be redone alone, and only a batch that fails alone fails its account's sync. An unknown
+//! outcome is unknown for every batch in it: it ends the acquisition, and with it everything computed under it. The
+//! queue is first in, first out and an account has at most one batch in it, so nobody gets a second one in while
+//! another account waits.
 
 use std::thread;
 
@@ -6,17 +14,32 @@ use tokio::sync::{mpsc, oneshot};
 use tracing::warn;
 
 use crate::kafka::TransactionalProducer;
+use crate::kafka::producer::BATCHES_MAX;
 use crate::pipeline::{Batch, CommitError, Ended, Log, Positions};
+use crate::record::Record;
 
-/// Batches waiting for the writer; each account has at most one under way, so more would only hide delay.
-const QUEUE: usize = 64;
+/// Batches waiting for the writer. Each account has at most one under way and holds it in memory either way: the
+/// queue only has to be long enough for a transaction to find what waits.
+const QUEUE: usize = 1_024;
 
-/// Of one batch, the first included, while each is aborted cleanly.
+/// Records of one transaction, `syncs` aside: 5,000 principals, each with an event and a state. A batch that is larger
+/// is alone in its transaction.
+const TRANSACTION_RECORDS_MAX: usize = 10_000;
+/// Bytes of one transaction: keys, values and headers; `syncs` aside.
+const TRANSACTION_BYTES_MAX: usize = 8 << 20;
+
+/// Batches of one transaction: each writes a `syncs` record or two, however little else.
+const TRANSACTION_BATCHES_MAX: usize = 1_000;
+const _: () = assert!(TRANSACTION_BATCHES_MAX <= BATCHES_MAX, "the producer tells them apart");
+
+/// Of one batch that is alone in its transaction, the first included, while each is aborted cleanly.
 const TRIES: u32 = 3;
+
+type Reply = oneshot::Sender<Result<Positions, CommitError>>;
 
 struct Job {
     batch: Batch,
-    reply: oneshot::Sender<Result<Positions, CommitError>>,
+    reply: Reply,
 }
 
 /// Handle to the writer; the thread ends when the last handle is gone or the acquisition ended.
@@ -28,22 +51,13 @@ pub struct Writer {
 impl Writer {
     /// The second half resolves when the writer has ended and its producer is gone.
     pub fn start(producer: TransactionalProducer, acquisition: u64) -> (Writer, oneshot::Receiver<()>) {
-        let (jobs, mut queue) = mpsc::channel::<Job>(QUEUE);
+        let (jobs, queue) = mpsc::channel::<Job>(QUEUE);
         let (ended, has_ended) = oneshot::channel();
         thread::spawn(move || {
             let (_ended, producer) = (ended, producer);
-            while let Some(Job { batch, reply }) = queue.blocking_recv() {
-                let result = if batch.acquisition == acquisition {
-                    commit(&producer, &batch)
-                } else {
-                    // A diff against yesterday's known would double events.
-                    let reason = "the batch was computed under another acquisition".to_owned();
-                    Err(CommitError::Ended(Ended { fenced: false, reason }))
-                };
-                let over = matches!(result, Err(CommitError::Ended(_)));
-                // Whoever waits may be gone: then nobody applies, and the acquisition is ending anyway.
-                drop(reply.send(result));
-                if over {
+            let mut waiting = Waiting { queue, acquisition, next: None };
+            while let Some((batches, replies)) = waiting.take() {
+                if !commit(&producer, &batches, replies) {
                     return;
                 }
             }
@@ -52,15 +66,103 @@ impl Writer {
     }
 }
 
-/// An aborted batch is redone: nothing of it is visible, and its ids and sequences are its own.
-fn commit(producer: &TransactionalProducer, batch: &Batch) -> Result<Positions, CommitError> {
-    for _ in 1..TRIES {
-        match producer.commit(batch) {
-            Err(CommitError::Aborted(reason)) => warn!(reason, "transaction aborted; trying it again"),
-            result => return result,
+/// What waits for the writer, in its order.
+struct Waiting {
+    queue: mpsc::Receiver<Job>,
+    acquisition: u64,
+    /// Taken from the queue, but too much for the transaction before.
+    next: Option<Job>,
+}
+
+impl Waiting {
+    /// The next transaction's batches: everything that waits now, within the bounds. Blocks until there is something;
+    /// `None`: nothing more may be written. It never waits for company: nothing of a transaction is open meanwhile,
+    /// and everything in it is encoded before it begins.
+    fn take(&mut self) -> Option<(Vec<Batch>, Vec<Reply>)> {
+        let first = match self.next.take() {
+            Some(job) => job,
+            None => self.queue.blocking_recv()?,
+        };
+        let (mut batches, mut replies) = (Vec::new(), Vec::new());
+        let (mut records, mut bytes) = (0, 0);
+        let mut job = Some(first);
+        while let Some(Job { batch, reply }) = job {
+            if batch.acquisition != self.acquisition {
+                // A diff against yesterday's known would double events. What waits with it is told that the writer ended.
+                let reason = "the batch was computed under another acquisition".to_owned();
+                drop(reply.send(Err(CommitError::Ended(Ended { fenced: false, reason }))));
+                return None;
+            }
+            // Nobody waits for it any more: its sync was cancelled, and nothing of it is written.
+            if !reply.is_closed() {
+                let size = batch.records.iter().map(Record::len).sum::<usize>();
+                let full = batches.len() >= TRANSACTION_BATCHES_MAX
+                    || records + batch.records.len() > TRANSACTION_RECORDS_MAX
+                    || bytes + size > TRANSACTION_BYTES_MAX;
+                if full && !batches.is_empty() {
+                    self.next = Some(Job { batch, reply });
+                    break;
+                }
+                records += batch.records.len();
+                bytes += size;
+                batches.push(batch);
+                replies.push(reply);
+            }
+            job = self.queue.try_recv().ok();
+        }
+        Some((batches, replies))
+    }
+}
+
+/// Commits the batches together, and after an abort one by one. False: the acquisition ended.
+fn commit(producer: &TransactionalProducer, batches: &[Batch], replies: Vec<Reply>) -> bool {
+    if batches.len() > 1 {
+        match producer.commit(batches) {
+            Ok(all) => {
+                for (positions, reply) in all.into_iter().zip(replies) {
+                    // Whoever waited may be gone: then nobody applies, and the acquisition is ending anyway.
+                    drop(reply.send(Ok(positions)));
+                }
+                return true;
+            }
+            Err(CommitError::Aborted(reason)) => {
+                warn!(batches = batches.len(), reason, "transaction aborted; its batches are redone one by one");
+            }
+            Err(ended) => {
+                for reply in replies {
+                    drop(reply.send(Err(ended.clone())));
+                }
+                return false;
+            }
         }
     }
-    producer.commit(batch)
+    let mut jobs = batches.iter().zip(replies);
+    while let Some((batch, reply)) = jobs.next() {
+        let result = commit_alone(producer, batch);
+        let ended = matches!(result, Err(CommitError::Ended(_))).then(|| result.clone());
+        drop(reply.send(result));
+        if let Some(ended) = ended {
+            for (_, reply) in jobs {
+                drop(reply.send(ended.clone()));
+            }
+            return false;
+        }
+    }
+    true
+}
+
+/// An aborted batch is redone: nothing of it is visible, and its ids and sequences are its own.
+fn commit_alone(producer: &TransactionalProducer, batch: &Batch) -> Result<Positions, CommitError> {
+    let mut tries = 1;
+    loop {
+        match producer.commit(std::slice::from_ref(batch)) {
+            Err(CommitError::Aborted(reason)) if tries < TRIES => {
+                warn!(reason, "transaction aborted; trying it again");
+                tries += 1;
+            }
+            result => return result.map(|mut all| all.pop().unwrap_or_default()),
+        }
+    }
 }
 
 impl Log for Writer {

@@ -1,7 +1,7 @@
 //! What only a real broker can show: fencing, isolation, SIGKILL in the middle of a sync.
 
 #[path = "../../benches/support/directory.rs"]
-mod directory;
+pub mod directory;
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};

@@ -79,6 +79,13 @@ async fn accounts_keep_syncing_while_one_is_down_and_sigterm_ends_it_cleanly() {
     let created = program.run(&["topics", "--create"]).await;
     assert_eq!(created.code, 0, "{created:?}");
     let mut service = program.spawn(&["run", "--log-format", "json", "--log-level", "debug"]);
+    // Read all the time: a service that cannot write its log stands still.
+    let mut stderr = service.stderr.take().expect("stderr");
+    let logs = std::thread::spawn(move || {
+        let mut logs = String::new();
+        stderr.read_to_string(&mut logs).expect("logs are text");
+        logs
+    });
 
     until(&program, "both accounts synced twice, the third failed", |records| {
         count(records, "up-stripe", "completed") >= 2
@@ -115,8 +122,7 @@ async fn accounts_keep_syncing_while_one_is_down_and_sigterm_ends_it_cleanly() {
     signal(&service, "TERM");
     let status = ended_within(&mut service, STOP_WAIT).expect("the service ends within 10 s");
     assert_eq!(status.code(), Some(0));
-    let mut logs = String::new();
-    service.stderr.take().expect("stderr").read_to_string(&mut logs).expect("logs are text");
+    let logs = logs.join().expect("the log was read");
     assert!(logs.lines().all(|line| serde_json::from_str::<serde_json::Value>(line).is_ok()), "every line is JSON");
     assert!(logs.contains("sync completed") && logs.contains("sync failed"));
     // G9: no credential and no attribute of a person in any log.

@@ -1,0 +1,196 @@
+//! Membership in the consumer group that spreads the shards: whose partition of `syncs` it is, whose shard it is.
+//!
+//! **Safety argument.** The group decides who *should* own a shard; who *may* write to it is decided by the fence
+//! alone. So nothing here has to be exact, only prompt: a rebalance waits until a shard that is given away has
+//! stopped, because its next owner then finds nothing open, but it waits for a bounded time, because a shard that hangs
+//! is fenced by its next owner anyway. The consumer never reads a record and never commits an offset: its partitions
+//! are paused as soon as they are assigned, and membership is all it is for. It is polled by a thread of its own that
+//! does nothing else, so that no shard can keep it from staying a member.
+
+use std::convert::Infallible;
+use std::sync::mpsc::{self as blocking, RecvTimeoutError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, Rebalance};
+use rdkafka::error::KafkaError as Error;
+use rdkafka::{ClientContext, TopicPartitionList};
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+use super::client::{KafkaClient, KafkaError, Quiet, in_words, is_transport};
+use super::read::explain;
+use crate::record::Topic;
+
+/// A member that is silent so long is dead and its shards move, milliseconds. A restart after a crash waits it out
+/// too. `session.timeout.ms` in `[kafka.properties]` wins.
+const SESSION_TIMEOUT_MS: &str = "15000";
+/// Five of them fit into a session, milliseconds. `heartbeat.interval.ms` in `[kafka.properties]` wins.
+const HEARTBEAT_INTERVAL_MS: &str = "3000";
+/// A member that does not poll so long leaves, and a rebalance waits so long for one that does not rejoin,
+/// milliseconds; above any wait of the polling thread. `max.poll.interval.ms` in `[kafka.properties]` wins.
+const MAX_POLL_INTERVAL_MS: &str = "60000";
+/// For shards that are given away to stop. Above what a shard waits for its last commit, below the whole shutdown.
+pub const REVOKE_WAIT: Duration = Duration::from_secs(7);
+/// Moves waiting to be followed; the follower never waits for a shard.
+pub const MOVES: usize = 16;
+/// How soon the thread sees that it shall leave.
+const POLL_WAIT: Duration = Duration::from_millis(100);
+/// The same complaint of Kafka is logged this often.
+const COMPLAINT_INTERVAL: Duration = Duration::from_secs(60);
+
+/// What a rebalance changes for this member. A rebalance is cooperative: shards that are not named stay as they are.
+#[derive(Debug)]
+pub enum Move {
+    Assigned(Vec<i32>),
+    /// To be stopped; the rebalance waits for that while [`Pending`] is held.
+    Revoked(Vec<i32>, Pending),
+    /// Somebody else may own them already: to be dropped at once.
+    Lost(Vec<i32>),
+}
+
+/// A rebalance that waits, for a bounded time, until the last clone of this is dropped.
+#[derive(Clone, Debug)]
+pub struct Pending {
+    _waited_for: blocking::Sender<Infallible>,
+}
+
+/// Joins the group and follows it on a thread of its own until `leave`. Moves come through `moves`; the answer
+/// resolves when this member has left.
+///
+/// # Errors
+/// A property that librdkafka does not take. The answer: the group is over for this member, a person has to act.
+pub fn join(
+    client: &KafkaClient,
+    moves: mpsc::Sender<Move>,
+    leave: CancellationToken,
+) -> Result<oneshot::Receiver<KafkaError>, KafkaError> {
+    let mut config = client.config(&[
+        ("group.id", &client.topic_prefix),
+        ("group.protocol", "classic"),
+        ("partition.assignment.strategy", "cooperative-sticky"),
+        ("enable.auto.commit", "false"),
+        ("enable.auto.offset.store", "false"),
+        ("enable.partition.eof", "false"),
+        // Nothing is ever read; from the end there is also nothing to fetch before the pause.
+        ("auto.offset.reset", "latest"),
+    ]);
+    for (name, value) in [
+        ("session.timeout.ms", SESSION_TIMEOUT_MS),
+        ("heartbeat.interval.ms", HEARTBEAT_INTERVAL_MS),
+        ("max.poll.interval.ms", MAX_POLL_INTERVAL_MS),
+    ] {
+        if !client.properties.contains_key(name) {
+            config.set(name, value);
+        }
+    }
+    let refused = |error: &Error| KafkaError::Refused(format!("[kafka.properties] {}", in_words(error)));
+    let consumer: BaseConsumer<Follower> =
+        config.create_with_context(Follower { moves }).map_err(|error| refused(&error))?;
+    consumer.subscribe(&[&client.topic(Topic::Syncs)]).map_err(|error| refused(&error))?;
+    let (over, is_over) = oneshot::channel();
+    let client = client.clone();
+    thread::spawn(move || {
+        let fatal = follow(&client, &consumer, &leave);
+        // Leaving is a revocation of everything: it waits until the shards have stopped, then tells the group.
+        drop(consumer);
+        if let Some(error) = fatal {
+            // Nobody waits any more: the process ends anyway.
+            drop(over.send(error));
+        }
+    });
+    Ok(is_over)
+}
+
+fn follow(client: &KafkaClient, consumer: &BaseConsumer<Follower>, leave: &CancellationToken) -> Option<KafkaError> {
+    let mut complaint: Option<(Error, Instant)> = None;
+    while !leave.is_cancelled() {
+        match consumer.poll(POLL_WAIT) {
+            // A record that was fetched before the pause is nobody's.
+            None | Some(Ok(_)) => {}
+            Some(Err(error @ Error::MessageConsumptionFatal(_))) => {
+                return Some(explain(client, "the consumer group", &error));
+            }
+            Some(Err(error)) if is_transport(&error) => debug!(%error, "librdkafka"),
+            Some(Err(error)) => {
+                let repeated = complaint.as_ref().is_some_and(|(last, at)| {
+                    last.rdkafka_error_code() == error.rdkafka_error_code() && at.elapsed() < COMPLAINT_INTERVAL
+                });
+                if !repeated {
+                    warn!(group = client.topic_prefix, reason = in_words(&error), "the consumer group has a problem");
+                    complaint = Some((error, Instant::now()));
+                }
+            }
+        }
+    }
+    None
+}
+
+/// Passes on what librdkafka says while it is polled.
+struct Follower {
+    moves: mpsc::Sender<Move>,
+}
+
+impl ClientContext for Follower {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        Quiet.log(level, facility, message);
+    }
+
+    fn error(&self, error: Error, reason: &str) {
+        Quiet.error(error, reason);
+    }
+}
+
+impl ConsumerContext for Follower {
+    fn pre_rebalance(&self, consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
+        let Rebalance::Revoke(list) = rebalance else { return };
+        let partitions = numbers(list);
+        if partitions.is_empty() {
+            return;
+        }
+        // The session is over, and with it every claim: somebody else may be fencing right now.
+        if consumer.assignment_lost() {
+            warn!(?partitions, "shards lost: the group went on without this instance");
+            self.pass(Move::Lost(partitions));
+            return;
+        }
+        info!(?partitions, "shards given away");
+        // librdkafka gives the partitions up only when this returns. Heartbeats go on meanwhile.
+        let (waited_for, stopped) = blocking::channel();
+        self.pass(Move::Revoked(partitions, Pending { _waited_for: waited_for }));
+        match stopped.recv_timeout(REVOKE_WAIT) {
+            Err(RecvTimeoutError::Timeout) => {
+                warn!("a shard did not stop in time; its next owner fences it");
+            }
+            Err(RecvTimeoutError::Disconnected) => {}
+            Ok(never) => match never {},
+        }
+    }
+
+    fn post_rebalance(&self, consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
+        let Rebalance::Assign(list) = rebalance else { return };
+        if let Err(error) = consumer.pause(list) {
+            warn!(reason = in_words(&error), "partitions of the group could not be paused; what they bring is dropped");
+        }
+        let partitions = numbers(list);
+        if !partitions.is_empty() {
+            info!(?partitions, "shards assigned");
+            self.pass(Move::Assigned(partitions));
+        }
+    }
+}
+
+impl Follower {
+    fn pass(&self, change: Move) {
+        // Nobody follows any more: the process ends, and the fence protects what it leaves.
+        drop(self.moves.blocking_send(change));
+    }
+}
+
+fn numbers(list: &TopicPartitionList) -> Vec<i32> {
+    let mut partitions: Vec<i32> = list.elements().iter().map(|element| element.partition()).collect();
+    partitions.sort_unstable();
+    partitions
+}

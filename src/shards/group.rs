@@ -1,0 +1,176 @@
+//! Which shards this instance keeps: those that the consumer group assigns to it and that have accounts.
+//!
+//! **Safety argument.** A shard has at most one task here, because the next one waits for the one before; and at most
+//! one that can commit anywhere, because every task begins with the fence. Giving a shard away is ordered: cancel
+//! walks, let the commit under way end, drop the producer, and only then let the rebalance go on. Each step is bounded,
+//! and a bound that passes costs a fence, never an event.
+
+use std::collections::{BTreeSet, HashMap};
+
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info};
+
+use super::{Services, by_partition, serve};
+use crate::config::AccountConfig;
+use crate::kafka::KafkaError;
+use crate::kafka::group::{self, MOVES, Move, REVOKE_WAIT};
+
+/// Keeps this instance's share of the shards until `shutdown`; `accounts` are those there are now and after each
+/// change.
+///
+/// # Errors
+/// The group cannot be joined, or is over for this instance.
+pub async fn run(
+    services: Services,
+    mut accounts: watch::Receiver<Vec<AccountConfig>>,
+    shutdown: CancellationToken,
+    random: fastrand::Rng,
+) -> Result<(), KafkaError> {
+    let (moves, mut moved) = mpsc::channel(MOVES);
+    // Whatever ends this function ends the membership too.
+    let leave = shutdown.child_token();
+    let _leaves = leave.clone().drop_guard();
+    let mut left = group::join(&services.kafka, moves, leave)?;
+    let by_shard = by_partition(accounts.borrow_and_update().clone());
+    let mut shards = Shards {
+        services,
+        shutdown,
+        random,
+        accounts: by_shard,
+        assigned: BTreeSet::new(),
+        last: HashMap::new(),
+        tasks: JoinSet::new(),
+    };
+    let result = loop {
+        // Nothing in here waits for a shard: a move is followed at once, whatever the others do.
+        tokio::select! {
+            Some(next) = moved.recv() => match next {
+                Move::Assigned(partitions) => shards.assigned(partitions),
+                Move::Revoked(partitions, pending) => {
+                    for ended in shards.revoked(&partitions) {
+                        let pending = pending.clone();
+                        shards.tasks.spawn(async move {
+                            ended.cancelled().await;
+                            drop(pending);
+                        });
+                    }
+                }
+                Move::Lost(partitions) => drop(shards.revoked(&partitions)),
+            },
+            over = &mut left => break match over {
+                Ok(error) => Err(error),
+                // It ends without a word where it was told to leave.
+                Err(_) if shards.shutdown.is_cancelled() => Ok(()),
+                Err(_) => Err(KafkaError::Unreachable("the consumer group is no longer followed".to_owned())),
+            },
+            Ok(()) = accounts.changed() => {
+                let accounts = accounts.borrow_and_update().clone();
+                shards.reconfigured(accounts);
+            }
+            Some(_) = shards.tasks.join_next() => shards.revive(),
+        }
+    };
+    // The group is left. What did not stop within the revocation's bound may still do so within the caller's.
+    for task in shards.last.values() {
+        task.stop.cancel();
+    }
+    while shards.tasks.join_next().await.is_some() {}
+    result
+}
+
+struct Shards {
+    services: Services,
+    shutdown: CancellationToken,
+    random: fastrand::Rng,
+    /// By partition.
+    accounts: HashMap<i32, Vec<AccountConfig>>,
+    assigned: BTreeSet<i32>,
+    /// The newest task of each partition, running, stopping or ended.
+    last: HashMap<i32, Task>,
+    tasks: JoinSet<()>,
+}
+
+struct Task {
+    stop: CancellationToken,
+    /// Cancelled when the task is over and its producer gone.
+    ended: CancellationToken,
+}
+
+impl Shards {
+    fn assigned(&mut self, partitions: Vec<i32>) {
+        for partition in partitions {
+            self.assigned.insert(partition);
+            self.start(partition);
+        }
+    }
+
+    /// What resolves when each of them that ran has stopped.
+    fn revoked(&mut self, partitions: &[i32]) -> Vec<CancellationToken> {
+        for partition in partitions {
+            self.assigned.remove(partition);
+        }
+        partitions.iter().filter_map(|partition| self.stop(*partition)).collect()
+    }
+
+    /// Starts the shards anew whose accounts are no longer the same; the others are left alone.
+    fn reconfigured(&mut self, accounts: Vec<AccountConfig>) {
+        let accounts = by_partition(accounts);
+        let before = std::mem::replace(&mut self.accounts, accounts);
+        let affected: Vec<i32> = self
+            .assigned
+            .iter()
+            .copied()
+            .filter(|partition| !same(before.get(partition), self.accounts.get(partition)))
+            .collect();
+        info!(shards = ?affected, "accounts changed; the shards they live in start anew");
+        for partition in affected {
+            self.stop(partition);
+            self.start(partition);
+        }
+    }
+
+    /// A task that ended although nobody told it to broke down; it is the shard's only one here.
+    fn revive(&mut self) {
+        let broken = |task: &Task| task.ended.is_cancelled() && !task.stop.is_cancelled();
+        let broken: Vec<i32> =
+            self.last.iter().filter(|(_, task)| broken(task)).map(|(partition, _)| *partition).collect();
+        for partition in broken {
+            error!(partition, "the task of a shard broke down; starting it again");
+            self.start(partition);
+        }
+    }
+
+    fn start(&mut self, partition: i32) {
+        // Without an account there is nothing to own.
+        let Some(accounts) = self.accounts.get(&partition).cloned() else { return };
+        let task = Task { stop: self.shutdown.child_token(), ended: CancellationToken::new() };
+        let (stop, ended) = (task.stop.clone(), task.ended.clone().drop_guard());
+        let (services, random) = (self.services.clone(), self.random.fork());
+        let previous = self.last.insert(partition, task).map(|previous| {
+            previous.stop.cancel();
+            previous.ended
+        });
+        self.tasks.spawn(async move {
+            let _ended = ended;
+            if let Some(previous) = previous {
+                // One that hangs is fenced by this one's acquisition.
+                drop(tokio::time::timeout(REVOKE_WAIT, previous.cancelled()).await);
+            }
+            serve::shard(services, partition, accounts, stop, random).await;
+        });
+    }
+
+    fn stop(&mut self, partition: i32) -> Option<CancellationToken> {
+        let task = self.last.get(&partition)?;
+        task.stop.cancel();
+        Some(task.ended.clone())
+    }
+}
+
+/// Whether the accounts of a shard are the same, in whatever order.
+fn same(before: Option<&Vec<AccountConfig>>, after: Option<&Vec<AccountConfig>>) -> bool {
+    let (before, after) = (before.map_or(&[][..], Vec::as_slice), after.map_or(&[][..], Vec::as_slice));
+    before.len() == after.len() && before.iter().all(|one| after.iter().any(|other| one.is_same(other)))
+}

@@ -1,0 +1,236 @@
+//! Group commit on a real broker: what waits shares a transaction, and nobody notices.
+
+use std::collections::BTreeMap;
+use std::sync::mpsc;
+
+use futures::future::join_all;
+use futures::poll;
+use scimtail::avro::{Codec, Registry};
+use scimtail::config::Secret;
+use scimtail::config::{AccountConfig, Config};
+use scimtail::connect::Connection;
+use scimtail::directory::Status;
+use scimtail::kafka::read::read_to_end;
+use scimtail::kafka::topics;
+use scimtail::pipeline::{Batch, CommitError, Log, Positions};
+use scimtail::record::{Record, Topic};
+use scimtail::schedule::now_millis;
+use scimtail::shards::{Services as Shared, acquire, serve};
+use serde_json::Value;
+
+use crate::broker::directory::BenchDirectory;
+use crate::reader::{ReadRecord, read};
+use crate::services::{services, unique_prefix};
+
+const TOKEN: &str = "group-commit-test-token";
+
+/// Everything in one partition.
+async fn shared(test: &str, base_url: &str, accounts: usize) -> (Shared, Vec<AccountConfig>) {
+    let (prefix, services) = (unique_prefix(test), services());
+    let mut text = format!(
+        "[kafka]\nbrokers = [\"{}\"]\ntopic_prefix = \"{prefix}\"\npartitions = 1\n[registry]\nurl = \"{}\"\n",
+        services.bootstrap, services.registry
+    );
+    for number in 0..accounts {
+        text.push_str(&format!(
+            "[[account]]\nname = \"acme-{number}\"\nprovider = \"generic\"\nbase_url = \"{base_url}\"\ntoken_env = \"GIVEN\"\n"
+        ));
+    }
+    let config = Config::parse("test", &text).expect("a configuration");
+    topics::create(&config.kafka, 1).await.expect("topics");
+    let registry = Registry::new(&config.registry_url).expect("a registry");
+    let ids = registry.ids(&config.kafka.topic_prefix, true).await.expect("schemas");
+    let shared = Shared { kafka: config.kafka.clone(), registry, codec: Codec { ids }, clock: now_millis };
+    let given = |mut account: AccountConfig| {
+        account.secret = Secret::Given(TOKEN.to_owned().into());
+        account
+    };
+    (shared, config.accounts.into_iter().map(given).collect())
+}
+
+fn record(topic: Topic, key: &str, bytes: usize) -> Record {
+    // Random, so that no compression makes it fit where it shall not.
+    let value = std::iter::repeat_with(|| fastrand::u8(..)).take(bytes).collect();
+    Record { topic, key: key.to_owned(), value: Some(value), headers: Vec::new() }
+}
+
+/// A batch of two users' records of `bytes` bytes, whose marker writes down the positions it was given.
+fn batch(acquisition: u64, name: &str, bytes: usize) -> Batch {
+    let records =
+        vec![record(Topic::Users, &format!("{name}/1"), 10), record(Topic::Users, &format!("{name}/2"), bytes)];
+    let name = name.to_owned();
+    let marker = move |reached: &Positions| Ok(vec![record(Topic::Syncs, &format!("{name}@{reached:?}"), 1)]);
+    Batch { acquisition, records, marker: Box::new(marker) }
+}
+
+/// Keys by offset, as a read_committed reader finds them.
+async fn committed(shared: &Shared, topic: Topic) -> BTreeMap<i64, String> {
+    let kafka = shared.kafka.clone();
+    let reading = tokio::task::spawn_blocking(move || {
+        let mut keys = BTreeMap::new();
+        let each = |record: scimtail::kafka::read::ReadRecord<'_>| {
+            let key = String::from_utf8(record.key.expect("a key").to_vec()).expect("a text key");
+            keys.insert(record.offset, key);
+            Ok(())
+        };
+        read_to_end(&kafka, &[topic], &[0], each, |_| {}).expect("the topic can be read");
+        keys
+    });
+    reading.await.expect("the topic was read")
+}
+
+/// Has the writer busy with a first batch while `batches` queue up behind it; returns their outcomes.
+async fn queued_behind_a_first(
+    shared: &Shared,
+    batches: impl FnOnce(u64) -> Vec<Batch>,
+) -> Vec<Result<Positions, CommitError>> {
+    let acquisition = acquire(shared, 0, &[], |_| {}).await.expect("the shard");
+    let writer = acquisition.writer;
+    let number = acquisition.number;
+    let ((begun, begins), (go_on, told)) = (mpsc::channel::<()>(), mpsc::channel::<()>());
+    let wait_to_be_told = move |_: &Positions| {
+        begun.send(()).expect("the test waits");
+        told.recv().expect("the test goes on");
+        Ok(vec![record(Topic::Syncs, "first", 1)])
+    };
+    let records = vec![record(Topic::Users, "first/1", 10)];
+    let mut first = Box::pin(writer.commit(Batch { acquisition: number, records, marker: Box::new(wait_to_be_told) }));
+    assert!(poll!(&mut first).is_pending());
+    tokio::task::spawn_blocking(move || begins.recv()).await.expect("waited").expect("the writer has begun");
+    let mut waiting: Vec<_> = batches(number).into_iter().map(|batch| Box::pin(writer.commit(batch))).collect();
+    for commit in &mut waiting {
+        assert!(poll!(commit).is_pending(), "it waits behind the first");
+    }
+    go_on.send(()).expect("the writer waits");
+    first.await.expect("the first commits");
+    join_all(waiting).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn batches_that_wait_share_a_transaction_and_each_gets_its_own_positions() {
+    let (shared, _) = shared("grouped", "http://127.0.0.1:9", 1).await;
+    let names = ["a", "b", "c", "d"];
+    let results = queued_behind_a_first(&shared, |number| names.map(|name| batch(number, name, 10)).into()).await;
+    let users = committed(&shared, Topic::Users).await;
+    // 0 and its control record, then eight records without one in between: one transaction.
+    let expected: Vec<(i64, String)> = [(0, "first/1".to_owned())]
+        .into_iter()
+        .chain((2..).zip(names.iter().flat_map(|name| [format!("{name}/1"), format!("{name}/2")])))
+        .collect();
+    assert_eq!(users.into_iter().collect::<Vec<_>>(), expected);
+    let syncs: Vec<String> = committed(&shared, Topic::Syncs).await.into_values().skip(1).collect();
+    for ((name, result), (marker, end)) in names.iter().zip(results).zip(syncs.iter().zip([4, 6, 8, 10])) {
+        let positions = Positions::from([(Topic::Users, end)]);
+        assert_eq!(*marker, format!("{name}@{positions:?}"), "the marker knows the account's own positions");
+        // What the sync applies may name topics of its marker too; readers are promised the others.
+        let result = result.expect("it commits");
+        assert_eq!(result.get(&Topic::Users), Some(&end));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_that_cannot_be_written_fails_alone() {
+    // Larger than librdkafka's message.max.bytes: it fails to enqueue, and a commit would go on without it.
+    const TOO_LARGE: usize = 2_000_000;
+    let (shared, _) = shared("bad-batch", "http://127.0.0.1:9", 1).await;
+    let results = queued_behind_a_first(&shared, |number| {
+        let marker = |_: &Positions| Err("a value does not fit its schema".to_owned());
+        let no_marker = Batch { marker: Box::new(marker), ..batch(number, "unmarked", 10) };
+        vec![
+            batch(number, "a", 10),
+            batch(number, "large", TOO_LARGE),
+            batch(number, "b", 10),
+            no_marker,
+            batch(number, "c", 10),
+        ]
+    })
+    .await;
+    let outcomes: Vec<bool> = results.iter().map(Result::is_ok).collect();
+    assert_eq!(outcomes, [true, false, true, false, true], "{results:?}");
+    assert!(matches!(results[1], Err(CommitError::Aborted(_))), "the acquisition goes on: {results:?}");
+    assert!(matches!(results[3], Err(CommitError::Aborted(_))), "the acquisition goes on: {results:?}");
+    let users: Vec<String> = committed(&shared, Topic::Users).await.into_values().collect();
+    assert_eq!(users, ["first/1", "a/1", "a/2", "b/1", "b/2", "c/1", "c/2"], "each once, nothing of the bad ones");
+    assert_eq!(committed(&shared, Topic::Syncs).await.len(), 4);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_that_the_broker_refuses_fails_alone() {
+    let (mut shared, _) = shared("refused-batch", "http://127.0.0.1:9", 1).await;
+    // This client would send it; the topic's limit of 1 MiB says no.
+    shared.kafka.properties.insert("message.max.bytes".to_owned(), "8000000".to_owned());
+    let results = queued_behind_a_first(&shared, |number| {
+        vec![batch(number, "a", 10), batch(number, "large", 2_000_000), batch(number, "b", 10)]
+    })
+    .await;
+    let outcomes: Vec<bool> = results.iter().map(Result::is_ok).collect();
+    assert_eq!(outcomes, [true, false, true], "{results:?}");
+    assert!(matches!(results[1], Err(CommitError::Aborted(_))), "the acquisition goes on: {results:?}");
+    let users: Vec<String> = committed(&shared, Topic::Users).await.into_values().collect();
+    assert_eq!(users, ["first/1", "a/1", "a/2", "b/1", "b/2"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_of_another_acquisition_ends_this_one_and_nothing_of_it_is_written() {
+    let (shared, _) = shared("stale-batch", "http://127.0.0.1:9", 1).await;
+    let results =
+        queued_behind_a_first(&shared, |number| vec![batch(number, "a", 10), batch(number + 1, "stale", 10)]).await;
+    assert!(results.iter().all(|result| matches!(result, Err(CommitError::Ended(_)))), "{results:?}");
+    assert_eq!(committed(&shared, Topic::Users).await.into_values().collect::<Vec<_>>(), ["first/1"]);
+}
+
+/// G8 for accounts that share every topic-partition and every transaction.
+#[tokio::test(flavor = "multi_thread")]
+async fn positions_are_each_accounts_own_where_many_share_a_partition() {
+    const ACCOUNTS: usize = 12;
+    const USERS: usize = 60;
+    let directory = BenchDirectory::start(USERS, 4, 80, 30, TOKEN).await;
+    let (shared, accounts) = shared("shared-partition", &directory.base_url(), ACCOUNTS).await;
+    let mut acquisition = acquire(&shared, 0, &accounts, |_| {}).await.expect("the shard");
+    let mut known: Vec<_> = accounts
+        .iter()
+        .map(|config| acquisition.known.remove(&config.account.name).expect("the account").expect("its state"))
+        .collect();
+    for round in 0..3 {
+        let syncs = accounts.iter().zip(&mut known).map(|(config, known)| {
+            let (shared, writer) = (&shared, &acquisition.writer);
+            async move {
+                let mut connection = Connection::new(config, now_millis);
+                serve::sync_once(shared, config, &mut connection, writer, known).await.expect("it commits")
+            }
+        });
+        for status in join_all(syncs).await {
+            assert_eq!(status.status, Status::Completed, "{:?}", status.reason);
+        }
+        directory.churn(0.2, round);
+    }
+    let prefix = &shared.kafka.topic_prefix;
+    let topics = ["events", "users", "groups", "memberships", "syncs"].map(|suffix| format!("{prefix}.{suffix}"));
+    let records = read(services(), &topics).await;
+    let own =
+        |record: &&ReadRecord, name: &str| record.key.as_deref().is_some_and(|key| key.split('/').next() == Some(name));
+    for config in &accounts {
+        let name = config.account.name.as_str();
+        // Each completed record points behind the last of the account's own records before it, and no further.
+        let mut rounds = 0;
+        for marker in records.iter().filter(|record| record.topic == topics[4] && record.key.as_deref() == Some(name)) {
+            rounds += 1;
+            let sync = marker.value["sync"].as_i64().expect("a number");
+            for position in marker.value["positions"].as_array().expect("positions") {
+                let topic = position["topic"].as_str().expect("a name");
+                let of_sync = |record: &&ReadRecord| record.value["sync"].as_i64().is_some_and(|of| of <= sync);
+                let mine = records.iter().filter(|record| record.topic == topic && own(record, name));
+                let end = mine.filter(of_sync).map(|record| record.offset + 1).max().unwrap_or(0);
+                assert_eq!(position["next_offset"], Value::from(end), "{name}, sync {sync}, {topic}");
+            }
+        }
+        assert_eq!(rounds, 3);
+    }
+    // Transactions show as gaps, one control record each.
+    let syncs: Vec<i64> =
+        records.iter().filter(|record| record.topic == topics[4]).map(|record| record.offset).collect();
+    let transactions = 1 + syncs.windows(2).filter(|pair| pair[1] != pair[0] + 1).count();
+    println!("{} syncs of {ACCOUNTS} accounts in {transactions} transactions", 3 * ACCOUNTS);
+    assert!(transactions < 3 * ACCOUNTS, "{transactions} transactions: nobody shared one");
+    assert!(!crate::reader::compacted(&records, &topics[1]).is_empty());
+}
