@@ -430,8 +430,11 @@ impl AccountSection {
             }
             Auth::Oauth2 => {
                 let client_id = needed("client_id", self.client_id.as_deref())?;
-                let token_url = needed("token_url", self.token_url.as_deref().or(profile.token_url.as_deref()))?;
-                let token_url = Url::parse(&token_url).map_err(|_| format!("token_url `{token_url}` is not a URL"))?;
+                let token_url = self.token_url.as_deref().or(profile.token_url.as_deref()).ok_or_else(|| {
+                    let template = profile.template("token_url").unwrap_or("https://…/token");
+                    format!("{taken}: token_url is missing; → token_url = \"{template}\"")
+                })?;
+                let token_url = Url::parse(token_url).map_err(|_| format!("token_url `{token_url}` is not a URL"))?;
                 if token_url.scheme() != "https" && !(token_url.scheme() == "http" && is_loopback(&token_url)) {
                     return Err("token_url must begin with https:// (http:// only on this machine)".to_owned());
                 }
@@ -872,7 +875,11 @@ attributes = ["userName", "displayName", "emails", "urn:ietf:params:scim:schemas
             ("basic", "username = \"a\"", "→ add either password_env or password_file"),
             ("basic", "username = \"a:b\"\npassword_env = \"C\"", "colon"),
             ("oauth2", "client_secret_env = \"A\"\ntoken_url = \"https://a.example\"", "client_id is missing"),
-            ("oauth2", "client_id = \"a\"\nclient_secret_env = \"B\"", "token_url is missing; → token_url = "),
+            (
+                "oauth2",
+                "client_id = \"a\"\nclient_secret_env = \"B\"",
+                "token_url is missing; → token_url = \"https://",
+            ),
             (
                 "oauth2",
                 "client_id = \"a\"\ntoken_url = \"https://a.example\"",

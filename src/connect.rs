@@ -22,7 +22,7 @@ impl Connection {
     /// # Errors
     /// The secret cannot be read, or a URL must not be asked.
     pub fn directory(&mut self) -> Result<ScimDirectory, ReadError> {
-        if let Some(directory) = &self.directory {
+        if let Some(directory) = &mut self.directory {
             directory.client.reread_secret()?;
             return Ok(directory.clone());
         }

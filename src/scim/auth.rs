@@ -560,7 +560,7 @@ mod tests {
     async fn a_secret_rotated_in_the_middle_of_a_walk_is_read_once_more() {
         let world = World::new().await;
         world.vendor().accepted = "Bearer secret-canary".to_owned();
-        let client = world.client(Scheme::Bearer);
+        let mut client = world.client(Scheme::Bearer);
         assert_eq!(get(&client).await, Ok(200));
         world.vendor().accepted = "Bearer next-canary".to_owned();
         assert_eq!(get(&client).await, Ok(401), "not rotated here: refused at once");
@@ -615,7 +615,7 @@ mod tests {
     #[tokio::test]
     async fn a_rotated_client_secret_buys_a_new_token() {
         let world = World::new().await;
-        let client = world.client(world.oauth2());
+        let mut client = world.client(world.oauth2());
         assert_eq!(get(&client).await, Ok(200));
         world.rotate("next-canary");
         client.reread_secret().unwrap();

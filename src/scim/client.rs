@@ -145,9 +145,12 @@ impl Client {
     ///
     /// # Errors
     /// It cannot be read or used.
-    pub fn reread_secret(&self) -> Result<(), ReadError> {
+    pub fn reread_secret(&mut self) -> Result<(), ReadError> {
         if self.shared.credential.reread()? {
             self.follow_credential();
+            // Another secret may lead to another directory: nothing that was seen of this one counts.
+            (self.advertised, self.strategy, self.skew) = (Arc::default(), Arc::default(), Arc::default());
+            self.remembered = Remembered::default();
         }
         Ok(())
     }
@@ -276,8 +279,8 @@ impl Client {
                 Kind::Group => (Operation::ListGroups, Operation::GetGroup),
             };
             match below {
-                // POST /.search (RFC 7644 §3.4.3), as it stands or percent-encoded.
-                "" | "/" | "/.search" | "/%2Esearch" => Some(lists),
+                // POST /.search (RFC 7644 §3.4.3).
+                "" | "/" | "/.search" => Some(lists),
                 _ => below.starts_with('/').then_some(gets),
             }
         })

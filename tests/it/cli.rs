@@ -211,6 +211,30 @@ async fn answers_that_are_no_list_fail_the_sync_and_publish_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn client_credentials_are_exchanged_for_a_token_and_stand_in_no_output() {
+    let directory = chargebee().await;
+    for (status, answer, code, words) in [
+        (200, r#"{"access_token": "cli-test-token", "token_type": "Bearer", "expires_in": 3600}"#, 0, "completed"),
+        (401, r#"{"error": "invalid_client"}"#, 75, "the token endpoint refused the client credentials"),
+        (500, "", 75, "the token endpoint answers HTTP 500"),
+    ] {
+        let token_url = stub(status, "application/json", answer).await;
+        let lines = format!(
+            "client_id = \"acme\"\nclient_secret_file = \"client-secret\"\ntoken_url = \"{token_url}\"\n\
+             [account.profile]\nauth = \"oauth2\""
+        );
+        let account =
+            AccountText { name: "acme", provider: "chargebee", base_url: directory.base_url(), more: lines.leak() };
+        let program = Program::new(services(), &unique_prefix("oauth2"), TOKEN, "5m", &[account]);
+        std::fs::write(program.file().with_file_name("client-secret"), "secret-canary\n").expect("a file");
+        let ended = program.run(&["--log-level", "trace", "run", "--once"]).await;
+        assert!(ended.code == code && ended.out.contains(words), "{status}: {} {}", ended.code, ended.out);
+        let output = format!("{}{}", ended.out, ended.err);
+        assert!(!output.contains("canary") && !output.contains(TOKEN), "{status}: a secret got out");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn check_tells_apart_what_is_wrong() {
     let directory = chargebee().await;
     let good = program(services(), directory.base_url());
