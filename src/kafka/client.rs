@@ -133,6 +133,8 @@ pub fn is_transport(error: &rdkafka::error::KafkaError) -> bool {
                 | RDKafkaErrorCode::RequestTimedOut
                 | RDKafkaErrorCode::Resolve
                 | RDKafkaErrorCode::LeaderNotAvailable
+                // A topic just created, or a leader that moves: not yet, rather than no.
+                | RDKafkaErrorCode::NotLeaderForPartition
         )
     )
 }

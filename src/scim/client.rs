@@ -15,7 +15,7 @@ use url::Url;
 use super::address::{self, Allowed, CheckedResolver};
 use super::auth::{Credential, Pass};
 use super::error::{self, ReadError};
-use super::listing::{self, Query, Remembered};
+use super::listing::{self, PAGES_MAX, Query, Remembered};
 use super::pace::{Advice, Budget, PAUSE_MAX, Permit, Tries};
 use super::probe::{self, Advertised};
 use super::profile::{Memberships, Operation, Profile};
@@ -48,6 +48,8 @@ pub struct Patience {
     pub throttled_tries: u32,
     /// After a 429 that does not say how long to wait; later waits grow, up to the longest.
     pub throttled_wait: Duration,
+    /// Pages of one walk: an end to servers that invent rows for ever.
+    pub pages: usize,
     /// Longest pause that a server gets by asking for it (Retry-After, RateLimit-Reset).
     pub longest_pause: Duration,
 }
@@ -63,6 +65,7 @@ impl Default for Patience {
             longest_wait: Duration::from_secs(60),
             throttled_tries: 8,
             throttled_wait: Duration::from_secs(5),
+            pages: PAGES_MAX,
             longest_pause: PAUSE_MAX,
         }
     }
@@ -168,6 +171,10 @@ impl Client {
 
     pub fn profile(&self) -> &Profile {
         &self.shared.profile
+    }
+
+    pub fn patience(&self) -> &Patience {
+        &self.shared.patience
     }
 
     /// `base/Users/…`: URLs are only ever built from the configured base (never from bodies).

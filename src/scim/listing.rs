@@ -91,8 +91,9 @@ pub fn pages(client: Client, query: Query) -> impl Stream<Item = Result<Page, Re
             let mut request = list.fetch(&at, count);
             for number_here in 0.. {
                 number += 1;
-                if number > PAGES_MAX {
-                    let text = format!("{} has more than {PAGES_MAX} pages", kind.endpoint());
+                let pages_max = client.patience().pages;
+                if number > pages_max {
+                    let text = format!("{} has more than {pages_max} pages", kind.endpoint());
                     Err(ReadError::new(error::TOO_MANY_PAGES, text))?;
                 }
                 let fetched = match page(request).await {

@@ -165,7 +165,6 @@ async fn the_same_users_in_ever_new_words_end_the_walk() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "passes, but 100,000 pages take half a minute: needs the bound of pages as an argument"]
 async fn a_list_without_an_end_fails_the_sync_at_the_limit_of_pages() {
     let mut world = HostileWorld::baseline(7).await;
     world.make_history();

@@ -25,6 +25,7 @@ pub fn patient() -> Patience {
         longest_wait: Duration::from_millis(5),
         throttled_tries: TRIES as u32,
         throttled_wait: Duration::from_millis(1),
+        pages: 500,
         longest_pause: Duration::from_millis(5),
     }
 }
