@@ -1,7 +1,7 @@
 //! What this sync read about memberships, by whichever strategy the directory allows.
 //!
 //! Groups tell their members (in the list, by GET, by a filter), or users their groups (on the user, by a filter).
-//! Both end as a [`GroupRead`]: a whole one speaks of all members of its group, a partial one only of the users whose
+//! Both end as a `GroupRead`: a whole one speaks of all members of its group, a partial one only of the users whose
 //! groups were read.
 
 use std::collections::{BTreeMap, BTreeSet};
