@@ -21,7 +21,7 @@ use crate::directory::{
     RemovalReason, Rules, Status, Strategy, SyncStatus,
 };
 use crate::record::{Record, Topic};
-use crate::verify::{self, Verdict};
+use crate::verify::{self, Refusal};
 
 /// A SCIM directory that can be walked.
 pub trait Directory: Sync {
@@ -218,13 +218,13 @@ pub async fn sync<D: Directory, L: Log>(
     let since = modified_since(account, known, attempt.started_at);
     let mut diff = Diff::against(known, rules(account, known, attempt.started_at));
     let changes = match verify::observe(account, directory, &mut diff, known, &mut attempt, since, &now).await {
-        Verdict::Admitted(vanishing) => diff.finish(&vanishing, now()),
-        Verdict::Failed(reason) => {
+        Ok(vanishing) => diff.finish(&vanishing, now()),
+        Err(Refusal::Failed(reason)) => {
             // Whatever failed, the next attempt reads everything.
             known.walked_at = None;
             return conclude(account, log, codec, known, attempt, Status::Failed, reason, now()).await;
         }
-        Verdict::Held(reason, hold) => {
+        Err(Refusal::Held(reason, hold)) => {
             // A new hold replaces a release that does not fit.
             let attempt = SyncStatus { hold: Some(hold), release: None, ..attempt };
             return conclude(account, log, codec, known, attempt, Status::Held, reason, now()).await;
@@ -294,8 +294,8 @@ pub async fn plan<D: Directory>(account: &Account, directory: &D, known: &Known,
     let mut attempt = begin(account, known, now());
     let mut diff = Diff::against(known, rules(account, known, attempt.started_at));
     match verify::observe(account, directory, &mut diff, known, &mut attempt, None, &now).await {
-        Verdict::Admitted(vanishing) => Planned::Changes(attempt, diff.finish(&vanishing, now())),
-        Verdict::Held(reason, hold) => {
+        Ok(vanishing) => Planned::Changes(attempt, diff.finish(&vanishing, now())),
+        Err(Refusal::Held(reason, hold)) => {
             // Whoever looks at a hold wants to see what would go. Nothing of this is proven, nor published.
             for kind in Kind::BOTH {
                 for id in diff.missing(kind) {
@@ -304,7 +304,7 @@ pub async fn plan<D: Directory>(account: &Account, directory: &D, known: &Known,
             }
             Planned::Held(attempt, hold, reason, diff.finish(&BTreeSet::new(), now()))
         }
-        Verdict::Failed(reason) => Planned::Failed(reason),
+        Err(Refusal::Failed(reason)) => Planned::Failed(reason),
     }
 }
 

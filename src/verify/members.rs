@@ -5,10 +5,12 @@ use std::collections::HashSet;
 use futures::StreamExt;
 
 use super::proof::{self, Control, ask};
-use super::{GETS_AT_ONCE, Verdict, failed};
+use super::{GETS_AT_ONCE, Refusal, failed};
 use crate::directory::{Diff, Id, Kind, Known, ListedGroup, ListedMember, NOBODY, Strategy, SyncStatus};
 use crate::pipeline::{Account, Answer, Directory};
 
+/// Where nobody says what an id is, it is asked for as a user and then as a group.
+const GETS_OF_UNTYPED: usize = 2;
 /// Reads in a row that fail before the rest is given up: a server in trouble is not asked a hundred thousand times.
 const FAILURES_MAX: usize = 20;
 
@@ -19,7 +21,7 @@ pub(super) async fn read_memberships<D: Directory>(
     diff: &mut Diff<'_>,
     strategy: Strategy,
     now: impl Fn() -> i64,
-) -> Result<(), Verdict> {
+) -> Result<(), Refusal> {
     match strategy {
         Strategy::List | Strategy::Never => {}
         Strategy::User => diff.settle_user_groups(),
@@ -76,7 +78,7 @@ pub(super) fn settle_rows(diff: &mut Diff<'_>, strategy: Strategy) {
 }
 
 /// A server that ignores filters would make everybody a member of everything.
-async fn filters_work<D: Directory>(directory: &D, kind: Kind, attribute: &'static str) -> Result<(), Verdict> {
+async fn filters_work<D: Directory>(directory: &D, kind: Kind, attribute: &'static str) -> Result<(), Refusal> {
     match directory.matching(kind, attribute, &NOBODY.into()).await {
         Ok(ids) if !ids.is_empty() => {
             let text = format!("{} ignores the filter `{attribute} eq`: memberships cannot be read", kind.endpoint());
@@ -130,7 +132,9 @@ pub(super) async fn recheck_dangling<D: Directory>(
     attempt: &SyncStatus,
     budget: &mut usize,
 ) {
-    let mut ids = proof::due(diff.dangling(), known, attempt, budget);
+    let mut ids_left = *budget / GETS_OF_UNTYPED;
+    let mut ids = proof::due(diff.dangling(), known, attempt, &mut ids_left);
+    *budget -= GETS_OF_UNTYPED * ids.len();
     for kind in Kind::BOTH {
         let mut left = Vec::new();
         for (id, answer) in ask(directory, kind, ids).await {
@@ -154,8 +158,14 @@ pub(super) async fn ask_members<D: Directory>(
     budget: &mut usize,
 ) {
     let mut members = diff.unlisted_members();
-    members.truncate(*budget);
-    *budget -= members.len();
+    let affordable = members.iter().take_while(|member| {
+        let gets = if member.kind.is_none() { GETS_OF_UNTYPED } else { 1 };
+        let left = budget.checked_sub(gets);
+        *budget = left.unwrap_or(*budget);
+        left.is_some()
+    });
+    let affordable = affordable.count();
+    members.truncate(affordable);
     if members.is_empty() {
         return;
     }

@@ -28,16 +28,18 @@ pub const WALK_INCOMPLETE: &str = "walk_incomplete";
 /// Attempts in a row after which that is an alert: removals cannot be seen meanwhile.
 pub const BLIND_SYNCS: i64 = 3;
 
-/// What became of the attempt to read the directory.
-pub enum Verdict {
-    /// Publish; the attributes whose loss counts against a release.
-    Admitted(BTreeSet<String>),
+/// Why nothing of an attempt is published.
+pub enum Refusal {
     Failed(Reason),
     Held(Reason, HoldId),
 }
 
-/// Walks the directory into `diff` and decides. Fills in what the attempt's record says about it.
+/// Walks the directory into `diff` and decides. Fills in what the attempt's record says about it. Returns the
+/// attributes whose loss counts against a release.
 /// `since`: only what was modified since then is read, nobody is missing. Times are milliseconds since 1970-01-01 UTC.
+///
+/// # Errors
+/// The directory cannot be read truthfully, or a person has to look first.
 pub async fn observe<D: Directory>(
     account: &Account,
     directory: &D,
@@ -46,21 +48,7 @@ pub async fn observe<D: Directory>(
     attempt: &mut SyncStatus,
     since: Option<i64>,
     now: impl Fn() -> i64,
-) -> Verdict {
-    match try_observe(account, directory, diff, known, attempt, since, now).await {
-        Ok(verdict) | Err(verdict) => verdict,
-    }
-}
-
-async fn try_observe<D: Directory>(
-    account: &Account,
-    directory: &D,
-    diff: &mut Diff<'_>,
-    known: &Known,
-    attempt: &mut SyncStatus,
-    since: Option<i64>,
-    now: impl Fn() -> i64,
-) -> Result<Verdict, Verdict> {
+) -> Result<BTreeSet<String>, Refusal> {
     let strategy = directory.strategy().await.map_err(unreadable)?;
     diff.read_memberships_by(strategy);
     let mut totals = [0; 2];
@@ -102,7 +90,7 @@ async fn try_observe<D: Directory>(
                 hold.losses.disabled += hidden;
                 reason.text.push_str("; some of those missing still answer, inactive: they would be disabled");
             }
-            return Err(Verdict::Held(reason, hold));
+            return Err(Refusal::Held(reason, hold));
         }
     }
     for kind in served(account, diff) {
@@ -130,8 +118,8 @@ async fn try_observe<D: Directory>(
 
     // And last, on what is now known to be true.
     match judge(account, diff, known, attempt) {
-        Judgement { held: Some((reason, hold)), .. } => Err(Verdict::Held(reason, hold)),
-        Judgement { vanishing, .. } => Ok(Verdict::Admitted(vanishing)),
+        Judgement { held: Some((reason, hold)), .. } => Err(Refusal::Held(reason, hold)),
+        Judgement { vanishing, .. } => Ok(vanishing),
     }
 }
 
@@ -144,12 +132,12 @@ fn served(account: &Account, diff: &mut Diff<'_>) -> Vec<Kind> {
     vec![Kind::User]
 }
 
-fn unreadable(error: impl std::fmt::Display + ReadFailure) -> Verdict {
+fn unreadable(error: impl std::fmt::Display + ReadFailure) -> Refusal {
     failed(error.code(), error.to_string())
 }
 
-fn failed(code: &'static str, text: String) -> Verdict {
-    Verdict::Failed(Reason { code, text })
+fn failed(code: &'static str, text: String) -> Refusal {
+    Refusal::Failed(Reason { code, text })
 }
 
 /// True where fewer principals were seen or settled than the server says there are.

@@ -3,7 +3,7 @@
 use futures::StreamExt;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-use super::{GETS_AT_ONCE, Verdict, failed};
+use super::{GETS_AT_ONCE, Refusal, failed};
 use crate::directory::{Diff, Id, Kind, Known, RemovalReason, SyncStatus};
 use crate::pipeline::{Account, Answer, Directory};
 
@@ -73,7 +73,7 @@ pub(super) async fn sample<D: Directory>(
     directory: &D,
     diff: &Diff<'_>,
     sync: i64,
-) -> Result<u64, Verdict> {
+) -> Result<u64, Refusal> {
     let mut hidden = 0;
     for kind in Kind::BOTH {
         let missing = diff.missing(kind);
@@ -114,7 +114,7 @@ pub(super) async fn prove<D: Directory>(
     kind: Kind,
     control: Control,
     hidden: Vec<Id>,
-) -> Result<(), Verdict> {
+) -> Result<(), Refusal> {
     let missing = diff.missing(kind);
     let list_is_empty = diff.listed(kind) == 0;
     if control == Control::NotAvailable && !list_is_empty {

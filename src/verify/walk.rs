@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures::StreamExt;
 use tokio::time::Instant;
 
-use super::{Verdict, failed, unreadable};
+use super::{Refusal, failed, unreadable};
 use crate::directory::{Diff, Kind, Row};
 use crate::pipeline::{Directory, Page, RawRow, STALE_PAGE};
 
@@ -30,9 +30,9 @@ pub(super) async fn walk<D: Directory>(
     diff: &mut Diff<'_>,
     kind: Kind,
     since: Option<i64>,
-) -> Result<u64, Verdict> {
+) -> Result<u64, Refusal> {
     match walk_once(directory, diff, kind, since).await {
-        Err(Verdict::Failed(reason)) if reason.code == STALE_PAGE => walk_once(directory, diff, kind, since).await,
+        Err(Refusal::Failed(reason)) if reason.code == STALE_PAGE => walk_once(directory, diff, kind, since).await,
         walked => walked,
     }
 }
@@ -42,7 +42,7 @@ async fn walk_once<D: Directory>(
     diff: &mut Diff<'_>,
     kind: Kind,
     since: Option<i64>,
-) -> Result<u64, Verdict> {
+) -> Result<u64, Refusal> {
     let mut total = 0;
     let mut barren = 0;
     let mut pages = pin!(directory.list(kind, since));
