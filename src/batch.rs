@@ -4,7 +4,7 @@ use std::vec::IntoIter;
 
 use crate::avro::{Codec, Stamp};
 use crate::directory::{Known, StateWrite, Status, SyncStatus, Unit};
-use crate::pipeline::{Account, Marker, merged};
+use crate::pipeline::{Account, Marker, Positions, merged};
 use crate::record::Record;
 
 /// What one transaction may hold.
@@ -102,12 +102,31 @@ impl Batches {
     }
 }
 
+/// The topic, if any, in which this transaction stands before an earlier one of the account: it is another topic by
+/// the same name, and the state that readers find there is not whole.
+fn begun_anew(account: &Account, status: &SyncStatus, reached: &Positions) -> Option<String> {
+    let anew = reached.iter().map(|(topic, next_offset)| (topic.name(&account.topic_prefix), *next_offset)).find(
+        |(name, next_offset)| {
+            let earlier = status.positions.iter().find(|position| position.topic == *name);
+            earlier.is_some_and(|earlier| *next_offset <= earlier.next_offset)
+        },
+    );
+    anew.map(|(name, _)| name)
+}
+
 impl EncodedBatch {
     /// Makes this transaction's `syncs` records: the completeness marker when the sync completes, and
     /// always `latest`, last.
     pub fn marker(&self, account: &Account, codec: &Codec) -> Marker {
         let (account, codec, status, is_last) = (account.clone(), codec.clone(), self.status.clone(), self.is_last);
         Box::new(move |reached| {
+            if let Some(topic) = begun_anew(&account, &status, reached) {
+                return Err(format!(
+                    "{topic} was deleted or recreated: it ends before what {} wrote to it; → restart scimtail, \
+                     then scimtail reseed {0}",
+                    account.name
+                ));
+            }
             let status = SyncStatus { positions: merged(&account, &status.positions, reached), ..status.clone() };
             let completed = is_last.then(|| codec.status(&account, &status, true));
             completed.into_iter().chain([codec.status(&account, &status, false)]).collect()

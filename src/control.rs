@@ -52,6 +52,8 @@ pub fn apply(known: &Known, request: &Request) -> Option<(SyncStatus, bool)> {
             info!(account, "resumed");
         }
         "poll" => due = true,
+        // Carried out by whoever asked, before this is read; the record is the trace.
+        "reseed" | "retire" => {}
         _ => warn!(account, "a control request with an unknown action was ignored"),
     }
     Some((status, due))

@@ -332,10 +332,25 @@ pub fn never_back(known: &Known, clock: fn() -> i64) -> impl Fn() -> i64 + Sync 
     move || clock().max(floor)
 }
 
+/// Code of everything that is recorded while an account is in repair, whatever became of the attempt: by it the next
+/// owner knows. It ends when a sync completes.
+pub const REPAIR: &str = "repair";
+
 fn begin(account: &Account, known: &Known, now: i64) -> SyncStatus {
-    match &known.latest {
+    let attempt = match &known.latest {
         Some(latest) => latest.next_attempt(now, account.settings()),
         None => SyncStatus::initial(account.settings(), 0).next_attempt(now, account.settings()),
+    };
+    match &known.repair {
+        None => attempt,
+        // From here on the records say what there is, no longer what there should be.
+        Some(reason) => SyncStatus {
+            reason_code: Some(REPAIR.to_owned()),
+            reason: Some(reason.clone()),
+            state_records: known.state_records() as i64,
+            state_digest: known.state_digest(),
+            ..attempt
+        },
     }
 }
 
@@ -344,6 +359,7 @@ fn rules(account: &Account, known: &Known, not_before: i64) -> Rules {
     let previous = known.completed.as_ref().map(|completed| &completed.settings);
     Rules {
         first: known.is_first().then_some(account.baseline),
+        repair: known.repair.is_some(),
         previous_attributes: previous.map(|settings| AttributeList::new(settings.attributes.clone())),
         attributes: account.attributes.clone(),
         previous_pattern: previous
@@ -387,10 +403,14 @@ async fn conclude<L: Log>(
     reason: Reason,
     now: i64,
 ) -> Result<SyncStatus, Ended> {
+    let (code, text) = match &known.repair {
+        None => (reason.code, reason.text),
+        Some(_) => (REPAIR, format!("{} (the account is in repair)", reason.text)),
+    };
     let status = SyncStatus {
         status: outcome,
-        reason_code: Some(reason.code.to_owned()),
-        reason: Some(reason.text),
+        reason_code: Some(code.to_owned()),
+        reason: Some(text),
         finished_at: Some(now),
         ..attempt
     };

@@ -311,7 +311,8 @@ fn event_key(stamp: &Stamp, key: &StateKey) -> String {
     }
 }
 
-fn state_topic(key: &StateKey) -> Topic {
+/// The compacted topic in which a key stands.
+pub fn state_topic(key: &StateKey) -> Topic {
     match key {
         StateKey::Principal(Kind::User, _) => Topic::Users,
         StateKey::Principal(Kind::Group, _) => Topic::Groups,

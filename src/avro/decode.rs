@@ -10,7 +10,13 @@ use super::registry::Registry;
 use super::schema::{self, SchemaIds};
 use crate::record::Topic;
 
+/// A record that a newer scimtail wrote.
+pub const NEWER_SCHEMA: &str = "written with a newer schema than this scimtail knows";
+
 /// Decodes framed values. Schemas other than our own are fetched from the registry once.
+///
+/// Whoever writes (`own` is given) refuses schemas with fields that it does not know: it would write the records anew
+/// without them. Readers leave such fields out.
 pub struct Decoder {
     own: Option<SchemaIds>,
     registry: Registry,
@@ -35,16 +41,21 @@ impl Decoder {
         if !self.readers.contains_key(&id) {
             let writer = match self.own.filter(|own| own.of(topic) == id) {
                 Some(_) => schema::parsed(topic),
-                None => self.fetch(id)?,
+                None => self.fetch(topic, id)?,
             };
             self.readers.insert(id, schema::reader(writer)?);
         }
         self.readers[&id].read_deser(&mut datum).map_err(|_| format!("the value does not fit its schema (id {id})"))
     }
 
-    fn fetch(&self, id: u32) -> Result<&'static Schema, String> {
+    fn fetch(&self, topic: Topic, id: u32) -> Result<&'static Schema, String> {
         let text = self.runtime.block_on(self.registry.schema_text(id))?;
         let schema = Schema::parse_str(&text).map_err(|_| format!("schema {id} is no Avro schema"))?;
+        if self.own.is_some() && schema::has_more_fields(&schema, schema::parsed(topic)) {
+            return Err(format!(
+                "{NEWER_SCHEMA} (id {id}); → run the version of scimtail that wrote it, or a newer one"
+            ));
+        }
         // A handful of schema versions in the life of a process.
         Ok(Box::leak(Box::new(schema)))
     }

@@ -41,6 +41,16 @@ pub fn parsed(topic: Topic) -> &'static Schema {
     &SCHEMAS[topic as usize]
 }
 
+/// Fields are only ever appended: a schema with a field that ours lacks is a newer one.
+pub fn has_more_fields(schema: &Schema, than: &Schema) -> bool {
+    let names = |schema: &Schema| match schema {
+        Schema::Record(record) => record.fields.iter().map(|field| field.name.clone()).collect(),
+        _ => Vec::new(),
+    };
+    let known = names(than);
+    names(schema).iter().any(|name| !known.contains(name))
+}
+
 /// Kept writers: rebuilding one per record costs a quarter of the speed.
 pub fn writer(topic: Topic) -> &'static GenericDatumWriter<'static> {
     static WRITERS: LazyLock<[GenericDatumWriter<'static>; Topic::ALL.len()]> = LazyLock::new(|| {

@@ -10,19 +10,20 @@ use crate::config::{AccountConfig, Config};
 use crate::directory::HoldId;
 use crate::kafka::producer::send_one;
 use crate::kafka::read::{ReadRecord, read_to_end};
-use crate::kafka::topics;
+use crate::kafka::{KafkaClient, KafkaError, topics};
 use crate::mapping::text::clock;
+use crate::pipeline::Account;
 use crate::record::Topic;
 use crate::schedule::now_millis;
-use crate::shards::blocking;
+use crate::shards::{Services, blocking};
 
 #[derive(Debug, Args)]
-struct Who {
+pub(super) struct Who {
     /// The account
-    account: String,
+    pub account: String,
     /// Who asks, for the record
     #[arg(long, env = "USER", default_value = "unknown")]
-    by: String,
+    pub by: String,
     /// Why, for the record
     #[arg(long)]
     reason: Option<String>,
@@ -101,7 +102,7 @@ pub async fn poll(config: &Config, options: Poll) -> Result<u8, Failure> {
     request(config, &account, "poll", None, options.who).await
 }
 
-fn one(config: &Config, who: &Who) -> Result<AccountConfig, Failure> {
+pub(super) fn one(config: &Config, who: &Who) -> Result<AccountConfig, Failure> {
     let mut found = config.select(std::slice::from_ref(&who.account))?;
     found.pop().ok_or_else(|| Failure::new(CONFIGURATION, "no such account"))
 }
@@ -116,22 +117,46 @@ async fn request(
     topics::verify(&config.kafka).await?;
     let registry = Registry::new(&config.registry_url)?;
     let codec = Codec { ids: registry.ids(&config.kafka.topic_prefix, config.register).await? };
+    send(&config.kafka, codec, &account.account, action, hold_id, who).await?;
+    print(&format!(
+        "{}: {action} is requested; it takes effect when the service (or the next run --once) reads it",
+        account.account.name
+    ))?;
+    Ok(DONE)
+}
+
+/// Leaves the trace of what is carried out here and now.
+///
+/// # Errors
+/// The record is not acknowledged.
+pub(super) async fn record_request(
+    services: &Services,
+    account: &Account,
+    action: &'static str,
+    who: Who,
+) -> Result<(), KafkaError> {
+    send(&services.kafka, services.codec.clone(), account, action, None, who).await
+}
+
+async fn send(
+    kafka: &KafkaClient,
+    codec: Codec,
+    account: &Account,
+    action: &'static str,
+    hold_id: Option<String>,
+    who: Who,
+) -> Result<(), KafkaError> {
     let request = ControlRequest {
-        account: account.account.name.clone(),
+        account: account.name.clone(),
         action: action.to_owned(),
         hold_id,
         requested_by: who.by,
         requested_at: now_millis(),
         reason: who.reason,
     };
-    let record = codec.control(&request).map_err(|text| Failure::new(FAILED, text))?;
-    let (kafka, partition) = (config.kafka.clone(), account.account.partition);
-    blocking(move || send_one(&kafka, partition, &record)).await?;
-    print(&format!(
-        "{}: {action} is requested; it takes effect when the service (or the next run --once) reads it",
-        request.account
-    ))?;
-    Ok(DONE)
+    let record = codec.control(&request).map_err(KafkaError::Refused)?;
+    let (kafka, partition) = (kafka.clone(), account.partition);
+    blocking(move || send_one(&kafka, partition, &record)).await
 }
 
 /// The newest attempt's record of the account.

@@ -5,6 +5,7 @@ pub mod control;
 pub mod demo;
 pub mod plan;
 pub mod providers;
+pub mod reseed;
 pub mod run;
 pub mod schemas;
 pub mod state;
@@ -117,6 +118,10 @@ enum Command {
     Resume(control::Resume),
     /// Sync an account now
     Poll(control::Poll),
+    /// Let a stopped account go on from what the topics hold of it
+    Reseed(reseed::Reseed),
+    /// Take everything of an account that is no longer configured out of the compacted topics
+    Retire(reseed::Retire),
     /// Verify, create or print the topics
     Topics(topics::Options),
     /// Verify, register or print the schemas
@@ -155,6 +160,8 @@ async fn dispatch(arguments: Arguments) -> Result<u8, Failure> {
         Command::Pause(options) => control::pause(&config()?, options).await,
         Command::Resume(options) => control::resume(&config()?, options).await,
         Command::Poll(options) => control::poll(&config()?, options).await,
+        Command::Reseed(options) => reseed::reseed(&config()?, options).await,
+        Command::Retire(options) => reseed::retire(&config()?, options).await,
         Command::Topics(options) => topics::topics(&config()?, options).await,
         Command::Schemas(options) => schemas::schemas(&config()?, options).await,
     }
@@ -190,12 +197,14 @@ pub fn print(line: &str) -> Result<(), Failure> {
 /// Reading again where a commit came between two topics.
 const READ_TRIES: usize = 3;
 
-/// The state of an account as any reader finds it, proven by the digest of its newest `syncs` record.
+/// The state of an account as any reader finds it, proven by the digest of its newest `syncs` record; what does not
+/// agree with that says so in `repair`.
 ///
 /// # Errors
-/// Kafka cannot be read, or what it holds does not agree with that record.
+/// Kafka cannot be read, or the account is stopped.
 pub async fn read_state(kafka: &KafkaClient, registry: &Registry, account: &Account) -> Result<Known, Failure> {
     let mut complaint = "nothing was read".to_owned();
+    let mut newest = None;
     for _ in 0..READ_TRIES {
         let decoder = Decoder::new(None, registry.clone());
         let (kafka, account, progress) = (kafka.clone(), account.clone(), progress(&account.name));
@@ -203,12 +212,14 @@ pub async fn read_state(kafka: &KafkaClient, registry: &Registry, account: &Acco
         let stop = CancellationToken::new();
         let reading = move || restore::restore(&kafka, decoder, partition, 0, vec![account], progress, &stop);
         match blocking(reading).await?.into_values().next() {
+            // A commit between the reading of two topics looks like a loss.
+            Some(Ok(known)) if known.repair.is_some() => newest = Some(known),
             Some(Ok(known)) => return Ok(known),
-            Some(Err(reason)) => complaint = reason,
+            Some(Err(stopped)) => complaint = stopped.reason,
             None => {}
         }
     }
-    Err(Failure::new(CONFIGURATION, format!("{}: {complaint}", account.name)))
+    newest.ok_or_else(|| Failure::new(CONFIGURATION, complaint))
 }
 
 /// Reading this many offsets takes long enough to show how far it is.

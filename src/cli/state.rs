@@ -73,6 +73,10 @@ fn say_how_complete(name: &str, known: &Known) -> bool {
         return false;
     };
     let at = clock(completed.finished_at.unwrap_or(completed.started_at));
+    if let Some(reason) = &known.repair {
+        anstream::eprintln!("{name}: not complete: {reason}; the next sync that completes repairs it");
+        return false;
+    }
     let running = latest.is_some_and(|latest| latest.status == Status::Running);
     if running {
         anstream::eprintln!(

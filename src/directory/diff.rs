@@ -45,6 +45,9 @@ pub struct Observed {
 pub struct Rules {
     /// The account has no completed sync yet: differences are its baseline, not news.
     pub first: Option<Baseline>,
+    /// Known is not what Kafka should hold: who is missing in it was perhaps published long ago, so it is written
+    /// silently; and nothing is removed before one sync completed.
+    pub repair: bool,
     /// The list of the newest completed sync. Only attributes in both lists make events: a newly listed
     /// attribute is not a change of the person.
     pub previous_attributes: Option<AttributeList>,
@@ -306,7 +309,7 @@ impl<'k> Diff<'k> {
         };
         let Some(old) = old else {
             // A silent baseline makes no events; a hundred thousand of them would only be dropped again.
-            if self.rules.first != Some(Baseline::State) {
+            if self.rules.first != Some(Baseline::State) && !self.rules.repair {
                 event(EventType::added(kind), Vec::new());
             }
             return Some(changed);
@@ -386,8 +389,11 @@ impl<'k> Diff<'k> {
         }
     }
 
-    /// Takes the proof that a missing principal is gone.
+    /// Takes the proof that a missing principal is gone. In repair it stays missing, to be asked for again.
     pub fn gone(&mut self, kind: Kind, id: Id, reason: RemovalReason) {
+        if self.rules.repair {
+            return;
+        }
         self.gone.insert((kind, id), reason);
     }
 

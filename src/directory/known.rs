@@ -113,6 +113,23 @@ impl Table {
     }
 }
 
+/// The highest numbers that any restored record bears, and who wrote the newest `syncs` record: where the checkpoint is
+/// lost, what comes next must lie beyond them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Seen {
+    pub sync: i64,
+    pub sequence: i64,
+    /// Version of scimtail; empty where nobody says so.
+    pub version: String,
+}
+
+impl Seen {
+    pub fn note(&mut self, sync: i64, sequence: i64) {
+        self.sync = self.sync.max(sync);
+        self.sequence = self.sequence.max(sequence);
+    }
+}
+
 /// The state of one account that Kafka holds, bound to the acquisition that restored it.
 #[derive(Clone, Debug, Default)]
 pub struct Known {
@@ -128,6 +145,11 @@ pub struct Known {
     /// Sequences of tombstones written since the last completed sync: part of `event_id`.
     tombstones: Map<StateKey, i64>,
     digest: u128,
+    /// Set while it is restored.
+    pub seen: Seen,
+    /// Why what was restored is not what the newest `syncs` record says: until one sync completes, whoever is missing
+    /// here is written silently and nobody is removed (issue 5).
+    pub repair: Option<String>,
     /// When the last full walk that completed began, milliseconds since 1970-01-01 UTC; `None` after a restore.
     pub walked_at: Option<i64>,
     /// The newest completed sync's record, and the newest attempt's.
@@ -220,9 +242,10 @@ impl Known {
         self.completed.as_ref().map_or(0, |completed| completed.sync)
     }
 
-    /// True until a sync completed.
+    /// True until a sync completed. An account in repair is no beginner, even where its completed sync was lost: what
+    /// is known of it was published, and its removals are news.
     pub fn is_first(&self) -> bool {
-        self.completed.is_none()
+        self.completed.is_none() && self.repair.is_none()
     }
 
     pub fn put_principal(&mut self, kind: Kind, id: Id, entry: Entry, dangling: Option<Vec<Id>>) {
@@ -330,6 +353,7 @@ impl Known {
             self.table_mut(kind).set_raw(&id, None);
         }
         self.tombstones.clear();
+        self.repair = None;
         self.completed = Some(status.clone());
         self.latest = Some(status);
     }

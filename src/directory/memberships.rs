@@ -53,9 +53,10 @@ pub(super) fn lost(diff: &Diff<'_>, group: &Id, read: &GroupRead) -> Vec<Member>
     lost
 }
 
-/// The list alone is no proof where GET of the group can be asked: both must lack the member.
+/// The list alone is no proof where GET of the group can be asked: both must lack the member. In repair nothing is.
 pub(super) fn agreed(diff: &Diff<'_>, read: &GroupRead, member: &Member) -> bool {
     match &read.confirmed {
+        _ if diff.rules.repair => false,
         None => true,
         Some(None) => false,
         Some(Some(shown)) => !shows(diff, &by_id(shown), member),
@@ -239,7 +240,9 @@ fn remove(
 
 /// `None` where the sync publishes no events, so that a first load looks up no names.
 fn membership_event(diff: &Diff<'_>, event_type: EventType, group: &Id, member: &Member) -> Option<Event> {
-    if diff.rules.first == Some(super::status::Baseline::State) {
+    if diff.rules.first == Some(super::status::Baseline::State)
+        || (diff.rules.repair && event_type == EventType::MembershipAdded)
+    {
         return None;
     }
     Some(Event {

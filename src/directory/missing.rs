@@ -90,6 +90,9 @@ impl Diff<'_> {
 
     /// Missing principals that this walk loses: where absence is the rule, those that it was the last to miss.
     pub fn losing(&self, kind: Kind) -> Vec<Id> {
+        if self.rules.repair {
+            return Vec::new();
+        }
         let mut missing = self.missing(kind);
         if *of(&self.absence, kind) {
             missing.retain(|id| self.walks_missed(kind, id) >= ABSENCE_WALKS);

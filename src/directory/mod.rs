@@ -26,7 +26,7 @@ pub use diff::{Diff, Observed, Row, Rules};
 pub use entitlement::{Entitlement, GroupPattern};
 pub use guard::{Evidence, HoldId, Limits, Losses};
 pub use key::StateKey;
-pub use known::{Entry, Known, Membership, Table};
+pub use known::{Entry, Known, Membership, Seen, Table};
 pub use member_reads::{ListedGroup, ListedMember, Strategy};
 pub use packed::Packed;
 pub use principal::{AttributeList, Id, Kind, Member, NOBODY, Principal, RawHash};

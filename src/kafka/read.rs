@@ -71,6 +71,15 @@ pub fn watermarks(client: &KafkaClient, topic: Topic, partition: i32) -> Result<
     ends(client, &client.reader("read_uncommitted")?, topic, partition)
 }
 
+/// Where each of `topics` ends in the partition, uncommitted records included. Blocks.
+///
+/// # Errors
+/// As [`watermarks`].
+pub fn ends_of(client: &KafkaClient, topics: &[Topic], partition: i32) -> Result<Vec<i64>, KafkaError> {
+    let reader = client.reader("read_uncommitted")?;
+    topics.iter().map(|topic| Ok(ends(client, &reader, *topic, partition)?.1)).collect()
+}
+
 /// Reads the partitions of `topics` from their beginning to where they end now. Blocks.
 ///
 /// # Errors

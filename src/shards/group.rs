@@ -21,7 +21,7 @@ use crate::kafka::group::{self, MOVES, Move, REVOKE_WAIT};
 /// change.
 ///
 /// # Errors
-/// The group cannot be joined, or is over for this instance.
+/// The group cannot be joined, or is over for this instance; or a shard is refused to it.
 pub async fn run(
     services: Services,
     mut accounts: watch::Receiver<Vec<AccountConfig>>,
@@ -54,6 +54,7 @@ pub async fn run(
                         shards.tasks.spawn(async move {
                             ended.cancelled().await;
                             drop(pending);
+                            Ok(())
                         });
                     }
                 }
@@ -69,7 +70,10 @@ pub async fn run(
                 let accounts = accounts.borrow_and_update().clone();
                 shards.reconfigured(accounts);
             }
-            Some(_) = shards.tasks.join_next() => shards.revive(),
+            Some(ended) = shards.tasks.join_next() => match ended {
+                Ok(Err(refused)) => break Err(refused),
+                Ok(Ok(())) | Err(_) => shards.revive(),
+            },
         }
     };
     // The group is left. What did not stop within the revocation's bound may still do so within the caller's.
@@ -89,7 +93,7 @@ struct Shards {
     assigned: BTreeSet<i32>,
     /// The newest task of each partition, running, stopping or ended.
     last: HashMap<i32, Task>,
-    tasks: JoinSet<()>,
+    tasks: JoinSet<Result<(), KafkaError>>,
 }
 
 struct Task {
@@ -158,7 +162,7 @@ impl Shards {
                 // One that hangs is fenced by this one's acquisition.
                 drop(tokio::time::timeout(REVOKE_WAIT, previous.cancelled()).await);
             }
-            serve::shard(services, partition, accounts, stop, random).await;
+            serve::shard(services, partition, accounts, stop, random).await
         });
     }
 

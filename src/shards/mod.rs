@@ -9,6 +9,7 @@
 
 pub mod group;
 pub mod once;
+pub mod reseed;
 pub mod restore;
 pub mod serve;
 pub mod writer;
@@ -18,13 +19,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
-use tracing::info;
+use tracing::{error, info};
 
 use crate::avro::{Codec, Decoder, Registry};
 use crate::config::AccountConfig;
 use crate::directory::Known;
 use crate::kafka::read::Progress;
 use crate::kafka::{KafkaClient, KafkaError, TransactionalProducer};
+use crate::pipeline::Account;
+use restore::Stopped;
 use writer::Writer;
 
 /// What every shard of the process shares.
@@ -46,7 +49,7 @@ pub struct Acquisition {
     /// Resolves when the writer has ended.
     pub writer_ended: oneshot::Receiver<()>,
     /// Known of each account, or why the account cannot go on.
-    pub known: HashMap<String, Result<Known, String>>,
+    pub known: HashMap<String, Result<Known, Stopped>>,
 }
 
 /// Numbers the acquisitions of this process.
@@ -85,6 +88,18 @@ pub async fn acquire_unless(
     accounts: &[AccountConfig],
     progress: impl FnMut(Progress) + Send + 'static,
 ) -> Result<Acquisition, KafkaError> {
+    let accounts = accounts.iter().map(|config| config.account.clone()).collect();
+    acquire_accounts(stop, services, partition, accounts, progress).await
+}
+
+/// As [`acquire_unless`], for accounts that need no directory.
+async fn acquire_accounts(
+    stop: &CancellationToken,
+    services: &Services,
+    partition: i32,
+    accounts: Vec<Account>,
+    progress: impl FnMut(Progress) + Send + 'static,
+) -> Result<Acquisition, KafkaError> {
     let number = ACQUISITIONS.fetch_add(1, Ordering::Relaxed) + 1;
     let kafka = services.kafka.clone();
     // The fence first: what is restored below is final only because of it.
@@ -92,11 +107,26 @@ pub async fn acquire_unless(
     let producer = blocking(move || TransactionalProducer::fence(&kafka, partition, &stopped)).await?;
     let kafka = services.kafka.clone();
     let decoder = Decoder::new(Some(services.codec.ids), services.registry.clone());
-    let wanted = accounts.iter().map(|config| config.account.clone()).collect();
     let stopped = stop.clone();
-    let restoring = move || restore::restore(&kafka, decoder, partition, number, wanted, progress, &stopped);
+    let restoring = move || restore::restore(&kafka, decoder, partition, number, accounts, progress, &stopped);
     // A restore that is called off gives the producer back first: whoever waits for the shard waits for that.
     let (known, producer) = blocking(move || restoring().map(|known| (known, producer))).await?;
+    // A newer scimtail wrote here: whatever this one wrote would be without what it does not know.
+    if let Some(Err(newer)) = known.values().find(|known| matches!(known, Err(stopped) if stopped.newer)) {
+        return Err(KafkaError::Refused(newer.reason.clone()));
+    }
+    for (account, known) in &known {
+        match known {
+            Ok(Known { repair: Some(reason), .. }) => {
+                error!(account, reason, "account in repair: what is missing is written silently, nobody is removed");
+            }
+            Ok(_) => {}
+            Err(stopped) => error!(account, reason = stopped.reason, "account stopped"),
+        }
+    }
+    if stop.is_cancelled() {
+        return Err(KafkaError::Unreachable("called off".to_owned()));
+    }
     info!(partition, acquisition = number, accounts = known.len(), "shard acquired");
     let (writer, writer_ended) = Writer::start(producer, number);
     Ok(Acquisition { number, partition, writer, writer_ended, known })

@@ -69,7 +69,7 @@ async fn shard(services: Services, partition: i32, accounts: Vec<AccountConfig>)
                 let (services, writer) = (services.clone(), writer.clone());
                 tasks.spawn(async move { (name, account(&services, &config, known, &writer, requests).await) });
             }
-            Some(Err(reason)) => outcomes.push((name, Outcome::Stopped(reason))),
+            Some(Err(stopped)) => outcomes.push((name, Outcome::Stopped(stopped.reason))),
             None => {}
         }
     }

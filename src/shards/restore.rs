@@ -1,24 +1,53 @@
 //! Known, read back from the compacted topics of one partition.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
+use crate::avro::decode::NEWER_SCHEMA;
 use crate::avro::wire::{GroupState, MembershipState, SyncStatus as SyncRecord, UserState};
 use crate::avro::{Decoder, codec};
-use crate::directory::{Entry, Known, Membership, Packed, Principal, StateKey, SyncStatus};
-use crate::kafka::read::{Progress, ReadRecord, read_to_end, watermarks};
+use crate::directory::{Entry, Known, Membership, Packed, Principal, StateKey, Status, SyncStatus};
+use crate::kafka::read::{Progress, ReadRecord, ends_of, read_to_end};
 use crate::kafka::{KafkaClient, KafkaError};
-use crate::pipeline::Account;
+use crate::pipeline::{Account, Positions, REPAIR};
 use crate::record::{Topic, state_digest};
+
+/// Why an account cannot go on. Nothing of it is written until a person acts.
+#[derive(Clone, Debug, Default)]
+pub struct Stopped {
+    /// What is wrong and what to do.
+    pub reason: String,
+    /// A newer scimtail wrote here: this one must not write at all.
+    pub newer: bool,
+    /// What could be restored nevertheless, for `reseed` and `retire`.
+    pub known: Box<Known>,
+    /// Keys whose newest record cannot be understood.
+    pub unreadable: Vec<(Topic, String)>,
+}
+
+/// Where the partition's topics end, uncommitted records included.
+#[derive(Clone, Debug, Default)]
+pub struct Ends {
+    pub topics: Positions,
+    pub control: i64,
+}
+
+/// What has been read of one account.
+struct Restoring {
+    known: Known,
+    /// Keys whose newest record cannot be understood, and why.
+    unreadable: BTreeMap<(Topic, String), String>,
+}
 
 /// Restores all `accounts` of a partition; call only after the shard is fenced. Blocks.
 ///
-/// A record that cannot be understood stops its account, not the others. `stop` calls it off at the next record.
+/// A record that cannot be understood stops its account, not the others, unless a later one of its key can be. `stop`
+/// calls it off at the next record.
 ///
 /// # Errors
-/// Kafka cannot be read to its end, or it was called off.
+/// Kafka cannot be read to its end, a newer scimtail wrote here, or it was called off.
 pub fn restore(
     kafka: &KafkaClient,
     mut decoder: Decoder,
@@ -27,9 +56,10 @@ pub fn restore(
     accounts: Vec<Account>,
     progress: impl FnMut(Progress),
     stop: &CancellationToken,
-) -> Result<HashMap<String, Result<Known, String>>, KafkaError> {
-    let mut all: HashMap<String, Result<Known, String>> =
-        accounts.iter().map(|account| (account.name.clone(), Ok(Known::new(acquisition)))).collect();
+) -> Result<HashMap<String, Result<Known, Stopped>>, KafkaError> {
+    let restoring = || Restoring { known: Known::new(acquisition), unreadable: BTreeMap::new() };
+    let mut all: HashMap<String, Restoring> =
+        accounts.iter().map(|account| (account.name.clone(), restoring())).collect();
     let each = |record: ReadRecord<'_>| {
         if stop.is_cancelled() {
             return Err(KafkaError::Unreachable("called off".to_owned()));
@@ -40,25 +70,36 @@ pub fn restore(
         };
         let account = key.split('/').next().unwrap_or_default();
         // Accounts of this partition that are no longer configured keep their records and need no memory.
-        if let Some(Ok(known)) = all.get_mut(account)
-            && let Err(complaint) =
-                take(known, &mut decoder, record.topic, key, record.value, record.header("ce_sequence"))
-        {
-            let reason = format!("{}: {complaint}", record.address());
-            all.insert(account.to_owned(), Err(reason));
+        let Some(Restoring { known, unreadable }) = all.get_mut(account) else { return Ok(()) };
+        match take(known, &mut decoder, record.topic, key, record.value, record.header("ce_sequence")) {
+            // Only the newest record of a key counts: compaction would have left nothing else.
+            Ok(()) if unreadable.is_empty() => {}
+            Ok(()) => drop(unreadable.remove(&(record.topic, key.to_owned()))),
+            Err(complaint) => {
+                let complaint = format!("{}: {complaint}", record.address());
+                unreadable.insert((record.topic, key.to_owned()), complaint);
+            }
         }
         Ok(())
     };
     read_to_end(kafka, &Topic::STATE, &[partition], each, progress)?;
-    // Requests from before an account existed are nobody's business.
-    let control_end = watermarks(kafka, Topic::Control, partition)?.1;
+    let ends = ends(kafka, partition)?;
+    let mut restored = HashMap::new();
     for account in &accounts {
-        if let Some(known) = all.remove(&account.name) {
-            all.insert(account.name.clone(), known.and_then(|known| complete(account, known, control_end)));
+        if let Some(Restoring { known, unreadable }) = all.remove(&account.name) {
+            restored.insert(account.name.clone(), complete(account, known, unreadable, &ends));
         }
     }
-    Ok(all)
+    Ok(restored)
 }
+
+fn ends(kafka: &KafkaClient, partition: i32) -> Result<Ends, KafkaError> {
+    let ends: Positions = Topic::ALL.into_iter().zip(ends_of(kafka, &Topic::ALL, partition)?).collect();
+    Ok(Ends { control: ends[&Topic::Control], topics: ends })
+}
+
+/// Whoever wrote it encodes keys in another way; going on would leave a second, stale record of everybody.
+const KEY_DIFFERS: &str = "key and value name different principals: keys were encoded in another way";
 
 /// Takes one committed record into `known`; `sequence` is its `ce_sequence` header.
 ///
@@ -77,9 +118,10 @@ pub fn take(
         match StateKey::parse(key) {
             Some(StateKey::Principal(kind, id)) => known.remove_principal(kind, &id, sequence),
             Some(StateKey::Membership { member, group }) => known.remove_membership(&group, &member, sequence),
-            // A tombstone in `syncs`: the account was retired.
-            None if topic == Topic::Syncs => (known.completed, known.latest) = (None, None),
-            None => return Err("a key of no known form".to_owned()),
+            None if topic == Topic::Syncs && !key.contains('/') => known.completed = None,
+            None if topic == Topic::Syncs => known.latest = None,
+            // Of whatever it was, nothing is left.
+            None => {}
         }
         return Ok(());
     };
@@ -87,12 +129,14 @@ pub fn take(
     match topic {
         Topic::Users => {
             let state: UserState = decoder.decode(topic, value)?;
+            known.seen.note(state.sync, state.sequence);
             let (first, changed, sequence) = (state.first_seen_at, state.changed_at, state.sequence);
             let (since, walks) = (state.missing_since, state.missing_walks);
             put(known, key, state.into_principal(), (first, changed, sequence, since, walks), digest, None)
         }
         Topic::Groups => {
             let mut state: GroupState = decoder.decode(topic, value)?;
+            known.seen.note(state.sync, state.sequence);
             let dangling = std::mem::take(&mut state.dangling).into_iter().map(Into::into).collect();
             let (first, changed, sequence) = (state.first_seen_at, state.changed_at, state.sequence);
             let (since, walks) = (state.missing_since, state.missing_walks);
@@ -100,13 +144,22 @@ pub fn take(
         }
         Topic::Memberships => {
             let state: MembershipState = decoder.decode(topic, value)?;
+            known.seen.note(state.sync, state.sequence);
             let (group, member) = codec::membership_of(&state).ok_or("principal_type is neither user nor group")?;
+            let expected = StateKey::Membership { member: member.clone(), group: group.clone() };
+            if StateKey::parse(key) != Some(expected) {
+                return Err(KEY_DIFFERS.to_owned());
+            }
             let MembershipState { direct, first_seen_at, sequence, .. } = state;
             known.put_membership(group, member, Membership { direct, first_seen_at, sequence, digest });
             Ok(())
         }
         Topic::Syncs => {
-            let status = decoder.decode::<SyncRecord>(topic, value)?.into_status()?;
+            let record = decoder.decode::<SyncRecord>(topic, value)?;
+            known.seen.note(record.sync, record.sequence);
+            // Of the newest record of either kind: they are written together.
+            known.seen.version.clone_from(&record.scimtail_version);
+            let status = record.into_status()?;
             match key.split_once('/') {
                 None => known.completed = Some(status),
                 Some((_, "latest")) => known.latest = Some(status),
@@ -132,7 +185,7 @@ fn put(
         return Err("a key of no known form".to_owned());
     };
     if id != principal.id {
-        return Err("key and value name different principals".to_owned());
+        return Err(KEY_DIFFERS.to_owned());
     }
     let entry = Entry {
         packed: Packed::pack(&principal),
@@ -150,30 +203,95 @@ fn put(
 
 /// Checks what was read against what the newest `syncs` record says should be there.
 ///
+/// Three things can differ. Where the record itself is gone, or a topic ends before what the account wrote to it, the
+/// topics are not those that were written: the account stops, because going on would publish everything anew. Where
+/// only some records are lost or altered, it goes on in repair. Where requests or other accounts' records came later,
+/// nothing differs at all.
+///
 /// # Errors
-/// Says what is missing or differs: the account must not go on.
-pub fn complete(account: &Account, mut known: Known, control_end: i64) -> Result<Known, String> {
+/// The account must not go on; says why, and what to do.
+pub fn complete(
+    account: &Account,
+    mut known: Known,
+    unreadable: BTreeMap<(Topic, String), String>,
+    ends: &Ends,
+) -> Result<Known, Stopped> {
+    let name = &account.name;
+    let newer_version = is_newer(&known.seen.version, env!("CARGO_PKG_VERSION"));
+    let newer = newer_version || unreadable.values().any(|complaint| complaint.contains(NEWER_SCHEMA));
+    let reason = match (&known.latest, unreadable.values().next()) {
+        _ if newer_version => Some(format!(
+            "scimtail {} wrote the records of {name}, this is {}; → run that version or a newer one",
+            known.seen.version,
+            env!("CARGO_PKG_VERSION")
+        )),
+        (_, Some(complaint)) if newer => Some(format!("{name}: {complaint}")),
+        (_, Some(complaint)) => Some(format!("{complaint}; nothing is published; → scimtail reseed {name}")),
+        (None, None) if known.state_records() > 0 || known.completed.is_some() => Some(format!(
+            "{} state records but no newest syncs record: the checkpoint of {name} is lost; nothing is published; \
+             → scimtail reseed {name}",
+            known.state_records(),
+        )),
+        (None, None) => None,
+        (Some(latest), None) => cut_off(account, latest, ends).map(|topic| {
+            format!(
+                "{topic} ends before what {name} wrote to it: it was deleted or recreated; nothing is published; \
+                 → scimtail reseed {name} goes on from what is there"
+            )
+        }),
+    };
+    if let Some(reason) = reason {
+        let unreadable = unreadable.into_keys().collect();
+        return Err(Stopped { reason, newer, known: Box::new(known), unreadable });
+    }
     let Some(latest) = &known.latest else {
-        if known.state_records() > 0 {
-            return Err(format!(
-                "{} state records but no syncs record: the checkpoint of {} is lost; nothing is published",
-                known.state_records(),
-                account.name
-            ));
-        }
-        known.latest = Some(SyncStatus::initial(account.settings(), control_end));
+        // Requests from before an account existed are nobody's business.
+        known.latest = Some(SyncStatus::initial(account.settings(), ends.control));
         return Ok(known);
     };
     let (records, digest) = (known.state_records() as i64, known.state_digest());
+    let unfinished = latest.status != Status::Completed && latest.reason_code.as_deref() == Some(REPAIR);
     if (records, digest) != (latest.state_records, latest.state_digest) {
-        return Err(format!(
-            "the compacted topics hold {records} records of {}, its newest syncs record says {}{}; nothing is published",
-            account.name,
-            latest.state_records,
-            if records == latest.state_records { " with another digest" } else { "" },
-        ));
+        // A first sync that was cut off writes what is missing silently anyway.
+        if known.completed.is_some() || unfinished {
+            known.repair = Some(format!(
+                "the compacted topics hold {records} records of {name}, its newest syncs record says {}{}",
+                latest.state_records,
+                if records == latest.state_records { " with another digest" } else { "" },
+            ));
+        }
+    } else if unfinished {
+        known.repair = Some("what was lost before is not yet read again".to_owned());
     }
     let completed = known.completed.as_ref().map_or(0, |completed| completed.sequence);
     known.forget_tombstones_until(completed);
     Ok(known)
+}
+
+/// The first topic that ends before what the account wrote to it.
+fn cut_off(account: &Account, latest: &SyncStatus, ends: &Ends) -> Option<String> {
+    let cut = latest.positions.iter().find(|position| {
+        let topic = Topic::of(&account.topic_prefix, &position.topic);
+        topic.and_then(|topic| ends.topics.get(&topic)).is_some_and(|end| *end < position.next_offset)
+    });
+    cut.map(|position| position.topic.clone())
+}
+
+/// Versions as `major.minor.patch`; what is none is not newer.
+fn is_newer(version: &str, than: &str) -> bool {
+    let parts = |text: &str| -> Option<Vec<u64>> { text.split('.').map(|part| part.parse().ok()).collect() };
+    parts(version).zip(parts(than)).is_some_and(|(version, than)| version > than)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_newer;
+
+    #[test]
+    fn versions_are_compared_by_number() {
+        assert!(is_newer("0.10.0", "0.9.9"));
+        assert!(!is_newer("0.9.9", "0.10.0"));
+        assert!(!is_newer("0.1.0", "0.1.0"));
+        assert!(!is_newer("", "0.1.0"));
+    }
 }

@@ -20,7 +20,7 @@ use crate::control::{self, Request};
 use crate::directory::status::Reason;
 use crate::directory::{Known, Status, SyncStatus};
 use crate::kafka::KafkaError;
-use crate::kafka::read::{follow, watermarks};
+use crate::kafka::read::{Progress, follow, watermarks};
 use crate::pipeline::{self, Ended};
 use crate::record::Topic;
 use crate::retry::Waits;
@@ -35,22 +35,32 @@ const LONGEST_WAIT: Duration = Duration::from_secs(60);
 /// When the shard is given up, for the commit under way. Below what a rebalance waits (`kafka::group::REVOKE_WAIT`).
 const LAST_COMMIT_WAIT: Duration = Duration::from_secs(5);
 
-/// Keeps one shard until `shutdown` (of the process, or of its ownership): acquires it, syncs its accounts, and starts anew when an acquisition ends.
+/// Between two lines about a restore that goes on.
+const PROGRESS_LOG: Duration = Duration::from_secs(5);
+
+/// Keeps one shard until `shutdown` (of the process, or of its ownership): acquires it, syncs its accounts, and starts
+/// anew when an acquisition ends.
+///
+/// # Errors
+/// Kafka refuses the very first acquisition, e.g. the `transactional.id`: a person has to act. Later refusals are
+/// waited out, because they were not there before.
 pub async fn shard(
     services: Services,
     partition: i32,
     accounts: Vec<AccountConfig>,
     shutdown: CancellationToken,
     mut random: fastrand::Rng,
-) {
+) -> Result<(), KafkaError> {
+    let mut owned_before = false;
     let mut waits = Waits::endless(FIRST_WAIT, LONGEST_WAIT);
     let mut fenced = FenceWait::new(random.fork());
     while !shutdown.is_cancelled() {
-        let wait = match acquire_unless(&shutdown, &services, partition, &accounts, |_| {}).await {
+        let wait = match acquire_unless(&shutdown, &services, partition, &accounts, log_progress(partition)).await {
             Ok(acquisition) => {
+                owned_before = true;
                 let acquired = Instant::now();
                 match own(&services, acquisition, &accounts, &shutdown, &mut random).await {
-                    None => return,
+                    None => return Ok(()),
                     Some(ended) => {
                         // Only one that lasted was a success: whatever ends it at once must not become a loop.
                         if acquired.elapsed() > LONGEST_WAIT {
@@ -71,7 +81,8 @@ pub async fn shard(
                     }
                 }
             }
-            Err(_) if shutdown.is_cancelled() => return,
+            Err(_) if shutdown.is_cancelled() => return Ok(()),
+            Err(refusal @ KafkaError::Refused(_)) if !owned_before => return Err(refusal),
             Err(failure) => {
                 let wait = waits.next_wait().unwrap_or(LONGEST_WAIT);
                 warn!(partition, reason = %failure, wait_s = wait.as_secs(), "shard not acquired");
@@ -79,8 +90,20 @@ pub async fn shard(
             }
         };
         tokio::select! {
-            () = shutdown.cancelled() => return,
+            () = shutdown.cancelled() => return Ok(()),
             () = sleep(wait) => {}
+        }
+    }
+    Ok(())
+}
+
+/// Says how far a restore has come, where it takes long.
+fn log_progress(partition: i32) -> impl FnMut(Progress) + Send + 'static {
+    let mut said = Instant::now();
+    move |Progress { read, total }| {
+        if said.elapsed() >= PROGRESS_LOG {
+            said = Instant::now();
+            info!(partition, read, total, "restoring");
         }
     }
 }
@@ -98,16 +121,13 @@ async fn own(
     let mut tasks: JoinSet<Ended> = JoinSet::new();
     let mut inboxes = Vec::new();
     for config in accounts {
-        match all.remove(&config.account.name) {
-            Some(Ok(known)) => {
-                let (inbox, requests) = mpsc::channel(REQUESTS);
-                let from = known.latest.as_ref().map_or(0, |latest| latest.control_offset);
-                inboxes.push((config.account.name.clone(), from, inbox));
-                let schedule = Schedule::new(config.interval, random.fork());
-                tasks.spawn(account(services.clone(), config.clone(), known, writer.clone(), schedule, requests));
-            }
-            Some(Err(reason)) => error!(account = config.account.name, reason, "account stopped"),
-            None => {}
+        // `acquire` said why an account cannot go on.
+        if let Some(Ok(known)) = all.remove(&config.account.name) {
+            let (inbox, requests) = mpsc::channel(REQUESTS);
+            let from = known.latest.as_ref().map_or(0, |latest| latest.control_offset);
+            inboxes.push((config.account.name.clone(), from, inbox));
+            let schedule = Schedule::new(config.interval, random.fork());
+            tasks.spawn(account(services.clone(), config.clone(), known, writer.clone(), schedule, requests));
         }
     }
     drop(writer);

@@ -213,29 +213,6 @@ async fn g7_an_unchanged_directory_writes_only_its_syncs_records() {
     }
 }
 
-/// What was lost or altered in Kafka is noticed before anything is published on top of it.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_state_that_disagrees_with_its_digest_stops_the_account() {
-    let mut world = world(Baseline::State);
-    world.completed(&MemoryDirectory::parse("user u1 ann\nuser u2 bob\ngroup g1 Admins: u1 u2")).await;
-    world.completed(&MemoryDirectory::parse("user u1 ann title=T\nuser u2 bob\ngroup g1 Admins: u1")).await;
-    let whole = world.log.records.lock().unwrap().clone();
-    let refused = |keep: &dyn Fn(usize) -> bool| {
-        let kept = whole.iter().enumerate().filter(|(index, _)| keep(*index)).map(|(_, record)| record.clone());
-        *world.log.records.lock().unwrap() = kept.collect();
-        world.log.try_restore(&world.account).err()
-    };
-    assert_eq!(refused(&|_| true), None);
-    let newest_user = whole.iter().rposition(|record| record.key == "acme/Users/u1" && record.topic == Topic::Users);
-    let complaint = refused(&|index| Some(index) != newest_user).expect("an old value is noticed");
-    assert!(complaint.contains("with another digest") && complaint.contains("nothing is published"), "{complaint}");
-    let tombstone = whole.iter().rposition(|record| record.topic == Topic::Memberships && record.value.is_none());
-    let complaint = refused(&|index| Some(index) != tombstone).expect("a missing tombstone is noticed");
-    assert!(complaint.contains("hold 5 records") && complaint.contains("says 4"), "{complaint}");
-    let complaint = refused(&|index| whole[index].topic != Topic::Syncs).expect("a lost checkpoint is noticed");
-    assert!(complaint.contains("the checkpoint of acme is lost"), "{complaint}");
-}
-
 /// The simplest possible diff: two sets of facts.
 fn naive(directory: &MemoryDirectory) -> BTreeSet<String> {
     let mut facts = BTreeSet::new();

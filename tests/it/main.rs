@@ -23,6 +23,7 @@ mod program;
 mod python;
 mod reader;
 mod removals;
+mod repair;
 mod samples;
 mod savings;
 mod scale_out;

@@ -127,13 +127,20 @@ impl Instance {
         assigned
     }
 
-    /// Assigned, and acquired since then.
+    /// Assigned, and acquired since then. What is given away while it is being acquired may be acquired a moment later.
     fn has(&self) -> BTreeSet<i32> {
-        let mut has = BTreeSet::new();
+        let (mut assigned, mut has) = (BTreeSet::new(), BTreeSet::new());
         for line in self.lines() {
             match line["message"].as_str().unwrap_or_default() {
-                "shard acquired" => has.extend(line["partition"].as_i64().map(|partition| partition as i32)),
-                other if other.starts_with("shards ") => has = &has - &partitions(&line),
+                "shards assigned" => assigned.extend(partitions(&line)),
+                "shard acquired" => {
+                    let partition = line["partition"].as_i64().map(|partition| partition as i32);
+                    has.extend(partition.filter(|partition| assigned.contains(partition)));
+                }
+                other if other.starts_with("shards ") => {
+                    let gone = partitions(&line);
+                    (assigned, has) = (&assigned - &gone, &has - &gone);
+                }
                 _ => {}
             }
         }

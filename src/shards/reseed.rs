@@ -1,0 +1,217 @@
+//! What a person asks for where an account's state as a whole is at stake: `reseed` goes on from what the topics hold,
+//! `retire` leaves nothing of it there.
+//!
+//! **Safety argument.** Only the owner of a shard writes state, so both begin as every owner does, with the fence and the
+//! restore; a service that owned the shard is fenced and takes it back later (`schedule::FenceWait`). Neither publishes an
+//! event: nobody's access changed. Each transaction ends with the account's `syncs` record and leaves a state that the
+//! next owner can go on from, so a crash in between is only a reason to ask again.
+
+use tokio_util::sync::CancellationToken;
+
+use super::{Acquisition, Services, acquire_accounts};
+use crate::avro::codec::state_topic;
+use crate::directory::{Kind, Known, Position, StateKey, Status, SyncStatus};
+use crate::kafka::KafkaError;
+use crate::kafka::read::{ReadRecord, ends_of, read_to_end};
+use crate::pipeline::{Account, Batch, CommitError, Log, Marker, REPAIR};
+use crate::record::{Record, Topic};
+
+/// Tombstones of one transaction.
+const TOMBSTONES_MAX: usize = 5_000;
+
+/// What became of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reseeded {
+    /// The account is not stopped; nothing was written.
+    NotNeeded,
+    /// It goes on with this many records.
+    GoesOn(usize),
+}
+
+/// Makes what the topics hold of a stopped account its new beginning: the next sync writes silently what is missing,
+/// publishes what changed and removes nobody. `asked` is called once it is clear that there is something to do.
+///
+/// # Errors
+/// The shard cannot be taken, or is taken away again.
+pub async fn reseed(
+    services: &Services,
+    account: &Account,
+    reason: String,
+    asked: impl Future<Output = Result<(), KafkaError>>,
+) -> Result<Reseeded, KafkaError> {
+    let acquisition = take(services, account).await?;
+    let stopped = match acquisition.known.get(&account.name) {
+        Some(Err(stopped)) => stopped.clone(),
+        _ => return Ok(Reseeded::NotNeeded),
+    };
+    asked.await?;
+    let ends = ends(services, account).await?;
+    let known = *stopped.known;
+    let status = match &known.latest {
+        // What is missing makes the digest differ, and that is what the next owner goes by.
+        Some(latest) => SyncStatus { positions: within(account, &latest.positions, &ends), ..latest.clone() },
+        None => lost(services, account, &known, &ends, reason).await?,
+    };
+    // What nobody understands is gone with its key's newest record; the next sync writes it anew.
+    let records = stopped.unreadable.iter().map(|(topic, key)| tombstone(*topic, key.clone())).collect();
+    let latest = services.codec.status(account, &status, false).map_err(KafkaError::Refused)?;
+    commit(&acquisition, records, vec![latest]).await?;
+    Ok(Reseeded::GoesOn(known.state_records()))
+}
+
+/// Takes everything of an account out of the compacted topics: tombstones, and no event. Returns how many records there
+/// were. `asked` as for [`reseed`].
+///
+/// # Errors
+/// As [`reseed`].
+pub async fn retire(
+    services: &Services,
+    account: &Account,
+    asked: impl Future<Output = Result<(), KafkaError>>,
+) -> Result<usize, KafkaError> {
+    let mut acquisition = take(services, account).await?;
+    let (known, unreadable) = match acquisition.known.remove(&account.name) {
+        Some(Ok(known)) => (known, Vec::new()),
+        Some(Err(stopped)) => (*stopped.known, stopped.unreadable),
+        None => (Known::default(), Vec::new()),
+    };
+    let keys = keys(&known);
+    // An account that was never synced has a record in memory only.
+    let recorded = known.completed.is_some() || known.latest.as_ref().is_some_and(|latest| latest.sync > 0);
+    if keys.is_empty() && unreadable.is_empty() && !recorded {
+        return Ok(0);
+    }
+    asked.await?;
+    let mut tombstones: Vec<(Option<StateKey>, Record)> = keys
+        .into_iter()
+        .map(|key| (Some(key.clone()), tombstone(state_topic(&key), key.text(&account.name))))
+        .collect();
+    tombstones.extend(unreadable.into_iter().map(|(topic, key)| (None, tombstone(topic, key))));
+    let count = tombstones.len();
+    let latest = known.latest.clone();
+    let mut status = SyncStatus {
+        status: Status::Running,
+        // Configured again before this has ended, the account is repaired rather than surprised.
+        reason_code: Some(REPAIR.to_owned()),
+        reason: Some("the account is being retired".to_owned()),
+        state_records: known.state_records() as i64,
+        state_digest: known.state_digest(),
+        ..latest.unwrap_or_else(|| SyncStatus::initial(account.settings(), 0))
+    };
+    let mut left = tombstones.into_iter().peekable();
+    loop {
+        let mut records = Vec::new();
+        for (key, record) in left.by_ref().take(TOMBSTONES_MAX) {
+            if let Some(digest) = key.and_then(|key| known.record_digest(&key)) {
+                status.state_records -= 1;
+                status.state_digest = status.state_digest.wrapping_sub(digest);
+            }
+            records.push(record);
+        }
+        if left.peek().is_none() {
+            let markers = [account.name.clone(), format!("{}/latest", account.name)];
+            commit(&acquisition, records, markers.map(|key| tombstone(Topic::Syncs, key)).to_vec()).await?;
+            return Ok(count);
+        }
+        let latest = services.codec.status(account, &status, false).map_err(KafkaError::Refused)?;
+        commit(&acquisition, records, vec![latest]).await?;
+    }
+}
+
+async fn take(services: &Services, account: &Account) -> Result<Acquisition, KafkaError> {
+    let never = CancellationToken::new();
+    acquire_accounts(&never, services, account.partition, vec![account.clone()], |_| {}).await
+}
+
+/// Keys of all live state records: memberships before the principals they name.
+fn keys(known: &Known) -> Vec<StateKey> {
+    let memberships = known
+        .memberships()
+        .map(|(group, member, _)| StateKey::Membership { member: member.clone(), group: group.clone() });
+    let principals = Kind::BOTH.into_iter().flat_map(|kind| {
+        let ids = known.table(kind).ids();
+        ids.map(move |id| StateKey::Principal(kind, id.clone()))
+    });
+    let mut keys: Vec<StateKey> = memberships.collect();
+    keys.sort_unstable();
+    let mut principals: Vec<StateKey> = principals.collect();
+    principals.sort_unstable();
+    keys.extend(principals);
+    keys
+}
+
+fn tombstone(topic: Topic, key: String) -> Record {
+    Record { topic, key, value: None, headers: Vec::new() }
+}
+
+async fn ends(services: &Services, account: &Account) -> Result<Vec<(Topic, i64)>, KafkaError> {
+    let (kafka, partition) = (services.kafka.clone(), account.partition);
+    let ends = super::blocking(move || ends_of(&kafka, &Topic::ALL, partition)).await?;
+    Ok(Topic::ALL.into_iter().zip(ends).collect())
+}
+
+/// Positions that a reader can reach: those that lie beyond the end of a topic begin anew with it.
+fn within(account: &Account, positions: &[Position], ends: &[(Topic, i64)]) -> Vec<Position> {
+    let end = |name: &str| ends.iter().find(|(topic, _)| topic.name(&account.topic_prefix) == name);
+    let each = positions.iter().cloned().map(|position| {
+        let end = end(&position.topic).map_or(0, |(_, end)| *end);
+        Position { next_offset: if position.next_offset > end { 0 } else { position.next_offset }, ..position }
+    });
+    each.collect()
+}
+
+/// A checkpoint in place of one that is lost: numbers go on beyond everything that any record bears.
+async fn lost(
+    services: &Services,
+    account: &Account,
+    known: &Known,
+    ends: &[(Topic, i64)],
+    reason: String,
+) -> Result<SyncStatus, KafkaError> {
+    let published = last_sequence(services, account).await?;
+    let end = |topic: Topic| ends.iter().find(|(of, _)| *of == topic).map_or(0, |(_, end)| *end);
+    Ok(SyncStatus {
+        sync: known.seen.sync,
+        status: Status::Failed,
+        reason_code: Some(REPAIR.to_owned()),
+        reason: Some(reason),
+        sequence: known.seen.sequence.max(published),
+        state_records: known.state_records() as i64,
+        state_digest: known.state_digest(),
+        positions: crate::pipeline::merged(
+            account,
+            &[],
+            &Topic::POSITIONED.into_iter().map(|topic| (topic, end(topic))).collect(),
+        ),
+        ..SyncStatus::initial(account.settings(), end(Topic::Control))
+    })
+}
+
+/// Of the account's newest event that is still there: tombstones go earlier than events of the same time.
+async fn last_sequence(services: &Services, account: &Account) -> Result<i64, KafkaError> {
+    let (kafka, partition) = (services.kafka.clone(), account.partition);
+    let prefix = format!("{}/", account.name);
+    super::blocking(move || {
+        let mut last = 0;
+        let each = |record: ReadRecord<'_>| {
+            if record.key.is_some_and(|key| key.starts_with(prefix.as_bytes())) {
+                let sequence = record.header("ce_sequence").and_then(|text| text.parse().ok());
+                last = last.max(sequence.unwrap_or(0));
+            }
+            Ok(())
+        };
+        read_to_end(&kafka, &[Topic::Events], &[partition], each, |_| {})?;
+        Ok(last)
+    })
+    .await
+}
+
+async fn commit(acquisition: &Acquisition, records: Vec<Record>, last: Vec<Record>) -> Result<(), KafkaError> {
+    let marker: Marker = Box::new(move |_| Ok(last.clone()));
+    let batch = Batch { acquisition: acquisition.number, records, marker };
+    match acquisition.writer.commit(batch).await {
+        Ok(_) => Ok(()),
+        Err(CommitError::Aborted(text)) => Err(KafkaError::Refused(text)),
+        Err(CommitError::Ended(ended)) => Err(KafkaError::Unreachable(format!("{}; → try again", ended.reason))),
+    }
+}

@@ -1,0 +1,204 @@
+//! What was lost or altered in Kafka is noticed before anything is published on top of it, and repaired without alarm:
+//! silently where only we had lost it, as ordinary events where the directory changed, and nobody is removed by it.
+
+use std::collections::BTreeSet;
+
+use scimtail::directory::{Kind, Status};
+use scimtail::record::{Record, Topic};
+
+use crate::memory::{Crash, MemoryDirectory, World, account};
+
+const DIRECTORY: &str = "user u1 ann title=A\nuser u2 bob\nuser u3 cid\nuser u4 dan\nuser u5 eve\nuser u6 fay\n\
+                         group g1 Admins: u1 u2 u3\ngroup g2 Staff: u4";
+
+/// An account that has completed two syncs, the second with events.
+async fn world() -> World {
+    let mut world = World::new(account("acme"));
+    world.completed(&MemoryDirectory::parse(&DIRECTORY.replace("title=A", "title=B"))).await;
+    world.completed(&MemoryDirectory::parse(DIRECTORY)).await;
+    world
+}
+
+/// Keeps only the records that `keep` says, and takes the account over as a new owner does.
+fn lose(world: &mut World, lost: impl Fn(usize, &Record) -> bool) {
+    let records = world.log.records.lock().unwrap().clone();
+    let (gone, kept): (Vec<_>, Vec<_>) =
+        records.into_iter().enumerate().partition(|(index, record)| lost(*index, record));
+    for (_, record) in gone {
+        *world.log.holes.lock().unwrap().entry(record.topic).or_default() += 1;
+    }
+    *world.log.records.lock().unwrap() = kept.into_iter().map(|(_, record)| record).collect();
+    world.restart();
+}
+
+fn of(topic: Topic, key: &str) -> impl Fn(usize, &Record) -> bool {
+    let key = key.to_owned();
+    move |_, record| record.topic == topic && record.key == key
+}
+
+fn keys(world: &World) -> BTreeSet<String> {
+    world.log.state().into_keys().map(|(_, key)| key).collect()
+}
+
+fn latest(world: &World) -> (Status, Option<&str>) {
+    let latest = world.known.latest.as_ref().expect("a record");
+    (latest.status, latest.reason_code.as_deref())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_only_the_topics_lost_is_written_again_silently() {
+    for (topic, key) in [
+        (Topic::Users, "acme/Users/u2"),
+        (Topic::Groups, "acme/Groups/g2"),
+        (Topic::Memberships, "acme/Users/u3/Groups/g1"),
+    ] {
+        let mut world = world().await;
+        let (all, events) = (keys(&world), world.log.events().len());
+        lose(&mut world, of(topic, key));
+        let reason = world.known.repair.clone().unwrap_or_else(|| panic!("{key}: the loss is noticed"));
+        assert!(reason.contains("hold 11 records of acme") && reason.contains("says 12"), "{reason}");
+        assert!(!keys(&world).contains(key));
+
+        let status = world.completed(&MemoryDirectory::parse(DIRECTORY)).await;
+        assert_eq!(keys(&world), all, "{key} is back");
+        assert_eq!(world.lines(events), [""; 0], "{key}: nobody's access changed");
+        assert_eq!((status.status, status.reason_code.as_deref()), (Status::Completed, Some("repair")));
+        assert_eq!(world.known.repair, None);
+
+        // From here on it is an account like any other, also for the next owner.
+        world.restart();
+        assert_eq!(world.known.repair, None);
+        let status = world.completed(&MemoryDirectory::parse(DIRECTORY)).await;
+        assert_eq!((status.reason_code.as_deref(), status.events_published()), (None, 0));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_old_value_that_came_back_is_noticed_and_its_difference_is_an_event() {
+    let mut world = world().await;
+    let events = world.log.events().len();
+    let records = world.log.records.lock().unwrap().clone();
+    let newest = records.iter().rposition(|record| record.topic == Topic::Users && record.key == "acme/Users/u1");
+    lose(&mut world, |index, _| Some(index) == newest);
+    let reason = world.known.repair.clone().expect("an old value is noticed");
+    assert!(reason.contains("with another digest"), "{reason}");
+    world.completed(&MemoryDirectory::parse(DIRECTORY)).await;
+    assert_eq!(world.lines(events), ["user.updated u1 title \"B\" → \"A\""]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_changed_meanwhile_is_news_and_who_went_is_removed_by_the_sync_after_the_repair() {
+    let mut world = world().await;
+    let events = world.log.events().len();
+    lose(&mut world, of(Topic::Users, "acme/Users/u2"));
+    // u3 is gone, u4 is disabled, u7 is new, g1 no longer has u1: what of it was known before the loss nobody can say
+    // of u7, so it is written silently like u2.
+    let now = "user u1 ann title=A\nuser u2 bob\nuser u4 dan inactive\nuser u5 eve\nuser u6 fay\nuser u7 gil\n\
+               group g1 Admins: u2 u3\ngroup g2 Staff: u4";
+    let status = world.completed(&MemoryDirectory::parse(now)).await;
+    assert_eq!(world.lines(events), ["user.disabled u4 active true → false"]);
+    assert_eq!(status.removals_suppressed, 1, "u3");
+    assert!(keys(&world).contains("acme/Users/u3") && keys(&world).contains("acme/Users/u7"));
+
+    let repaired = world.log.events().len();
+    world.completed(&MemoryDirectory::parse(now)).await;
+    let removed = [
+        "membership.removed u1 in g1 (not_listed)",
+        "membership.removed u3 in g1 (not_found)",
+        "user.removed u3 (not_found)",
+    ];
+    let mut lines = world.lines(repaired);
+    lines.sort();
+    assert_eq!(lines, removed);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_repair_lasts_until_a_sync_completes_whatever_happens_in_between() {
+    let directory = MemoryDirectory::parse(DIRECTORY);
+    let all = keys(&world().await);
+    // More is lost than one transaction writes, so that a crash can leave half of it.
+    let lost = |_: usize, record: &Record| record.topic == Topic::Users && record.key != "acme/Users/u1";
+    let broken = || {
+        let mut directory = MemoryDirectory::parse(DIRECTORY);
+        directory.faults.fails_at = Some((0, Kind::Group));
+        directory
+    };
+    for crash in [Crash::Before(0), Crash::After(0), Crash::Before(1), Crash::After(1), Crash::Abort(1)] {
+        let mut world = world().await;
+        let events = world.log.events().len();
+        lose(&mut world, lost);
+        let failed = world.sync(&broken()).await;
+        assert_eq!((failed.status, failed.reason_code.as_deref()), (Status::Failed, Some("repair")));
+        assert!(failed.reason.expect("words").contains("HTTP 500"));
+        world.restart();
+        assert!(world.known.repair.is_some(), "the next owner knows");
+
+        let commits = world.log.commits.load(std::sync::atomic::Ordering::Relaxed);
+        let crash = match crash {
+            Crash::Before(number) => Crash::Before(commits + number),
+            Crash::After(number) => Crash::After(commits + number),
+            Crash::Abort(number) => Crash::Abort(commits + number),
+        };
+        *world.log.crash.lock().unwrap() = Some(crash);
+        if let Ok(status) = world.try_sync(&directory).await {
+            assert_eq!(status.status, Status::Failed, "{crash:?}");
+        }
+        world.restart();
+        // The second transaction is the last: once it is durable the repair is over, whoever heard of it.
+        let over = latest(&world) == (Status::Completed, Some("repair"));
+        assert_eq!(over, matches!(crash, Crash::After(number) if number == commits + 1), "{crash:?}");
+        assert_eq!(world.known.repair.is_none(), over, "{crash:?}");
+        world.completed(&directory).await;
+        assert_eq!(keys(&world), all, "{crash:?}");
+        assert_eq!(world.lines(events), [""; 0], "{crash:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_removal_whose_tombstone_was_lost_is_published_again_rather_than_never() {
+    let mut world = world().await;
+    let now = DIRECTORY.replace("user u6 fay\n", "");
+    world.completed(&MemoryDirectory::parse(&now)).await;
+    assert!(world.lines(0).contains(&"user.removed u6 (not_found)".to_owned()));
+    lose(&mut world, |_, record| record.topic == Topic::Users && record.value.is_none());
+    assert!(world.known.table(Kind::User).contains("u6"), "back from the dead");
+    world.completed(&MemoryDirectory::parse(&now)).await;
+    let events = world.log.events().len();
+    world.completed(&MemoryDirectory::parse(&now)).await;
+    assert_eq!(world.lines(events), ["user.removed u6 (not_found)"]);
+    let ids: BTreeSet<String> = world.log.events().into_iter().map(|event| event.event_id).collect();
+    assert_eq!(ids.len(), world.log.events().len(), "another removal, another id");
+}
+
+/// The wrong token is not made good by a repair: whoever is seen again is the condition, as ever.
+#[tokio::test(flavor = "multi_thread")]
+async fn g4_another_directory_is_held_in_a_repair_too() {
+    let mut world = world().await;
+    lose(&mut world, of(Topic::Users, "acme/Users/u2"));
+    let status = world.sync(&MemoryDirectory::parse("user x1 xan\nuser x2 xip\ngroup y1 Ys: x1")).await;
+    assert_eq!((status.status, status.reason_code.as_deref()), (Status::Held, Some("repair")));
+    world.restart();
+    assert!(world.known.repair.is_some());
+    world.completed(&MemoryDirectory::parse(DIRECTORY)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_checkpoint_or_a_topic_that_ends_too_early_stops_the_account() {
+    let mut world = world().await;
+    world.completed(&MemoryDirectory::parse(&DIRECTORY.replace("title=A", "title=C"))).await;
+    let whole = world.log.records.lock().unwrap().clone();
+    let stopped = |keep: &dyn Fn(&Record) -> bool| {
+        let kept = whole.iter().filter(|record| keep(record)).cloned().collect();
+        *world.log.records.lock().unwrap() = kept;
+        world.log.try_restore(&world.account).err().map(|stopped| stopped.reason)
+    };
+    assert_eq!(stopped(&|_| true), None);
+    let reason = stopped(&|record| record.topic != Topic::Syncs).expect("a lost checkpoint is noticed");
+    assert!(reason.contains("the checkpoint of acme is lost") && reason.contains("scimtail reseed acme"), "{reason}");
+    let reason = stopped(&|record| record.key != "acme/latest").expect("half a checkpoint is none");
+    assert!(reason.contains("the checkpoint of acme is lost"), "{reason}");
+    for topic in [Topic::Events, Topic::Users, Topic::Groups, Topic::Memberships] {
+        let reason = stopped(&|record| record.topic != topic).unwrap_or_else(|| panic!("{topic:?} is missed"));
+        assert!(reason.contains(&format!("{} ends before", topic.name("test"))), "{reason}");
+    }
+}
