@@ -14,6 +14,7 @@ use super::{CONFIGURATION, DONE, FAILED, Failure, TRY_LATER, UNREACHABLE, accoun
 use crate::config::{AccountConfig, Config, ConfigError};
 use crate::directory::{Status, SyncStatus};
 use crate::kafka::KafkaError;
+use crate::pipeline::REPAIR;
 use crate::shards::group;
 use crate::shards::once::{self, Outcome};
 
@@ -121,6 +122,13 @@ pub fn lines(name: &str, outcome: &Outcome, width: usize) -> Vec<String> {
     let hint = |label: &str, text: String| format!("{:width$}  {:9}  {label:9} {text}", "", "");
     match outcome {
         Outcome::Synced { status, seconds } => match status.status {
+            Status::Completed if status.reason_code.as_deref() == Some(REPAIR) => {
+                let reason = status.reason.clone().unwrap_or_default();
+                vec![
+                    row(AnsiColor::Yellow, "repaired", completed(status, *seconds)),
+                    hint("why:", format!("{reason}; what was missing was written silently, nobody was removed")),
+                ]
+            }
             Status::Completed => vec![row(AnsiColor::Green, "completed", completed(status, *seconds))],
             Status::Held => {
                 let reason = status.reason.clone().unwrap_or_default();

@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info};
+use tracing::info;
 
 use crate::avro::{Codec, Decoder, Registry};
 use crate::config::AccountConfig;
@@ -114,15 +114,6 @@ async fn acquire_accounts(
     // A newer scimtail wrote here: whatever this one wrote would be without what it does not know.
     if let Some(Err(newer)) = known.values().find(|known| matches!(known, Err(stopped) if stopped.newer)) {
         return Err(KafkaError::Refused(newer.reason.clone()));
-    }
-    for (account, known) in &known {
-        match known {
-            Ok(Known { repair: Some(reason), .. }) => {
-                error!(account, reason, "account in repair: what is missing is written silently, nobody is removed");
-            }
-            Ok(_) => {}
-            Err(stopped) => error!(account, reason = stopped.reason, "account stopped"),
-        }
     }
     if stop.is_cancelled() {
         return Err(KafkaError::Unreachable("called off".to_owned()));

@@ -121,8 +121,16 @@ async fn own(
     let mut tasks: JoinSet<Ended> = JoinSet::new();
     let mut inboxes = Vec::new();
     for config in accounts {
-        // `acquire` said why an account cannot go on.
-        if let Some(Ok(known)) = all.remove(&config.account.name) {
+        let name = &config.account.name;
+        let known = all.remove(name);
+        match &known {
+            Some(Ok(Known { repair: Some(reason), .. })) => {
+                error!(account = name, reason, "in repair: what is missing is written silently, nobody is removed");
+            }
+            Some(Err(stopped)) => error!(account = name, reason = stopped.reason, "account stopped"),
+            Some(Ok(_)) | None => {}
+        }
+        if let Some(Ok(known)) = known {
             let (inbox, requests) = mpsc::channel(REQUESTS);
             let from = known.latest.as_ref().map_or(0, |latest| latest.control_offset);
             inboxes.push((config.account.name.clone(), from, inbox));

@@ -40,6 +40,13 @@ async fn program(directory: &BenchDirectory, test: &str) -> (Program, Shared, Ac
     (program, shared, account)
 }
 
+/// An account on a small directory, for tests that own its shard themselves.
+pub async fn shared_program(test: &str) -> (BenchDirectory, Program, Shared, AccountConfig) {
+    let directory = BenchDirectory::start(20, 2, 10, 20, TOKEN).await;
+    let (program, shared, account) = program(&directory, test).await;
+    (directory, program, shared, account)
+}
+
 /// G1: SIGKILL in the middle of a sync of 20,000 changes; after a restart the committed events are exactly the
 /// differences.
 #[tokio::test(flavor = "multi_thread")]

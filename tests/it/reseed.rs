@@ -1,0 +1,267 @@
+//! Topics that are no longer what was written: the account stops with a reason, nothing is replayed silently, and
+//! `reseed` is the explicit way on. `retire` is the explicit way out.
+
+use std::collections::BTreeMap;
+
+use scimtail::kafka::partition_of;
+use serde_json::Value;
+
+use crate::broker::directory::BenchDirectory;
+use crate::meddling;
+use crate::program::{AccountText, Ended, Program};
+use crate::reader::{ReadRecord, compacted, read};
+use crate::services::{services, unique_prefix};
+
+const TOKEN: &str = "reseed-test-token";
+const PARTITIONS: i32 = 2;
+const USERS: usize = 12;
+const STATE: [&str; 3] = ["users", "groups", "memberships"];
+
+/// Two accounts in one partition, synced twice, the second time with events.
+async fn synced(test: &str) -> (BenchDirectory, Program) {
+    assert_eq!(partition(), partition_of("other1", PARTITIONS), "neighbours");
+    let directory = BenchDirectory::start(USERS, 2, 10, 5, TOKEN).await;
+    let account = |name| AccountText { name, provider: "generic", base_url: directory.base_url(), more: "" };
+    let accounts = [account("acme"), account("other1")];
+    let program = Program::new(services(), &unique_prefix(test), TOKEN, "5m", &accounts);
+    run(&program, 0).await;
+    directory.churn(0.5, 1);
+    run(&program, 0).await;
+    (directory, program)
+}
+
+fn partition() -> i32 {
+    partition_of("acme", PARTITIONS)
+}
+
+async fn run(program: &Program, code: i32) -> Ended {
+    let ended = program.run(&["run", "--once"]).await;
+    assert_eq!(ended.code, code, "{ended:?}");
+    ended
+}
+
+/// The line of an account.
+fn line<'e>(ended: &'e Ended, account: &str) -> &'e str {
+    ended.out.lines().find(|line| line.starts_with(account)).unwrap_or_else(|| panic!("{account}: {ended:?}"))
+}
+
+async fn records(program: &Program, suffix: &str) -> Vec<ReadRecord> {
+    read(services(), &[program.topic(suffix)]).await
+}
+
+async fn state(program: &Program, suffix: &str, account: &str) -> BTreeMap<String, Value> {
+    let records = records(program, suffix).await;
+    let state = compacted(&records, &program.topic(suffix)).into_iter();
+    let own = state.filter(|(key, _)| key.split('/').next() == Some(account));
+    own.map(|(key, record)| (key, record.value["attributes"].clone())).collect()
+}
+
+/// Sequences of an account's events, in order.
+async fn sequences(program: &Program, account: &str) -> Vec<i64> {
+    let events = records(program, "events").await;
+    let own = events.iter().filter(|event| event.value["account"] == account);
+    own.map(|event| event.value["sequence"].as_i64().expect("a number")).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_recreated_topic_stops_the_account_until_it_is_reseeded() {
+    for suffix in STATE {
+        let (directory, program) = synced("recreated").await;
+        let before = state(&program, suffix, "acme").await;
+        let published = sequences(&program, "acme").await;
+        meddling::recreate(&services().bootstrap, &program.topic(suffix), PARTITIONS, "compact").await;
+
+        let stopped = run(&program, 78).await;
+        for account in ["acme", "other1"] {
+            let line = line(&stopped, account);
+            assert!(line.contains(&format!("{suffix} ends before what {account} wrote")), "{line}");
+            assert!(line.contains(&format!("→ scimtail reseed {account}")), "{line}");
+        }
+        assert_eq!(records(&program, suffix).await.len(), 0, "nothing is replayed silently");
+
+        let reseeded = program.run(&["reseed", "acme", "--by", "tester", "--reason", "a test"]).await;
+        assert!(reseeded.code == 0 && reseeded.out.contains("acme: goes on from the"), "{reseeded:?}");
+        let still = program.run(&["run", "--once", "--account", "other1"]).await;
+        assert!(still.code == 78 && line(&still, "other1").contains("stopped"), "a word for each account: {still:?}");
+        assert_eq!(program.run(&["reseed", "other1"]).await.code, 0);
+        directory.churn(0.25, 2);
+        let ended = run(&program, 0).await;
+        assert!(line(&ended, "acme").contains("repaired") && ended.out.contains("nobody was removed"), "{ended:?}");
+        let after = state(&program, suffix, "acme").await;
+        assert_eq!(after.keys().collect::<Vec<_>>(), before.keys().collect::<Vec<_>>(), "all of it is back");
+
+        // Events go on where they were: users that were lost are news to nobody, all the others are.
+        directory.churn(0.25, 3);
+        run(&program, 0).await;
+        let sequences = sequences(&program, "acme").await;
+        let expected = published.len() + if suffix == "users" { 3 } else { 6 };
+        assert_eq!(sequences, (1..=expected as i64).collect::<Vec<_>>(), "{suffix}");
+        let complete = program.run(&["state", "users", "--account", "acme"]).await;
+        assert_eq!((complete.code, complete.out.lines().count()), (0, USERS + 1), "{complete:?}");
+        let requests = records(&program, "control").await;
+        assert_eq!(
+            (&requests[0].value["action"], &requests[0].value["requested_by"]),
+            (&"reseed".into(), &"tester".into())
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_recreated_events_topic_stops_the_account_and_a_reseed_goes_on_with_the_sequence() {
+    let (directory, program) = synced("events").await;
+    let published = sequences(&program, "acme").await.len() as i64;
+    meddling::recreate(&services().bootstrap, &program.topic("events"), PARTITIONS, "delete").await;
+    let stopped = run(&program, 78).await;
+    assert!(line(&stopped, "acme").contains("events ends before"), "{stopped:?}");
+    for account in ["acme", "other1"] {
+        assert_eq!(program.run(&["reseed", account]).await.code, 0);
+    }
+    directory.churn(0.25, 2);
+    let ended = run(&program, 0).await;
+    assert!(line(&ended, "acme").contains("3 changes"), "{ended:?}");
+    assert_eq!(sequences(&program, "acme").await, [published + 1, published + 2, published + 3]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_checkpoint_stops_the_account_and_a_reseed_numbers_on_beyond_everything() {
+    let (directory, program) = synced("checkpoint").await;
+    let before = sequences(&program, "acme").await;
+    meddling::recreate(&services().bootstrap, &program.topic("syncs"), PARTITIONS, "compact").await;
+    let stopped = run(&program, 78).await;
+    assert!(line(&stopped, "acme").contains("the checkpoint of acme is lost"), "{stopped:?}");
+    for account in ["acme", "other1"] {
+        assert_eq!(program.run(&["reseed", account]).await.code, 0);
+    }
+    let again = program.run(&["reseed", "acme"]).await;
+    assert!(again.code == 0 && again.out.contains("nothing to reseed"), "{again:?}");
+    directory.churn(0.25, 2);
+    let ended = run(&program, 0).await;
+    // What is known is known: the changes since are news, and are numbered on.
+    assert!(line(&ended, "acme").contains("sync 3") && line(&ended, "acme").contains("3 changes"), "{ended:?}");
+    let after = sequences(&program, "acme").await;
+    assert_eq!(after, (1..=before.len() as i64 + 3).collect::<Vec<_>>());
+    let ids = records(&program, "events").await;
+    let mut ids: Vec<String> = ids.iter().map(|event| event.value["event_id"].to_string()).collect();
+    ids.sort();
+    ids.dedup();
+    assert_eq!(ids.len(), after.len() * 2, "two accounts, no id twice");
+}
+
+/// Garbage is named by topic, partition and offset; what can belong to nobody is passed over, and one account's garbage
+/// is not another's.
+#[tokio::test(flavor = "multi_thread")]
+async fn garbage_stops_only_the_account_it_stands_under_until_it_is_reseeded() {
+    let (_directory, program) = synced("garbage").await;
+    let (users, bootstrap) = (program.topic("users"), &services().bootstrap);
+    // Compacted topics take no record without a key.
+    let control = program.topic("control");
+    meddling::write(bootstrap, &control, partition(), None, Some(b"nobody's"));
+    meddling::write(bootstrap, &control, partition(), Some("acme"), None);
+    meddling::write(bootstrap, &users, partition(), Some("elsewhere/Users/1"), Some(b"not ours"));
+    let fine = run(&program, 0).await;
+    assert!(fine.err.contains(&format!("{control} [{}] @ 0", partition())), "what is passed over is named: {fine:?}");
+
+    let records = records_of_bytes(&program, &users).await;
+    let (key, value) = &records[0];
+    let unknown_schema = [&[0, 0, 0x7f, 0xff, 0xff], &value[5..]].concat();
+    let account_key = |id: &str| format!("acme/{id}");
+    for (key, value, words) in [
+        (key.clone(), &b"no Avro"[..], "no Confluent framing"),
+        (key.clone(), &unknown_schema[..], "does not know schema"),
+        (key.clone(), &value[..7], "does not fit its schema"),
+        (account_key("Users/somebody-else"), &value[..], "keys were encoded in another way"),
+        (account_key("of/no/known/form/at/all"), &value[..], "no known form"),
+    ] {
+        meddling::write(bootstrap, &users, partition(), Some(&key), Some(value));
+        let stopped = run(&program, 78).await;
+        let line = line(&stopped, "acme");
+        assert!(line.contains(&format!("{users} [{}] @ ", partition())) && line.contains(words), "{words}: {line}");
+        assert!(self::line(&stopped, "other1").contains("completed"), "{stopped:?}");
+        let reseeded = program.run(&["reseed", "acme"]).await;
+        assert_eq!(reseeded.code, 0, "{words}: {reseeded:?}");
+        let ended = run(&program, 0).await;
+        assert!(self::line(&ended, "acme").contains("no change"), "{words}: {ended:?}");
+        run(&program, 0).await;
+    }
+}
+
+/// Key and value bytes of acme's users as they lie in Kafka.
+async fn records_of_bytes(program: &Program, users: &str) -> Vec<(String, Vec<u8>)> {
+    use rdkafka::consumer::{BaseConsumer, Consumer};
+    use rdkafka::{Message, Offset, TopicPartitionList};
+    let (bootstrap, users) = (services().bootstrap.clone(), users.to_owned());
+    let _ = program;
+    let reading = tokio::task::spawn_blocking(move || {
+        let consumer: BaseConsumer = rdkafka::ClientConfig::new()
+            .set("bootstrap.servers", &bootstrap)
+            .set("group.id", "reads-bytes")
+            .create()
+            .expect("a consumer");
+        let mut all = TopicPartitionList::new();
+        all.add_partition_offset(&users, partition(), Offset::Beginning).expect("an offset");
+        consumer.assign(&all).expect("assigned");
+        loop {
+            let message = consumer.poll(std::time::Duration::from_secs(30)).expect("a record").expect("no error");
+            let key = String::from_utf8_lossy(message.key().unwrap_or_default()).into_owned();
+            if key.starts_with("acme/Users/") {
+                return vec![(key, message.payload().expect("a value").to_vec())];
+            }
+        }
+    });
+    reading.await.expect("it is read")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_retired_account_leaves_tombstones_and_no_event_and_others_are_not_touched() {
+    let (_directory, program) = synced("retire").await;
+    let configured = program.run(&["retire", "acme"]).await;
+    configured.refused(78, &["acme is still configured", "SIGHUP"]);
+    let text = std::fs::read_to_string(program.file()).expect("the file");
+    let (head, rest) = text.split_once("[[account]]\nname = \"acme\"").expect("the account");
+    let other = rest.split_once("[[account]]").expect("the other account").1;
+    std::fs::write(program.file(), format!("{head}[[account]]{other}")).expect("written");
+
+    // Out of the configuration, everything stays until somebody asks.
+    run(&program, 0).await;
+    assert_eq!(state(&program, "users", "acme").await.len(), USERS);
+    let events = records(&program, "events").await.len();
+    program.run(&["retire", "acne"]).await.refused(1, &["nothing of an account `acne`"]);
+    let retired = program.run(&["retire", "acme", "--reason", "sold"]).await;
+    assert!(retired.code == 0 && retired.out.contains("acme: 24 records are gone"), "{retired:?}");
+    for suffix in [&STATE[..], &["syncs"]].concat() {
+        assert_eq!(state(&program, suffix, "acme").await.len(), 0, "{suffix}");
+        assert_ne!(state(&program, suffix, "other1").await.len(), 0, "{suffix}");
+    }
+    assert_eq!(records(&program, "events").await.len(), events, "nobody lost access");
+    let ended = run(&program, 0).await;
+    assert!(line(&ended, "other1").contains("no change"), "{ended:?}");
+
+    // Whoever configures it again begins anew, silently.
+    std::fs::write(program.file(), text).expect("written");
+    let ended = run(&program, 0).await;
+    assert!(line(&ended, "acme").contains("sync 1 ") && line(&ended, "acme").contains("no change"), "{ended:?}");
+}
+
+/// The same while the service runs: it notices before it publishes anything there.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_topic_recreated_under_a_running_owner_aborts_what_it_would_write_there() {
+    use scimtail::directory::Status;
+    use scimtail::shards::{acquire, serve};
+    let (directory, program, shared, config) = crate::broker::shared_program("under-way").await;
+    let accounts = std::slice::from_ref(&config);
+    let mut owned = acquire(&shared, config.account.partition, accounts, |_| {}).await.expect("the shard");
+    let mut known = owned.known.remove("acme").expect("the account").expect("its state");
+    let mut connection = scimtail::connect::Connection::new(&config, scimtail::schedule::now_millis);
+    for seed in 0..2 {
+        directory.churn(0.5, seed);
+        let status = serve::sync_once(&shared, &config, &mut connection, &owned.writer, &mut known).await;
+        assert_eq!(status.expect("the owner commits").status, Status::Completed);
+    }
+    meddling::recreate(&services().bootstrap, &program.topic("users"), PARTITIONS, "compact").await;
+    directory.churn(0.1, 9);
+    let status = serve::sync_once(&shared, &config, &mut connection, &owned.writer, &mut known).await;
+    let status = status.expect("the acquisition goes on");
+    assert_eq!((status.status, status.reason_code.as_deref()), (Status::Failed, Some("commit_aborted")));
+    assert!(status.reason.expect("words").contains("users was deleted or recreated"));
+    assert_eq!(records(&program, "users").await.len(), 0, "nothing is visible there");
+}
