@@ -22,13 +22,18 @@ use crate::program::{AccountText, Program};
 use crate::reader::{compacted, read};
 use crate::services::{services, unique_prefix};
 
-const TOKEN: &str = "broker-test-token";
+pub const TOKEN: &str = "broker-test-token";
 /// Until something that must happen has happened.
 const WAIT: Duration = Duration::from_secs(60);
 
 async fn program(directory: &BenchDirectory, test: &str) -> (Program, Shared, AccountConfig) {
+    program_on(directory, &unique_prefix(test)).await
+}
+
+/// The program on its topics, those that are missing created, and what its shards share.
+pub async fn program_on(directory: &BenchDirectory, prefix: &str) -> (Program, Shared, AccountConfig) {
     let account = AccountText { name: "acme", provider: "generic", base_url: directory.base_url(), more: "" };
-    let program = Program::new(services(), &unique_prefix(test), TOKEN, "1s", &[account]);
+    let program = Program::new(services(), prefix, TOKEN, "1s", &[account]);
     let text = std::fs::read_to_string(program.file()).expect("the file was written");
     let config = Config::parse("test", &text).expect("a configuration");
     topics::create(&config.kafka, 1).await.expect("topics");

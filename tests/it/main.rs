@@ -26,6 +26,7 @@ mod reader;
 mod removals;
 mod repair;
 mod reseed;
+mod restore;
 mod samples;
 mod savings;
 mod scale_out;

@@ -1,0 +1,169 @@
+//! Restoring from a real broker with everything in the way: foreign transactions, aborted records, and topics that were
+//! really compacted.
+
+use std::time::{Duration, Instant};
+
+use rdkafka::producer::Producer;
+use scimtail::config::AccountConfig;
+use scimtail::connect::Connection;
+use scimtail::directory::{Kind, Status};
+use scimtail::kafka::partition_of;
+use scimtail::schedule::now_millis;
+use scimtail::shards::{Acquisition, Services as Shared, acquire, serve};
+
+use crate::broker::directory::BenchDirectory;
+use crate::broker::{self, shared_program};
+use crate::meddling;
+use crate::program::Program;
+use crate::reader::{compacted, read};
+use crate::services::{services, unique_prefix};
+
+const PARTITIONS: i32 = 2;
+/// Until something that must happen has happened.
+const WAIT: Duration = Duration::from_secs(60);
+/// A restore of nearly nothing takes a second; one that goes on so long waits for something.
+const STILL_WAITING: Duration = Duration::from_secs(4);
+
+async fn sync(shared: &Shared, config: &AccountConfig, owned: &mut Acquisition) -> i64 {
+    let known = owned.known.get_mut("acme").expect("the account").as_mut().expect("its state");
+    let mut connection = Connection::new(config, now_millis);
+    let status = serve::sync_once(shared, config, &mut connection, &owned.writer, known).await.expect("it commits");
+    assert_eq!(status.status, Status::Completed, "{:?}", status.reason);
+    status.events_published()
+}
+
+async fn own(shared: &Shared, config: &AccountConfig) -> Acquisition {
+    acquire(shared, config.account.partition, std::slice::from_ref(config), |_| {}).await.expect("the shard")
+}
+
+/// A read_committed reader stops before a foreign open transaction, although committed records of ours lie beyond it;
+/// and what was aborted is never read.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restore_waits_for_a_foreign_open_transaction_and_passes_over_what_was_aborted() {
+    let (directory, program, shared, config) = shared_program("foreign").await;
+    let (users, partition) = (program.topic("users"), config.account.partition);
+    let mut owned = own(&shared, &config).await;
+    sync(&shared, &config, &mut owned).await;
+
+    let foreign = meddling::producer(&services().bootstrap, &[("transactional.id", &format!("{users}-foreign"))]);
+    foreign.init_transactions(WAIT).expect("another producer");
+    for aborted in [true, false] {
+        foreign.begin_transaction().expect("begun");
+        let key = if aborted { "acme/Users/aborted" } else { "elsewhere/Users/1" };
+        meddling::enqueue(&foreign, &users, partition, Some(key), Some(b"not Avro"));
+        foreign.flush(WAIT).expect("in the log, uncommitted");
+        directory.churn(0.5, u64::from(aborted));
+        assert_eq!(sync(&shared, &config, &mut owned).await, 10, "ours lies beyond it");
+
+        let (again, whose) = (shared.clone(), config.clone());
+        let mut acquiring = tokio::spawn(async move { own(&again, &whose).await });
+        let early = tokio::time::timeout(STILL_WAITING, &mut acquiring).await;
+        assert!(early.is_err(), "it must not end before what it cannot see yet");
+        match aborted {
+            true => foreign.abort_transaction(WAIT).expect("aborted"),
+            false => foreign.commit_transaction(WAIT).expect("committed"),
+        }
+        let restored = tokio::time::timeout(WAIT, acquiring).await.expect("it goes on").expect("no panic");
+        let before = owned.known.remove("acme").expect("the account").expect("its state");
+        let known = restored.known["acme"].as_ref().expect("nothing is wrong with it");
+        assert_eq!(known.repair, None);
+        assert_eq!((known.state_digest(), &known.latest), (before.state_digest(), &before.latest));
+        assert!(!known.table(Kind::User).contains("aborted"));
+        owned = restored;
+    }
+}
+
+/// Topics whose broker compacts at once, as it does elsewhere after hours.
+async fn compacting_program(directory: &BenchDirectory) -> (Program, Shared, AccountConfig) {
+    let prefix = unique_prefix("compacted");
+    let settings = [
+        ("cleanup.policy", "compact"),
+        ("segment.ms", "50"),
+        ("min.cleanable.dirty.ratio", "0.01"),
+        ("min.compaction.lag.ms", "0"),
+        ("max.compaction.lag.ms", "100"),
+        ("delete.retention.ms", "0"),
+    ];
+    for suffix in ["users", "groups", "memberships", "syncs"] {
+        meddling::create(&services().bootstrap, &format!("{prefix}.{suffix}"), PARTITIONS, &settings).await;
+    }
+    broker::program_on(directory, &prefix).await
+}
+
+/// Records of the account's users that are left in the log, whatever their age.
+async fn left(program: &Program) -> usize {
+    read(services(), &[program.topic("users")]).await.len()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn g8_a_topic_that_the_broker_really_compacted_restores_to_what_was_read() {
+    const USERS: usize = 20;
+    const ROUNDS: u64 = 6;
+    let directory = BenchDirectory::start(USERS, 2, 10, 20, broker::TOKEN).await;
+    let (program, shared, config) = compacting_program(&directory).await;
+    let mut owned = own(&shared, &config).await;
+    let deadline = Instant::now() + WAIT;
+    let mut written = 0;
+    let mut removed = 0;
+    let mut round = 0;
+    // The newest segment is never compacted: it takes new records to close it.
+    loop {
+        directory.churn(1.0, round);
+        if round == 1 {
+            directory.remove_users(2);
+            removed = 2;
+        }
+        sync(&shared, &config, &mut owned).await;
+        written += USERS - removed;
+        round += 1;
+        let left = left(&program).await;
+        if round > ROUNDS && left < written / 2 {
+            println!("{written} records written, {left} left");
+            break;
+        }
+        assert!(Instant::now() < deadline, "{left} of {written} records are left: nothing was compacted");
+    }
+    let records = read(services(), &[program.topic("users")]).await;
+    let gone = records.iter().filter(|record| record.is_tombstone()).count();
+    assert_eq!(gone, 0, "tombstones are compacted too");
+    assert_eq!(compacted(&records, &program.topic("users")).len(), USERS - 2);
+
+    let before = owned.known.remove("acme").expect("the account").expect("its state");
+    let restored = own(&shared, &config).await;
+    let known = restored.known["acme"].as_ref().expect("nothing is wrong with it");
+    assert_eq!(known.repair, None, "records and digest agree with the checkpoint");
+    assert_eq!((known.state_digest(), &known.latest), (before.state_digest(), &before.latest));
+    assert_eq!(known.table(Kind::User).len(), USERS - 2);
+    drop(restored);
+    let ended = program.run(&["run", "--once"]).await;
+    assert!(ended.code == 0 && ended.out.contains("no change"), "{ended:?}");
+}
+
+/// On a broker that has lost a record of one account: that one is repaired, loudly for the operator and silently for
+/// readers; its neighbour does not notice.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_record_that_a_broker_lost_is_repaired_and_the_output_says_so() {
+    let (directory, program, shared, config) = shared_program("lost").await;
+    let mut owned = own(&shared, &config).await;
+    sync(&shared, &config, &mut owned).await;
+    directory.churn(0.5, 3);
+    sync(&shared, &config, &mut owned).await;
+    let state = compacted(&read(services(), &[program.topic("users")]).await, &program.topic("users"));
+    let key = state.keys().next().expect("a user").clone();
+    // A tombstone of somebody else's is as good as a loss.
+    meddling::write(&services().bootstrap, &program.topic("users"), partition_of("acme", PARTITIONS), Some(&key), None);
+    let state = program.run(&["state", "users"]).await;
+    assert!(state.code == 75 && state.err.contains("not complete"), "{state:?}");
+    let plan = program.run(&["plan"]).await;
+    assert!(plan.code == 0 && plan.out.contains("0 changes and 1 silent"), "{plan:?}");
+
+    let events = read(services(), &[program.topic("events")]).await.len();
+    let ended = program.run(&["run", "--once"]).await;
+    assert_eq!(ended.code, 0, "{ended:?}");
+    assert!(ended.out.contains("repaired") && ended.out.contains("its newest syncs record says"), "{ended:?}");
+    assert_eq!(read(services(), &[program.topic("events")]).await.len(), events);
+    let after = compacted(&read(services(), &[program.topic("users")]).await, &program.topic("users"));
+    assert!(after.contains_key(&key));
+    let state = program.run(&["state", "users"]).await;
+    assert_eq!(state.code, 0, "{state:?}");
+}
