@@ -453,6 +453,23 @@ pub fn merged(account: &Account, earlier: &[Position], reached: &Positions) -> V
 }
 
 impl Account {
+    /// By its name alone: enough to own and to remove what stands under it.
+    pub fn unconfigured(name: &str, topic_prefix: &str, partition: i32) -> Account {
+        Account {
+            name: name.to_owned(),
+            provider: "generic".to_owned(),
+            attributes: AttributeList::default(),
+            pattern: None,
+            profile_fingerprint: String::new(),
+            habits: Habits::default(),
+            baseline: Baseline::State,
+            limits: Limits::default(),
+            batch: Bounds::default(),
+            topic_prefix: topic_prefix.to_owned(),
+            partition,
+        }
+    }
+
     /// What of the account's settings its records carry.
     pub fn settings(&self) -> Settings {
         Settings {

@@ -4,8 +4,7 @@
 use super::control::{Who, one, record_request};
 use super::{CONFIGURATION, DONE, FAILED, Failure, print, services};
 use crate::config::Config;
-use crate::directory::{AttributeList, Baseline, Limits};
-use crate::pipeline::{Account, Habits};
+use crate::pipeline::Account;
 use crate::shards::reseed::{self, Reseeded};
 use clap::Args;
 
@@ -54,7 +53,8 @@ pub async fn retire(config: &Config, options: Retire) -> Result<u8, Failure> {
             ),
         ));
     }
-    let account = unconfigured(config, name);
+    let kafka = &config.kafka;
+    let account = Account::unconfigured(name, &kafka.topic_prefix, kafka.partition_of(name));
     let services = services(config).await?;
     let name = account.name.clone();
     let asked = record_request(&services, &account, "retire", options.who);
@@ -66,21 +66,4 @@ pub async fn retire(config: &Config, options: Retire) -> Result<u8, Failure> {
         "{name}: {records} records are gone from the compacted topics, no event was published; {BACK_SOON}"
     ))?;
     Ok(DONE)
-}
-
-/// An account by its name alone: enough to own and to remove what stands under it.
-fn unconfigured(config: &Config, name: &str) -> Account {
-    Account {
-        name: name.to_owned(),
-        provider: "generic".to_owned(),
-        attributes: AttributeList::default(),
-        pattern: None,
-        profile_fingerprint: String::new(),
-        habits: Habits::default(),
-        baseline: Baseline::State,
-        limits: Limits::default(),
-        batch: crate::batch::Bounds::default(),
-        topic_prefix: config.kafka.topic_prefix.clone(),
-        partition: config.kafka.partition_of(name),
-    }
 }

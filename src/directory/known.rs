@@ -186,6 +186,11 @@ impl Known {
             .flat_map(|(group, members)| members.iter().map(move |(member, membership)| (group, member, membership)))
     }
 
+    /// Groups that have members, whether their own record is there or not.
+    pub fn groups_with_members(&self) -> impl Iterator<Item = &Id> {
+        self.memberships.keys()
+    }
+
     pub fn memberships_len(&self) -> usize {
         self.memberships_len
     }

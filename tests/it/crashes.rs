@@ -214,7 +214,7 @@ async fn g7_an_unchanged_directory_writes_only_its_syncs_records() {
 }
 
 /// The simplest possible diff: two sets of facts.
-fn naive(directory: &MemoryDirectory) -> BTreeSet<String> {
+pub fn naive(directory: &MemoryDirectory) -> BTreeSet<String> {
     let mut facts = BTreeSet::new();
     for (id, user) in &directory.users {
         facts.insert(format!("user {id} {} {}", user["title"], user["active"]));
@@ -232,7 +232,7 @@ fn naive(directory: &MemoryDirectory) -> BTreeSet<String> {
 }
 
 /// Applies what a consumer sees to the facts it had.
-fn fold(mut facts: BTreeSet<String>, events: &[ChangeEvent]) -> BTreeSet<String> {
+pub fn fold(mut facts: BTreeSet<String>, events: &[ChangeEvent]) -> BTreeSet<String> {
     for event in events {
         let (kind, id) = (&event.principal_type, &event.principal_id);
         match event.event_type.as_str() {

@@ -202,3 +202,29 @@ async fn a_lost_checkpoint_or_a_topic_that_ends_too_early_stops_the_account() {
         assert!(reason.contains(&format!("{} ends before", topic.name("test"))), "{reason}");
     }
 }
+
+/// Found by the simulation: the record of somebody was lost who then left the directory for good.
+#[tokio::test(flavor = "multi_thread")]
+async fn memberships_that_outlived_a_lost_record_go_with_whom_they_belonged_to() {
+    let mut world = world().await;
+    lose(&mut world, of(Topic::Users, "acme/Users/u4"));
+    // The group goes on listing whoever is gone, as most servers do.
+    let now = DIRECTORY.replace("user u4 dan\n", "");
+    world.completed(&MemoryDirectory::parse(&now)).await;
+    assert!(keys(&world).contains("acme/Users/u4/Groups/g2"), "not in the repair itself");
+    let events = world.log.events().len();
+    world.completed(&MemoryDirectory::parse(&now)).await;
+    assert_eq!(world.lines(events), ["membership.removed u4 in g2 (not_found)"]);
+
+    lose(&mut world, of(Topic::Groups, "acme/Groups/g1"));
+    let now = now.replace("group g1 Admins: u1 u2 u3\n", "");
+    world.completed(&MemoryDirectory::parse(&now)).await;
+    let events = world.log.events().len();
+    world.completed(&MemoryDirectory::parse(&now)).await;
+    let mut lines = world.lines(events);
+    lines.sort();
+    let mut expected: Vec<String> =
+        ["u1", "u2", "u3"].iter().map(|user| format!("membership.removed {user} in g1 (not_found)")).collect();
+    expected.insert(0, "group.removed g1 (not_found)".to_owned());
+    assert_eq!(lines, expected);
+}

@@ -163,6 +163,14 @@ pub fn broker() -> Broker {
     .unwrap_or_else(|error| panic!("cannot start an extra broker: {error:#}"))
 }
 
+/// Starts an extra broker with further lines for its `server.properties`.
+///
+/// # Panics
+/// If it cannot be started, as [`services`] does.
+pub fn broker_with(settings: &str) -> Broker {
+    start_broker(settings).unwrap_or_else(|error| panic!("cannot start an extra broker: {error:#}"))
+}
+
 /// Starts a new broker; `settings` are lines for its `server.properties`.
 fn start_broker(settings: &str) -> Result<Broker> {
     let mut broker = Broker::format(settings)?;

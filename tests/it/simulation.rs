@@ -1,0 +1,321 @@
+//! Thousands of lives of an account, each drawn from one seed: a directory that changes, servers that fail, a log that
+//! crashes, owners that come and go, days that pass in no time. The pipeline is the real one; directory and log are in
+//! memory. Whatever happens, what readers see stays true.
+//!
+//! A failing seed is repeated by the command that the failure prints.
+
+use std::collections::BTreeSet;
+use std::time::Instant;
+
+use scimtail::avro::Codec;
+use scimtail::avro::wire::{ChangeEvent, ControlRequest};
+use scimtail::control::{self, Request};
+use scimtail::directory::{Baseline, Kind, Status, SyncStatus};
+use scimtail::pipeline;
+use serde_json::json;
+
+use crate::crashes::{fold, naive};
+use crate::memory::{Crash, Faults, IDS, MemoryDirectory, World, account, advance, clock};
+
+/// Seeds of one run of the suite, unless `SIMULATION_RUNS` says otherwise; they begin at `SIMULATION_SEED`.
+const RUNS: u64 = 4_000;
+/// Syncs while everything may go wrong.
+const CHAOS_MAX: usize = 12;
+/// Syncs until everything has settled: one that is held, its release, and three walks where absence is the rule.
+const CALM_MAX: usize = 10;
+const HOUR_MS: i64 = 3_600_000;
+
+/// One life: what it is like, and what has been seen of it.
+struct Life {
+    random: fastrand::Rng,
+    world: World,
+    directory: MemoryDirectory,
+    /// Facts that the baseline brought and the events changed; `None` before a sync completed.
+    facts: Option<BTreeSet<String>>,
+    folded: usize,
+    /// A record was lost, so that not all of the state came by events.
+    lossy: bool,
+}
+
+#[test]
+fn g1_whatever_happens_in_a_simulated_life_what_readers_see_is_true() {
+    let setting = |name: &str| std::env::var(name).ok().map(|text| text.parse().expect("a number"));
+    let (first, runs) = (setting("SIMULATION_SEED").unwrap_or(0), setting("SIMULATION_RUNS").unwrap_or(RUNS));
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().expect("a runtime");
+    let _within = runtime.enter();
+    let started = Instant::now();
+    let (mut syncs, mut events) = (0, 0);
+    for seed in first..first + runs {
+        let life = std::panic::AssertUnwindSafe(|| runtime.block_on(Life::new(seed).live()));
+        match std::panic::catch_unwind(life) {
+            Ok((lived, published)) => (syncs, events) = (syncs + lived, events + published),
+            Err(_) => panic!(
+                "repeat it: SIMULATION_SEED={seed} SIMULATION_RUNS=1 cargo test --test it simulated_life -- --nocapture"
+            ),
+        }
+    }
+    println!(
+        "{runs} lives from seed {first}, {syncs} syncs, {events} events in {:.1} s",
+        started.elapsed().as_secs_f64()
+    );
+}
+
+impl Life {
+    fn new(seed: u64) -> Life {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let mut account = account("acme");
+        account.baseline = if random.bool() { Baseline::State } else { Baseline::Events };
+        account.habits.absence_only = random.u8(..) < 40;
+        account.habits.trust_total = random.u8(..) < 200;
+        account.batch.principals = random.usize(1..5);
+        account.batch.units = random.usize(2..9);
+        let mut directory = MemoryDirectory::default();
+        for _ in 0..random.usize(1..12) {
+            change(&mut directory, &mut random);
+        }
+        // Of a group whose record is lost and that nobody can be asked for, absences cannot be counted: it stays.
+        let lossy = random.u8(..) < 40 && !account.habits.absence_only;
+        Life { random, world: World::new(account), directory, facts: None, folded: 0, lossy }
+    }
+
+    /// Returns how many syncs and events there were.
+    async fn live(mut self) -> (usize, usize) {
+        let mut syncs = 0;
+        for _ in 0..self.random.usize(1..=CHAOS_MAX) {
+            advance(self.random.i64(1..20 * HOUR_MS));
+            for _ in 0..self.random.usize(0..4) {
+                change(&mut self.directory, &mut self.random);
+            }
+            if self.random.u8(..) < 90 {
+                self.directory.faults = self.fault();
+            }
+            self.crash_ahead();
+            self.lose_something();
+            syncs += 1;
+            self.sync().await;
+            self.directory.faults = Faults::default();
+        }
+        let (lived, events) = (syncs + self.settle().await, self.world.log.events().len());
+        (lived, events)
+    }
+
+    /// Faults stop: within two syncs the state is the directory, holds and absences aside.
+    async fn settle(&mut self) -> usize {
+        *self.world.log.crash.lock().unwrap() = None;
+        let mut undisturbed = 0;
+        for number in 1..=CALM_MAX {
+            // So that everybody hidden or dangling is due to be asked.
+            advance(25 * HOUR_MS);
+            let repaired = self.world.known.repair.is_some();
+            let status = self.sync().await.expect("nothing goes wrong any more");
+            if status.status == Status::Held {
+                self.release(&status).await;
+                undisturbed = 0;
+                continue;
+            }
+            assert_eq!(status.status, Status::Completed, "{:?}", status.reason);
+            if self.state() == naive(&self.directory) {
+                return number;
+            }
+            undisturbed += usize::from(!repaired);
+            let enough = if self.world.account.habits.absence_only { 4 } else { 2 };
+            assert!(undisturbed < enough, "{:?} is not {:?}", self.state(), naive(&self.directory));
+        }
+        panic!("it does not settle");
+    }
+
+    async fn sync(&mut self) -> Option<SyncStatus> {
+        let before = self.world.log.events().len();
+        let faultless = format!("{:?}", self.directory.faults) == format!("{:?}", Faults::default());
+        let was_first = self.world.known.is_first();
+        let status = match self.world.try_sync(&self.directory).await {
+            Ok(status) => Some(status),
+            Err(_) => {
+                self.world.restart();
+                None
+            }
+        };
+        if self.random.u8(..) < 60 {
+            self.world.restart();
+        }
+        self.world.assert_known_is_the_log();
+        self.assert_true(before);
+        let completed = self.world.known.completed.is_some();
+        if completed && (was_first || self.facts.is_none()) {
+            // The baseline; what its events say is part of it.
+            (self.facts, self.folded) = (Some(self.state()), self.world.log.events().len());
+        } else if let Some(facts) = self.facts.take() {
+            let events = self.world.log.events();
+            let facts = fold_unless(self.lossy, facts, &events[self.folded..]).unwrap_or_else(|| self.state());
+            assert_eq!(facts, self.state(), "events and state part ways");
+            (self.facts, self.folded) = (Some(facts), events.len());
+        }
+        if let Some(status) = status.as_ref().filter(|status| faultless && status.status == Status::Held)
+            && self.random.bool()
+        {
+            self.release(status).await;
+        }
+        status
+    }
+
+    /// Every event since `before` is true of the directory as it is, and in its place.
+    fn assert_true(&self, before: usize) {
+        let events = self.world.log.events();
+        assert!(events.iter().map(|event| event.sequence).eq(1..=events.len() as i64), "a gap in the sequence");
+        let ids: BTreeSet<&str> = events.iter().map(|event| event.event_id.as_str()).collect();
+        assert_eq!(ids.len(), events.len(), "an id twice");
+        let (users, groups) = (&self.directory.users, &self.directory.groups);
+        for event in &events[before..] {
+            let id = &event.principal_id;
+            match event.event_type.as_str() {
+                "user.removed" => assert!(!users.contains_key(id), "{id} is there"),
+                "group.removed" => assert!(!groups.contains_key(id), "{id} is there"),
+                "membership.removed" => {
+                    let group = groups.get(event.group_id.as_ref().expect("a group"));
+                    let listed = group.is_some_and(|group| {
+                        let members = group["members"].as_array().expect("members");
+                        members.iter().any(|member| member["value"] == id.as_str())
+                    });
+                    let there = users.contains_key(id) || groups.contains_key(id);
+                    assert!(!(listed && there), "{id} is a member");
+                }
+                "user.disabled" => assert_eq!(users[id]["active"], json!(false), "{id} is active"),
+                _ => {}
+            }
+        }
+    }
+
+    /// The state as facts, like [`naive`].
+    fn state(&self) -> BTreeSet<String> {
+        let known = &self.world.known;
+        let mut facts = BTreeSet::new();
+        for (id, entry) in known.table(Kind::User).iter() {
+            let user = entry.packed.unpack(id.clone());
+            let title = user.attributes.get("title").map_or("null", String::as_str);
+            facts.insert(format!("user {id} {title} {}", user.active.unwrap_or(true)));
+        }
+        for (id, entry) in known.table(Kind::Group).iter() {
+            facts.insert(format!("group {id} {}", json!(entry.packed.unpack(id.clone()).display_name)));
+        }
+        for (group, member, _) in known.memberships() {
+            facts.insert(format!("member {group} {}", member.id));
+        }
+        facts
+    }
+
+    fn fault(&mut self) -> Faults {
+        let random = &mut self.random;
+        let some = |random: &mut fastrand::Rng, ids: Vec<String>| random.choice(ids).into_iter().collect();
+        let (users, groups) = (self.directory.users.keys().cloned(), self.directory.groups.keys().cloned());
+        let (users, groups): (Vec<String>, Vec<String>) = (users.collect(), groups.collect());
+        let kind = if random.bool() { Kind::User } else { Kind::Group };
+        let none = Faults::default();
+        match random.u8(0..9) {
+            0 => Faults { fails_at: Some((random.usize(0..3), kind)), ..none },
+            // Where absence is the rule, a list that leaves somebody out three times is believed: that is the rule.
+            1 | 2 if !self.world.account.habits.absence_only => Faults {
+                unlisted: some(random, users),
+                truthful_totals: random.bool(),
+                first_walk_only: random.bool(),
+                ..none
+            },
+            3 => Faults { empty: Some(kind), ..none },
+            4 => Faults { get_times_out: true, ..none },
+            5 => Faults { silent: some(random, users).pop_first(), ..none },
+            6 => Faults { list_hides_members_of: some(random, groups), ..none },
+            7 => Faults { first_get_404: some(random, users).pop_first(), ..none },
+            _ => none,
+        }
+    }
+
+    /// Perhaps one of the next commits does not come back.
+    fn crash_ahead(&mut self) {
+        let commits = self.world.log.commits.load(std::sync::atomic::Ordering::Relaxed);
+        let number = commits + self.random.usize(0..4);
+        let crash = match self.random.u8(0..9) {
+            0 => Some(Crash::Before(number)),
+            1 => Some(Crash::After(number)),
+            2 => Some(Crash::Abort(number)),
+            _ => None,
+        };
+        *self.world.log.crash.lock().unwrap() = crash;
+    }
+
+    /// Perhaps the broker loses a record, and a new owner finds out.
+    fn lose_something(&mut self) {
+        if !self.lossy || self.random.u8(..) > 60 || self.world.known.is_first() {
+            return;
+        }
+        let state = self.world.log.state();
+        let Some((topic, key)) = self.random.choice(state.into_keys()) else { return };
+        let lost = |record: &scimtail::record::Record| record.topic == topic && record.key == key;
+        let mut records = self.world.log.records.lock().unwrap();
+        let holes = records.iter().filter(|record| lost(record)).count() as i64;
+        records.retain(|record| !lost(record));
+        *self.world.log.holes.lock().unwrap().entry(topic).or_default() += holes;
+        drop(records);
+        self.world.restart();
+        assert!(self.world.known.repair.is_some(), "the loss of {key} is noticed");
+    }
+
+    async fn release(&mut self, status: &SyncStatus) {
+        let content = ControlRequest {
+            account: "acme".to_owned(),
+            action: "release".to_owned(),
+            hold_id: status.hold.as_ref().map(ToString::to_string),
+            requested_by: "somebody".to_owned(),
+            requested_at: clock(),
+            reason: None,
+        };
+        let offset = self.world.known.latest.as_ref().map_or(0, |latest| latest.control_offset);
+        let applied = control::apply(&self.world.known, &Request { offset, content });
+        let World { account, log, known } = &mut self.world;
+        let (status, _) = applied.expect("it is new");
+        *log.crash.lock().unwrap() = None;
+        pipeline::record_latest(account, log, &Codec { ids: IDS }, known, status).await.expect("the log works");
+    }
+}
+
+/// Facts after the events; `None` where records were lost, so that not everything came by events.
+fn fold_unless(lossy: bool, facts: BTreeSet<String>, events: &[ChangeEvent]) -> Option<BTreeSet<String>> {
+    (!lossy).then(|| fold(facts, events))
+}
+
+/// One thing happens in the directory.
+fn change(directory: &mut MemoryDirectory, random: &mut fastrand::Rng) {
+    let user = format!("u{}", random.u8(0..9));
+    let group = format!("g{}", random.u8(0..4));
+    let MemoryDirectory { users, groups, .. } = directory;
+    match random.u8(0..10) {
+        0 => drop(users.remove(&user)),
+        1 => {
+            if let Some(user) = users.get_mut(&user) {
+                user["active"] = json!(user["active"] == json!(false));
+            }
+        }
+        2..=5 => {
+            let active = users.get(&user).is_none_or(|user| user["active"] == json!(true));
+            let title = format!("T{}", random.u8(0..4));
+            let name = format!("name of {user}");
+            users.insert(user.clone(), json!({ "id": user, "userName": name, "title": title, "active": active }));
+        }
+        6 => drop(groups.remove(&group)),
+        7 => {
+            let members = groups.get(&group).map_or(json!([]), |group| group["members"].clone());
+            let name = format!("G{}", random.u8(0..3));
+            groups.insert(group.clone(), json!({ "id": group, "displayName": name, "members": members }));
+        }
+        _ => {
+            // Of a user who may not be there, or of another group.
+            let member = if random.u8(..) < 40 { format!("g{}", random.u8(0..4)) } else { user };
+            if let Some(members) = groups.get_mut(&group).and_then(|group| group["members"].as_array_mut()) {
+                let before = members.len();
+                members.retain(|other| other["value"] != json!(member));
+                if members.len() == before && member != group {
+                    members.push(json!({ "value": member }));
+                }
+            }
+        }
+    }
+}
