@@ -2,10 +2,11 @@
 
 use std::vec::IntoIter;
 
-use crate::avro::{Codec, Stamp};
+use crate::avro::{Codec, Encoded, Stamp};
 use crate::directory::{Known, StateWrite, Status, SyncStatus, Unit};
+use crate::mapping::{Change, ecs, ocsf};
 use crate::pipeline::{Account, Marker, Positions, merged};
-use crate::record::Record;
+use crate::record::{Record, Topic};
 
 /// What one transaction may hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,6 +30,7 @@ pub struct Batches {
     units: std::iter::Peekable<IntoIter<Unit>>,
     stamp: Stamp,
     bounds: Bounds,
+    outputs: Vec<Topic>,
     /// As of the last batch that was encoded; `known` follows only after the commit.
     status: SyncStatus,
     done: bool,
@@ -45,8 +47,9 @@ pub struct EncodedBatch {
 }
 
 impl Batches {
-    pub fn new(units: Vec<Unit>, stamp: Stamp, bounds: Bounds, attempt: SyncStatus) -> Batches {
-        Batches { units: units.into_iter().peekable(), stamp, bounds, status: attempt, done: false }
+    pub fn new(units: Vec<Unit>, stamp: Stamp, account: &Account, attempt: SyncStatus) -> Batches {
+        let (bounds, outputs) = (account.batch, account.outputs.clone());
+        Batches { units: units.into_iter().peekable(), stamp, bounds, outputs, status: attempt, done: false }
     }
 
     /// The next transaction; the last one always comes, even without a unit, and completes the sync.
@@ -67,10 +70,12 @@ impl Batches {
         while principals < principals_max && applied.len() < units_max && bytes < bytes_max {
             let Some(unit) = self.units.next() else { break };
             let encoded = codec.unit(&self.stamp, known, &unit, &mut self.status.sequence)?;
+            let copies = copies(&self.outputs, &encoded)?;
             principals += usize::from(matches!(unit.write, StateWrite::Put { .. } | StateWrite::Remove { .. }));
-            bytes += encoded.records.iter().map(Record::len).sum::<usize>();
+            bytes += encoded.records.iter().chain(&copies).map(Record::len).sum::<usize>();
             self.account_for(known, &unit, encoded.digest);
             records.extend(encoded.records);
+            records.extend(copies);
             applied.push((unit, encoded.sequence, encoded.digest));
         }
         let is_last = self.units.peek().is_none();
@@ -112,6 +117,30 @@ fn begun_anew(account: &Account, status: &SyncStatus, reached: &Positions) -> Op
         },
     );
     anew.map(|(name, _)| name)
+}
+
+/// A unit's events as JSON, beside the Avro and in its transaction (issue 6): under the same key, with the same headers.
+fn copies(outputs: &[Topic], encoded: &Encoded) -> Result<Vec<Record>, String> {
+    let mut copies = Vec::new();
+    for (event, record) in encoded.events.iter().zip(&encoded.records) {
+        for topic in outputs {
+            let change = Change::of(event).ok_or("an event of no known type")?;
+            let json = match topic {
+                Topic::EventsOcsf => ocsf::value(&change),
+                Topic::EventsEcs => ecs::value(&change),
+                _ => return Err(format!("{topic:?} carries no copies")),
+            };
+            let mut headers = record.headers.clone();
+            for (name, value) in &mut headers {
+                if *name == "content-type" {
+                    *value = "application/json".to_owned();
+                }
+            }
+            let value = Some(json.to_string().into_bytes());
+            copies.push(Record { topic: *topic, key: record.key.clone(), value, headers });
+        }
+    }
+    Ok(copies)
 }
 
 impl EncodedBatch {

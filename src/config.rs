@@ -15,6 +15,7 @@ use crate::batch::Bounds;
 use crate::directory::{AttributeList, Baseline, GroupPattern, Limits};
 use crate::kafka::KafkaClient;
 use crate::pipeline::Account;
+use crate::record::Topic;
 use crate::scim::Scheme;
 use crate::scim::address::is_loopback;
 use crate::scim::profile::{self, Auth, Profile};
@@ -89,6 +90,8 @@ struct File {
     defaults: Defaults,
     http: Option<HttpSection>,
     #[serde(default)]
+    outputs: OutputsSection,
+    #[serde(default)]
     providers: ProviderPaths,
     #[serde(default)]
     account: Vec<AccountSection>,
@@ -130,6 +133,25 @@ struct RegistrySection {
 #[serde(deny_unknown_fields)]
 struct HttpSection {
     listen: String,
+}
+
+/// `[outputs.ocsf]`, `[outputs.ecs]`: events as JSON in a topic of their own. Naming one is all there is to set.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct OutputsSection {
+    ocsf: Option<OutputSection>,
+    ecs: Option<OutputSection>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct OutputSection {}
+
+impl OutputsSection {
+    fn topics(&self) -> Vec<Topic> {
+        let named = [(&self.ocsf, Topic::EventsOcsf), (&self.ecs, Topic::EventsEcs)];
+        named.into_iter().filter(|(section, _)| section.is_some()).map(|(_, topic)| topic).collect()
+    }
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -297,6 +319,7 @@ impl File {
             topic_prefix: kafka.topic_prefix,
             partitions: kafka.partitions,
             properties,
+            outputs: self.outputs.topics(),
         };
         let mut names = HashSet::new();
         let mut accounts = Vec::new();
@@ -375,6 +398,7 @@ impl AccountSection {
             habits: profile.habits(),
             baseline,
             batch: Bounds::default(),
+            outputs: kafka.outputs.clone(),
             limits: limits(self.guard, defaults.guard)?,
             name: self.name,
         };

@@ -154,6 +154,8 @@ pub struct Account {
     pub baseline: Baseline,
     pub limits: Limits,
     pub batch: Bounds,
+    /// Of [`Topic::OUTPUTS`], those that carry copies of the events.
+    pub outputs: Vec<Topic>,
     pub topic_prefix: String,
     pub partition: i32,
 }
@@ -237,7 +239,7 @@ pub async fn sync<D: Directory, L: Log>(
     attempt.hold = attempt.release.as_ref().map(|release| release.hold.clone());
     let mut bytes = changes.bytes;
     let stamp = Stamp::new(account, known, &attempt);
-    let mut batches = Batches::new(changes.units, stamp, account.batch, attempt);
+    let mut batches = Batches::new(changes.units, stamp, account, attempt);
     let mut next = batches.next(codec, known, now());
     while let Some(encoded) = next {
         let mut encoded = match encoded {
@@ -465,6 +467,7 @@ impl Account {
             baseline: Baseline::State,
             limits: Limits::default(),
             batch: Bounds::default(),
+            outputs: Vec::new(),
             topic_prefix: topic_prefix.to_owned(),
             partition,
         }

@@ -11,11 +11,28 @@ pub enum Topic {
     Memberships,
     Syncs,
     Control,
+    /// Copies of `Events` as JSON, for readers that cannot decode Avro; only where they are configured.
+    EventsOcsf,
+    EventsEcs,
 }
 
 impl Topic {
+    /// Those that are always there, all of them Avro.
     pub const ALL: [Topic; 6] =
         [Topic::Events, Topic::Users, Topic::Groups, Topic::Memberships, Topic::Syncs, Topic::Control];
+    /// Those that `[outputs]` adds.
+    pub const OUTPUTS: [Topic; 2] = [Topic::EventsOcsf, Topic::EventsEcs];
+    /// Every topic, by its place in this enum.
+    pub const EVERY: [Topic; 8] = [
+        Topic::Events,
+        Topic::Users,
+        Topic::Groups,
+        Topic::Memberships,
+        Topic::Syncs,
+        Topic::Control,
+        Topic::EventsOcsf,
+        Topic::EventsEcs,
+    ];
     /// Those that together hold the state, in the order in which they are restored.
     pub const STATE: [Topic; 4] = [Topic::Users, Topic::Groups, Topic::Memberships, Topic::Syncs];
     /// Those whose positions stand in every `syncs` record.
@@ -29,6 +46,8 @@ impl Topic {
             Topic::Memberships => "memberships",
             Topic::Syncs => "syncs",
             Topic::Control => "control",
+            Topic::EventsOcsf => "events.ocsf",
+            Topic::EventsEcs => "events.ecs",
         }
     }
 
@@ -38,11 +57,11 @@ impl Topic {
 
     /// Inverse of [`Topic::name`].
     pub fn of(prefix: &str, name: &str) -> Option<Topic> {
-        Topic::ALL.into_iter().find(|topic| topic.name(prefix) == name)
+        Topic::EVERY.into_iter().find(|topic| topic.name(prefix) == name)
     }
 
     pub fn is_compacted(self) -> bool {
-        !matches!(self, Topic::Events | Topic::Control)
+        Topic::STATE.contains(&self)
     }
 }
 

@@ -56,6 +56,8 @@ impl Stamp {
 #[derive(Debug)]
 pub struct Encoded {
     pub records: Vec<Record>,
+    /// What the first records say.
+    pub events: Vec<wire::ChangeEvent>,
     /// `sequence` of the last event; `None` for a silent write.
     pub sequence: Option<i64>,
     /// The new record's share of the state digest; 0 for a removal.
@@ -82,8 +84,9 @@ impl Codec {
         let after = After::of(unit, known);
         let mut records = Vec::with_capacity(unit.events.len() + 1);
         let mut caused_by = Vec::new();
-        for event in stamp.change_events(known, unit, sequence) {
-            let record = self.event(stamp, unit.observed_at, &event, event_key(stamp, &key))?;
+        let events = stamp.change_events(known, unit, sequence);
+        for event in &events {
+            let record = self.event(stamp, unit.observed_at, event, event_key(stamp, &key))?;
             caused_by =
                 record.headers.iter().filter(|(name, _)| matches!(*name, "ce_id" | "ce_sequence")).cloned().collect();
             records.push(record);
@@ -114,7 +117,7 @@ impl Codec {
         };
         let digest = value.as_deref().map_or(0, |value| state_digest(&key_text, value));
         records.push(Record { topic: state_topic(&key), key: key_text, value, headers: caused_by });
-        Ok(Encoded { records, sequence: last, digest })
+        Ok(Encoded { records, events, sequence: last, digest })
     }
 
     fn principal_state(

@@ -17,6 +17,7 @@ pub fn text(topic: Topic) -> &'static str {
         Topic::Memberships => include_str!("../../schemas/MembershipState.avsc"),
         Topic::Syncs => include_str!("../../schemas/SyncStatus.avsc"),
         Topic::Control => include_str!("../../schemas/ControlRequest.avsc"),
+        Topic::EventsOcsf | Topic::EventsEcs => panic!("{topic:?} holds JSON: only `Topic::ALL` have a schema"),
     }
 }
 

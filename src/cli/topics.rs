@@ -5,7 +5,6 @@ use clap::Args;
 use super::{DONE, Failure, print};
 use crate::config::Config;
 use crate::kafka::topics::{Difference, create, settings, verify};
-use crate::record::Topic;
 
 #[derive(Debug, Args)]
 pub struct Options {
@@ -28,7 +27,7 @@ pub async fn topics(config: &Config, options: Options) -> Result<u8, Failure> {
         create(&config.kafka, config.replication).await?;
     }
     let differences = verify(&config.kafka).await?;
-    for topic in Topic::ALL {
+    for topic in config.kafka.topics() {
         print(&format!("ok    {}  {} partitions", config.kafka.topic(topic), config.kafka.partitions))?;
     }
     for Difference { topic, setting, found, expected } in differences {
@@ -41,7 +40,7 @@ fn commands(config: &Config) -> Vec<String> {
     let kafka = &config.kafka;
     let bootstrap = &kafka.brokers;
     let mut lines = Vec::new();
-    for topic in Topic::ALL {
+    for topic in kafka.topics() {
         let configs: Vec<String> =
             settings(topic, config.replication).iter().map(|(key, value)| format!("--config {key}={value}")).collect();
         let replication = if config.replication > 0 {

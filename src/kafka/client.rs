@@ -16,6 +16,8 @@ pub struct KafkaClient {
     pub brokers: String,
     pub topic_prefix: String,
     pub partitions: i32,
+    /// Of [`Topic::OUTPUTS`], those that are written.
+    pub outputs: Vec<Topic>,
     /// librdkafka properties as configured; they win over ours except where correctness depends on ours.
     pub properties: BTreeMap<String, String>,
 }
@@ -49,6 +51,11 @@ impl ConsumerContext for Quiet {}
 impl KafkaClient {
     pub fn topic(&self, topic: Topic) -> String {
         topic.name(&self.topic_prefix)
+    }
+
+    /// All topics there have to be.
+    pub fn topics(&self) -> Vec<Topic> {
+        [&Topic::ALL[..], &self.outputs].concat()
     }
 
     pub fn partition_of(&self, account: &str) -> i32 {

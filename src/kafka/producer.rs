@@ -39,11 +39,11 @@ const QUEUE_FULL_WAIT: Duration = Duration::from_millis(5);
 /// Of what librdkafka carries along with each record: the place of its positions in the transaction.
 const SLOT_BITS: u32 = 16;
 /// Batches that one transaction can tell apart.
-pub const BATCHES_MAX: usize = (1 << SLOT_BITS) / Topic::ALL.len();
+pub const BATCHES_MAX: usize = (1 << SLOT_BITS) / Topic::EVERY.len();
 
-/// Where the positions of a batch and a topic stand, the topic by its place in [`Topic::ALL`].
+/// Where the positions of a batch and a topic stand, the topic by its place in [`Topic::EVERY`].
 fn slot(batch: usize, topic: Topic) -> usize {
-    batch * Topic::ALL.len() + topic as usize
+    batch * Topic::EVERY.len() + topic as usize
 }
 
 /// Counts deliveries; librdkafka's own thread reports them.
@@ -80,7 +80,7 @@ impl ProducerContext for Deliveries {
 
     fn delivery(&self, result: &DeliveryResult<'_>, opaque: usize) {
         let slot = opaque & ((1 << SLOT_BITS) - 1);
-        let (batch, topic) = (slot / Topic::ALL.len(), slot % Topic::ALL.len());
+        let (batch, topic) = (slot / Topic::EVERY.len(), slot % Topic::EVERY.len());
         let mut ledger = self.ledger.lock().unwrap_or_else(PoisonError::into_inner);
         if opaque >> SLOT_BITS != ledger.transaction {
             return;
@@ -89,7 +89,7 @@ impl ProducerContext for Deliveries {
         match result {
             Ok(message) => {
                 if let Some(positions) = ledger.reached.get_mut(batch) {
-                    let reached = positions.entry(Topic::ALL[topic]).or_default();
+                    let reached = positions.entry(Topic::EVERY[topic]).or_default();
                     *reached = (*reached).max(message.offset() + 1);
                 }
             }
@@ -146,7 +146,7 @@ impl TransactionalProducer {
                 Err(error) => return Err(refused(&error)),
             }
         }
-        let topics = Topic::ALL.into_iter().map(|topic| (topic, client.topic(topic))).collect();
+        let topics = client.topics().into_iter().map(|topic| (topic, client.topic(topic))).collect();
         Ok(TransactionalProducer { producer, topics, partition })
     }
 

@@ -54,7 +54,13 @@ pub struct Difference {
 /// No broker answers, or creating is not permitted.
 pub async fn create(client: &KafkaClient, replication: i32) -> Result<(), KafkaError> {
     let existing = partition_counts(client).await?;
-    let missing: Vec<Topic> = Topic::ALL.into_iter().filter(|topic| existing[*topic as usize].is_none()).collect();
+    let missing: Vec<Topic> = client
+        .topics()
+        .into_iter()
+        .zip(&existing)
+        .filter(|(_, count)| count.is_none())
+        .map(|(topic, _)| topic)
+        .collect();
     if missing.is_empty() {
         return Ok(());
     }
@@ -99,9 +105,9 @@ pub async fn create(client: &KafkaClient, replication: i32) -> Result<(), KafkaE
 /// A missing topic, another partition count, another cleanup policy; or no broker answers.
 pub async fn verify(client: &KafkaClient) -> Result<Vec<Difference>, KafkaError> {
     let counts = partition_counts(client).await?;
-    for topic in Topic::ALL {
+    for (topic, count) in client.topics().into_iter().zip(counts) {
         let name = client.topic(topic);
-        match counts[topic as usize] {
+        match count {
             None => {
                 return Err(KafkaError::Refused(format!(
                     "kafka {}: topic {name} does not exist; → scimtail topics --create, or kafka.create_topics = true",
@@ -119,7 +125,7 @@ pub async fn verify(client: &KafkaClient) -> Result<Vec<Difference>, KafkaError>
         }
     }
     let admin = admin(client)?;
-    let names = Topic::ALL.map(|topic| client.topic(topic));
+    let names: Vec<String> = client.topics().into_iter().map(|topic| client.topic(topic)).collect();
     let resources: Vec<ResourceSpecifier<'_>> = names.iter().map(|name| ResourceSpecifier::Topic(name)).collect();
     let options = AdminOptions::new().request_timeout(Some(ADMIN_WAIT));
     let described = admin
@@ -127,7 +133,7 @@ pub async fn verify(client: &KafkaClient) -> Result<Vec<Difference>, KafkaError>
         .await
         .map_err(|error| explain(client, "describing topics", &error))?;
     let mut differences = Vec::new();
-    for (topic, config) in Topic::ALL.into_iter().zip(described) {
+    for (topic, config) in client.topics().into_iter().zip(described) {
         let name = client.topic(topic);
         let config =
             config.map_err(|code| KafkaError::Refused(format!("kafka {}: {name}: {code:?}", client.brokers)))?;
@@ -149,21 +155,22 @@ pub async fn verify(client: &KafkaClient) -> Result<Vec<Difference>, KafkaError>
     Ok(differences)
 }
 
-/// Partition count of each topic, by its place in [`Topic::ALL`]; `None`: it does not exist.
+/// Partition count of each of [`KafkaClient::topics`]; `None`: it does not exist.
 ///
 /// # Errors
 /// No broker answers.
-pub async fn partition_counts(client: &KafkaClient) -> Result<[Option<i32>; Topic::ALL.len()], KafkaError> {
+pub async fn partition_counts(client: &KafkaClient) -> Result<Vec<Option<i32>>, KafkaError> {
     let client = client.clone();
     let blocking = tokio::task::spawn_blocking(move || {
         let admin = admin(&client)?;
         // All topics at once: asking for one by name would create it where brokers auto-create.
         let metadata = metadata(&client, admin.inner())?;
-        Ok(Topic::ALL.map(|topic| {
+        let count = |topic: Topic| {
             let name = client.topic(topic);
             let found = metadata.topics().iter().find(|found| found.name() == name && found.error().is_none());
             found.map(|found| found.partitions().len() as i32)
-        }))
+        };
+        Ok(client.topics().into_iter().map(count).collect())
     });
     blocking.await.unwrap_or_else(|_| Err(KafkaError::Unreachable("reading metadata was cut off".to_owned())))
 }

@@ -167,7 +167,7 @@ pub fn take(
             }
             Ok(())
         }
-        Topic::Events | Topic::Control => Ok(()),
+        Topic::Events | Topic::Control | Topic::EventsOcsf | Topic::EventsEcs => Ok(()),
     }
 }
 

@@ -20,6 +20,7 @@ mod mapping;
 mod meddling;
 mod memberships;
 mod memory;
+mod outputs;
 mod program;
 mod python;
 mod reader;

@@ -444,6 +444,7 @@ pub fn account(name: &str) -> Account {
         limits: Limits::default(),
         // Small enough that most syncs need several transactions.
         batch: scimtail::batch::Bounds { principals: 3, units: 4, bytes: 1 << 20 },
+        outputs: Vec::new(),
         topic_prefix: "test".to_owned(),
         partition: 0,
     }

@@ -96,8 +96,14 @@ async fn check_kafka(config: &Config, report: &mut Report) -> Result<(), Failure
         }
         Ok(_) => match verify(&config.kafka).await {
             Ok(differences) => {
-                report
-                    .ok("topics", &format!("6 of 6, {} partitions, policies as expected", config.kafka.partitions))?;
+                report.ok(
+                    "topics",
+                    &format!(
+                        "{0} of {0}, {1} partitions, policies as expected",
+                        config.kafka.topics().len(),
+                        config.kafka.partitions
+                    ),
+                )?;
                 for difference in differences {
                     let text = format!(
                         "{}: {}={}, readers are promised {}",
