@@ -226,7 +226,7 @@ pub async fn read_state(kafka: &KafkaClient, registry: &Registry, account: &Acco
 const LONG_READ: i64 = 50_000;
 
 /// A bar on the terminal while Kafka is read; nothing in a pipe, nothing for short reads.
-pub fn progress(what: &str) -> impl FnMut(Progress) + Send + 'static {
+pub fn progress(what: &str) -> impl FnMut(Progress) + Send + use<> {
     let style = indicatif::ProgressStyle::with_template("{msg} {wide_bar} {pos}/{len} {eta}");
     let style = style.unwrap_or_else(|_| indicatif::ProgressStyle::default_bar());
     let what = what.to_owned();

@@ -14,6 +14,7 @@ use super::{CONFIGURATION, DONE, FAILED, Failure, TRY_LATER, UNREACHABLE, accoun
 use crate::config::{AccountConfig, Config, ConfigError};
 use crate::directory::{Status, SyncStatus};
 use crate::kafka::KafkaError;
+use crate::kafka::read::Progress;
 use crate::pipeline::REPAIR;
 use crate::shards::group;
 use crate::shards::once::{self, Outcome};
@@ -39,7 +40,7 @@ pub async fn run(file: &Path, options: Options) -> Result<u8, Failure> {
     let config = &Config::load(file)?;
     let accounts = config.select(&options.accounts)?;
     if options.once {
-        let mut outcomes = once::run(&services(config).await?, accounts.clone()).await;
+        let mut outcomes = once::run(&services(config).await?, accounts.clone(), restoring).await;
         let mut worst = DONE;
         for account in &accounts {
             let name = &account.account.name;
@@ -86,6 +87,10 @@ pub async fn run(file: &Path, options: Options) -> Result<u8, Failure> {
         Err(_) => warn!("a shard did not stop in time; its open transaction is resolved at the next start"),
     }
     Ok(DONE)
+}
+
+fn restoring(partition: i32) -> impl FnMut(Progress) + Send + use<> {
+    super::progress(&format!("restoring shard {partition}"))
 }
 
 /// The accounts as the file says now. Everything is checked before anything changes.

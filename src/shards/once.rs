@@ -14,7 +14,7 @@ use crate::connect::Connection;
 use crate::control::{self, Request};
 use crate::directory::{Known, SyncStatus};
 use crate::kafka::KafkaError;
-use crate::kafka::read::read_to_end;
+use crate::kafka::read::{Progress, read_to_end};
 use crate::pipeline::{self, Ended};
 use crate::record::Topic;
 
@@ -35,11 +35,15 @@ pub enum Outcome {
     Unavailable(KafkaError),
 }
 
-/// Syncs every account once; outcomes by account name.
-pub async fn run(services: &Services, accounts: Vec<AccountConfig>) -> HashMap<String, Outcome> {
+/// Syncs every account once; outcomes by account name. `progress` shows how far the restore of a partition has come.
+pub async fn run<P: FnMut(Progress) + Send + 'static>(
+    services: &Services,
+    accounts: Vec<AccountConfig>,
+    progress: fn(i32) -> P,
+) -> HashMap<String, Outcome> {
     let mut shards = JoinSet::new();
     for (partition, accounts) in by_partition(accounts) {
-        shards.spawn(shard(services.clone(), partition, accounts));
+        shards.spawn(shard(services.clone(), partition, accounts, progress(partition)));
     }
     let mut outcomes = HashMap::new();
     while let Some(shard) = shards.join_next().await {
@@ -48,10 +52,15 @@ pub async fn run(services: &Services, accounts: Vec<AccountConfig>) -> HashMap<S
     outcomes
 }
 
-async fn shard(services: Services, partition: i32, accounts: Vec<AccountConfig>) -> Vec<(String, Outcome)> {
+async fn shard(
+    services: Services,
+    partition: i32,
+    accounts: Vec<AccountConfig>,
+    progress: impl FnMut(Progress) + Send + 'static,
+) -> Vec<(String, Outcome)> {
     let everyone =
         |outcome: Outcome| accounts.iter().map(|config| (config.account.name.clone(), outcome.clone())).collect();
-    let Acquisition { writer, known: mut all, .. } = match acquire(&services, partition, &accounts, |_| {}).await {
+    let Acquisition { writer, known: mut all, .. } = match acquire(&services, partition, &accounts, progress).await {
         Ok(acquisition) => acquisition,
         Err(error) => return everyone(Outcome::Unavailable(error)),
     };
