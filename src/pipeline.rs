@@ -343,14 +343,17 @@ fn begin(account: &Account, known: &Known, now: i64) -> SyncStatus {
         Some(latest) => latest.next_attempt(now, account.settings()),
         None => SyncStatus::initial(account.settings(), 0).next_attempt(now, account.settings()),
     };
+    // What there is, not what there should be: the same, unless something was lost.
+    let attempt =
+        SyncStatus { state_records: known.state_records() as i64, state_digest: known.state_digest(), ..attempt };
     match &known.repair {
         None => attempt,
-        // From here on the records say what there is, no longer what there should be.
+        // Numbers that any record bears are taken, also where the newest `syncs` record was lost.
         Some(reason) => SyncStatus {
+            sync: attempt.sync.max(known.seen.sync + 1),
+            sequence: attempt.sequence.max(known.seen.sequence),
             reason_code: Some(REPAIR.to_owned()),
             reason: Some(reason.clone()),
-            state_records: known.state_records() as i64,
-            state_digest: known.state_digest(),
             ..attempt
         },
     }

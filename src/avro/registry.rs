@@ -1,12 +1,13 @@
 //! The schema registry: register or look up, compatibility FULL_TRANSITIVE on every subject.
 //!
-//! Registering and fetching go through schema_registry_converter; compatibility settings and look-ups are
-//! calls of our own, because the library has none (it would compare texts without `normalize=true`).
+//! Registering goes through schema_registry_converter; compatibility settings, look-ups and fetching are calls of our
+//! own: it has none of the first two (it would compare texts without `normalize=true`), and the last it does not tell
+//! apart from an outage.
 
 use std::time::Duration;
 
 use reqwest::StatusCode;
-use schema_registry_converter::async_impl::schema_registry::{SrSettings, get_schema_by_id, post_schema};
+use schema_registry_converter::async_impl::schema_registry::{SrSettings, post_schema};
 use schema_registry_converter::error::SRCError;
 use schema_registry_converter::schema_registry_common::{SchemaType, SuppliedSchema};
 use serde_json::{Value, json};
@@ -152,12 +153,20 @@ impl Registry {
     }
 
     /// # Errors
-    /// In words, because decoding only reports them.
-    pub async fn schema_text(&self, id: u32) -> Result<String, String> {
-        match get_schema_by_id(id, &self.settings).await {
-            Ok(registered) => Ok(registered.schema),
-            Err(error) if error.retriable => Err(format!("registry {} cannot be reached", self.url)),
-            Err(_) => Err(format!("registry {} does not know schema {id}", self.url)),
+    /// Unreachable, or the registry does not know the id.
+    pub async fn schema_text(&self, id: u32) -> Result<String, RegistryError> {
+        // Not through the library: for it a 500 that passes is the same as an id that nobody knows.
+        let (status, body) = self.call(self.http.get(format!("{}/schemas/ids/{id}", self.url))).await?;
+        match (status, body["schema"].as_str()) {
+            (StatusCode::NOT_FOUND, _) => {
+                Err(RegistryError::Refused(format!("registry {} does not know schema {id}", self.url)))
+            }
+            (status, Some(schema)) if status.is_success() => Ok(schema.to_owned()),
+            (status, _) => Err(RegistryError::Unreachable(format!(
+                "registry {} answers HTTP {} for schema {id}",
+                self.url,
+                status.as_u16()
+            ))),
         }
     }
 

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anstyle::{AnsiColor, Style};
@@ -64,7 +65,8 @@ pub async fn demo(options: Options) -> Result<u8, Failure> {
     let mut random = fastrand::Rng::with_seed(seed);
     let mut tasks = JoinSet::new();
     for (partition, accounts) in by_partition(accounts.iter().map(|one| one.config.clone()).collect()) {
-        tasks.spawn(serve::shard(services.clone(), partition, accounts, shutdown.clone(), random.fork()));
+        let (services, shutdown) = (services.clone(), shutdown.clone());
+        tasks.spawn(serve::shard(services, partition, accounts, shutdown, random.fork(), Arc::default()));
     }
     let mut seen = read_back(services, accounts, &shutdown);
 

@@ -83,6 +83,9 @@ fn show(
     changes: &Changes,
     seconds: f64,
 ) -> Result<(), Failure> {
+    if let Some(reason) = &known.repair {
+        print(&format!("in repair: {reason}; what is missing there is written silently, nobody is removed"))?;
+    }
     let mut read = attempt.clone();
     read.read(changes);
     print(&format!("read {} in {seconds:.1} s", super::run::counts(&read)))?;

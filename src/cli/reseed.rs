@@ -58,10 +58,9 @@ pub async fn retire(config: &Config, options: Retire) -> Result<u8, Failure> {
     let services = services(config).await?;
     let name = account.name.clone();
     let asked = record_request(&services, &account, "retire", options.who);
-    let records = reseed::retire(&services, &account, asked).await?;
-    if records == 0 {
+    let Some(records) = reseed::retire(&services, &account, asked).await? else {
         return Err(Failure::new(FAILED, format!("nothing of an account `{name}` is in the topics")));
-    }
+    };
     print(&format!(
         "{name}: {records} records are gone from the compacted topics, no event was published; {BACK_SOON}"
     ))?;

@@ -188,7 +188,7 @@ pub async fn tail(config: &Config, options: Options) -> Result<u8, Failure> {
         let made = match decoder.decode::<ChangeEvent>(Topic::Events, value) {
             Ok(event) if wanted.takes(&event) => lines.of(&event),
             Ok(_) => return true,
-            Err(complaint) => Err(complaint),
+            Err(complaint) => Err(complaint.to_string()),
         };
         match made {
             Ok(lines) => lines.into_iter().all(|line| printer.blocking_send(line).is_ok()),

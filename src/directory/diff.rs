@@ -466,8 +466,10 @@ impl<'k> Diff<'k> {
             _ => false,
         };
         let settled = |kind: Kind, id: &Id| {
+            // In repair memberships that went are kept: what says so must be read again.
             !holds_members(kind)
                 || (memberships_known
+                    && !self.rules.repair
                     && !(kind == Kind::Group && plan.unsettled.contains(id))
                     && !self.unsettled.contains(&(kind, id.clone())))
         };

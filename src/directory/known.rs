@@ -5,6 +5,8 @@
 //! unchanged resources are recognised belong to it: a write voids them and only a completed sync sets
 //! them, so that a held, failed or half-published change can never look "unchanged" later.
 
+use std::collections::BTreeSet;
+
 use super::Map;
 use super::changes::{Bytes, StateWrite, Unit};
 use super::key::StateKey;
@@ -145,6 +147,7 @@ pub struct Known {
     /// Sequences of tombstones written since the last completed sync: part of `event_id`.
     tombstones: Map<StateKey, i64>,
     digest: u128,
+    orphans: BTreeSet<(Kind, Id)>,
     /// Set while it is restored.
     pub seen: Seen,
     /// Why what was restored is not what the newest `syncs` record says: until one sync completes, whoever is missing
@@ -186,9 +189,22 @@ impl Known {
             .flat_map(|(group, members)| members.iter().map(move |(member, membership)| (group, member, membership)))
     }
 
-    /// Groups that have members, whether their own record is there or not.
-    pub fn groups_with_members(&self) -> impl Iterator<Item = &Id> {
-        self.memberships.keys()
+    /// Principals that only their memberships tell of: their own records were lost (issue 5).
+    pub fn orphans(&self, kind: Kind) -> impl Iterator<Item = &Id> {
+        self.orphans.iter().filter(move |(of, _)| *of == kind).map(|(_, id)| id)
+    }
+
+    /// Looks for orphans: once where something was lost, because it takes a look at every membership.
+    pub fn find_orphans(&mut self) {
+        let mut orphans = BTreeSet::new();
+        for (group, member, _) in self.memberships() {
+            for (kind, id) in [(Kind::Group, group), (member.kind, &member.id)] {
+                if !self.table(kind).contains(id) {
+                    orphans.insert((kind, id.clone()));
+                }
+            }
+        }
+        self.orphans = orphans;
     }
 
     pub fn memberships_len(&self) -> usize {
@@ -359,6 +375,9 @@ impl Known {
         }
         self.tombstones.clear();
         self.repair = None;
+        if !self.orphans.is_empty() {
+            self.find_orphans();
+        }
         self.completed = Some(status.clone());
         self.latest = Some(status);
     }

@@ -115,10 +115,6 @@ pub(super) fn plan(diff: &Diff<'_>, now: i64) -> Plan {
                 dangling.insert(member.id.clone());
                 plan.removed.push(remove(diff, group, member, Some(cause), now));
                 count -= 1;
-            } else if orphaned(diff, group, &member) {
-                dangling.insert(member.id.clone());
-                plan.removed.push(remove_because(diff, group, member, RemovalReason::NotFound, None, now));
-                count -= 1;
             }
         }
         match diff.groups_read.get(group).filter(|_| diff.memberships_are_known()) {
@@ -221,13 +217,6 @@ fn gone(diff: &Diff<'_>, member: &Member) -> Option<(Kind, Id, RemovalReason)> {
     Some((member.kind, member.id.clone(), *reason))
 }
 
-/// A membership that outlived its principal, whose record was lost (issue 5): nobody has the id, and its removal would
-/// have taken the membership along.
-fn orphaned(diff: &Diff<'_>, group: &Id, member: &Member) -> bool {
-    let nobody = diff.nobody.contains(&member.id) || diff.known.dangling(group).binary_search(&member.id).is_ok();
-    nobody && !diff.rules.repair && !Kind::BOTH.into_iter().any(|kind| diff.exists(kind, &member.id))
-}
-
 fn remove(
     diff: &Diff<'_>,
     group: &Id,
@@ -236,17 +225,6 @@ fn remove(
     observed_at: i64,
 ) -> Unit {
     let reason = cause.as_ref().map_or(RemovalReason::NotListed, |(_, _, reason)| *reason);
-    remove_because(diff, group, member, reason, cause, observed_at)
-}
-
-fn remove_because(
-    diff: &Diff<'_>,
-    group: &Id,
-    member: Member,
-    reason: RemovalReason,
-    cause: Option<(Kind, Id, RemovalReason)>,
-    observed_at: i64,
-) -> Unit {
     let event = membership_event(diff, EventType::MembershipRemoved, group, &member).map(|event| Event {
         removal_reason: Some(reason),
         cause: cause.map(|(kind, id, _)| (EventType::removed(kind), StateKey::Principal(kind, id))),

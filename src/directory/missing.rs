@@ -46,10 +46,10 @@ impl Diff<'_> {
         // In most syncs everybody is listed, and there is nobody to look for.
         let some = !of(&self.unread, kind) && *of(&self.known_listed, kind) < table.len();
         let ids = some.then(|| table.ids()).into_iter().flatten();
-        // A group whose record was lost is known by its memberships, and asked for like any other (issue 5).
-        let orphans = (kind == Kind::Group && !of(&self.unread, kind)).then(|| self.known.groups_with_members());
-        let orphans = orphans.into_iter().flatten().filter(|id| !table.contains(id));
-        ids.chain(orphans).filter(move |id| !self.appeared(kind, id) && !self.gone.contains_key(&(kind, (*id).clone())))
+        // Whose record was lost is known by the memberships that are left, and asked for like anybody else.
+        let orphans = (!of(&self.unread, kind)).then(|| self.known.orphans(kind));
+        ids.chain(orphans.into_iter().flatten())
+            .filter(move |id| !self.appeared(kind, id) && !self.gone.contains_key(&(kind, (*id).clone())))
     }
 
     fn is_hidden(&self, kind: Kind, id: &Id) -> bool {

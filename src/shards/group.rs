@@ -6,6 +6,8 @@
 //! and a bound that passes costs a fence, never an event.
 
 use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -41,6 +43,7 @@ pub async fn run(
         accounts: by_shard,
         assigned: BTreeSet::new(),
         last: HashMap::new(),
+        owned_before: Arc::default(),
         tasks: JoinSet::new(),
     };
     let result = loop {
@@ -93,6 +96,8 @@ struct Shards {
     assigned: BTreeSet<i32>,
     /// The newest task of each partition, running, stopping or ended.
     last: HashMap<i32, Task>,
+    /// Whether any shard was ever acquired.
+    owned_before: Arc<AtomicBool>,
     tasks: JoinSet<Result<(), KafkaError>>,
 }
 
@@ -151,7 +156,7 @@ impl Shards {
         let Some(accounts) = self.accounts.get(&partition).cloned() else { return };
         let task = Task { stop: self.shutdown.child_token(), ended: CancellationToken::new() };
         let (stop, ended) = (task.stop.clone(), task.ended.clone().drop_guard());
-        let (services, random) = (self.services.clone(), self.random.fork());
+        let (services, random, owned_before) = (self.services.clone(), self.random.fork(), self.owned_before.clone());
         let previous = self.last.insert(partition, task).map(|previous| {
             previous.stop.cancel();
             previous.ended
@@ -162,7 +167,7 @@ impl Shards {
                 // One that hangs is fenced by this one's acquisition.
                 drop(tokio::time::timeout(REVOKE_WAIT, previous.cancelled()).await);
             }
-            serve::shard(services, partition, accounts, stop, random).await
+            serve::shard(services, partition, accounts, stop, random, owned_before).await
         });
     }
 

@@ -126,7 +126,7 @@ async fn pending(services: &Services, partition: i32) -> Result<HashMap<String, 
                     let account = content.account.clone();
                     requests.entry(account).or_default().push(Request { offset: record.offset, content });
                 }
-                Err(complaint) => warn!(record = record.address(), complaint, "control record skipped"),
+                Err(complaint) => warn!(record = record.address(), %complaint, "control record skipped"),
             }
             Ok(())
         };

@@ -13,7 +13,7 @@ use crate::avro::codec::state_topic;
 use crate::directory::{Kind, Known, Position, StateKey, Status, SyncStatus};
 use crate::kafka::KafkaError;
 use crate::kafka::read::{ReadRecord, ends_of, read_to_end};
-use crate::pipeline::{Account, Batch, CommitError, Log, Marker, REPAIR};
+use crate::pipeline::{Account, Batch, CommitError, Log, Marker, REPAIR, merged};
 use crate::record::{Record, Topic};
 
 /// Tombstones of one transaction.
@@ -47,10 +47,21 @@ pub async fn reseed(
     asked.await?;
     let ends = ends(services, account).await?;
     let known = *stopped.known;
+    let checkpoint_unreadable = stopped.unreadable.iter().any(|(topic, _)| *topic == Topic::Syncs);
     let status = match &known.latest {
-        // What is missing makes the digest differ, and that is what the next owner goes by.
-        Some(latest) => SyncStatus { positions: within(account, &latest.positions, &ends), ..latest.clone() },
-        None => lost(services, account, &known, &ends, reason).await?,
+        Some(latest) if known.completed.is_some() && !checkpoint_unreadable => {
+            SyncStatus { positions: within(account, &latest.positions, &ends), ..latest.clone() }
+        }
+        _ => lost(services, account, &known, &ends).await?,
+    };
+    // A repair, whatever the next owner finds: by this it knows.
+    let status = SyncStatus {
+        status: Status::Failed,
+        reason_code: Some(REPAIR.to_owned()),
+        reason: Some(reason),
+        state_records: known.state_records() as i64,
+        state_digest: known.state_digest(),
+        ..status
     };
     // What nobody understands is gone with its key's newest record; the next sync writes it anew.
     let records = stopped.unreadable.iter().map(|(topic, key)| tombstone(*topic, key.clone())).collect();
@@ -59,8 +70,8 @@ pub async fn reseed(
     Ok(Reseeded::GoesOn(known.state_records()))
 }
 
-/// Takes everything of an account out of the compacted topics: tombstones, and no event. Returns how many records there
-/// were. `asked` as for [`reseed`].
+/// Takes everything of an account out of the compacted topics: tombstones, and no event. Returns how many state records
+/// there were, `None` where there is nothing of it. `asked` as for [`reseed`].
 ///
 /// # Errors
 /// As [`reseed`].
@@ -68,7 +79,7 @@ pub async fn retire(
     services: &Services,
     account: &Account,
     asked: impl Future<Output = Result<(), KafkaError>>,
-) -> Result<usize, KafkaError> {
+) -> Result<Option<usize>, KafkaError> {
     let mut acquisition = take(services, account).await?;
     let (known, unreadable) = match acquisition.known.remove(&account.name) {
         Some(Ok(known)) => (known, Vec::new()),
@@ -76,10 +87,11 @@ pub async fn retire(
         None => (Known::default(), Vec::new()),
     };
     let keys = keys(&known);
-    // An account that was never synced has a record in memory only.
-    let recorded = known.completed.is_some() || known.latest.as_ref().is_some_and(|latest| latest.sync > 0);
+    // An account that nobody heard of has a first record too, in memory only.
+    let invented = |latest: &SyncStatus| *latest == SyncStatus::initial(account.settings(), latest.control_offset);
+    let recorded = known.completed.is_some() || known.latest.as_ref().is_some_and(|latest| !invented(latest));
     if keys.is_empty() && unreadable.is_empty() && !recorded {
-        return Ok(0);
+        return Ok(None);
     }
     asked.await?;
     let mut tombstones: Vec<(Option<StateKey>, Record)> = keys
@@ -111,7 +123,7 @@ pub async fn retire(
         if left.peek().is_none() {
             let markers = [account.name.clone(), format!("{}/latest", account.name)];
             commit(&acquisition, records, markers.map(|key| tombstone(Topic::Syncs, key)).to_vec()).await?;
-            return Ok(count);
+            return Ok(Some(count));
         }
         let latest = services.codec.status(account, &status, false).map_err(KafkaError::Refused)?;
         commit(&acquisition, records, vec![latest]).await?;
@@ -160,30 +172,24 @@ fn within(account: &Account, positions: &[Position], ends: &[(Topic, i64)]) -> V
     each.collect()
 }
 
-/// A checkpoint in place of one that is lost: numbers go on beyond everything that any record bears.
+/// A checkpoint in place of one that is lost: numbers go on beyond everything that any record bears, and what is left of
+/// it stays.
 async fn lost(
     services: &Services,
     account: &Account,
     known: &Known,
     ends: &[(Topic, i64)],
-    reason: String,
 ) -> Result<SyncStatus, KafkaError> {
     let published = last_sequence(services, account).await?;
     let end = |topic: Topic| ends.iter().find(|(of, _)| *of == topic).map_or(0, |(_, end)| *end);
+    let left = known.latest.clone().or_else(|| known.completed.clone());
+    let left = left.unwrap_or_else(|| SyncStatus::initial(account.settings(), end(Topic::Control)));
+    let reached = Topic::POSITIONED.into_iter().map(|topic| (topic, end(topic))).collect();
     Ok(SyncStatus {
-        sync: known.seen.sync,
-        status: Status::Failed,
-        reason_code: Some(REPAIR.to_owned()),
-        reason: Some(reason),
-        sequence: known.seen.sequence.max(published),
-        state_records: known.state_records() as i64,
-        state_digest: known.state_digest(),
-        positions: crate::pipeline::merged(
-            account,
-            &[],
-            &Topic::POSITIONED.into_iter().map(|topic| (topic, end(topic))).collect(),
-        ),
-        ..SyncStatus::initial(account.settings(), end(Topic::Control))
+        sync: left.sync.max(known.seen.sync),
+        sequence: left.sequence.max(known.seen.sequence).max(published),
+        positions: merged(account, &[], &reached),
+        ..left
     })
 }
 

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use crate::avro::decode::NEWER_SCHEMA;
+use crate::avro::decode::Undecodable;
 use crate::avro::wire::{GroupState, MembershipState, SyncStatus as SyncRecord, UserState};
 use crate::avro::{Decoder, codec};
 use crate::directory::{Entry, Known, Membership, Packed, Principal, StateKey, Status, SyncStatus};
@@ -38,8 +38,11 @@ pub struct Ends {
 struct Restoring {
     known: Known,
     /// Keys whose newest record cannot be understood, and why.
-    unreadable: BTreeMap<(Topic, String), String>,
+    unreadable: Unreadable,
 }
+
+/// Keys whose newest record cannot be understood; where it lies and why.
+pub type Unreadable = BTreeMap<(Topic, String), (String, Undecodable)>;
 
 /// Restores all `accounts` of a partition; call only after the shard is fenced. Blocks.
 ///
@@ -75,9 +78,10 @@ pub fn restore(
             // Only the newest record of a key counts: compaction would have left nothing else.
             Ok(()) if unreadable.is_empty() => {}
             Ok(()) => drop(unreadable.remove(&(record.topic, key.to_owned()))),
+            // Nothing is wrong with the record: the restore as a whole is tried again.
+            Err(Undecodable::Unreachable(text)) => return Err(KafkaError::Unreachable(text)),
             Err(complaint) => {
-                let complaint = format!("{}: {complaint}", record.address());
-                unreadable.insert((record.topic, key.to_owned()), complaint);
+                unreadable.insert((record.topic, key.to_owned()), (record.address(), complaint));
             }
         }
         Ok(())
@@ -112,14 +116,17 @@ pub fn take(
     key: &str,
     value: Option<&[u8]>,
     sequence: Option<&str>,
-) -> Result<(), String> {
+) -> Result<(), Undecodable> {
     let Some(value) = value else {
         let sequence = sequence.and_then(|text| text.parse().ok());
+        known.seen.note(0, sequence.unwrap_or(0));
         match StateKey::parse(key) {
             Some(StateKey::Principal(kind, id)) => known.remove_principal(kind, &id, sequence),
             Some(StateKey::Membership { member, group }) => known.remove_membership(&group, &member, sequence),
             None if topic == Topic::Syncs && !key.contains('/') => known.completed = None,
-            None if topic == Topic::Syncs => known.latest = None,
+            None if topic == Topic::Syncs && key.split_once('/').is_some_and(|(_, rest)| rest == "latest") => {
+                known.latest = None;
+            }
             // Of whatever it was, nothing is left.
             None => {}
         }
@@ -148,7 +155,7 @@ pub fn take(
             let (group, member) = codec::membership_of(&state).ok_or("principal_type is neither user nor group")?;
             let expected = StateKey::Membership { member: member.clone(), group: group.clone() };
             if StateKey::parse(key) != Some(expected) {
-                return Err(KEY_DIFFERS.to_owned());
+                return Err(KEY_DIFFERS.into());
             }
             let MembershipState { direct, first_seen_at, sequence, .. } = state;
             known.put_membership(group, member, Membership { direct, first_seen_at, sequence, digest });
@@ -163,7 +170,7 @@ pub fn take(
             match key.split_once('/') {
                 None => known.completed = Some(status),
                 Some((_, "latest")) => known.latest = Some(status),
-                Some(_) => return Err("a key of no known form".to_owned()),
+                Some(_) => return Err("a key of no known form".into()),
             }
             Ok(())
         }
@@ -180,12 +187,12 @@ fn put(
     (first_seen_at, changed_at, sequence, missing_since, missing_walks): Book,
     digest: u128,
     dangling: Option<Vec<crate::directory::Id>>,
-) -> Result<(), String> {
+) -> Result<(), Undecodable> {
     let Some(StateKey::Principal(kind, id)) = StateKey::parse(key) else {
-        return Err("a key of no known form".to_owned());
+        return Err("a key of no known form".into());
     };
     if id != principal.id {
-        return Err(KEY_DIFFERS.to_owned());
+        return Err(KEY_DIFFERS.into());
     }
     let entry = Entry {
         packed: Packed::pack(&principal),
@@ -210,52 +217,28 @@ fn put(
 ///
 /// # Errors
 /// The account must not go on; says why, and what to do.
-pub fn complete(
-    account: &Account,
-    mut known: Known,
-    unreadable: BTreeMap<(Topic, String), String>,
-    ends: &Ends,
-) -> Result<Known, Stopped> {
-    let name = &account.name;
-    let newer_version = is_newer(&known.seen.version, env!("CARGO_PKG_VERSION"));
-    let newer = newer_version || unreadable.values().any(|complaint| complaint.contains(NEWER_SCHEMA));
-    let reason = match (&known.latest, unreadable.values().next()) {
-        _ if newer_version => Some(format!(
-            "scimtail {} wrote the records of {name}, this is {}; → run that version or a newer one",
-            known.seen.version,
-            env!("CARGO_PKG_VERSION")
-        )),
-        (_, Some(complaint)) if newer => Some(format!("{name}: {complaint}")),
-        (_, Some(complaint)) => Some(format!("{complaint}; nothing is published; → scimtail reseed {name}")),
-        (None, None) if known.state_records() > 0 || known.completed.is_some() => Some(format!(
-            "{} state records but no newest syncs record: the checkpoint of {name} is lost; nothing is published; \
-             → scimtail reseed {name}",
-            known.state_records(),
-        )),
-        (None, None) => None,
-        (Some(latest), None) => cut_off(account, latest, ends).map(|topic| {
-            format!(
-                "{topic} ends before what {name} wrote to it: it was deleted or recreated; nothing is published; \
-                 → scimtail reseed {name} goes on from what is there"
-            )
-        }),
-    };
-    if let Some(reason) = reason {
+pub fn complete(account: &Account, mut known: Known, unreadable: Unreadable, ends: &Ends) -> Result<Known, Stopped> {
+    if let Some((reason, newer)) = stops(account, &known, &unreadable, ends) {
         let unreadable = unreadable.into_keys().collect();
         return Err(Stopped { reason, newer, known: Box::new(known), unreadable });
     }
-    let Some(latest) = &known.latest else {
+    let (records, digest) = (known.state_records() as i64, known.state_digest());
+    let Some(latest) = &mut known.latest else {
         // Requests from before an account existed are nobody's business.
         known.latest = Some(SyncStatus::initial(account.settings(), ends.control));
         return Ok(known);
     };
-    let (records, digest) = (known.state_records() as i64, known.state_digest());
+    if latest.control_offset > ends.control {
+        // The topic was recreated: what is asked there is asked anew.
+        latest.control_offset = 0;
+    }
     let unfinished = latest.status != Status::Completed && latest.reason_code.as_deref() == Some(REPAIR);
     if (records, digest) != (latest.state_records, latest.state_digest) {
         // A first sync that was cut off writes what is missing silently anyway.
         if known.completed.is_some() || unfinished {
             known.repair = Some(format!(
-                "the compacted topics hold {records} records of {name}, its newest syncs record says {}{}",
+                "the compacted topics hold {records} records of {}, its newest syncs record says {}{}",
+                account.name,
                 latest.state_records,
                 if records == latest.state_records { " with another digest" } else { "" },
             ));
@@ -263,9 +246,47 @@ pub fn complete(
     } else if unfinished {
         known.repair = Some("what was lost before is not yet read again".to_owned());
     }
+    // Members that the profile vouches for have no records of their own.
+    if !account.habits.publish_unlisted {
+        known.find_orphans();
+    }
     let completed = known.completed.as_ref().map_or(0, |completed| completed.sequence);
     known.forget_tombstones_until(completed);
     Ok(known)
+}
+
+/// Why the account must not go on, if so, and whether a newer scimtail is the reason.
+fn stops(account: &Account, known: &Known, unreadable: &Unreadable, ends: &Ends) -> Option<(String, bool)> {
+    let name = &account.name;
+    let own = env!("CARGO_PKG_VERSION");
+    // Whoever only reads has no acquisition, and may read what any version wrote.
+    if known.acquisition > 0 && is_newer(&known.seen.version, own) {
+        let version = &known.seen.version;
+        let reason =
+            format!("scimtail {version} wrote the records of {name}, this is {own}; → run that version or a newer one");
+        return Some((reason, true));
+    }
+    let newer = unreadable.values().find(|(_, complaint)| matches!(complaint, Undecodable::Newer(_)));
+    if let Some((address, complaint)) = newer {
+        return Some((format!("{name}: {address}: {complaint}"), true));
+    }
+    let remedy = format!("nothing is published; → scimtail reseed {name}");
+    if let Some((address, complaint)) = unreadable.values().next() {
+        return Some((format!("{address}: {complaint}; {remedy}"), false));
+    }
+    let lost = match (&known.latest, &known.completed) {
+        (None, None) => known.state_records() > 0,
+        (None, Some(_)) => true,
+        // Whatever tells of a completed sync, without its record.
+        (Some(latest), None) => latest.status == Status::Completed || latest.hold.is_some(),
+        (Some(_), Some(_)) => false,
+    };
+    if lost {
+        let reason = format!("{} state records, but the checkpoint of {name} is lost; {remedy}", known.state_records());
+        return Some((reason, false));
+    }
+    let topic = cut_off(account, known.latest.as_ref()?, ends)?;
+    Some((format!("{topic} ends before what {name} wrote to it: it was deleted or recreated; {remedy}"), false))
 }
 
 /// The first topic that ends before what the account wrote to it.

@@ -1,6 +1,8 @@
 //! The service: shards that keep their accounts syncing until shutdown.
 
 use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use rdkafka::topic_partition_list::Offset;
@@ -21,7 +23,7 @@ use crate::directory::status::Reason;
 use crate::directory::{Known, Status, SyncStatus};
 use crate::kafka::KafkaError;
 use crate::kafka::read::{Progress, follow, watermarks};
-use crate::pipeline::{self, Ended};
+use crate::pipeline::{self, Ended, REPAIR};
 use crate::record::Topic;
 use crate::retry::Waits;
 use crate::schedule::{FenceWait, Schedule};
@@ -42,22 +44,22 @@ const PROGRESS_LOG: Duration = Duration::from_secs(5);
 /// anew when an acquisition ends.
 ///
 /// # Errors
-/// Kafka refuses the very first acquisition, e.g. the `transactional.id`: a person has to act. Later refusals are
-/// waited out, because they were not there before.
+/// Kafka refuses the very first acquisition of the process (`owned_before` is its memory), e.g. the `transactional.id`: a
+/// person has to act. Later refusals are waited out, because the others go on.
 pub async fn shard(
     services: Services,
     partition: i32,
     accounts: Vec<AccountConfig>,
     shutdown: CancellationToken,
     mut random: fastrand::Rng,
+    owned_before: Arc<AtomicBool>,
 ) -> Result<(), KafkaError> {
-    let mut owned_before = false;
     let mut waits = Waits::endless(FIRST_WAIT, LONGEST_WAIT);
     let mut fenced = FenceWait::new(random.fork());
     while !shutdown.is_cancelled() {
         let wait = match acquire_unless(&shutdown, &services, partition, &accounts, log_progress(partition)).await {
             Ok(acquisition) => {
-                owned_before = true;
+                owned_before.store(true, Ordering::Relaxed);
                 let acquired = Instant::now();
                 match own(&services, acquisition, &accounts, &shutdown, &mut random).await {
                     None => return Ok(()),
@@ -82,7 +84,7 @@ pub async fn shard(
                 }
             }
             Err(_) if shutdown.is_cancelled() => return Ok(()),
-            Err(refusal @ KafkaError::Refused(_)) if !owned_before => return Err(refusal),
+            Err(refusal @ KafkaError::Refused(_)) if !owned_before.load(Ordering::Relaxed) => return Err(refusal),
             Err(failure) => {
                 let wait = waits.next_wait().unwrap_or(LONGEST_WAIT);
                 warn!(partition, reason = %failure, wait_s = wait.as_secs(), "shard not acquired");
@@ -119,7 +121,7 @@ async fn own(
     let Acquisition { partition, writer, writer_ended, known: mut all, .. } = acquisition;
     // Dropping the set cancels every walk of the acquisition; a commit under way is the writer's to end.
     let mut tasks: JoinSet<Ended> = JoinSet::new();
-    let mut inboxes = Vec::new();
+    let (mut inboxes, mut stopped) = (Vec::new(), Vec::new());
     for config in accounts {
         let name = &config.account.name;
         let known = all.remove(name);
@@ -127,7 +129,10 @@ async fn own(
             Some(Ok(Known { repair: Some(reason), .. })) => {
                 error!(account = name, reason, "in repair: what is missing is written silently, nobody is removed");
             }
-            Some(Err(stopped)) => error!(account = name, reason = stopped.reason, "account stopped"),
+            Some(Err(reasons)) => {
+                error!(account = name, reason = reasons.reason, "account stopped");
+                stopped.push(name.clone());
+            }
             Some(Ok(_)) | None => {}
         }
         if let Some(Ok(known)) = known {
@@ -141,7 +146,7 @@ async fn own(
     drop(writer);
     let stopping = CancellationToken::new();
     let _stops_the_reader = stopping.clone().drop_guard();
-    tasks.spawn(listen(services.clone(), partition, inboxes, stopping.clone()));
+    tasks.spawn(listen(services.clone(), partition, inboxes, stopped, stopping.clone()));
     tokio::select! {
         () = shutdown.cancelled() => {
             stopping.cancel();
@@ -157,43 +162,53 @@ async fn own(
     }
 }
 
-/// Follows the control partition and hands every request to its account.
+/// Follows the control partition and hands every request to its account. A `reseed` of one of those that are `stopped`
+/// ends the acquisition, so that the next one begins with what the reseed left.
 async fn listen(
     services: Services,
     partition: i32,
     inboxes: Vec<(String, i64, mpsc::Sender<Request>)>,
+    stopped: Vec<String>,
     stop: CancellationToken,
 ) -> Ended {
-    let Some(from) = inboxes.iter().map(|(_, from, _)| *from).min() else {
-        // No account of this shard can go on; a person has to look. The shard stays quiet until shutdown.
-        stop.cancelled().await;
-        return Ended { fenced: false, reason: "no account".to_owned() };
-    };
+    let from = inboxes.iter().map(|(_, from, _)| *from).min();
+    let reseeded = Arc::new(AtomicBool::new(false));
+    let seen = reseeded.clone();
     let mut decoder = Decoder::new(Some(services.codec.ids), services.registry.clone());
     let kafka = services.kafka.clone();
     let reading = blocking(move || {
         // Requests that retention has deleted are beyond reading; an offset before the log would be an error.
         let (low, high) = watermarks(&kafka, Topic::Control, partition)?;
-        let from = from.clamp(low, high.max(low));
+        // Where no account can go on, only what comes from now on is of interest.
+        let from = from.unwrap_or(high).clamp(low, high.max(low));
         follow(&kafka, Topic::Control, &[(partition, Offset::Offset(from))], |record| {
             if let Some(record) = record
                 && let Some(value) = record.value
             {
                 match decoder.decode::<ControlRequest>(Topic::Control, value) {
                     Ok(content) => {
+                        // Earlier ones were heard by earlier acquisitions.
+                        if content.action == "reseed" && record.offset >= high && stopped.contains(&content.account) {
+                            seen.store(true, Ordering::Relaxed);
+                            return Ok(ControlFlow::Break(()));
+                        }
                         let inbox = inboxes.iter().find(|(account, _, _)| *account == content.account);
                         if let Some((_, _, inbox)) = inbox {
                             // A full inbox blocks here: requests wait, none is lost.
                             drop(inbox.blocking_send(Request { offset: record.offset, content }));
                         }
                     }
-                    Err(complaint) => warn!(record = record.address(), complaint, "control record skipped"),
+                    Err(complaint) => warn!(record = record.address(), %complaint, "control record skipped"),
                 }
             }
             Ok(if stop.is_cancelled() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
         })
     });
     let reason = match reading.await {
+        // It owns the shard for a moment: as after any fence, this waits before it takes it back.
+        Ok(()) if reseeded.load(Ordering::Relaxed) => {
+            return Ended { fenced: true, reason: "a stopped account is being reseeded".to_owned() };
+        }
         Ok(()) => "the control partition is no longer followed".to_owned(),
         Err(KafkaError::Unreachable(text) | KafkaError::Refused(text)) => text,
     };
@@ -237,12 +252,17 @@ async fn account(
                     Status::Failed | Status::Running => schedule.after_failure(),
                     Status::Completed | Status::Held => schedule.after_success(),
                 };
-                short = if status.reason_code.as_deref() == Some(WALK_INCOMPLETE) { short + 1 } else { 0 };
+                short = if blind(&status) { short + 1 } else { 0 };
                 report(&config, &status, wait, short >= BLIND_SYNCS);
                 due = Instant::now() + wait;
             }
         }
     }
+}
+
+/// Whether removals could not be seen in this sync: its lists stayed short, or it was to repair and failed.
+fn blind(status: &SyncStatus) -> bool {
+    status.status == Status::Failed && matches!(status.reason_code.as_deref(), Some(WALK_INCOMPLETE | REPAIR))
 }
 
 /// One sync with the credential as it is now.

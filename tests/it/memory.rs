@@ -352,9 +352,11 @@ impl MemoryLog {
             restore::take(&mut known, &mut decoder, record.topic, &record.key, record.value.as_deref(), sequence)
                 .expect("every record reads back");
         }
+        // Requests are made up as they are applied.
+        let control = known.latest.as_ref().map_or(0, |latest| latest.control_offset);
         let records = self.records.lock().unwrap();
         let topics = Topic::ALL.into_iter().map(|topic| (topic, self.end(&records, topic))).collect();
-        restore::complete(account, known, BTreeMap::new(), &Ends { topics, control: 0 })
+        restore::complete(account, known, BTreeMap::new(), &Ends { topics, control })
     }
 
     pub fn events(&self) -> Vec<ChangeEvent> {

@@ -91,6 +91,23 @@ interval = "{interval}"
     }
 }
 
+/// The next line of a child's log that holds `text`.
+pub fn await_line(child: &mut Child, text: &str) -> String {
+    use std::io::{BufRead, BufReader};
+    let mut log = child.stderr.take().expect("standard error is piped, and nobody else reads it");
+    let found = loop {
+        // Byte by byte, so that nothing is read ahead that the next call waits for.
+        let mut line = String::new();
+        let mut reader = BufReader::with_capacity(1, &mut log);
+        assert_ne!(reader.read_line(&mut line).expect("a log in UTF-8"), 0, "it ended without `{text}`");
+        if line.contains(text) {
+            break line;
+        }
+    };
+    child.stderr = Some(log);
+    found
+}
+
 #[derive(Debug)]
 pub struct Ended {
     pub code: i32,

@@ -124,7 +124,7 @@ async fn a_record_with_a_newer_schema_is_refused() {
     writer.write_value(&mut bytes, apache_avro::types::Value::from(record)).expect("it encodes");
     let (topic, partition) = (program.topic("memberships"), partition_of("acme", 2));
     meddling::write(&services().bootstrap, &topic, partition, Some("acme/Users/u/Groups/g"), Some(&bytes));
-    refused(&program, &["acme: ", "written with a newer schema", "→ run the version of scimtail that wrote it"]).await;
+    refused(&program, &["acme: ", "written with a newer schema", "→ run the version that wrote it"]).await;
 }
 
 /// A broker that permits everything but this shard's `transactional.id`.

@@ -147,6 +147,45 @@ async fn a_lost_checkpoint_stops_the_account_and_a_reseed_numbers_on_beyond_ever
     assert_eq!(ids.len(), after.len() * 2, "two accounts, no id twice");
 }
 
+/// Half a checkpoint is none: what is left of it does not make an account a beginner, whose removals nobody would see.
+#[tokio::test(flavor = "multi_thread")]
+async fn garbage_in_place_of_a_checkpoint_stops_the_account_and_a_reseed_keeps_the_numbers() {
+    let (directory, program) = synced("half").await;
+    let mut expected = sequences(&program, "acme").await;
+    for (round, key) in ["acme", "acme/latest"].into_iter().enumerate() {
+        meddling::write(&services().bootstrap, &program.topic("syncs"), partition(), Some(key), Some(b"no Avro"));
+        let stopped = run(&program, 78).await;
+        assert!(line(&stopped, "acme").contains("no Confluent framing"), "{key}: {stopped:?}");
+        assert_eq!(program.run(&["reseed", "acme"]).await.code, 0);
+        directory.churn(0.25, 10 + round as u64);
+        let ended = run(&program, 0).await;
+        assert!(
+            line(&ended, "acme").contains("repaired") && line(&ended, "acme").contains("3 changes"),
+            "{key}: {ended:?}"
+        );
+        run(&program, 0).await;
+        expected.extend((1..=3).map(|next| expected.len() as i64 + next).collect::<Vec<_>>());
+        assert_eq!(sequences(&program, "acme").await, expected, "{key}");
+    }
+}
+
+/// A running service hears of it and takes the shard back by itself.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_running_service_goes_on_with_an_account_that_is_reseeded() {
+    let (_directory, program, ..) = crate::broker::shared_program("service").await;
+    run(&program, 0).await;
+    meddling::recreate(&services().bootstrap, &program.topic("users"), PARTITIONS, "compact").await;
+    let mut service = program.spawn(&["run"]);
+    let stopped = crate::program::await_line(&mut service, "account stopped");
+    assert!(stopped.contains("users ends before"), "{stopped}");
+    assert_eq!(program.run(&["reseed", "acme"]).await.code, 0);
+    let repaired = crate::program::await_line(&mut service, "sync completed");
+    assert!(repaired.contains("sync=2") && repaired.contains("changes=0"), "{repaired}");
+    service.kill().expect("SIGKILL");
+    service.wait().expect("it ended");
+    assert_eq!(program.run(&["state", "users"]).await.code, 0);
+}
+
 /// Garbage is named by topic, partition and offset; what can belong to nobody is passed over, and one account's garbage
 /// is not another's.
 #[tokio::test(flavor = "multi_thread")]
