@@ -1,0 +1,2 @@
+def part(world, checks):
+    pass
