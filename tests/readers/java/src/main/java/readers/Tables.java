@@ -65,7 +65,8 @@ public final class Tables {
         String brokers = arguments[0];
         Tables tables = new Tables(arguments[1], arguments[2]);
         Path state = Files.createDirectories(Path.of(arguments[3]));
-        run(brokers, tables.prefix + "-joined", state, tables.joined(), List.of("users", "groups", "memberships", "access-naive", "access-partitioned"));
+        List<String> stores = List.of("users", "groups", "memberships", "access-naive", "access-partitioned");
+        run(brokers, tables.prefix + "-joined", state, tables.joined(), stores);
         run(brokers, tables.prefix + "-global", state, tables.global(), List.of("access-global"));
     }
 
@@ -109,9 +110,12 @@ public final class Tables {
         return builder;
     }
 
-    /** As text, so that Streams needs to write no Avro, and no schema into the registry. */
+    /**
+     * As text before it becomes a table, so that Streams writes no Avro to its stores, and no schema to the registry.
+     * A null value, a tombstone, stays one: it takes the key out of the table.
+     */
     private KTable<String, String> table(StreamsBuilder builder, String name) {
-        return builder.table(prefix + "." + name, consumed()).mapValues(Tables::line, named(name));
+        return builder.stream(prefix + "." + name, consumed()).mapValues(Tables::line).toTable(named(name));
     }
 
     private Consumed<String, GenericRecord> consumed() {
@@ -201,6 +205,9 @@ public final class Tables {
         settings.put(StreamsConfig.consumerPrefix("isolation.level"), "read_committed");
         settings.put(StreamsConfig.COMMIT_INTERVAL_MS_CONFIG, POLL.toMillis());
         settings.put(StreamsConfig.REPLICATION_FACTOR_CONFIG, 1);
+        // Of what is derived from the records.
+        settings.put(StreamsConfig.DEFAULT_KEY_SERDE_CLASS_CONFIG, Serdes.StringSerde.class);
+        settings.put(StreamsConfig.DEFAULT_VALUE_SERDE_CLASS_CONFIG, Serdes.StringSerde.class);
         try (KafkaStreams streams = new KafkaStreams(builder.build(), settings);
                 Admin admin = Admin.create(Map.of("bootstrap.servers", brokers))) {
             streams.start();
@@ -220,6 +227,9 @@ public final class Tables {
 
     /** Whether the group's offsets are at the ends of all topics that it reads, its own included. */
     private static boolean caughtUp(KafkaStreams streams, Admin admin, String application) throws Exception {
+        if (streams.state() == KafkaStreams.State.ERROR) {
+            throw new IllegalStateException(application + " has failed");
+        }
         if (streams.state() != KafkaStreams.State.RUNNING) {
             return false;
         }
