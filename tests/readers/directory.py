@@ -285,29 +285,28 @@ def bring_back(directory, mail):
     directory.join("g-5", "u-004")
 
 
-def shake(directory, mail, rng: random.Random):
-    """A few random changes."""
-    for _ in range(rng.randint(1, 8)):
+def shake(directory, mail, rng: random.Random, times):
+    """Random changes, of few people and groups, so that they come and go."""
+    for _ in range(times):
         users, groups = sorted(directory.users), sorted(directory.groups)
-        user = f"r-{rng.randrange(60):02}"
-        group = f"h-{rng.randrange(8)}"
-        match rng.randrange(8):
+        user, group = f"u-{rng.randrange(80):02}", f"g-{rng.randrange(10)}"
+        match rng.randrange(10):
             case 0 | 1 if user in users:
                 directory.put_user(user, displayName=f"Name {rng.randrange(1000)}", active=rng.random() < 0.8)
-            case 0 | 1 | 2:
-                directory.put_user(user, userName=f"{user}@{mail}", active=True)
-            case 3 if user in users:
+            case 2 if user in users:
                 directory.remove_user(user)
-            case 4 if group in groups and rng.random() < 0.3:
+            case 3 if group in groups and rng.random() < 0.2:
                 directory.remove_group(group)
-            case 5 if group in groups and groups:
+            case 4 if group in groups:
                 directory.put_group(group, displayName=f"Group {rng.randrange(1000)}")
-            case 6 if group in groups:
-                members = directory.groups[group]["members"]
-                if members:
-                    directory.leave(group, rng.choice(members)["value"])
+            case 5 | 6 if group in groups and directory.groups[group]["members"]:
+                directory.leave(group, rng.choice(directory.groups[group]["members"])["value"])
+            case 7 if group in groups:
+                directory.join(group, rng.choice(groups), "Group")
+            case 8 | 9 if group in groups and users:
+                directory.join(group, rng.choice(users))
             case _:
-                if group not in groups:
+                if user not in users:
+                    directory.put_user(user, userName=f"{user}@{mail}", active=True)
+                elif group not in groups:
                     directory.put_group(group, displayName=group)
-                if users:
-                    directory.join(group, rng.choice(users))
