@@ -55,6 +55,9 @@ class Consumer:
         self.kills += 1
         self.start()
 
+    def loads(self):
+        return self.process.log.read_text().count("records as of sync")
+
     def applied(self):
         return self.query("SELECT count(*), total(sequence) FROM applied")
 
@@ -81,67 +84,98 @@ def java():
     return built_once("replay-java", sources, build)
 
 
-def play(world, python, seed):
-    """Change, sync, kill; return what was started."""
-    rng = random.Random(seed)
-    work = world.work / "replay"
-    work.mkdir()
-    scimtail = scenario.Scimtail(world.services, work, ACCOUNTS, SETTINGS)
-    common = [world.services.bootstrap, world.services.registry, scimtail.prefix]
+class Replay:
+    """Directories, the program, and consumers of the examples."""
 
-    def in_python(database):
-        names = ["--bootstrap", "--registry", "--prefix", "--database"]
-        options = [option for pair in zip(names, [*common, database]) for option in pair]
-        return [python, EXAMPLES / "python/replay.py", *options, *(f"--account={account}" for account in ACCOUNTS)]
+    def __init__(self, world, python, seed):
+        self.rng = random.Random(seed)
+        self.world = world
+        self.work = world.work / "replay"
+        self.work.mkdir()
+        self.scimtail = scenario.Scimtail(world.services, self.work, ACCOUNTS, SETTINGS)
+        common = [world.services.bootstrap, world.services.registry, self.scimtail.prefix]
 
-    def in_java(database):
-        machine = services.java(work, 128)
-        return [*machine, "-cp", java() / "lib/*", "replay.Replay", *common, database, *ACCOUNTS]
+        def in_python(database):
+            names = ["--bootstrap", "--registry", "--prefix", "--database"]
+            options = [option for pair in zip(names, [*common, database]) for option in pair]
+            return [python, EXAMPLES / "python/replay.py", *options, *(f"--account={account}" for account in ACCOUNTS)]
 
-    consumers = [Consumer("python", in_python, work), Consumer("java", in_java, work)]
-    late = Consumer("python-late", in_python, work)
-    running = []
-    try:
+        def in_java(database):
+            machine = services.java(self.work, 128)
+            return [*machine, "-cp", java() / "lib/*", "replay.Replay", *common, database, *ACCOUNTS]
+
+        self.late = Consumer("python-late", in_python, self.work)
+        self.consumers = [Consumer("python", in_python, self.work), Consumer("java", in_java, self.work), self.late]
+        self.events = []
+
+    def shake(self, times):
+        for account, content in self.scimtail.directories.items():
+            directory.shake(content, f"{account}.example", self.rng, times)
+
+    def sync(self):
+        return Process("sync", self.scimtail.command("run", "--once"), self.work, READERS_TOKEN=self.scimtail.token)
+
+    def kills(self):
+        """Change, sync, kill."""
+        running = []
         for number in range(ROUNDS):
-            for account, content in scimtail.directories.items():
-                # The first round brings most of the people.
-                directory.shake(content, f"{account}.example", rng, 200 if number == 0 else 40)
+            # The first round brings most of the people.
+            self.shake(200 if number == 0 else 40)
             if number == HEAD_START:
-                running = list(consumers)
+                running = [consumer for consumer in self.consumers if consumer is not self.late]
                 for consumer in running:
                     consumer.start()
-            sync = Process("sync", scimtail.command("run", "--once"), work, READERS_TOKEN=scimtail.token)
+            sync = self.sync()
             if number == LATE:
-                late.start()
-                running.append(late)
+                self.late.start()
+                running.append(self.late)
             # The last one, and those before the consumers start, are left in peace.
             if HEAD_START < number < ROUNDS - 1:
-                for consumer in rng.sample(running, rng.randint(1, len(running))):
-                    consumer.kill_and_restart(rng)
-                if rng.random() < 0.4:
-                    time.sleep(rng.uniform(0, EARLY_SECONDS_MAX))
+                for consumer in self.rng.sample(running, self.rng.randint(1, len(running))):
+                    consumer.kill_and_restart(self.rng)
+                if self.rng.random() < 0.4:
+                    time.sleep(self.rng.uniform(0, EARLY_SECONDS_MAX))
                     sync.kill()
                     continue
             sync.finish(SYNC_SECONDS_MAX)
-        events = scimtail.lines("tail", "--from", "beginning", "--exit")
-        last = {account: max(e["sequence"] for e in events if e["account"] == account) for account in ACCOUNTS}
-        for consumer in running:
+        self.catch_up()
+
+    def forget(self):
+        """Events go before the consumers, which do not run, have read them; then there are new ones."""
+        for consumer in self.consumers:
+            consumer.process.kill()
+        self.shake(40)
+        self.sync().finish(SYNC_SECONDS_MAX)
+        command = self.world.python("forget.py", self.scimtail.topic("events"))
+        run("forget", command, self.work, SYNC_SECONDS_MAX)
+        for consumer in self.consumers:
+            consumer.start()
+            loaded = lambda consumer=consumer: consumer.loads() == 2 * len(ACCOUNTS)
+            consumer.process.wait_until(loaded, CATCH_UP_SECONDS_MAX)
+        self.shake(40)
+        self.sync().finish(SYNC_SECONDS_MAX)
+        self.catch_up()
+
+    def catch_up(self):
+        self.events = self.scimtail.lines("tail", "--from", "beginning", "--exit")
+        last = {account: max(e["sequence"] for e in self.events if e["account"] == account) for account in ACCOUNTS}
+        for consumer in self.consumers:
 
             def caught_up(consumer=consumer):
-                progress = dict(consumer.query("SELECT account, next_sequence - 1 FROM progress"))
-                return progress == last
+                return dict(consumer.query("SELECT account, next_sequence - 1 FROM progress")) == last
 
             consumer.process.wait_until(caught_up, CATCH_UP_SECONDS_MAX)
-    finally:
-        for consumer in running:
-            consumer.process.kill()
-    return scimtail, running, events
+
+    def end(self):
+        for consumer in self.consumers:
+            if consumer.process:
+                consumer.process.kill()
 
 
-def compare(scimtail, consumer, events):
-    """The consumer knows what the directories hold."""
+def compare(replay, consumer, loads):
+    """The consumer knows what the directories hold, and has loaded each account this often."""
     users, groups, memberships, access = [], [], [], []
-    for account, content in scimtail.directories.items():
+    for account, content in replay.scimtail.directories.items():
         names = {}
         for user in content.list("users"):
             active = user.get("active")
@@ -163,11 +197,13 @@ def compare(scimtail, consumer, events):
             raise Failed(f"{table}: {len(rows)} expected, {len(known)} known; missing {missing}, too much {surplus}")
     if not access:
         raise Failed("nobody has access to anything: that proves nothing")
-    once(consumer, events)
+    if consumer.loads() != loads * len(ACCOUNTS):
+        raise Failed(f"state was loaded {consumer.loads()} times, of {len(ACCOUNTS)} accounts, instead of {loads} each")
+    once(consumer, replay.events)
 
 
 def once(consumer, events):
-    """Every event since it loaded was applied, once, and nothing was loaded twice."""
+    """Every event since it loaded was applied, once."""
     for account, loaded in consumer.query("SELECT account, loaded_sequence FROM progress"):
         applied = consumer.query(
             "SELECT sequence, event_id, event_type FROM applied WHERE account = ? ORDER BY sequence", account
@@ -181,9 +217,6 @@ def once(consumer, events):
             raise Failed(f"{account}: {len(applied)} events applied since {loaded}, {len(expected)} expected")
         if not expected:
             raise Failed(f"{account}: nothing was left to follow: that proves nothing")
-    loads = consumer.process.log.read_text().count("records as of sync")
-    if loads != len(ACCOUNTS):
-        raise Failed(f"state was loaded {loads} times instead of once for each of {len(ACCOUNTS)} accounts")
 
 
 def as_stored(row):

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import directory
-from processes import ROOT, Failed, run
+from processes import CACHE, ROOT, Failed, run
 
 SYNC_SECONDS_MAX = 120
 PARTITIONS = 4
@@ -32,7 +32,7 @@ EVENT_TYPES = {
 
 
 def binary():
-    path = Path(os.environ.get("SCIMTAIL") or ROOT / "target/debug/scimtail").absolute()
+    path = Path(os.environ.get("SCIMTAIL") or CACHE.parent / "debug/scimtail").absolute()
     if not path.exists():
         raise Failed(f"{path} is missing. Build it with `cargo build`, or name another one in SCIMTAIL")
     return path

@@ -1,5 +1,6 @@
 """Apache Kafka and Apicurio Registry, from the jars that tests/services/pom.xml pins."""
 
+import json
 import os
 import urllib.request
 from dataclasses import dataclass
@@ -8,6 +9,7 @@ from processes import ROOT, Failed, Process, built_once, free_port, require, run
 
 FETCH_SECONDS_MAX = 900
 READY_SECONDS_MAX = 60
+HTTP_SECONDS_MAX = 5
 JAVA_HINT = "Kafka, the registry and the Java readers need a JDK 17 or newer and Maven: apt-get install openjdk-17-jdk-headless maven"
 CCOMPAT = "/apis/ccompat/v7"
 
@@ -57,6 +59,23 @@ def start(directory):
         raise Failed(f"SCHEMA_REGISTRY_URL has to end with {CCOMPAT}: the Java readers use Apicurio's converter")
     services.apicurio = services.registry.replace(CCOMPAT, "/apis/registry/v2")
     return services
+
+
+def register(registry, subject, schema):
+    body = json.dumps({"schema": schema}).encode()
+    request = urllib.request.Request(f"{registry}/subjects/{subject}/versions", body)
+    request.add_header("Content-Type", "application/vnd.schemaregistry.v1+json")
+    http().open(request, timeout=HTTP_SECONDS_MAX).close()
+
+
+def unregister(registry, subject):
+    request = urllib.request.Request(f"{registry}/subjects/{subject}", method="DELETE")
+    http().open(request, timeout=HTTP_SECONDS_MAX).close()
+
+
+def http():
+    # A service on loopback, whatever proxy the environment names.
+    return urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 def jars():
@@ -117,8 +136,7 @@ def start_registry(services, directory):
 
 def answers(url):
     try:
-        # A service on loopback, whatever proxy the environment names.
-        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(url, timeout=5) as response:
+        with http().open(url, timeout=HTTP_SECONDS_MAX) as response:
             return response.status == 200
     except OSError:
         return False
