@@ -7,6 +7,7 @@ SCIM 2.0 as scimtail's profile `generic` asks for: lists by pages, and resources
 import copy
 import json
 import random
+import sys
 import threading
 import urllib.parse
 from datetime import datetime, timedelta, timezone
@@ -95,14 +96,22 @@ def instant_of_millis(millis):
     return instant(datetime(1970, 1, 1, tzinfo=timezone.utc) + timedelta(milliseconds=millis))
 
 
+class Http(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request, client_address):
+        # A client that is killed breaks off.
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
+
+
 class Server:
     """Serves directories by account name on a port of loopback."""
 
     def __init__(self, token):
         self.directories = {}
         self.token = token
-        self.http = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
-        self.http.daemon_threads = True
+        self.http = Http(("127.0.0.1", 0), self._handler())
         threading.Thread(target=self.http.serve_forever, daemon=True).start()
 
     def add(self, account):
@@ -122,13 +131,21 @@ class Server:
                 if self.headers.get("Authorization") != f"Bearer {server.token}":
                     return self.answer(401, {"detail": "no such token"})
                 directory = server.directories.get(parts[0])
-                if directory is None or parts[1:3] != ["scim", "v2"] or parts[3:4] not in (["Users"], ["Groups"]):
+                if (
+                    directory is None
+                    or parts[1:3] != ["scim", "v2"]
+                    or parts[3:4] not in (["Users"], ["Groups"])
+                ):
                     return self.answer(404, {"detail": "no such endpoint"})
                 rows = directory.list(parts[3].lower())
                 if len(parts) == 4:
                     return self.answer(200, page(rows, dict(urllib.parse.parse_qsl(query))))
                 found = [row for row in rows if row["id"] == parts[4]]
-                return self.answer(200, found[0]) if found else self.answer(404, {"detail": "no such resource"})
+                return (
+                    self.answer(200, found[0])
+                    if found
+                    else self.answer(404, {"detail": "no such resource"})
+                )
 
             def answer(self, status, body):
                 body = json.dumps(body).encode()
@@ -170,11 +187,15 @@ def user_fields(resource):
     attributes = {name: resource[name] for name in TEXTS if name in resource}
     attributes |= {name: sorted_list(resource[name]) for name in LISTS if resource.get(name)}
     enterprise = resource.get(ENTERPRISE, {})
-    attributes |= {f"{ENTERPRISE}:{name}": enterprise[name] for name in ENTERPRISE_TEXTS if name in enterprise}
+    attributes |= {
+        f"{ENTERPRISE}:{name}": enterprise[name] for name in ENTERPRISE_TEXTS if name in enterprise
+    }
     if "manager" in enterprise:
         attributes[f"{ENTERPRISE}:manager.value"] = enterprise["manager"]["value"]
     emails = resource.get("emails", [])
-    best = sorted(emails, key=lambda e: (not e.get("primary", False), e.get("type") != "work", e["value"]))
+    best = sorted(
+        emails, key=lambda e: (not e.get("primary", False), e.get("type") != "work", e["value"])
+    )
     return {
         "id": resource["id"],
         "user_name": resource.get("userName"),
@@ -242,7 +263,9 @@ def populate(directory, mail):
     )
     directory.put_user("slash/and%percent", userName=f"odd@{mail}", active=True)
     for n in range(20):
-        directory.put_user(f"u-{n:03}", userName=f"user{n}@{mail}", displayName=f"User {n}", active=n % 7 != 3)
+        directory.put_user(
+            f"u-{n:03}", userName=f"user{n}@{mail}", displayName=f"User {n}", active=n % 7 != 3
+        )
     for n in range(6):
         directory.put_group(f"g-{n}", displayName=f"Group {n}" if n else "Groupe n° 0 「零」")
         for user in range(n, 20, n + 2):
@@ -258,7 +281,13 @@ def change(directory, mail):
     directory.put_user("new", userName=f"new@{mail}", displayName="New", active=True)
     directory.put_user("new-off", userName=f"new-off@{mail}", active=False)
     directory.put_user("bare", displayName="No longer bare", title="Title")
-    directory.put_user("full", externalId=None, title=None, displayName="Łukasz 🙃", emails=[{"value": f"z@{mail}"}])
+    directory.put_user(
+        "full",
+        externalId=None,
+        title=None,
+        displayName="Łukasz 🙃",
+        emails=[{"value": f"z@{mail}"}],
+    )
     directory.put_user("u-000", active=False)
     directory.put_user("u-003", active=True)
     directory.put_user("off", active=True, displayName="On")
@@ -292,7 +321,9 @@ def shake(directory, mail, rng: random.Random, times):
         user, group = f"u-{rng.randrange(80):02}", f"g-{rng.randrange(10)}"
         match rng.randrange(10):
             case 0 | 1 if user in users:
-                directory.put_user(user, displayName=f"Name {rng.randrange(1000)}", active=rng.random() < 0.8)
+                directory.put_user(
+                    user, displayName=f"Name {rng.randrange(1000)}", active=rng.random() < 0.8
+                )
             case 2 if user in users:
                 directory.remove_user(user)
             case 3 if group in groups and rng.random() < 0.2:

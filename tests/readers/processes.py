@@ -2,16 +2,17 @@
 
 import hashlib
 import os
+import re
 import shutil
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent.parent
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent.parent
 # Everything fetched, built and written goes here.
 CACHE = Path(os.environ.get("CARGO_TARGET_DIR") or ROOT / "target").resolve() / "readers"
 
@@ -49,7 +50,7 @@ class Process:
             self.supervisor = subprocess.Popen(
                 ["sh", "-c", SUPERVISOR, "supervisor", *map(str, command)],
                 cwd=directory,
-                env=os.environ | environment,
+                env=os.environ | {"PYTHONDONTWRITEBYTECODE": "1"} | environment,
                 stdin=subprocess.PIPE,
                 stdout=out,
                 stderr=log,
@@ -62,7 +63,9 @@ class Process:
         deadline = time.monotonic() + seconds_max
         while not ready():
             if self.supervisor.poll() is not None:
-                raise Failed(f"{self.name} ended with {self.supervisor.returncode}.{self.end_of_log()}")
+                raise Failed(
+                    f"{self.name} ended with {self.supervisor.returncode}.{self.end_of_log()}"
+                )
             if time.monotonic() > deadline:
                 raise Failed(f"{self.name} was not ready after {seconds_max} s.{self.end_of_log()}")
             time.sleep(POLL_SECONDS)
@@ -73,7 +76,9 @@ class Process:
             code = self.supervisor.wait(seconds_max)
         except subprocess.TimeoutExpired:
             self.kill()
-            raise Failed(f"{self.name} still ran after {seconds_max} s.{self.end_of_log()}") from None
+            raise Failed(
+                f"{self.name} still ran after {seconds_max} s.{self.end_of_log()}"
+            ) from None
         self.supervisor.stdin.close()
         if code not in codes:
             raise Failed(f"{self.name} ended with {code}.{self.end_of_log()}")
@@ -114,8 +119,8 @@ def require(program, hint, *, at_least=None):
         return
     arguments = ["version"] if program == "go" else ["--version"]
     done = subprocess.run([program, *arguments], capture_output=True, text=True)
-    numbers = [part for part in (done.stdout + done.stderr).replace("go1", "1").split() if part[:1].isdigit()]
-    version = tuple(int(part) for part in numbers[0].split(".")[:2] if part.isdigit()) if numbers else ()
+    number = re.search(r"\d+(\.\d+)*", done.stdout)
+    version = tuple(map(int, number[0].split("."))) if number else ()
     if done.returncode != 0 or (version and version < at_least):
         raise Failed(f"{program} is too old or does not work: {done.stdout.strip()[:100]}. {hint}")
 
@@ -142,8 +147,3 @@ def free_port():
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return listener.getsockname()[1]
-
-
-def fail(message):
-    print(message, file=sys.stderr)
-    sys.exit(1)

@@ -7,10 +7,11 @@ import random
 import sqlite3
 import time
 
+import builds
 import directory
 import scenario
 import services
-from processes import ROOT, Failed, Process, built_once, run
+from processes import ROOT, Failed, Process, run
 
 EXAMPLES = ROOT / "examples/replay"
 ACCOUNTS = {"acme": "state", "acme-eu": "events", "globex": "state"}
@@ -24,7 +25,6 @@ EARLY_SECONDS_MAX = 0.4
 APPLY_SECONDS_MAX = 3
 SYNC_SECONDS_MAX = 60
 CATCH_UP_SECONDS_MAX = 60
-BUILD_SECONDS_MAX = 900
 # Random changes are no reason to hold a sync.
 SETTINGS = "guard.max_ratio = 1.0\nguard.max_absolute = 1000000\nguard.min_losses = 1000000"
 
@@ -64,7 +64,9 @@ class Consumer:
     def query(self, sql, *values):
         if not self.database.exists():
             return []
-        with contextlib.closing(sqlite3.connect(f"file:{self.database}?mode=ro", uri=True)) as database:
+        with contextlib.closing(
+            sqlite3.connect(f"file:{self.database}?mode=ro", uri=True)
+        ) as database:
             try:
                 return database.execute(sql, values).fetchall()
             except sqlite3.OperationalError as error:
@@ -74,20 +76,10 @@ class Consumer:
                 raise
 
 
-def java():
-    sources = [EXAMPLES / "java/pom.xml", *(EXAMPLES / "java/src").rglob("*.java")]
-
-    def build(directory):
-        maven = ["mvn", "-q", "-B", "-f", EXAMPLES / "java/pom.xml", "package", f"-Doutput.dir={directory}"]
-        run("mvn", maven, directory, BUILD_SECONDS_MAX)
-
-    return built_once("replay-java", sources, build)
-
-
 class Replay:
     """Directories, the program, and consumers of the examples."""
 
-    def __init__(self, world, python, seed):
+    def __init__(self, world, seed):
         self.rng = random.Random(seed)
         self.world = world
         self.work = world.work / "replay"
@@ -98,14 +90,31 @@ class Replay:
         def in_python(database):
             names = ["--bootstrap", "--registry", "--prefix", "--database"]
             options = [option for pair in zip(names, [*common, database]) for option in pair]
-            return [python, EXAMPLES / "python/replay.py", *options, *(f"--account={account}" for account in ACCOUNTS)]
+            return [
+                builds.python() / "bin/python",
+                EXAMPLES / "python/replay.py",
+                *options,
+                *(f"--account={account}" for account in ACCOUNTS),
+            ]
 
         def in_java(database):
             machine = services.java(self.work, 128)
-            return [*machine, "-cp", java() / "lib/*", "replay.Replay", *common, database, *ACCOUNTS]
+            return [
+                *machine,
+                "-cp",
+                builds.replay_java() / "lib/*",
+                "replay.Replay",
+                *common,
+                database,
+                *ACCOUNTS,
+            ]
 
         self.late = Consumer("python-late", in_python, self.work)
-        self.consumers = [Consumer("python", in_python, self.work), Consumer("java", in_java, self.work), self.late]
+        self.consumers = [
+            Consumer("python", in_python, self.work),
+            Consumer("java", in_java, self.work),
+            self.late,
+        ]
         self.events = []
 
     def shake(self, times):
@@ -113,7 +122,12 @@ class Replay:
             directory.shake(content, f"{account}.example", self.rng, times)
 
     def sync(self):
-        return Process("sync", self.scimtail.command("run", "--once"), self.work, READERS_TOKEN=self.scimtail.token)
+        return Process(
+            "sync",
+            self.scimtail.command("run", "--once"),
+            self.work,
+            READERS_TOKEN=self.scimtail.token,
+        )
 
     def kills(self):
         """Change, sync, kill."""
@@ -158,11 +172,16 @@ class Replay:
 
     def catch_up(self):
         self.events = self.scimtail.lines("tail", "--from", "beginning", "--exit")
-        last = {account: max(e["sequence"] for e in self.events if e["account"] == account) for account in ACCOUNTS}
+        last = {
+            account: max(e["sequence"] for e in self.events if e["account"] == account)
+            for account in ACCOUNTS
+        }
         for consumer in self.consumers:
 
             def caught_up(consumer=consumer):
-                return dict(consumer.query("SELECT account, next_sequence - 1 FROM progress")) == last
+                return (
+                    dict(consumer.query("SELECT account, next_sequence - 1 FROM progress")) == last
+                )
 
             consumer.process.wait_until(caught_up, CATCH_UP_SECONDS_MAX)
 
@@ -179,7 +198,9 @@ def compare(replay, consumer, loads):
         names = {}
         for user in content.list("users"):
             active = user.get("active")
-            users.append((account, user["id"], user.get("userName"), user.get("displayName"), active))
+            users.append(
+                (account, user["id"], user.get("userName"), user.get("displayName"), active)
+            )
             names["User", user["id"]] = user.get("userName"), active
         for group in content.list("groups"):
             groups.append((account, group["id"], group.get("displayName")))
@@ -194,11 +215,15 @@ def compare(replay, consumer, loads):
         if sorted(map(repr, known)) != sorted(map(repr, map(as_stored, rows))):
             missing = set(map(as_stored, rows)) - set(known)
             surplus = set(known) - set(map(as_stored, rows))
-            raise Failed(f"{table}: {len(rows)} expected, {len(known)} known; missing {missing}, too much {surplus}")
+            raise Failed(
+                f"{table}: {len(rows)} expected, {len(known)} known; missing {missing}, too much {surplus}"
+            )
     if not access:
         raise Failed("nobody has access to anything: that proves nothing")
     if consumer.loads() != loads * len(ACCOUNTS):
-        raise Failed(f"state was loaded {consumer.loads()} times, of {len(ACCOUNTS)} accounts, instead of {loads} each")
+        raise Failed(
+            f"state was loaded {consumer.loads()} times, of {len(ACCOUNTS)} accounts, instead of {loads} each"
+        )
     once(consumer, replay.events)
 
 
@@ -206,7 +231,8 @@ def once(consumer, events):
     """Every event since it loaded was applied, once."""
     for account, loaded in consumer.query("SELECT account, loaded_sequence FROM progress"):
         applied = consumer.query(
-            "SELECT sequence, event_id, event_type FROM applied WHERE account = ? ORDER BY sequence", account
+            "SELECT sequence, event_id, event_type FROM applied WHERE account = ? ORDER BY sequence",
+            account,
         )
         expected = [
             (event["sequence"], event["event_id"], event["event_type"])
@@ -214,7 +240,9 @@ def once(consumer, events):
             if event["account"] == account and event["sequence"] > loaded
         ]
         if applied != expected:
-            raise Failed(f"{account}: {len(applied)} events applied since {loaded}, {len(expected)} expected")
+            raise Failed(
+                f"{account}: {len(applied)} events applied since {loaded}, {len(expected)} expected"
+            )
         if not expected:
             raise Failed(f"{account}: nothing was left to follow: that proves nothing")
 

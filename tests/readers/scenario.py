@@ -34,7 +34,9 @@ EVENT_TYPES = {
 def binary():
     path = Path(os.environ.get("SCIMTAIL") or CACHE.parent / "debug/scimtail").absolute()
     if not path.exists():
-        raise Failed(f"{path} is missing. Build it with `cargo build`, or name another one in SCIMTAIL")
+        raise Failed(
+            f"{path} is missing. Build it with `cargo build`, or name another one in SCIMTAIL"
+        )
     return path
 
 
@@ -80,7 +82,14 @@ page_size = {directory.PAGE_ROWS_MAX}
         return [binary(), "--config", self.file, *arguments]
 
     def run(self, *arguments, codes=(0,)):
-        return run("scimtail", self.command(*arguments), self.work, SYNC_SECONDS_MAX, codes, READERS_TOKEN=self.token)
+        return run(
+            "scimtail",
+            self.command(*arguments),
+            self.work,
+            SYNC_SECONDS_MAX,
+            codes,
+            READERS_TOKEN=self.token,
+        )
 
     def lines(self, *arguments):
         return [json.loads(line) for line in self.run(*arguments, "--format", "json").splitlines()]
@@ -111,7 +120,10 @@ def play(scimtail, abort):
 
 
 def truth(scimtail):
-    events = [with_times(event, "ChangeEvent") for event in scimtail.lines("tail", "--from", "beginning", "--exit")]
+    events = [
+        with_times(event, "ChangeEvent")
+        for event in scimtail.lines("tail", "--from", "beginning", "--exit")
+    ]
     missing = EVENT_TYPES - {event["event_type"] for event in events}
     missing |= {"snapshot"} if not any(event["snapshot"] for event in events) else set()
     if missing:
@@ -128,12 +140,18 @@ def expected_state(scimtail):
     for account, content in scimtail.directories.items():
         head = {"account": account, "provider": "generic"}
         for resource in content.list("users"):
-            state["users"][key(account, "Users", resource["id"])] = head | directory.user_fields(resource)
+            state["users"][key(account, "Users", resource["id"])] = head | directory.user_fields(
+                resource
+            )
         for resource in content.list("groups"):
-            state["groups"][key(account, "Groups", resource["id"])] = head | directory.group_fields(resource)
+            state["groups"][key(account, "Groups", resource["id"])] = head | directory.group_fields(
+                resource
+            )
         for kind, member, group in content.access():
             membership = {"principal_type": kind.lower(), "principal_id": member, "group_id": group}
-            state["memberships"][key(account, f"{kind}s", member, "Groups", group)] = head | membership
+            state["memberships"][key(account, f"{kind}s", member, "Groups", group)] = (
+                head | membership
+            )
     return state
 
 
@@ -155,7 +173,9 @@ def expected_tombstones(events):
 
 
 def key(account, *path):
-    return "/".join([account, *(urllib.parse.quote(part, safe="").replace("%20", " ") for part in path)])
+    return "/".join(
+        [account, *(urllib.parse.quote(part, safe="").replace("%20", " ") for part in path)]
+    )
 
 
 SCHEMAS = {path.stem: json.loads(path.read_text()) for path in (ROOT / "schemas").glob("*.avsc")}
@@ -179,7 +199,9 @@ def with_times(value, schema):
     if schema.get("logicalType") == "timestamp-millis":
         return directory.instant_of_millis(value)
     if schema["type"] == "record":
-        return {part["name"]: with_times(value[part["name"]], part["type"]) for part in schema["fields"]}
+        return {
+            part["name"]: with_times(value[part["name"]], part["type"]) for part in schema["fields"]
+        }
     if schema["type"] == "array":
         return [with_times(element, schema["items"]) for element in value]
     return value

@@ -5,12 +5,11 @@ import os
 import urllib.request
 from dataclasses import dataclass
 
-from processes import ROOT, Failed, Process, built_once, free_port, require, run
+import builds
+from processes import Failed, Process, free_port, run
 
-FETCH_SECONDS_MAX = 900
 READY_SECONDS_MAX = 60
 HTTP_SECONDS_MAX = 5
-JAVA_HINT = "Kafka, the registry and the Java readers need a JDK 17 or newer and Maven: apt-get install openjdk-17-jdk-headless maven"
 CCOMPAT = "/apis/ccompat/v7"
 
 
@@ -35,15 +34,11 @@ def java(directory, heap_mib):
     ]  # fmt: skip
 
 
-def require_java():
-    require("java", JAVA_HINT, at_least=(17,))
-    require("javac", JAVA_HINT, at_least=(17,))
-    require("mvn", JAVA_HINT)
-
-
 def start(directory):
     """Start both, or use those that the environment names."""
-    services = Services(os.environ.get("KAFKA_BOOTSTRAP"), os.environ.get("SCHEMA_REGISTRY_URL"), None, [])
+    services = Services(
+        os.environ.get("KAFKA_BOOTSTRAP"), os.environ.get("SCHEMA_REGISTRY_URL"), None, []
+    )
     try:
         registry = None if services.registry else start_registry(services, directory)
         if not services.bootstrap:
@@ -56,7 +51,9 @@ def start(directory):
     services.registry = services.registry.rstrip("/")
     if CCOMPAT not in services.registry:
         services.stop()
-        raise Failed(f"SCHEMA_REGISTRY_URL has to end with {CCOMPAT}: the Java readers use Apicurio's converter")
+        raise Failed(
+            f"SCHEMA_REGISTRY_URL has to end with {CCOMPAT}: the Java readers use Apicurio's converter"
+        )
     services.apicurio = services.registry.replace(CCOMPAT, "/apis/registry/v2")
     return services
 
@@ -76,16 +73,6 @@ def unregister(registry, subject):
 def http():
     # A service on loopback, whatever proxy the environment names.
     return urllib.request.build_opener(urllib.request.ProxyHandler({}))
-
-
-def jars():
-    pom = ROOT / "tests/services/pom.xml"
-
-    def fetch(directory):
-        maven = ["mvn", "-q", "-B", "-f", pom, "package", f"-Dservices.dir={directory}"]
-        run("mvn", maven, directory, FETCH_SECONDS_MAX)
-
-    return built_once("services", [pom], fetch)
 
 
 def start_broker(services, directory):
@@ -112,8 +99,14 @@ transaction.state.log.min.isr=1
 group.initial.rebalance.delay.ms=0
 """
     )
-    command = [*java(directory, 768), "-cp", jars() / "kafka/*"]
-    storage = ["kafka.tools.StorageTool", "format", "--standalone", "--cluster-id", "c2NpbXRhaWwtdGVzdHMtMQ"]
+    command = [*java(directory, 768), "-cp", builds.services() / "kafka/*"]
+    storage = [
+        "kafka.tools.StorageTool",
+        "format",
+        "--standalone",
+        "--cluster-id",
+        "c2NpbXRhaWwtdGVzdHMtMQ",
+    ]
     run("format", [*command, *storage, "--config", properties], directory, READY_SECONDS_MAX)
     kafka = Process("kafka", [*command, "kafka.Kafka", properties], directory)
     services.processes.append(kafka)
@@ -126,7 +119,7 @@ def start_registry(services, directory):
     directory = directory / "apicurio"
     directory.mkdir()
     port = free_port()
-    runner = next((jars() / "apicurio").glob("*-runner.jar"))
+    runner = next((builds.services() / "apicurio").glob("*-runner.jar"))
     options = ["-Dquarkus.http.host=127.0.0.1", f"-Dquarkus.http.port={port}"]
     registry = Process("apicurio", [*java(directory, 256), *options, "-jar", runner], directory)
     services.processes.append(registry)

@@ -67,7 +67,9 @@ class Gap(Exception):
 def main():
     arguments = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     arguments.add_argument("--bootstrap", required=True, help="host:port of a broker")
-    arguments.add_argument("--registry", required=True, help="base URL of the registry's Confluent API")
+    arguments.add_argument(
+        "--registry", required=True, help="base URL of the registry's Confluent API"
+    )
     arguments.add_argument("--prefix", default="scim", help="kafka.topic_prefix of scimtail")
     arguments.add_argument("--database", required=True, help="SQLite file")
     arguments.add_argument("--account", dest="accounts", action="append", required=True)
@@ -92,7 +94,9 @@ def main():
 
 def can_go_on(topics, database, account):
     """Whether state was loaded, and Kafka still has the events since."""
-    row = database.execute("SELECT partition, next_offset FROM progress WHERE account = ?", [account]).fetchone()
+    row = database.execute(
+        "SELECT partition, next_offset FROM progress WHERE account = ?", [account]
+    ).fetchone()
     return row is not None and row[1] >= topics.start_of_events(row[0])
 
 
@@ -101,12 +105,15 @@ def load(topics, database, account):
     marker = topics.marker(account)
     positions = {position["topic"]: position for position in marker["positions"]}
     users, groups, memberships = (
-        topics.state(account, positions[topics.name(kind)]) for kind in ["users", "groups", "memberships"]
+        topics.state(account, positions[topics.name(kind)])
+        for kind in ["users", "groups", "memberships"]
     )
     loaded = len(users) + len(groups) + len(memberships)
     if loaded != marker["state_records"]:
         # Only if the marker is older than the compaction lag, and a newer sync has replaced records.
-        raise RuntimeError(f"{account}: {loaded} records instead of {marker['state_records']}; try the next marker")
+        raise RuntimeError(
+            f"{account}: {loaded} records instead of {marker['state_records']}; try the next marker"
+        )
     events = positions[topics.name("events")]
     # Events of other accounts may be all that Kafka still had there, and be gone by now.
     next_offset = max(events["next_offset"], topics.start_of_events(events["partition"]))
@@ -171,9 +178,13 @@ def apply(topics, database, following, message):
         raise Gap(account)
     match event["event_type"]:
         case "user.removed":
-            database.execute("DELETE FROM users WHERE account = ? AND id = ?", [account, event["principal_id"]])
+            database.execute(
+                "DELETE FROM users WHERE account = ? AND id = ?", [account, event["principal_id"]]
+            )
         case "group.removed":
-            database.execute("DELETE FROM groups WHERE account = ? AND id = ?", [account, event["group_id"]])
+            database.execute(
+                "DELETE FROM groups WHERE account = ? AND id = ?", [account, event["group_id"]]
+            )
         case "membership.added":
             put_membership(database, event)
         case "membership.removed":
@@ -186,7 +197,9 @@ def apply(topics, database, following, message):
         case "group.added" | "group.updated":
             put_group(database, account, event["group"])
         case unknown:
-            log.warning("%s: event %d is of the unknown type %s", account, event["sequence"], unknown)
+            log.warning(
+                "%s: event %d is of the unknown type %s", account, event["sequence"], unknown
+            )
     database.execute(
         "INSERT INTO applied VALUES (?, ?, ?, ?)",
         [account, event["sequence"], event["event_id"], event["event_type"]],
@@ -200,11 +213,16 @@ def put_user(database, account, user):
 
 
 def put_group(database, account, group):
-    database.execute("INSERT OR REPLACE INTO groups VALUES (?, ?, ?)", [account, group["id"], group["display_name"]])
+    database.execute(
+        "INSERT OR REPLACE INTO groups VALUES (?, ?, ?)",
+        [account, group["id"], group["display_name"]],
+    )
 
 
 def put_membership(database, membership):
-    values = [membership[name] for name in ["account", "principal_type", "principal_id", "group_id"]]
+    values = [
+        membership[name] for name in ["account", "principal_type", "principal_id", "group_id"]
+    ]
     database.execute("INSERT OR REPLACE INTO memberships VALUES (?, ?, ?, ?)", values)
 
 
@@ -232,7 +250,12 @@ class Topics:
     def reading(self, kind, starts):
         """A consumer of partitions, from these offsets."""
         consumer = Consumer(self.settings)
-        consumer.assign([TopicPartition(self.name(kind), partition, start) for partition, start in starts.items()])
+        consumer.assign(
+            [
+                TopicPartition(self.name(kind), partition, start)
+                for partition, start in starts.items()
+            ]
+        )
         return consumer
 
     def start_of_events(self, partition):
@@ -243,9 +266,15 @@ class Topics:
     def marker(self, account):
         """The record of the account's newest completed sync; waits for the first one."""
         with Consumer(self.settings) as consumer:
-            partitions = consumer.list_topics(self.name("syncs"), METADATA_SECONDS_MAX).topics[self.name("syncs")].partitions
+            partitions = (
+                consumer.list_topics(self.name("syncs"), METADATA_SECONDS_MAX)
+                .topics[self.name("syncs")]
+                .partitions
+            )
         marker, unread = None, set(partitions)
-        with self.reading("syncs", {partition: OFFSET_BEGINNING for partition in partitions}) as consumer:
+        with self.reading(
+            "syncs", {partition: OFFSET_BEGINNING for partition in partitions}
+        ) as consumer:
             while unread or marker is None:
                 message = consumer.poll()
                 if message.error():
@@ -287,7 +316,9 @@ class Topics:
         if zero != 0:
             raise ValueError("the value does not begin with the id of a schema")
         if id not in self.schemas:
-            self.schemas[id] = fastavro.parse_schema(json.loads(self.registry.get_schema(id).schema_str))
+            self.schemas[id] = fastavro.parse_schema(
+                json.loads(self.registry.get_schema(id).schema_str)
+            )
         return fastavro.schemaless_reader(io.BytesIO(value[5:]), self.schemas[id], None)
 
 

@@ -18,7 +18,12 @@ def main():
     first = {}
     for message in read(arguments.bootstrap, arguments.topics):
         first.setdefault((message.topic(), message.partition()), message)
-    producer = Producer({"bootstrap.servers": arguments.bootstrap, "transactional.id": f"abort-{arguments.topics[0]}"})
+    producer = Producer(
+        {
+            "bootstrap.servers": arguments.bootstrap,
+            "transactional.id": f"abort-{arguments.topics[0]}",
+        }
+    )
     producer.init_transactions(TRANSACTION_SECONDS_MAX)
     producer.begin_transaction()
     for (topic, partition), message in first.items():

@@ -14,7 +14,9 @@ def main():
     arguments.add_argument("topic")
     arguments = arguments.parse_args()
     admin = AdminClient({"bootstrap.servers": arguments.bootstrap})
-    partitions = admin.list_topics(arguments.topic, ADMIN_SECONDS_MAX).topics[arguments.topic].partitions
+    partitions = (
+        admin.list_topics(arguments.topic, ADMIN_SECONDS_MAX).topics[arguments.topic].partitions
+    )
     ends = [TopicPartition(arguments.topic, partition, OFFSET_END) for partition in partitions]
     for done in admin.delete_records(ends, request_timeout=ADMIN_SECONDS_MAX).values():
         done.result()

@@ -26,10 +26,14 @@ def main():
     arguments = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     arguments.add_argument("--bootstrap", required=True)
     arguments.add_argument("--registry", required=True, help="base URL of its Confluent API")
-    arguments.add_argument("--schemas", type=Path, help="directory with TOPIC.avsc; instead of the registry's")
+    arguments.add_argument(
+        "--schemas", type=Path, help="directory with TOPIC.avsc; instead of the registry's"
+    )
     arguments.add_argument("topics", nargs="+", metavar="TOPIC")
     arguments = arguments.parse_args()
-    decode = by_position(arguments.schemas) if arguments.schemas else by_registry(arguments.registry)
+    decode = (
+        by_position(arguments.schemas) if arguments.schemas else by_registry(arguments.registry)
+    )
     for message in read(arguments.bootstrap, arguments.topics):
         record = {
             "topic": message.topic(),
@@ -93,9 +97,13 @@ def read(bootstrap, topics):
         unread = {
             (topic, partition)
             for topic in topics
-            for partition in consumer.list_topics(topic, METADATA_SECONDS_MAX).topics[topic].partitions
+            for partition in consumer.list_topics(topic, METADATA_SECONDS_MAX)
+            .topics[topic]
+            .partitions
         }
-        consumer.assign([TopicPartition(topic, partition, OFFSET_BEGINNING) for topic, partition in unread])
+        consumer.assign(
+            [TopicPartition(topic, partition, OFFSET_BEGINNING) for topic, partition in unread]
+        )
         while unread:
             message = consumer.poll(SILENCE_SECONDS_MAX)
             if message is None:

@@ -73,7 +73,8 @@ final class Topics {
             consumer.seekToBeginning(partitions);
             Map<TopicPartition, Long> ends = consumer.endOffsets(partitions);
             GenericRecord marker = null;
-            while (marker == null || partitions.stream().anyMatch(place -> consumer.position(place) < ends.get(place))) {
+            while (marker == null
+                    || partitions.stream().anyMatch(place -> consumer.position(place) < ends.get(place))) {
                 for (ConsumerRecord<String, byte[]> record : consumer.poll(POLL)) {
                     if (record.key().equals(account)) {
                         // A tombstone: the account was retired.

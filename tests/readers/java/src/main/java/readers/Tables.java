@@ -6,6 +6,7 @@ import java.nio.charset.StandardCharsets;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.time.Duration;
+import java.time.Instant;
 import java.util.HashMap;
 import java.util.LinkedHashMap;
 import java.util.List;
@@ -180,15 +181,17 @@ public final class Tables {
                 yield fields;
             }
             case ARRAY ->
-                ((List<?>) value).stream().map(element -> plain(schema.getElementType(), element)).collect(Collectors.toList());
+                ((List<?>) value)
+                        .stream().map(element -> plain(schema.getElementType(), element)).collect(Collectors.toList());
             case MAP -> {
                 Map<String, Object> entries = new LinkedHashMap<>();
-                ((Map<?, ?>) value).forEach((key, entry) -> entries.put(key.toString(), plain(schema.getValueType(), entry)));
+                ((Map<?, ?>) value)
+                        .forEach((key, entry) -> entries.put(key.toString(), plain(schema.getValueType(), entry)));
                 yield entries;
             }
             case LONG ->
                 schema.getLogicalType() instanceof LogicalTypes.TimestampMillis
-                        ? Line.time(java.time.Instant.ofEpochMilli((Long) value))
+                        ? Line.time(Instant.ofEpochMilli((Long) value))
                         : value;
             case STRING -> value.toString();
             case INT, BOOLEAN -> value;

@@ -54,10 +54,12 @@ public class ToJson implements Transformation<SinkRecord> {
                 yield fields;
             }
             case ARRAY ->
-                ((List<?>) value).stream().map(element -> plain(schema.valueSchema(), element)).collect(Collectors.toList());
+                ((List<?>) value)
+                        .stream().map(element -> plain(schema.valueSchema(), element)).collect(Collectors.toList());
             case MAP -> {
                 Map<String, Object> entries = new LinkedHashMap<>();
-                ((Map<?, ?>) value).forEach((key, entry) -> entries.put((String) key, plain(schema.valueSchema(), entry)));
+                ((Map<?, ?>) value)
+                        .forEach((key, entry) -> entries.put((String) key, plain(schema.valueSchema(), entry)));
                 yield entries;
             }
             case STRING, BOOLEAN, INT32, INT64 -> value;
