@@ -1,0 +1,97 @@
+"""What is fetched and built for the readers, each once, until its sources change."""
+
+import sys
+
+from processes import CACHE, HERE, ROOT, Failed, built_once, require, run
+
+BUILD_SECONDS_MAX = 900
+JAVA_HINT = (
+    "Kafka, the registry and the Java readers need a JDK 17 or newer and Maven: "
+    "apt-get install openjdk-17-jdk-headless maven"
+)
+GO_HINT = (
+    "The Go reader needs Go 1.24 or newer: https://go.dev/dl, or the system's if it is new enough"
+)
+VENV_HINT = "The Python readers need venv: apt-get install python3-venv"
+
+
+def require_all():
+    """Refuse to begin where something is missing; nothing is skipped."""
+    require("java", JAVA_HINT, at_least=(17,))
+    require("javac", JAVA_HINT, at_least=(17,))
+    require("mvn", JAVA_HINT)
+    require("go", GO_HINT, at_least=(1, 24))
+
+
+def all_readers():
+    services(), python(), java(), go(), replay_java()
+
+
+def services():
+    """Kafka in kafka/, the registry in apicurio/."""
+    return maven("services", ROOT / "tests/services", "services.dir")
+
+
+def python():
+    requirements = HERE / "requirements.txt"
+
+    def build(directory):
+        try:
+            run("venv", [sys.executable, "-m", "venv", directory], CACHE, BUILD_SECONDS_MAX)
+        except Failed as error:
+            raise Failed(f"{error}\n  {VENV_HINT}") from None
+        install = [
+            directory / "bin/python",
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--disable-pip-version-check",
+        ]
+        run("pip", [*install, "--requirement", requirements], CACHE, BUILD_SECONDS_MAX)
+
+    return built_once("python", [requirements], build)
+
+
+def java():
+    """The class path of Kafka Connect and Kafka Streams in lib/."""
+    return maven("java", HERE / "java", "readers.dir")
+
+
+def replay_java():
+    return maven("replay-java", ROOT / "examples/replay/java", "output.dir")
+
+
+def maven(name, project, output):
+    sources = [
+        project / "pom.xml",
+        *(path for path in (project / "src").rglob("*") if path.is_file()),
+    ]
+
+    def build(directory):
+        command = [
+            "mvn",
+            "-q",
+            "-B",
+            "-f",
+            project / "pom.xml",
+            "package",
+            f"-D{output}={directory}",
+        ]
+        run("mvn", command, directory, BUILD_SECONDS_MAX)
+
+    return built_once(name, sources, build)
+
+
+def go():
+    sources = [HERE / "go" / name for name in ["go.mod", "go.sum", "main.go"]]
+
+    def build(directory):
+        run(
+            "go",
+            ["go", "build", "-C", HERE / "go", "-buildvcs=false", "-o", directory / "read", "."],
+            directory,
+            BUILD_SECONDS_MAX,
+        )
+
+    return built_once("go", sources, build)

@@ -1,0 +1,251 @@
+"""The replay examples against directories that change at random, while consumers and scimtail are
+killed again and again: in the end each consumer knows what the directories hold, and has applied
+every event since it loaded exactly once."""
+
+import contextlib
+import random
+import sqlite3
+import time
+
+import builds
+import directory
+import scenario
+import services
+from processes import ROOT, Failed, Process, run
+
+EXAMPLES = ROOT / "examples/replay"
+ACCOUNTS = {"acme": "state", "acme-eu": "events", "globex": "state"}
+ROUNDS = 16
+# Rounds before the first consumer starts, so that it finds tombstones and events it must not apply.
+HEAD_START = 3
+# One consumer comes late, in the middle of a sync.
+LATE = 8
+# A kill comes this soon, or once events were applied, which it waits for no longer than this.
+EARLY_SECONDS_MAX = 0.4
+APPLY_SECONDS_MAX = 3
+SYNC_SECONDS_MAX = 60
+CATCH_UP_SECONDS_MAX = 60
+# Random changes are no reason to hold a sync.
+SETTINGS = "guard.max_ratio = 1.0\nguard.max_absolute = 1000000\nguard.min_losses = 1000000"
+
+
+class Consumer:
+    def __init__(self, name, command, work):
+        self.name = name
+        self.directory = work / name
+        self.directory.mkdir()
+        self.database = self.directory / "access.db"
+        self.command = command(self.database)
+        self.process = None
+        self.kills = 0
+
+    def start(self):
+        self.process = Process("consumer", self.command, self.directory)
+
+    def kill_and_restart(self, rng):
+        """At a random moment of its start and load, or while it applies events."""
+        if rng.random() < 0.5:
+            time.sleep(rng.uniform(0, EARLY_SECONDS_MAX))
+        else:
+            applied = self.applied()
+            deadline = time.monotonic() + APPLY_SECONDS_MAX
+            while self.applied() == applied and time.monotonic() < deadline:
+                time.sleep(0.01)
+        self.process.kill()
+        self.kills += 1
+        self.start()
+
+    def loads(self):
+        return self.process.log.read_text().count("records as of sync")
+
+    def applied(self):
+        return self.query("SELECT count(*), total(sequence) FROM applied")
+
+    def query(self, sql, *values):
+        if not self.database.exists():
+            return []
+        with contextlib.closing(
+            sqlite3.connect(f"file:{self.database}?mode=ro", uri=True)
+        ) as database:
+            try:
+                return database.execute(sql, values).fetchall()
+            except sqlite3.OperationalError as error:
+                # Not created yet.
+                if "no such table" in str(error):
+                    return []
+                raise
+
+
+class Replay:
+    """Directories, the program, and consumers of the examples."""
+
+    def __init__(self, world, seed):
+        self.rng = random.Random(seed)
+        self.world = world
+        self.work = world.work / "replay"
+        self.work.mkdir()
+        self.scimtail = scenario.Scimtail(world.services, self.work, ACCOUNTS, SETTINGS)
+        common = [world.services.bootstrap, world.services.registry, self.scimtail.prefix]
+
+        def in_python(database):
+            names = ["--bootstrap", "--registry", "--prefix", "--database"]
+            options = [option for pair in zip(names, [*common, database]) for option in pair]
+            return [
+                builds.python() / "bin/python",
+                EXAMPLES / "python/replay.py",
+                *options,
+                *(f"--account={account}" for account in ACCOUNTS),
+            ]
+
+        def in_java(database):
+            machine = services.java(self.work, 128)
+            return [
+                *machine,
+                "-cp",
+                builds.replay_java() / "lib/*",
+                "replay.Replay",
+                *common,
+                database,
+                *ACCOUNTS,
+            ]
+
+        self.late = Consumer("python-late", in_python, self.work)
+        self.consumers = [
+            Consumer("python", in_python, self.work),
+            Consumer("java", in_java, self.work),
+            self.late,
+        ]
+        self.events = []
+
+    def shake(self, times):
+        for account, content in self.scimtail.directories.items():
+            directory.shake(content, f"{account}.example", self.rng, times)
+
+    def sync(self):
+        return Process(
+            "sync",
+            self.scimtail.command("run", "--once"),
+            self.work,
+            READERS_TOKEN=self.scimtail.token,
+        )
+
+    def kills(self):
+        """Change, sync, kill."""
+        running = []
+        for number in range(ROUNDS):
+            # The first round brings most of the people.
+            self.shake(200 if number == 0 else 40)
+            if number == HEAD_START:
+                running = [consumer for consumer in self.consumers if consumer is not self.late]
+                for consumer in running:
+                    consumer.start()
+            sync = self.sync()
+            if number == LATE:
+                self.late.start()
+                running.append(self.late)
+            # The last one, and those before the consumers start, are left in peace.
+            if HEAD_START < number < ROUNDS - 1:
+                for consumer in self.rng.sample(running, self.rng.randint(1, len(running))):
+                    consumer.kill_and_restart(self.rng)
+                if self.rng.random() < 0.4:
+                    time.sleep(self.rng.uniform(0, EARLY_SECONDS_MAX))
+                    sync.kill()
+                    continue
+            sync.finish(SYNC_SECONDS_MAX)
+        self.catch_up()
+
+    def forget(self):
+        """Events go before the consumers, which do not run, have read them; then there are new ones."""
+        for consumer in self.consumers:
+            consumer.process.kill()
+        self.shake(40)
+        self.sync().finish(SYNC_SECONDS_MAX)
+        command = self.world.python("forget.py", self.scimtail.topic("events"))
+        run("forget", command, self.work, SYNC_SECONDS_MAX)
+        for consumer in self.consumers:
+            consumer.start()
+            loaded = lambda consumer=consumer: consumer.loads() == 2 * len(ACCOUNTS)
+            consumer.process.wait_until(loaded, CATCH_UP_SECONDS_MAX)
+        self.shake(40)
+        self.sync().finish(SYNC_SECONDS_MAX)
+        self.catch_up()
+
+    def catch_up(self):
+        self.events = self.scimtail.lines("tail", "--from", "beginning", "--exit")
+        last = {
+            account: max(e["sequence"] for e in self.events if e["account"] == account)
+            for account in ACCOUNTS
+        }
+        for consumer in self.consumers:
+
+            def caught_up(consumer=consumer):
+                return (
+                    dict(consumer.query("SELECT account, next_sequence - 1 FROM progress")) == last
+                )
+
+            consumer.process.wait_until(caught_up, CATCH_UP_SECONDS_MAX)
+
+    def end(self):
+        for consumer in self.consumers:
+            if consumer.process:
+                consumer.process.kill()
+
+
+def compare(replay, consumer, loads):
+    """The consumer knows what the directories hold, and has loaded each account this often."""
+    users, groups, memberships, access = [], [], [], []
+    for account, content in replay.scimtail.directories.items():
+        names = {}
+        for user in content.list("users"):
+            active = user.get("active")
+            users.append(
+                (account, user["id"], user.get("userName"), user.get("displayName"), active)
+            )
+            names["User", user["id"]] = user.get("userName"), active
+        for group in content.list("groups"):
+            groups.append((account, group["id"], group.get("displayName")))
+            names["Group", group["id"]] = group.get("displayName")
+        for kind, member, group in content.access():
+            memberships.append((account, kind.lower(), member, group))
+            if kind == "User":
+                access.append((account, *names[kind, member], names["Group", group]))
+    expected = {"users": users, "groups": groups, "memberships": memberships, "access": access}
+    for table, rows in expected.items():
+        known = consumer.query(f"SELECT * FROM {table}")
+        if sorted(map(repr, known)) != sorted(map(repr, map(as_stored, rows))):
+            missing = set(map(as_stored, rows)) - set(known)
+            surplus = set(known) - set(map(as_stored, rows))
+            raise Failed(
+                f"{table}: {len(rows)} expected, {len(known)} known; missing {missing}, too much {surplus}"
+            )
+    if not access:
+        raise Failed("nobody has access to anything: that proves nothing")
+    if consumer.loads() != loads * len(ACCOUNTS):
+        raise Failed(
+            f"state was loaded {consumer.loads()} times, of {len(ACCOUNTS)} accounts, instead of {loads} each"
+        )
+    once(consumer, replay.events)
+
+
+def once(consumer, events):
+    """Every event since it loaded was applied, once."""
+    for account, loaded in consumer.query("SELECT account, loaded_sequence FROM progress"):
+        applied = consumer.query(
+            "SELECT sequence, event_id, event_type FROM applied WHERE account = ? ORDER BY sequence",
+            account,
+        )
+        expected = [
+            (event["sequence"], event["event_id"], event["event_type"])
+            for event in sorted(events, key=lambda event: event["sequence"])
+            if event["account"] == account and event["sequence"] > loaded
+        ]
+        if applied != expected:
+            raise Failed(
+                f"{account}: {len(applied)} events applied since {loaded}, {len(expected)} expected"
+            )
+        if not expected:
+            raise Failed(f"{account}: nothing was left to follow: that proves nothing")
+
+
+def as_stored(row):
+    return tuple(int(value) if isinstance(value, bool) else value for value in row)
