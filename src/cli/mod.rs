@@ -1,5 +1,6 @@
 //! One file a command. Data goes to standard output, everything else to standard error.
 
+pub mod asyncapi;
 pub mod check;
 pub mod control;
 pub mod demo;

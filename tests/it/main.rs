@@ -8,6 +8,7 @@
     reason = "a test panics where it cannot go on, owns its servers for its lifetime, and prints its seeds"
 )]
 
+mod asyncapi;
 mod broker;
 mod cli;
 mod contract;
