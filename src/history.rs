@@ -2,7 +2,7 @@
 //!
 //! **What is undone together.** What one completed sync found, and what failed attempts before it had published of the
 //! same, carries the same `window_start`. It is undone whole or not at all: the result is always what some completed
-//! sync left, the last one all of whose findings were read by the time asked for.
+//! sync left, the last one all of whose findings were read by the time asked for; also while the next is published.
 //!
 //! **How far back.** Events tell what they changed only as long as Kafka keeps them, and it drops the oldest first. An
 //! account's events from 1 on reach back to the end of its first sync, of which there are none. Otherwise the oldest
@@ -172,7 +172,14 @@ impl History {
         if self.time < earliest {
             return Err(Refusal::TooEarly(earliest));
         }
-        if self.newest <= self.time {
+        // What was published since the last completed sync is a part of what the next one will complete.
+        let completed = known.completed.as_ref().map(|completed| completed.started_at);
+        let open = self.window.is_some() && self.window == completed;
+        if open && !self.is_whole(self.window) {
+            let words = "a sync is being published, and older events of its are gone; → once it has completed";
+            return Err(Refusal::Broken(words.to_owned()));
+        }
+        if self.newest <= self.time && !open {
             self.undo.clear();
             self.kept = self.newest_event;
         }
@@ -191,11 +198,18 @@ impl History {
             // All are older than what the log keeps.
             None => self.log_start.unwrap_or(started_at).min(started_at),
             Some(head) if head.sequence == 1 => self.first_sync(known).or(head.window_start).unwrap_or(started_at),
-            Some(head) => match (self.log_start, head.window_start) {
-                (Some(log_start), Some(window_start)) if window_start >= log_start => log_start,
-                (log_start, _) => head.newest.max(log_start.unwrap_or(head.newest)),
+            Some(head) => match self.log_start {
+                Some(log_start) if self.is_whole(head.window_start) => log_start,
+                log_start => head.newest.max(log_start.unwrap_or(head.newest)),
             },
         }
+    }
+
+    /// True where no event of this window can have been dropped: it is not the oldest, or began when the oldest record
+    /// of the log was there.
+    fn is_whole(&self, window_start: Option<i64>) -> bool {
+        let oldest = self.head.as_ref().filter(|head| head.sequence > 1 && head.window_start == window_start);
+        oldest.is_none_or(|_| self.log_start.zip(window_start).is_some_and(|(log, window)| window >= log))
     }
 
     /// When the first sync read the last of what it read: what no event added came with it.

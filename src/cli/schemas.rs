@@ -12,7 +12,7 @@ use crate::record::Topic;
 
 #[derive(Debug, Args)]
 pub struct Options {
-    /// Compare what the registry holds with what this version needs; writes nothing [default]
+    /// Compare what the registry holds with what this version needs, as without any flag; writes nothing
     #[arg(long, conflicts_with_all = ["register", "print"])]
     check: bool,
     /// Register those that are missing

@@ -53,7 +53,9 @@ fn random_directory(random: &mut fastrand::Rng) -> MemoryDirectory {
 }
 
 /// Who and what is known, and since when, by key.
-fn contents(known: &Known) -> BTreeMap<String, (String, i64)> {
+type Contents = BTreeMap<String, (String, i64)>;
+
+fn contents(known: &Known) -> Contents {
     let mut contents = BTreeMap::new();
     for kind in Kind::BOTH {
         for (id, entry) in known.table(kind).iter() {
@@ -72,7 +74,7 @@ fn contents(known: &Known) -> BTreeMap<String, (String, i64)> {
 /// A completed sync: when it was over, and what it left.
 struct Moment {
     time: i64,
-    contents: BTreeMap<String, (String, i64)>,
+    contents: Contents,
 }
 
 /// Syncs random directories, some of them interrupted by a crash; returns the moments and what is known in the end.
@@ -113,7 +115,7 @@ fn as_of(
     events: &[ChangeEvent],
     log_start: Option<i64>,
     time: i64,
-) -> Result<(BTreeMap<String, (String, i64)>, AsOf), Refusal> {
+) -> Result<(Contents, AsOf), Refusal> {
     let mut known = known.clone();
     let mut history = History::new(time, known.latest.as_ref().expect("a sync").sequence, log_start);
     for event in events {
@@ -124,8 +126,8 @@ fn as_of(
 }
 
 /// Equal, but that since when is perhaps not known any more.
-fn assert_same(told: &BTreeMap<String, (String, i64)>, moment: &Moment, words: &str) {
-    let bare = |contents: &BTreeMap<String, (String, i64)>| -> Vec<(String, String)> {
+fn assert_same(told: &Contents, moment: &Moment, words: &str) {
+    let bare = |contents: &Contents| -> Vec<(String, String)> {
         contents.iter().map(|(key, (what, _))| (key.clone(), what.clone())).collect()
     };
     assert_eq!(bare(told), bare(&moment.contents), "{words}");
@@ -148,6 +150,13 @@ async fn the_state_as_of_every_sync_is_what_it_had_left() {
                 as_of(&world.known, &events, None, moment.time).unwrap_or_else(|error| panic!("{words}: {error:?}"));
             assert_same(&state, moment, &words);
             told += 1;
+        }
+        // Now, whatever part of a sync was published before a crash.
+        if let Some(newest) = moments.last() {
+            let words = format!("seed {seed}, {baseline:?}, as of now");
+            let (state, _) =
+                as_of(&world.known, &events, None, clock()).unwrap_or_else(|error| panic!("{words}: {error:?}"));
+            assert_same(&state, newest, &words);
         }
         // Before the first sync was over, nobody knows.
         if let Some(first) = moments.first() {

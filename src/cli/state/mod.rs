@@ -7,7 +7,7 @@ use super::{DONE, FAILED, Failure, TRY_LATER, USAGE, parse_time};
 use crate::avro::wire::ChangeEvent;
 use crate::avro::{Decoder, Registry};
 use crate::config::{AccountConfig, Config};
-use crate::directory::{Known, Status};
+use crate::directory::{Known, Status, SyncStatus};
 use crate::history::{AsOf, History, Refusal};
 use crate::kafka::KafkaError;
 use crate::kafka::read::{ReadRecord, read_to_end};
@@ -63,7 +63,12 @@ pub async fn state(config: &Config, options: Options) -> Result<u8, Failure> {
     for account in &selected {
         let Some(mut known) = states.remove(&account.account.name) else { continue };
         match options.as_of {
-            None => complete &= say_how_complete(&account.account.name, &known),
+            None => {
+                let (whole, words) = completeness(&known);
+                // On standard error, so that the listing stays a listing.
+                anstream::eprintln!("{}: {words}", account.account.name);
+                complete &= whole;
+            }
             Some(time) => known = fold_back(config, &registry, account, known, time).await?,
         }
         read.push((account, known));
@@ -74,31 +79,28 @@ pub async fn state(config: &Config, options: Options) -> Result<u8, Failure> {
     Ok(if complete { DONE } else { TRY_LATER })
 }
 
-/// On standard error, so that the listing stays a listing.
-fn say_how_complete(name: &str, known: &Known) -> bool {
-    let (completed, latest) = (known.completed.as_ref(), known.latest.as_ref());
-    let Some(completed) = completed else {
-        anstream::eprintln!("{name}: no sync has completed yet; what is listed may be a part");
-        return false;
+/// Whether the state is what one completed sync left, and what to say of it.
+fn completeness(known: &Known) -> (bool, String) {
+    let Some(completed) = known.completed.as_ref() else {
+        return (false, "no sync has completed yet; what is listed may be a part".to_owned());
     };
     let at = clock(completed.finished_at.unwrap_or(completed.started_at));
-    let running = latest.is_some_and(|latest| latest.status == Status::Running);
-    if running {
-        anstream::eprintln!(
-            "{name}: sync {} is being published; complete as of sync {}, {at} UTC, and part of the next",
-            completed.sync + 1,
-            completed.sync
-        );
-        return false;
+    let as_of = format!("complete as of sync {}, {at} UTC", completed.sync);
+    // The attempt that published a part may have failed since.
+    let content = |status: &SyncStatus| (status.state_records, status.state_digest);
+    match known.latest.as_ref() {
+        Some(latest) if latest.status == Status::Running || content(latest) != content(completed) => (
+            false,
+            format!(
+                "{as_of}, with a part of what was found since; → --as-of 0s, or again when the next sync has completed"
+            ),
+        ),
+        _ if completed.memberships_read.is_none() => {
+            let read = completed.memberships_as_of.unwrap_or(0);
+            (true, format!("{as_of}; memberships were not readable and stand as of sync {read}"))
+        }
+        _ => (true, as_of),
     }
-    anstream::eprintln!("{name}: complete as of sync {}, {at} UTC", completed.sync);
-    if completed.memberships_read.is_none() {
-        anstream::eprintln!(
-            "{name}: memberships were not readable; they stand as of sync {}",
-            completed.memberships_as_of.unwrap_or(0)
-        );
-    }
-    true
 }
 
 /// The state as it was at `time`, milliseconds since 1970-01-01 UTC.
@@ -174,4 +176,33 @@ async fn read_history(
         Ok(history.unwrap_or_else(|| History::new(time, sequence, None)))
     };
     Ok(blocking(reading).await?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::directory::status::Settings;
+
+    #[test]
+    fn a_state_is_complete_only_where_nothing_was_published_since() {
+        let with = |completed: Option<(Status, u128)>, latest: Option<(Status, u128)>| {
+            let status = |(status, state_digest)| SyncStatus {
+                status,
+                state_digest,
+                sync: 7,
+                memberships_read: Some(1),
+                ..SyncStatus::initial(Settings::default(), 0)
+            };
+            let mut known = Known::new(1);
+            (known.completed, known.latest) = (completed.map(status), latest.map(status));
+            completeness(&known).0
+        };
+        let done = Some((Status::Completed, 1));
+        assert!(with(done, done));
+        assert!(with(done, Some((Status::Failed, 1))), "it published nothing");
+        assert!(with(done, Some((Status::Held, 1))));
+        assert!(!with(done, Some((Status::Running, 1))));
+        assert!(!with(done, Some((Status::Failed, 2))), "it failed after a part was published");
+        assert!(!with(None, Some((Status::Failed, 0))));
+    }
 }
