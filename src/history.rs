@@ -17,7 +17,9 @@ use serde_json::Value;
 
 use crate::avro::codec;
 use crate::avro::wire::{AttributeChange, ChangeEvent, Group, MembershipState, User};
-use crate::directory::{Entry, EventType, Kind, Known, Map, Membership, Packed, Principal, StateKey, UNKNOWN_TIME};
+use crate::directory::{
+    Entry, EventType, Kind, Known, Map, Membership, Packed, Principal, StateKey, SyncStatus, UNKNOWN_TIME,
+};
 use crate::scim::wire::main_email;
 
 /// One event, backwards.
@@ -173,9 +175,8 @@ impl History {
             return Err(Refusal::TooEarly(earliest));
         }
         // What was published since the last completed sync is a part of what the next one will complete.
-        let completed = known.completed.as_ref().map(|completed| completed.started_at);
-        let open = self.window.is_some() && self.window == completed;
-        if open && !self.is_whole(self.window) {
+        let open = known.completed.as_ref().is_some_and(|completed| completed.sequence < self.sequence);
+        if open && (self.head.is_none() || !self.is_whole(self.window)) {
             let words = "a sync is being published, and older events of its are gone; → once it has completed";
             return Err(Refusal::Broken(words.to_owned()));
         }
@@ -191,13 +192,15 @@ impl History {
     }
 
     fn earliest(&self, known: &Known) -> i64 {
-        let started_at = known.completed.as_ref().map_or(i64::MAX, |completed| completed.started_at);
+        // Since the last completed sync was over, nothing has changed but what events say.
+        let finished = |completed: &SyncStatus| completed.finished_at.unwrap_or(completed.started_at);
+        let completed = known.completed.as_ref().map_or(i64::MAX, finished);
         match &self.head {
             // No event has ever been published.
-            None if self.sequence == 0 => self.first_sync(known).unwrap_or(started_at),
+            None if self.sequence == 0 => self.first_sync(known).unwrap_or(completed),
             // All are older than what the log keeps.
-            None => self.log_start.unwrap_or(started_at).min(started_at),
-            Some(head) if head.sequence == 1 => self.first_sync(known).or(head.window_start).unwrap_or(started_at),
+            None => self.log_start.unwrap_or(completed).min(completed),
+            Some(head) if head.sequence == 1 => self.first_sync(known).or(head.window_start).unwrap_or(completed),
             Some(head) => match self.log_start {
                 Some(log_start) if self.is_whole(head.window_start) => log_start,
                 log_start => head.newest.max(log_start.unwrap_or(head.newest)),
