@@ -342,17 +342,49 @@ fn a_schema_does_not_change_without_an_entry_in_the_changelog() {
     }
 }
 
+/// Where a changelog's versions and the kept copies differ; `copy` gives the text of a file that is there.
+fn misfits(sections: &[(String, String)], copy: &dyn Fn(&str) -> Option<String>) -> Vec<String> {
+    let mut misfits = Vec::new();
+    for (title, section) in sections.iter().filter(|(title, _)| title != "Unreleased") {
+        let version = title.trim_start_matches('[').split([']', ' ']).next().expect("a version");
+        // Every version keeps all of its schemas; those that it changed have their fingerprints in its section.
+        let stated = stated(section);
+        for topic in Topic::ALL {
+            let name = name(topic);
+            let file = format!("schemas/released/{version}/{name}.avsc");
+            match copy(&file) {
+                None => misfits.push(format!("{file} is missing")),
+                Some(text) if stated.get(&name).is_some_and(|stated| *stated != fingerprint(&text)) => {
+                    misfits.push(format!("{file} is not what {version} registered"));
+                }
+                Some(_) => {}
+            }
+        }
+    }
+    misfits
+}
+
 #[test]
 fn every_version_in_the_changelog_has_its_schemas_kept_as_they_were() {
-    let copies = released();
-    for (title, section) in sections().into_iter().filter(|(title, _)| title != "Unreleased") {
-        let version = title.trim_start_matches('[').split([']', ' ']).next().expect("a version").to_owned();
-        for (name, fingerprint) in stated(&section) {
-            let file = format!("schemas/released/{version}/{name}.avsc");
-            assert_eq!(self::fingerprint(&text(&file)), fingerprint, "{file} is what {version} registered");
-        }
-        assert!(copies.iter().any(|(of, _, _)| *of == version), "schemas/released/{version} keeps what was released");
-    }
+    let there = |file: &str| std::fs::read_to_string(root().join(file)).ok();
+    assert_eq!(misfits(&sections(), &there), [""; 0]);
+    // No version is tagged yet: a changelog as it will be.
+    let users = fingerprint(schema::text(Topic::Users));
+    let changelog = |fingerprint: &str| {
+        let section = format!("### Schemas\n\n- `UserState` `{fingerprint}`: first form\n");
+        [("Unreleased".to_owned(), String::new()), ("[1.0.0] - 2027-01-01".to_owned(), section)]
+    };
+    let whole = |file: &str| {
+        let topic =
+            Topic::ALL.into_iter().find(|topic| file == format!("schemas/released/1.0.0/{}.avsc", name(*topic)));
+        topic.map(|topic| schema::text(topic).to_owned())
+    };
+    assert_eq!(misfits(&changelog(&users), &whole), [""; 0]);
+    let altered = |file: &str| whole(file).map(|text| text.replace("SCIM displayName.", "A name."));
+    let expected = ["schemas/released/1.0.0/UserState.avsc is not what 1.0.0 registered"];
+    assert_eq!(misfits(&changelog(&users), &altered), expected);
+    let removed = |file: &str| whole(file).filter(|_| !file.contains("GroupState"));
+    assert_eq!(misfits(&changelog(&users), &removed), ["schemas/released/1.0.0/GroupState.avsc is missing"]);
 }
 
 /// A schema as JSON with one more field, at the end or as the second.
