@@ -30,6 +30,7 @@ pub mod config;
 pub mod connect;
 pub mod shards;
 pub mod mapping;
+pub mod history;
 pub mod telemetry;
 pub mod cli;
 pub mod demo;

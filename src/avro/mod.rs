@@ -3,6 +3,7 @@
 
 pub mod codec;
 pub mod decode;
+pub mod lint;
 pub mod registry;
 pub mod schema;
 pub mod wire;

@@ -29,6 +29,14 @@ pub struct Registry {
     settings: SrSettings,
 }
 
+/// One version of a subject, as it stands in the registry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Version {
+    pub number: i64,
+    pub id: u32,
+    pub text: String,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RegistryError {
     /// Nobody answers: try later.
@@ -150,6 +158,43 @@ impl Registry {
             status if status.is_success() => Ok(body["compatibilityLevel"].as_str().map(str::to_owned)),
             status => Err(self.refused(&format!("compatibility of {subject}"), status)),
         }
+    }
+
+    /// All versions of a subject, oldest first; none where it is not there.
+    ///
+    /// # Errors
+    /// Unreachable, or refused.
+    pub async fn versions(&self, subject: &str) -> Result<Vec<Version>, RegistryError> {
+        let url = format!("{}/subjects/{subject}/versions", self.url);
+        let (status, body) = self.call(self.http.get(&url)).await?;
+        if status == StatusCode::NOT_FOUND {
+            return Ok(Vec::new());
+        }
+        let mut versions = Vec::new();
+        for number in body.as_array().into_iter().flatten().filter_map(Value::as_i64) {
+            let (status, body) = self.call(self.http.get(format!("{url}/{number}"))).await?;
+            let (id, text) = (body["id"].as_u64().and_then(|id| u32::try_from(id).ok()), body["schema"].as_str());
+            match (status, id, text) {
+                // Deleted meanwhile.
+                (StatusCode::NOT_FOUND, _, _) => {}
+                (_, Some(id), Some(text)) => versions.push(Version { number, id, text: text.to_owned() }),
+                _ => return Err(self.refused(&format!("version {number} of {subject}"), status)),
+            }
+        }
+        versions.sort_by_key(|version| version.number);
+        if status.is_success() { Ok(versions) } else { Err(self.refused(&format!("versions of {subject}"), status)) }
+    }
+
+    /// True where the registry would take this schema beside the versions that stand there, by the subject's level.
+    ///
+    /// # Errors
+    /// Unreachable, or refused.
+    pub async fn accepts(&self, subject: &str, text: &str) -> Result<bool, RegistryError> {
+        let url = format!("{}/compatibility/subjects/{subject}/versions", self.url);
+        let (status, body) = self.call(self.http.post(url).json(&json!({ "schema": text }))).await?;
+        body["is_compatible"]
+            .as_bool()
+            .ok_or_else(|| self.refused(&format!("compatibility check of {subject}"), status))
     }
 
     /// # Errors

@@ -1,5 +1,6 @@
 //! One file a command. Data goes to standard output, everything else to standard error.
 
+pub mod asyncapi;
 pub mod check;
 pub mod control;
 pub mod demo;
@@ -12,6 +13,7 @@ pub mod state;
 pub mod tail;
 pub mod topics;
 
+use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
@@ -19,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::avro::registry::RegistryError;
 use crate::avro::{Codec, Decoder, Registry};
-use crate::config::{Config, ConfigError};
+use crate::config::{Config, ConfigError, parse_duration};
 use crate::directory::Known;
 use crate::kafka::read::Progress;
 use crate::kafka::{KafkaClient, KafkaError, topics as kafka_topics};
@@ -30,6 +32,7 @@ use crate::telemetry::{self, LogFormat};
 
 pub const DONE: u8 = 0;
 pub const FAILED: u8 = 1;
+pub const USAGE: u8 = 2;
 pub const UNREACHABLE: u8 = 69;
 pub const TRY_LATER: u8 = 75;
 pub const CONFIGURATION: u8 = 78;
@@ -197,29 +200,78 @@ pub fn print(line: &str) -> Result<(), Failure> {
 /// Reading again where a commit came between two topics.
 const READ_TRIES: usize = 3;
 
-/// The state of an account as any reader finds it, proven by the digest of its newest `syncs` record; what does not
-/// agree with that says so in `repair`.
+/// The state of accounts as any reader finds it, proven by the digest of each one's newest `syncs` record; what does not
+/// agree with that says so in `repair`. Each partition is read once.
 ///
 /// # Errors
-/// Kafka cannot be read, or the account is stopped.
-pub async fn read_state(kafka: &KafkaClient, registry: &Registry, account: &Account) -> Result<Known, Failure> {
-    let mut complaint = "nothing was read".to_owned();
-    let mut newest = None;
-    for _ in 0..READ_TRIES {
-        let decoder = Decoder::new(None, registry.clone());
-        let (kafka, account, progress) = (kafka.clone(), account.clone(), progress(&account.name));
-        let partition = account.partition;
-        let stop = CancellationToken::new();
-        let reading = move || restore::restore(&kafka, decoder, partition, 0, vec![account], progress, &stop);
-        match blocking(reading).await?.into_values().next() {
-            // A commit between the reading of two topics looks like a loss.
-            Some(Ok(known)) if known.repair.is_some() => newest = Some(known),
-            Some(Ok(known)) => return Ok(known),
-            Some(Err(stopped)) => complaint = stopped.reason,
-            None => {}
+/// Kafka cannot be read, or an account is stopped.
+pub async fn read_states(
+    kafka: &KafkaClient,
+    registry: &Registry,
+    accounts: &[Account],
+) -> Result<HashMap<String, Known>, Failure> {
+    let mut states = HashMap::new();
+    let partitions: BTreeSet<i32> = accounts.iter().map(|account| account.partition).collect();
+    for partition in partitions {
+        let mut left: Vec<Account> =
+            accounts.iter().filter(|account| account.partition == partition).cloned().collect();
+        let mut complaint = String::new();
+        let mut in_repair = HashMap::new();
+        for _ in 0..READ_TRIES {
+            if left.is_empty() {
+                break;
+            }
+            let decoder = Decoder::new(None, registry.clone());
+            let what = match &left[..] {
+                [one] => one.name.clone(),
+                several => format!("{} accounts", several.len()),
+            };
+            let (kafka, asked, progress) = (kafka.clone(), left.clone(), progress(&what));
+            let stop = CancellationToken::new();
+            let reading = move || restore::restore(&kafka, decoder, partition, 0, asked, progress, &stop);
+            for (name, restored) in blocking(reading).await? {
+                match restored {
+                    // A commit between the reading of two topics looks like a loss: it is read again.
+                    Ok(known) if known.repair.is_some() => drop(in_repair.insert(name, known)),
+                    Ok(known) => {
+                        left.retain(|account| account.name != name);
+                        states.insert(name, known);
+                    }
+                    Err(stopped) => complaint = stopped.reason,
+                }
+            }
+        }
+        left.retain(|account| !in_repair.contains_key(&account.name));
+        states.extend(in_repair);
+        if !left.is_empty() {
+            return Err(Failure::new(CONFIGURATION, complaint));
         }
     }
-    newest.ok_or_else(|| Failure::new(CONFIGURATION, complaint))
+    Ok(states)
+}
+
+/// As [`read_states`], of one account.
+///
+/// # Errors
+/// As [`read_states`].
+pub async fn read_state(kafka: &KafkaClient, registry: &Registry, account: &Account) -> Result<Known, Failure> {
+    let states = read_states(kafka, registry, std::slice::from_ref(account)).await?;
+    let nothing = || Failure::new(CONFIGURATION, format!("{}: nothing was read", account.name));
+    states.into_values().next().ok_or_else(nothing)
+}
+
+/// A time with its offset (2026-11-21T12:00:00Z), or so long ago (2h), in milliseconds since 1970-01-01 UTC.
+///
+/// # Errors
+/// Says what it should look like.
+pub fn parse_time(text: &str) -> Result<i64, String> {
+    if let Ok(time) = text.parse::<jiff::Timestamp>() {
+        return Ok(time.as_millisecond());
+    }
+    let ago = parse_duration(text.strip_suffix(" ago").unwrap_or(text))
+        .map_err(|_| "neither a time with its offset (2026-11-21T12:00:00Z) nor a duration (2h)".to_owned())?;
+    let ago = i64::try_from(ago.as_millis()).unwrap_or(i64::MAX);
+    Ok(now_millis().saturating_sub(ago).max(0))
 }
 
 /// Reading this many offsets takes long enough to show how far it is.

@@ -8,21 +8,18 @@ use clap::{Args, ValueEnum};
 use rdkafka::topic_partition_list::Offset;
 use tokio::sync::mpsc;
 
-use super::{CONFIGURATION, DONE, Failure, account_width, print};
+use super::{CONFIGURATION, DONE, Failure, USAGE, account_width, parse_time, print};
 use crate::avro::wire::ChangeEvent;
 use crate::avro::{Decoder, Registry};
-use crate::config::{Config, parse_duration};
+use crate::config::Config;
 use crate::kafka::KafkaError;
 use crate::kafka::read::{ReadRecord, follow, offsets_at, read_from};
 use crate::mapping::{Change, asim, cim, ecs, ocsf, set, text};
 use crate::record::Topic;
-use crate::schedule::now_millis;
 use crate::shards::blocking;
 
 /// Lines waiting for whoever reads them.
 const LINES: usize = 1_024;
-
-const USAGE: u8 = 2;
 
 #[derive(Debug, Args)]
 pub struct Options {
@@ -65,14 +62,7 @@ fn parse_from(text: &str) -> Result<Start, String> {
         "end" => return Ok(Start::End),
         _ => {}
     }
-    if let Ok(time) = text.parse::<jiff::Timestamp>() {
-        return Ok(Start::At(time.as_millisecond()));
-    }
-    let ago = parse_duration(text.strip_suffix(" ago").unwrap_or(text)).map_err(|_| {
-        "neither `beginning` nor `end`, a time with its offset (2026-11-21T12:00:00Z) or a duration (2h)".to_owned()
-    })?;
-    let ago = i64::try_from(ago.as_millis()).unwrap_or(i64::MAX);
-    Ok(Start::At(now_millis().saturating_sub(ago).max(0)))
+    parse_time(text).map(Start::At).map_err(|complaint| format!("neither `beginning` nor `end`, and {complaint}"))
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -248,6 +238,7 @@ pub async fn tail(config: &Config, options: Options) -> Result<u8, Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::schedule::now_millis;
 
     #[test]
     fn a_start_is_a_word_a_time_or_a_duration() {

@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::{DONE, Failure, print};
+use super::{DONE, Failure, asyncapi, print};
 use crate::config::Config;
 use crate::kafka::topics::{Difference, create, settings, verify};
 
@@ -14,6 +14,9 @@ pub struct Options {
     /// Print the commands that create them, and the ACLs the service needs
     #[arg(long)]
     print: bool,
+    /// Print them as an AsyncAPI 3 document, with keys, headers and schemas
+    #[arg(long, conflicts_with_all = ["create", "print"])]
+    asyncapi: bool,
 }
 
 pub async fn topics(config: &Config, options: Options) -> Result<u8, Failure> {
@@ -21,6 +24,10 @@ pub async fn topics(config: &Config, options: Options) -> Result<u8, Failure> {
         for line in commands(config) {
             print(&line)?;
         }
+        return Ok(DONE);
+    }
+    if options.asyncapi {
+        print(&format!("{:#}", asyncapi::document(config)))?;
         return Ok(DONE);
     }
     if options.create {

@@ -465,13 +465,12 @@ impl<'k> Diff<'k> {
             Strategy::User => kind == Kind::User,
             _ => false,
         };
+        // In repair memberships that went are kept: what says so must be read again.
+        let memberships_settled = memberships_known && !self.rules.repair;
         let settled = |kind: Kind, id: &Id| {
-            // In repair memberships that went are kept: what says so must be read again.
-            !holds_members(kind)
-                || (memberships_known
-                    && !self.rules.repair
-                    && !(kind == Kind::Group && plan.unsettled.contains(id))
-                    && !self.unsettled.contains(&(kind, id.clone())))
+            let unsettled =
+                (kind == Kind::Group && plan.unsettled.contains(id)) || self.unsettled.contains(&(kind, id.clone()));
+            !holds_members(kind) || (memberships_settled && !unsettled)
         };
         let mut recognised = Vec::new();
         let both = std::mem::take(&mut self.recognised);

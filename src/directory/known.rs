@@ -14,6 +14,9 @@ use super::packed::Packed;
 use super::principal::{Id, Kind, Member, Principal, RawHash};
 use super::status::SyncStatus;
 
+/// Stands for a `first_seen_at` that nobody knows any more, in a state that events led back to.
+pub const UNKNOWN_TIME: i64 = 0;
+
 /// A user or group as its state record stands in Kafka. Times are milliseconds since 1970-01-01 UTC.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Entry {

@@ -16,17 +16,19 @@ pub mod changes;
 pub mod guard;
 pub mod entitlement;
 pub mod status;
+pub mod access;
 
 /// Hash maps and sets of ids, seeded against servers that choose ids to collide.
 pub type Map<K, V> = std::collections::HashMap<K, V, foldhash::fast::RandomState>;
 pub type Set<K> = std::collections::HashSet<K, foldhash::fast::RandomState>;
 
+pub use access::{Above, Nesting, later};
 pub use changes::{Changes, EventType, RemovalReason, StateWrite, Unit};
 pub use diff::{Diff, Observed, Row, Rules};
 pub use entitlement::{Entitlement, GroupPattern};
 pub use guard::{Evidence, HoldId, Limits, Losses};
 pub use key::StateKey;
-pub use known::{Entry, Known, Membership, Seen, Table};
+pub use known::{Entry, Known, Membership, Seen, Table, UNKNOWN_TIME};
 pub use member_reads::{ListedGroup, ListedMember, Strategy};
 pub use packed::Packed;
 pub use principal::{AttributeList, Id, Kind, Member, NOBODY, Principal, RawHash};

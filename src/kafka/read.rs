@@ -40,6 +40,12 @@ impl ReadRecord<'_> {
         std::str::from_utf8(header.value?).ok()
     }
 
+    /// When it was written by the writer's clock, milliseconds since 1970-01-01 UTC; `None` where the topic keeps no
+    /// times.
+    pub fn written_at(&self) -> Option<i64> {
+        self.message.timestamp().to_millis()
+    }
+
     /// `topic [partition] @ offset`, for error messages.
     pub fn address(&self) -> String {
         format!("{} [{}] @ {}", self.message.topic(), self.partition, self.offset)

@@ -487,7 +487,7 @@ fn read_time(text: &str) -> Option<i64> {
 }
 
 /// The primary address, else that of type `work`, else the smallest by text.
-fn main_email(emails: &Value) -> Option<String> {
+pub fn main_email(emails: &Value) -> Option<String> {
     let elements = emails.as_array()?;
     let address = |email: &Value| {
         let text = email.get("value").unwrap_or(email).as_str()?;

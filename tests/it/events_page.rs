@@ -11,7 +11,8 @@ const INTRODUCTION: &str = "\
 # Events
 
 Every record of the `events` topic is one `ChangeEvent` (`schemas/ChangeEvent.avsc` describes each field), of one of
-ten types. `scimtail tail --format FORMAT` prints them as one JSON object a line:
+ten types. `docs/asyncapi.json` describes this topic and the five others to programs. `scimtail tail --format FORMAT`
+prints the events as one JSON object a line:
 
 | `--format` | what |
 |---|---|

@@ -8,13 +8,16 @@
     reason = "a test panics where it cannot go on, owns its servers for its lifetime, and prints its seeds"
 )]
 
+mod asyncapi;
 mod broker;
 mod cli;
+mod contract;
 mod crashes;
 mod end_to_end;
 mod events_page;
 mod first_sync;
 mod group_commit;
+mod history;
 mod hostile;
 mod mapping;
 mod meddling;
@@ -38,5 +41,6 @@ mod service;
 mod services;
 mod simulation;
 mod sliding;
+mod state;
 mod tail;
 mod tidy;

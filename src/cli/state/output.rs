@@ -1,0 +1,271 @@
+//! Rows as a table for people, as JSON lines or as CSV, written as they come.
+
+use std::io::{self, BufWriter, Write};
+
+use clap::ValueEnum;
+
+use super::What;
+use super::listing::{Cell, Listing, columns};
+use crate::avro::codec::rfc3339;
+use crate::mapping::text::{clean, clock};
+
+/// Bytes between two writes.
+const BUFFER: usize = 1 << 16;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// A table for people
+    Text,
+    /// One JSON object a line
+    Json,
+    /// RFC 4180, with a header
+    Csv,
+}
+
+pub struct Output<W> {
+    out: W,
+    columns: &'static [(&'static str, bool)],
+    /// Of the table's columns, in characters.
+    widths: Vec<usize>,
+    line: String,
+    /// The last time that was written, and how: many rows in a row have the same.
+    since: (i64, String),
+}
+
+impl Output<BufWriter<io::StdoutLock<'static>>> {
+    /// Writes all rows to standard output.
+    ///
+    /// # Errors
+    /// Nobody reads it any more.
+    pub fn write(format: Format, what: What, listings: &[Listing<'_>]) -> io::Result<()> {
+        Output::new(BufWriter::with_capacity(BUFFER, io::stdout().lock()), what).all(format, listings)
+    }
+}
+
+impl<W: Write> Output<W> {
+    fn new(out: W, what: What) -> Output<W> {
+        let columns = columns(what);
+        let widths = columns.iter().map(|(name, _)| name.len()).collect();
+        Output { out, columns, widths, line: String::new(), since: (0, String::new()) }
+    }
+
+    fn all(mut self, format: Format, listings: &[Listing<'_>]) -> io::Result<()> {
+        match format {
+            Format::Json => listings.iter().try_for_each(|listing| listing.each(|row| self.json(row)))?,
+            Format::Csv => {
+                let names: Vec<&str> = self.columns.iter().map(|(name, _)| *name).collect();
+                writeln!(self.out, "{}", names.join(","))?;
+                listings.iter().try_for_each(|listing| listing.each(|row| self.csv(row)))?;
+            }
+            Format::Text => {
+                listings.iter().try_for_each(|listing| listing.each(|row| self.measure(row)))?;
+                let names: Vec<Cell<'_>> = self.columns.iter().map(|(name, _)| Cell::Text((*name).into())).collect();
+                self.table(&names)?;
+                listings.iter().try_for_each(|listing| listing.each(|row| self.table(row)))?;
+            }
+        }
+        self.out.flush()
+    }
+
+    fn json(&mut self, row: &[Cell<'_>]) -> io::Result<()> {
+        for (index, ((name, _), cell)) in self.columns.iter().zip(row).enumerate() {
+            let open = if index == 0 { "{" } else { "," };
+            write!(self.out, "{open}\"{name}\":")?;
+            match cell {
+                Cell::Text(text) => serde_json::to_writer(&mut self.out, text)?,
+                Cell::Flag(flag) => write!(self.out, "{flag}")?,
+                Cell::Count(count) => write!(self.out, "{count}")?,
+                Cell::Nothing => self.out.write_all(b"null")?,
+                Cell::Since(millis) => {
+                    remember(&mut self.since, *millis);
+                    write!(self.out, "\"{}\"", self.since.1)?;
+                }
+            }
+        }
+        self.out.write_all(b"}\n")
+    }
+
+    fn csv(&mut self, row: &[Cell<'_>]) -> io::Result<()> {
+        for (index, cell) in row.iter().enumerate() {
+            if index > 0 {
+                self.out.write_all(b",")?;
+            }
+            match cell {
+                Cell::Text(text) => csv(&mut self.out, text)?,
+                Cell::Flag(flag) => write!(self.out, "{flag}")?,
+                Cell::Count(count) => write!(self.out, "{count}")?,
+                Cell::Nothing => {}
+                Cell::Since(millis) => {
+                    remember(&mut self.since, *millis);
+                    self.out.write_all(self.since.1.as_bytes())?;
+                }
+            }
+        }
+        self.out.write_all(b"\n")
+    }
+
+    fn measure(&mut self, row: &[Cell<'_>]) -> io::Result<()> {
+        for (width, cell) in self.widths.iter_mut().zip(row) {
+            *width = (*width).max(shown(cell).chars().count());
+        }
+        Ok(())
+    }
+
+    fn table(&mut self, row: &[Cell<'_>]) -> io::Result<()> {
+        self.line.clear();
+        for (((_, in_table), width), cell) in self.columns.iter().zip(&self.widths).zip(row) {
+            if *in_table {
+                let separator = if self.line.is_empty() { "" } else { "  " };
+                self.line.push_str(&format!("{separator}{:width$}", shown(cell)));
+            }
+        }
+        writeln!(self.out, "{}", self.line.trim_end())
+    }
+}
+
+fn remember(last: &mut (i64, String), millis: i64) {
+    if last.0 != millis {
+        *last = (millis, rfc3339(millis));
+    }
+}
+
+/// As a table shows it.
+fn shown(cell: &Cell<'_>) -> String {
+    match cell {
+        Cell::Text(text) => clean(text),
+        Cell::Flag(true) => "yes".to_owned(),
+        Cell::Flag(false) => "no".to_owned(),
+        Cell::Count(count) => count.to_string(),
+        Cell::Nothing => String::new(),
+        Cell::Since(millis) => clock(*millis).split(' ').next().unwrap_or_default().to_owned(),
+    }
+}
+
+/// RFC 4180, and no cell that a spreadsheet would take for a formula.
+fn csv(out: &mut impl Write, text: &str) -> io::Result<()> {
+    let formula = text.starts_with(['=', '+', '-', '@', '\t', '\r']);
+    if !formula && !text.contains([',', '"', '\n', '\r']) {
+        return out.write_all(text.as_bytes());
+    }
+    let mark = if formula { "'" } else { "" };
+    write!(out, "\"{mark}{}\"", text.replace('"', "\"\""))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+    use crate::directory::{Entry, Id, Kind, Known, Member, Membership, Packed, Principal};
+    use crate::pipeline::Account;
+
+    const DAY: i64 = 86_400_000;
+
+    fn account() -> Account {
+        let text = "[kafka]\nbrokers = [\"localhost:9092\"]\n[registry]\nurl = \"http://localhost:8081\"\n[[account]]\n\
+                    name = \"acme\"\nprovider = \"chargebee\"\nbase_url = \"https://acme.example/scim/v2\"\ntoken_env = \"T\"\n";
+        Config::parse("test", text).expect("a configuration").accounts[0].account.clone()
+    }
+
+    fn put(known: &mut Known, kind: Kind, id: &str, name: &str, active: Option<bool>) {
+        let mut principal = Principal::new(id);
+        match kind {
+            Kind::User => principal.user_name = Some(name.to_owned()),
+            Kind::Group => principal.display_name = Some(name.to_owned()),
+        }
+        principal.active = active;
+        let entry = Entry {
+            packed: Packed::pack(&principal),
+            raw: None,
+            digest: 0,
+            first_seen_at: DAY,
+            changed_at: DAY,
+            sequence: 0,
+            missing_since: None,
+            missing_walks: 0,
+        };
+        known.put_principal(kind, id.into(), entry, None);
+    }
+
+    fn join(known: &mut Known, kind: Kind, id: &str, group: &str, direct: Option<bool>, first_seen_at: i64) {
+        let membership = Membership { direct, first_seen_at, sequence: 0, digest: 0 };
+        known.put_membership(Id::from(group), Member { kind, id: id.into() }, membership);
+    }
+
+    fn known() -> Known {
+        let mut known = Known::default();
+        put(&mut known, Kind::User, "u1", "ann@acme.example", Some(true));
+        put(&mut known, Kind::User, "u2", "=bob, \"the\" builder", Some(false));
+        for (id, name) in [("g1", "Analysts"), ("g2", "CB/acme.com/ROLE/Admin"), ("g3", "Everyone"), ("g4", "Guests")] {
+            put(&mut known, Kind::Group, id, name, None);
+        }
+        join(&mut known, Kind::User, "u1", "g1", None, DAY);
+        join(&mut known, Kind::User, "u1", "g4", Some(false), DAY);
+        join(&mut known, Kind::User, "u2", "g2", Some(true), 4 * DAY);
+        // In a circle.
+        join(&mut known, Kind::Group, "g1", "g2", None, 2 * DAY);
+        join(&mut known, Kind::Group, "g2", "g3", None, 3 * DAY);
+        join(&mut known, Kind::Group, "g3", "g1", None, 0);
+        known
+    }
+
+    fn written(format: Format, what: What) -> String {
+        let (account, known) = (account(), known());
+        let mut bytes = Vec::new();
+        let written = Output::new(&mut bytes, what).all(format, &[Listing::of(what, &account, &known)]);
+        written.expect("a vector takes everything");
+        String::from_utf8(bytes).expect("UTF-8")
+    }
+
+    #[test]
+    fn access_is_told_with_names_directly_and_through_groups() {
+        let expected = "\
+account  principal               active  group                   kind  name   access  via                                since
+acme     =bob, \"the\" builder     no      Analysts                             nested  CB/acme.com/ROLE/Admin > Everyone
+acme     =bob, \"the\" builder     no      CB/acme.com/ROLE/Admin  role  Admin  direct                                     1970-01-05
+acme     =bob, \"the\" builder     no      Everyone                             nested  CB/acme.com/ROLE/Admin             1970-01-05
+acme     Analysts                        CB/acme.com/ROLE/Admin  role  Admin  direct                                     1970-01-03
+acme     Analysts                        Everyone                             nested  CB/acme.com/ROLE/Admin             1970-01-04
+acme     CB/acme.com/ROLE/Admin          Analysts                             nested  Everyone
+acme     CB/acme.com/ROLE/Admin          Everyone                             direct                                     1970-01-04
+acme     Everyone                        Analysts                             direct
+acme     Everyone                        CB/acme.com/ROLE/Admin  role  Admin  nested  Analysts
+acme     ann@acme.example        yes     Analysts                             direct                                     1970-01-02
+acme     ann@acme.example        yes     CB/acme.com/ROLE/Admin  role  Admin  nested  Analysts                           1970-01-03
+acme     ann@acme.example        yes     Everyone                             nested  Analysts > CB/acme.com/ROLE/Admin  1970-01-04
+acme     ann@acme.example        yes     Guests                               nested                                     1970-01-02
+";
+        assert_eq!(written(Format::Text, What::Access), expected);
+    }
+
+    #[test]
+    fn json_lines_have_ids_and_whole_times() {
+        let lines = written(Format::Json, What::Access);
+        let line = lines.lines().find(|line| line.contains("\"group_id\":\"g2\"") && line.contains("\"u1\""));
+        let expected = r#"{"account":"acme","principal_type":"user","principal_id":"u1","principal":"ann@acme.example","active":true,"group_id":"g2","group":"CB/acme.com/ROLE/Admin","domain":"acme.com","kind":"role","name":"Admin","access":"nested","via":"Analysts","since":"1970-01-03T00:00:00Z"}"#;
+        assert_eq!(line, Some(expected));
+        for what in [What::Users, What::Groups, What::Memberships, What::Access] {
+            for line in written(Format::Json, what).lines() {
+                let object: serde_json::Value = serde_json::from_str(line).expect("JSON");
+                assert_eq!(object.as_object().expect("an object").len(), columns(what).len(), "{line}");
+            }
+        }
+        let circle = lines.lines().find(|line| line.contains("\"since\":null"));
+        assert!(circle.is_some(), "a time that nobody knows is null");
+    }
+
+    #[test]
+    fn csv_has_a_header_and_no_cell_that_a_spreadsheet_takes_for_a_formula() {
+        let users = written(Format::Csv, What::Users);
+        let lines: Vec<&str> = users.lines().collect();
+        assert_eq!(lines[0], "account,id,user_name,display_name,active,email,since");
+        assert_eq!(lines[1], "acme,u1,ann@acme.example,,true,,1970-01-02T00:00:00Z");
+        assert_eq!(lines[2], "acme,u2,\"'=bob, \"\"the\"\" builder\",,false,,1970-01-02T00:00:00Z");
+        let memberships = written(Format::Csv, What::Memberships);
+        assert_eq!(memberships.lines().nth(2), Some("acme,user,u1,g4,false,1970-01-02T00:00:00Z"));
+        let groups = written(Format::Csv, What::Groups);
+        assert_eq!(
+            groups.lines().nth(2),
+            Some("acme,g2,CB/acme.com/ROLE/Admin,acme.com,role,Admin,2,1970-01-02T00:00:00Z")
+        );
+    }
+}

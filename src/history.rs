@@ -1,0 +1,350 @@
+//! The state as it was: events undone, newest first, on the state as it is. Pure.
+//!
+//! **What is undone together.** What one completed sync found, and what failed attempts before it had published of the
+//! same, carries the same `window_start`. It is undone whole or not at all: the result is always what some completed
+//! sync left, the last one all of whose findings were read by the time asked for; also while the next is published.
+//!
+//! **How far back.** Events tell what they changed only as long as Kafka keeps them, and it drops the oldest first. An
+//! account's events from 1 on reach back to the end of its first sync, of which there are none. Otherwise the oldest
+//! events may be the rest of what one sync found, the others dropped: those are not undone, unless that sync began when
+//! the oldest record of the partition, whoever's it is, had been written already.
+//!
+//! Silent rewrites are not in the events: newly listed attributes, memberships that turned direct, how long somebody is
+//! missing. They stay as they are now. When somebody who was removed had first been seen is known only from its
+//! `added` event; where that is not there, `first_seen_at` is [`UNKNOWN_TIME`].
+
+use serde_json::Value;
+
+use crate::avro::codec;
+use crate::avro::wire::{AttributeChange, ChangeEvent, Group, MembershipState, User};
+use crate::directory::{
+    Entry, EventType, Kind, Known, Map, Membership, Packed, Principal, StateKey, SyncStatus, UNKNOWN_TIME,
+};
+use crate::scim::wire::main_email;
+
+/// One event, backwards.
+enum Undo {
+    Remove(StateKey),
+    /// `first_seen_at` as known from an earlier event.
+    Put(StateKey, Option<Packed>, i64),
+    Change(StateKey, Vec<AttributeChange>),
+}
+
+/// The oldest events that are there without a gap.
+struct Head {
+    sequence: i64,
+    window_start: Option<i64>,
+    /// When the newest event of the same window was observed.
+    newest: i64,
+}
+
+/// Takes an account's events in their order, and undoes those that were found later than a time.
+pub struct History {
+    time: i64,
+    /// Of the state on which they are undone; later events are none of its.
+    sequence: i64,
+    last_sequence: i64,
+    /// When the oldest record of the partition was written.
+    log_start: Option<i64>,
+    head: Option<Head>,
+    /// The window under way, and when its newest event was observed.
+    window: Option<i64>,
+    newest: i64,
+    /// What the window under way, and windows since the time, did.
+    undo: Vec<Undo>,
+    /// (sync, observed_at) of the newest event that stays.
+    kept: Option<(i64, i64)>,
+    newest_event: Option<(i64, i64)>,
+    /// When what is there was added, as far as events say so.
+    added: Map<StateKey, i64>,
+    /// When the newest event of the baseline was observed.
+    baseline: Option<i64>,
+}
+
+/// What became of it. Times are milliseconds since 1970-01-01 UTC.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AsOf {
+    pub undone: usize,
+    /// (sync, observed_at) of the newest event that stays; `None`: nothing but the baseline, or older than the log.
+    pub kept: Option<(i64, i64)>,
+    /// As far back as the events reach.
+    pub earliest: i64,
+}
+
+/// Why the state cannot be told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// The events reach back to this time only.
+    TooEarly(i64),
+    /// Events are missing or do not fit the state: says what.
+    Broken(String),
+}
+
+impl History {
+    /// `time`: what was found later is undone. `sequence`: that of the state. `log_start`: when the oldest record of the
+    /// partition was written. Times are milliseconds since 1970-01-01 UTC.
+    pub fn new(time: i64, sequence: i64, log_start: Option<i64>) -> History {
+        History {
+            time,
+            sequence,
+            last_sequence: 0,
+            log_start,
+            head: None,
+            window: None,
+            newest: 0,
+            undo: Vec::new(),
+            kept: None,
+            newest_event: None,
+            added: Map::default(),
+            baseline: None,
+        }
+    }
+
+    /// # Errors
+    /// An event of no known type.
+    pub fn take(&mut self, event: &ChangeEvent) -> Result<(), String> {
+        if event.sequence > self.sequence {
+            return Ok(());
+        }
+        let gap = event.sequence != self.last_sequence + 1;
+        if gap || self.head.is_none() {
+            // Whatever came before, it cannot be told from what is missing.
+            (self.head, self.baseline) = (None, None);
+            if self.last_sequence > 0 {
+                // Lost in the middle of the log: that older records are there proves nothing.
+                self.log_start = None;
+            }
+            self.undo.clear();
+            self.added.clear();
+        }
+        if self.head.is_none() || self.window != event.window_start {
+            // All of the window before was read in time.
+            if self.newest <= self.time {
+                self.undo.clear();
+                self.kept = self.newest_event;
+            }
+            (self.window, self.newest) = (event.window_start, event.observed_at);
+        }
+        self.newest = self.newest.max(event.observed_at);
+        self.last_sequence = event.sequence;
+        self.newest_event = Some((event.sync, event.observed_at));
+        let (window_start, newest) = (event.window_start, self.newest);
+        let head = self.head.get_or_insert(Head { sequence: event.sequence, window_start, newest });
+        if head.window_start == window_start {
+            head.newest = head.newest.max(newest);
+        }
+        if window_start.is_none() {
+            self.baseline = Some(newest);
+        }
+        let undo = self.undo_of(event)?;
+        self.undo.push(undo);
+        Ok(())
+    }
+
+    fn undo_of(&mut self, event: &ChangeEvent) -> Result<Undo, String> {
+        let event_type = EventType::ALL.into_iter().find(|known| known.as_str() == event.event_type);
+        let event_type = event_type.ok_or_else(|| format!("event {} is of no known type", event.sequence))?;
+        let key = key(event).ok_or_else(|| format!("event {} names nobody", event.sequence))?;
+        Ok(match event_type {
+            EventType::UserAdded | EventType::GroupAdded | EventType::MembershipAdded => {
+                self.added.insert(key.clone(), event.observed_at);
+                Undo::Remove(key)
+            }
+            EventType::UserRemoved | EventType::GroupRemoved | EventType::MembershipRemoved => {
+                let first_seen_at = self.added.remove(&key).unwrap_or(UNKNOWN_TIME);
+                Undo::Put(key, image(event).map(|image| Packed::pack(&image)), first_seen_at)
+            }
+            EventType::UserUpdated | EventType::UserDisabled | EventType::UserEnabled | EventType::GroupUpdated => {
+                Undo::Change(key, event.changes.clone())
+            }
+        })
+    }
+
+    /// Undoes on `known` what was found later than the time.
+    ///
+    /// # Errors
+    /// [`Refusal`]; `known` is then of no use.
+    pub fn undo(mut self, known: &mut Known) -> Result<AsOf, Refusal> {
+        let missing =
+            |at: i64| Refusal::Broken(format!("event {at} is not there: the events do not lead to the state"));
+        if self.last_sequence != self.sequence && self.head.is_some() {
+            return Err(missing(self.last_sequence + 1));
+        }
+        let earliest = self.earliest(known);
+        if self.time < earliest {
+            return Err(Refusal::TooEarly(earliest));
+        }
+        // What was published since the last completed sync is a part of what the next one will complete.
+        let open = known.completed.as_ref().is_some_and(|completed| completed.sequence < self.sequence);
+        if open && (self.head.is_none() || !self.is_whole(self.window)) {
+            let words = "a sync is being published, and older events of its are gone; → once it has completed";
+            return Err(Refusal::Broken(words.to_owned()));
+        }
+        if self.newest <= self.time && !open {
+            self.undo.clear();
+            self.kept = self.newest_event;
+        }
+        let undone = self.undo.len();
+        for undo in self.undo.into_iter().rev() {
+            apply(undo, known).map_err(Refusal::Broken)?;
+        }
+        Ok(AsOf { undone, kept: self.kept, earliest })
+    }
+
+    fn earliest(&self, known: &Known) -> i64 {
+        // Since the last completed sync was over, nothing has changed but what events say.
+        let finished = |completed: &SyncStatus| completed.finished_at.unwrap_or(completed.started_at);
+        let completed = known.completed.as_ref().map_or(i64::MAX, finished);
+        match &self.head {
+            // No event has ever been published.
+            None if self.sequence == 0 => self.first_sync(known).unwrap_or(completed),
+            // All are older than what the log keeps.
+            None => self.log_start.unwrap_or(completed).min(completed),
+            Some(head) if head.sequence == 1 => self.first_sync(known).or(head.window_start).unwrap_or(completed),
+            Some(head) => match self.log_start {
+                Some(log_start) if self.is_whole(head.window_start) => log_start,
+                log_start => head.newest.max(log_start.unwrap_or(head.newest)),
+            },
+        }
+    }
+
+    /// True where no event of this window can have been dropped: it is not the oldest, or began when the oldest record
+    /// of the log was there.
+    fn is_whole(&self, window_start: Option<i64>) -> bool {
+        let oldest = self.head.as_ref().filter(|head| head.sequence > 1 && head.window_start == window_start);
+        oldest.is_none_or(|_| self.log_start.zip(window_start).is_some_and(|(log, window)| window >= log))
+    }
+
+    /// When the first sync read the last of what it read: what no event added came with it.
+    fn first_sync(&self, known: &Known) -> Option<i64> {
+        let principals = Kind::BOTH.into_iter().flat_map(|kind| {
+            let entries = known.table(kind).iter();
+            entries.map(move |(id, entry)| (StateKey::Principal(kind, id.clone()), entry.first_seen_at))
+        });
+        let memberships = known.memberships().map(|(group, member, membership)| {
+            let key = StateKey::Membership { member: member.clone(), group: group.clone() };
+            (key, membership.first_seen_at)
+        });
+        let silent = principals.chain(memberships).filter(|(key, _)| !self.added.contains_key(key));
+        silent.map(|(_, first_seen_at)| first_seen_at).chain(self.baseline).max()
+    }
+}
+
+fn key(event: &ChangeEvent) -> Option<StateKey> {
+    if event.event_type.starts_with("membership.") {
+        let (group, member) = codec::membership_of(&MembershipState {
+            principal_type: event.principal_type.clone(),
+            principal_id: event.principal_id.clone(),
+            group_id: event.group_id.clone()?,
+            ..MembershipState::default()
+        })?;
+        return Some(StateKey::Membership { member, group });
+    }
+    let kind = Kind::parse_principal_type(&event.principal_type)?;
+    Some(StateKey::Principal(kind, event.principal_id.as_str().into()))
+}
+
+/// The principal as last known.
+fn image(event: &ChangeEvent) -> Option<Principal> {
+    let omitted = event.omitted_attributes.clone();
+    if let Some(user) = event.user.clone() {
+        let User { id, user_name, display_name, active, external_id, email, created, last_modified, attributes } = user;
+        let id = id.into();
+        return Some(Principal {
+            id,
+            user_name,
+            display_name,
+            active,
+            external_id,
+            email,
+            created,
+            last_modified,
+            attributes,
+            omitted,
+        });
+    }
+    let Group { id, display_name, external_id, created, last_modified, attributes } = event.group.clone()?;
+    let bare = Principal::new(id);
+    Some(Principal { display_name, external_id, created, last_modified, attributes, omitted, ..bare })
+}
+
+fn apply(undo: Undo, known: &mut Known) -> Result<(), String> {
+    let there = |known: &Known, key: &StateKey| known.record_digest(key).is_some();
+    match undo {
+        Undo::Remove(key) => {
+            if !there(known, &key) {
+                return Err("an event adds what the state does not have".to_owned());
+            }
+            match key {
+                StateKey::Principal(kind, id) => known.remove_principal(kind, &id, None),
+                StateKey::Membership { member, group } => known.remove_membership(&group, &member, None),
+            }
+        }
+        Undo::Put(key, image, first_seen_at) => {
+            if there(known, &key) {
+                return Err("an event removes what the state has".to_owned());
+            }
+            match (key, image) {
+                (StateKey::Principal(kind, id), Some(packed)) => {
+                    known.put_principal(kind, id, entry(packed, first_seen_at), None);
+                }
+                (StateKey::Principal(..), None) => return Err("a removal without its image".to_owned()),
+                (StateKey::Membership { member, group }, _) => {
+                    let membership = Membership { direct: None, first_seen_at, sequence: 0, digest: 0 };
+                    known.put_membership(group, member, membership);
+                }
+            }
+        }
+        Undo::Change(key, changes) => {
+            let StateKey::Principal(kind, id) = key else { return Err("a changed membership".to_owned()) };
+            let Some(now) = known.table(kind).get(&id) else {
+                return Err("an event changes whom the state does not have".to_owned());
+            };
+            let mut before =
+                entry(Packed::pack(&changed(kind, now.packed.unpack(id.clone()), changes)), now.first_seen_at);
+            (before.missing_since, before.missing_walks) = (now.missing_since, now.missing_walks);
+            known.put_principal(kind, id, before, None);
+        }
+    }
+    Ok(())
+}
+
+fn entry(packed: Packed, first_seen_at: i64) -> Entry {
+    Entry {
+        packed,
+        raw: None,
+        digest: 0,
+        first_seen_at,
+        changed_at: UNKNOWN_TIME,
+        sequence: 0,
+        missing_since: None,
+        missing_walks: 0,
+    }
+}
+
+/// The principal with the old values of these changes; the inverse of what `Principal::compared` shows.
+fn changed(kind: Kind, mut principal: Principal, changes: Vec<AttributeChange>) -> Principal {
+    for AttributeChange { attribute, old_value, .. } in changes {
+        let json: Option<Value> = old_value.as_deref().and_then(|text| serde_json::from_str(text).ok());
+        let text = || json.as_ref().and_then(Value::as_str).map(str::to_owned);
+        match attribute.as_str() {
+            "userName" => principal.user_name = text(),
+            "displayName" => principal.display_name = text(),
+            "externalId" => principal.external_id = text(),
+            "active" => principal.active = json.as_ref().and_then(Value::as_bool),
+            "meta.created" => principal.created = json.as_ref().and_then(Value::as_i64),
+            // They follow from the name.
+            "entitlement_domain" | "entitlement_kind" | "entitlement_name" if kind == Kind::Group => {}
+            _ => {
+                if attribute == "emails" {
+                    principal.email = json.as_ref().and_then(main_email);
+                }
+                match old_value {
+                    Some(old) => drop(principal.attributes.insert(attribute, old)),
+                    None => drop(principal.attributes.remove(&attribute)),
+                }
+            }
+        }
+    }
+    principal
+}
