@@ -116,6 +116,20 @@ pub fn in_words(error: &rdkafka::error::KafkaError) -> String {
         Some(RDKafkaErrorCode::ClusterAuthorizationFailed) => {
             "idempotent writing is not permitted (ACL); → scimtail topics --print".to_owned()
         }
+        Some(RDKafkaErrorCode::MessageSizeTooLarge | RDKafkaErrorCode::MessageBatchTooLarge) => {
+            "a record is larger than Kafka takes; → raise max.message.bytes of the topics to 1048588 or more".to_owned()
+        }
+        Some(RDKafkaErrorCode::MessageTimedOut) => {
+            "a record was not acknowledged in time; → check that enough replicas are up (min.insync.replicas)"
+                .to_owned()
+        }
+        // The record that was refused is reported before them, or in an earlier transaction.
+        Some(RDKafkaErrorCode::PurgeQueue | RDKafkaErrorCode::PurgeInflight) => {
+            "Kafka refused an earlier record".to_owned()
+        }
+        Some(RDKafkaErrorCode::InvalidTransactionTimeout) => {
+            "transactions may not live that long here; → lower transaction.timeout.ms in [kafka.properties]".to_owned()
+        }
         Some(RDKafkaErrorCode::SaslAuthenticationFailed) => "Kafka refuses the credentials (SASL)".to_owned(),
         Some(code) => format!("{code:?}"),
         None => error.to_string(),

@@ -14,7 +14,7 @@ use tokio::sync::{mpsc, oneshot};
 use tracing::warn;
 
 use crate::kafka::TransactionalProducer;
-use crate::kafka::producer::BATCHES_MAX;
+use crate::kafka::producer::{BATCHES_MAX, NotCommitted};
 use crate::pipeline::{Batch, CommitError, Ended, Log, Positions};
 use crate::record::Record;
 
@@ -125,12 +125,12 @@ fn commit(producer: &TransactionalProducer, batches: &[Batch], replies: Vec<Repl
                 }
                 return true;
             }
-            Err(CommitError::Aborted(reason)) => {
+            Err(NotCommitted::Refused(reason) | NotCommitted::Aborted(reason)) => {
                 warn!(batches = batches.len(), reason, "transaction aborted; its batches are redone one by one");
             }
-            Err(ended) => {
+            Err(NotCommitted::Ended(ended)) => {
                 for reply in replies {
-                    drop(reply.send(Err(ended.clone())));
+                    drop(reply.send(Err(CommitError::Ended(ended.clone()))));
                 }
                 return false;
             }
@@ -156,11 +156,15 @@ fn commit_alone(producer: &TransactionalProducer, batch: &Batch) -> Result<Posit
     let mut tries = 1;
     loop {
         match producer.commit(std::slice::from_ref(batch)) {
-            Err(CommitError::Aborted(reason)) if tries < TRIES => {
+            Ok(mut positions) => return Ok(positions.pop().unwrap_or_default()),
+            Err(NotCommitted::Aborted(reason)) if tries < TRIES => {
                 warn!(reason, "transaction aborted; trying it again");
                 tries += 1;
             }
-            result => return result.map(|mut all| all.pop().unwrap_or_default()),
+            Err(NotCommitted::Refused(reason) | NotCommitted::Aborted(reason)) => {
+                return Err(CommitError::Aborted(reason));
+            }
+            Err(NotCommitted::Ended(ended)) => return Err(CommitError::Ended(ended)),
         }
     }
 }
