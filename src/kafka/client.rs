@@ -123,10 +123,6 @@ pub fn in_words(error: &rdkafka::error::KafkaError) -> String {
             "a record was not acknowledged in time; → check that enough replicas are up (min.insync.replicas)"
                 .to_owned()
         }
-        // The record that was refused is reported before them, or in an earlier transaction.
-        Some(RDKafkaErrorCode::PurgeQueue | RDKafkaErrorCode::PurgeInflight) => {
-            "Kafka refused an earlier record".to_owned()
-        }
         Some(RDKafkaErrorCode::InvalidTransactionTimeout) => {
             "transactions may not live that long here; → lower transaction.timeout.ms in [kafka.properties]".to_owned()
         }

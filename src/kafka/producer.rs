@@ -292,6 +292,10 @@ impl TransactionalProducer {
 
     /// After its Ok nothing of the transaction is visible. Any other end leaves the outcome open.
     fn abort(&self, failure: Failure) -> NotCommitted {
+        let failure = match failure {
+            Failure::Kafka(error) => Failure::Kafka(self.cause(error)),
+            other => other,
+        };
         if let Failure::Kafka(error) = &failure
             && is_fatal(error)
         {
@@ -306,6 +310,21 @@ impl TransactionalProducer {
             Failure::Late => NotCommitted::Aborted(why("acknowledgements did not come in time")),
             Failure::Kafka(error) if is_refusal(&error) => NotCommitted::Refused(why(&in_words(&error))),
             Failure::Kafka(error) => NotCommitted::Aborted(why(&in_words(&error))),
+        }
+    }
+
+    /// Where a transaction cannot go on, librdkafka purges its queue and reports that of every record; why, it tells
+    /// whoever wants to begin another.
+    fn cause(&self, error: Error) -> Error {
+        let purged = [RDKafkaErrorCode::PurgeQueue, RDKafkaErrorCode::PurgeInflight];
+        if !error.rdkafka_error_code().is_some_and(|code| purged.contains(&code)) {
+            return error;
+        }
+        match self.producer.begin_transaction() {
+            Err(Error::Transaction(cause)) if cause.txn_requires_abort() || cause.is_fatal() => {
+                Error::Transaction(cause)
+            }
+            _ => error,
         }
     }
 

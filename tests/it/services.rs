@@ -103,7 +103,7 @@ fn start_services() -> Result<Started> {
         });
         let broker = match existing("KAFKA_BOOTSTRAP") {
             Some(bootstrap) => Ok((bootstrap, None)),
-            None => start_broker("").map(|broker| (broker.bootstrap.clone(), Some(broker))),
+            None => start_broker("", None).map(|broker| (broker.bootstrap.clone(), Some(broker))),
         };
         let registry = registry.join().expect("starting the registry returns its errors");
         (broker, registry)
@@ -156,16 +156,30 @@ pub struct Broker {
 /// # Panics
 /// If it cannot be started, as [`services`] does.
 pub fn broker() -> Broker {
-    start_broker(&format!(
+    let settings = format!(
         "broker.session.timeout.ms={EXTRA_BROKER_SESSION_MS}\n\
          broker.heartbeat.interval.ms={EXTRA_BROKER_HEARTBEAT_MS}\n"
-    ))
-    .unwrap_or_else(|error| panic!("cannot start an extra broker: {error:#}"))
+    );
+    start_broker(&settings, None).unwrap_or_else(|error| panic!("cannot start an extra broker: {error:#}"))
 }
 
-/// Starts a new broker; `settings` are lines for its `server.properties`.
-fn start_broker(settings: &str) -> Result<Broker> {
-    let mut broker = Broker::format(settings)?;
+/// Starts an extra broker that can also be reached through a proxy: what connects to the address that is returned is
+/// told to come back to the port `advertised`. [`Broker::bootstrap`], and what the broker says to itself, go around it.
+///
+/// # Panics
+/// If it cannot be started, as [`services`] does.
+pub fn broker_behind(advertised: u16) -> (Broker, SocketAddr) {
+    let start = || -> Result<(Broker, SocketAddr)> {
+        let port = free_port()?;
+        Ok((start_broker("", Some((port, advertised)))?, (Ipv4Addr::LOCALHOST, port).into()))
+    };
+    start().unwrap_or_else(|error| panic!("cannot start a broker behind a proxy: {error:#}"))
+}
+
+/// Starts a new broker; `settings` are lines for its `server.properties`, `second` the ports of another listener: its
+/// own and the one it advertises.
+fn start_broker(settings: &str, second: Option<(u16, u16)>) -> Result<Broker> {
+    let mut broker = Broker::format(settings, second)?;
     broker.start()?;
     Ok(broker)
 }
@@ -187,17 +201,22 @@ impl Broker {
     }
 
     /// A configured broker with formatted storage, not yet running.
-    fn format(settings: &str) -> Result<Self> {
+    fn format(settings: &str, second: Option<(u16, u16)>) -> Result<Self> {
         let jars = jars()?;
         let (port, controller_port) = (free_port()?, free_port()?);
+        let listener = |port| format!(",SECOND://127.0.0.1:{port}");
+        let (second, second_advertised) =
+            second.map_or_else(Default::default, |(port, advertised)| (listener(port), listener(advertised)));
         let directory = fresh_directory("kafka")?;
         fs::write(
             directory.path().join("server.properties"),
             format!(
                 "process.roles=broker,controller\n\
                  node.id=1\n\
-                 listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}\n\
-                 advertised.listeners=PLAINTEXT://127.0.0.1:{port}\n\
+                 listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}{second}\n\
+                 advertised.listeners=PLAINTEXT://127.0.0.1:{port}{second_advertised}\n\
+                 listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,SECOND:PLAINTEXT\n\
+                 inter.broker.listener.name=PLAINTEXT\n\
                  controller.listener.names=CONTROLLER\n\
                  controller.quorum.bootstrap.servers=127.0.0.1:{controller_port}\n\
                  log.dirs={data}\n\

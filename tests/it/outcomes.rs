@@ -1,0 +1,242 @@
+//! Commits whose outcome nobody hears of: a proxy withholds their end, a transaction runs into its timeout, replicas
+//! are missing, a record is too large. Whatever happens, a read_committed reader finds each change exactly once.
+
+use std::collections::BTreeSet;
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
+
+use scimtail::avro::{Codec, Registry};
+use scimtail::config::{AccountConfig, Config, Secret};
+use scimtail::connect::Connection;
+use scimtail::directory::{Known, Status, SyncStatus};
+use scimtail::kafka::topics;
+use scimtail::pipeline::Ended;
+use scimtail::schedule::now_millis;
+use scimtail::shards::{Acquisition, Services as Shared, acquire, serve};
+
+use crate::broker::directory::BenchDirectory;
+use crate::program::Program;
+use crate::proxy::{Api, Fault, Frame, proxy};
+use crate::reader::{ReadRecord, compacted, read};
+use crate::services::{Services, unique_prefix};
+
+const TOKEN: &str = "outcomes-test-token";
+const USERS: usize = 50;
+/// Of [`USERS`], as `churn` draws them.
+const CHANGED: usize = 5;
+/// How long a transaction lives here; within a second more every wait for its end is over.
+const LIFE: Duration = Duration::from_secs(6);
+/// Until something that must happen has happened.
+const WAIT: Duration = Duration::from_secs(90);
+
+/// Error codes of Kafka's protocol.
+const INVALID_PRODUCER_EPOCH: i16 = 47;
+const PRODUCER_FENCED: i16 = 90;
+
+/// One account whose service writes through the proxy, under a name by which the proxy knows it.
+struct World {
+    directory: BenchDirectory,
+    program: Program,
+    shared: Shared,
+    account: AccountConfig,
+}
+
+impl World {
+    async fn new(test: &str) -> World {
+        World::on(&proxy().through, test, "").await
+    }
+
+    /// `properties`: further lines of `[kafka.properties]`.
+    async fn on(services: &Services, test: &str, properties: &str) -> World {
+        let directory = BenchDirectory::start(USERS, 0, 0, 100, TOKEN).await;
+        let prefix = unique_prefix(test);
+        let text = format!(
+            r#"
+[kafka]
+brokers = ["{}"]
+topic_prefix = "{prefix}"
+partitions = 1
+replication = 1
+[kafka.properties]
+"client.id" = "{prefix}"
+"transaction.timeout.ms" = "{}"
+"message.timeout.ms" = "{}"
+{properties}
+[registry]
+url = "{}"
+[defaults]
+interval = "1s"
+[[account]]
+name = "acme"
+provider = "generic"
+base_url = "{}"
+token_env = "{}"
+"#,
+            services.bootstrap,
+            LIFE.as_millis(),
+            LIFE.as_millis() * 3 / 4,
+            services.registry,
+            directory.base_url(),
+            crate::program::TOKEN_VARIABLE,
+        );
+        let program = Program::with_text(&prefix, TOKEN, &text);
+        let config = Config::parse("test", &text).expect("a configuration");
+        topics::create(&config.kafka, 1).await.expect("topics");
+        let registry = Registry::new(&config.registry_url).expect("a registry");
+        let ids = registry.ids(&config.kafka.topic_prefix, true).await.expect("schemas");
+        let shared = Shared { kafka: config.kafka.clone(), registry, codec: Codec { ids }, clock: now_millis };
+        let mut account = config.accounts[0].clone();
+        account.secret = Secret::Given(TOKEN.to_owned().into());
+        World { directory, program, shared, account }
+    }
+
+    fn client(&self) -> &str {
+        &self.program.prefix
+    }
+
+    async fn acquire(&self) -> Owner {
+        let accounts = std::slice::from_ref(&self.account);
+        let mut acquisition = acquire(&self.shared, 0, accounts, |_| {}).await.expect("the shard");
+        let known = acquisition.known.remove("acme").expect("the account").expect("its state");
+        Owner { acquisition, known, connection: Connection::new(&self.account, now_millis) }
+    }
+
+    /// An owner of the shard that has published the baseline.
+    async fn baseline(&self) -> Owner {
+        let mut owner = self.acquire().await;
+        let status = owner.sync(self).await.expect("the baseline commits");
+        assert_eq!((status.status, status.events_published()), (Status::Completed, 0), "{status:?}");
+        owner
+    }
+
+    async fn committed(&self, suffix: &str) -> Vec<ReadRecord> {
+        read(&proxy().around, &[self.program.topic(suffix)]).await
+    }
+
+    /// G1, G6: exactly these changes, each once, without a gap.
+    async fn assert_published_once(&self, changes: usize) {
+        let events = self.committed("events").await;
+        let sequences: Vec<i64> = events.iter().map(|event| event.value["sequence"].as_i64().expect("one")).collect();
+        assert_eq!(sequences, (1..=changes as i64).collect::<Vec<_>>(), "each change once");
+        let ids: BTreeSet<&str> = events.iter().map(|event| event.value["event_id"].as_str().expect("one")).collect();
+        assert_eq!(ids.len(), changes);
+        let users = self.committed("users").await;
+        assert_eq!(compacted(&users, &self.program.topic("users")).len(), USERS);
+    }
+}
+
+/// One ownership of the shard, and what it knows.
+struct Owner {
+    acquisition: Acquisition,
+    known: Known,
+    connection: Connection,
+}
+
+impl Owner {
+    async fn sync(&mut self, world: &World) -> Result<SyncStatus, Ended> {
+        let Owner { acquisition, known, connection } = self;
+        let sync = serve::sync_once(&world.shared, &world.account, connection, &acquisition.writer, known);
+        tokio::time::timeout(WAIT, sync).await.expect("a sync ends, however it ends")
+    }
+
+    /// Gives the shard up: its producer is gone when this returns.
+    async fn ended(self) {
+        let Acquisition { writer, writer_ended, .. } = self.acquisition;
+        drop(writer);
+        // The sender is dropped, not used.
+        drop(tokio::time::timeout(WAIT, writer_ended).await.expect("the writer ends"));
+    }
+}
+
+/// Until the proxy withholds something of the client.
+async fn withheld(world: &World) {
+    let client = world.client().to_owned();
+    tokio::task::spawn_blocking(move || proxy().wait(&client)).await.expect("something is withheld");
+}
+
+async fn deliver_late(frame: Frame) -> i16 {
+    tokio::task::spawn_blocking(move || proxy().deliver_late(&frame)).await.expect("it was delivered")
+}
+
+/// The end of an acquisition that could not say how its commit ended.
+fn assert_unknown(outcome: Result<SyncStatus, Ended>) {
+    match outcome {
+        Err(Ended { fenced: false, reason }) => assert!(reason.contains("outcome of a commit is unknown"), "{reason}"),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_that_is_answered_late_is_waited_for() {
+    let world = World::new("answered-late").await;
+    let mut owner = world.baseline().await;
+    assert_eq!(world.directory.churn(0.1, 1), CHANGED);
+    for fault in [Fault::Requests(Api::EndTxn), Fault::Answers(Api::EndTxn)] {
+        proxy().withhold(world.client(), fault);
+        let (outcome, ()) = tokio::join!(owner.sync(&world), async {
+            withheld(&world).await;
+            // For so long that the call has said "retriable" at least once.
+            tokio::time::sleep(LIFE / 2).await;
+            proxy().release(world.client());
+        });
+        assert_eq!(outcome.expect("it commits").status, Status::Completed, "{fault:?}");
+        world.assert_published_once(CHANGED).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_that_happened_although_nobody_heard_of_it_is_not_repeated() {
+    let world = World::new("unheard-commit").await;
+    let mut owner = world.baseline().await;
+    world.directory.churn(0.1, 1);
+    proxy().withhold(world.client(), Fault::Answers(Api::EndTxn));
+    assert_unknown(owner.sync(&world).await);
+    owner.ended().await;
+    proxy().take(world.client());
+    world.assert_published_once(CHANGED).await;
+    let mut next = world.acquire().await;
+    let status = next.sync(&world).await.expect("it commits");
+    assert_eq!((status.status, status.events_published()), (Status::Completed, 0), "{status:?}");
+    world.assert_published_once(CHANGED).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_that_never_reached_the_broker_is_made_by_the_next_acquisition() {
+    let world = World::new("lost-commit").await;
+    let mut owner = world.baseline().await;
+    world.directory.churn(0.1, 1);
+    proxy().withhold(world.client(), Fault::Requests(Api::EndTxn));
+    assert_unknown(owner.sync(&world).await);
+    owner.ended().await;
+    proxy().take(world.client());
+    let mut next = world.acquire().await;
+    world.assert_published_once(0).await;
+    let status = next.sync(&world).await.expect("it commits");
+    assert_eq!((status.status, status.events_published()), (Status::Completed, CHANGED as i64), "{status:?}");
+    world.assert_published_once(CHANGED).await;
+}
+
+/// librdkafka lacks KIP-890: only the epoch tells the end of one transaction from the end of the next.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_that_arrives_in_the_next_transaction_changes_nothing() {
+    let world = World::new("late-commit").await;
+    let mut owner = world.baseline().await;
+    world.directory.churn(0.1, 1);
+    proxy().withhold(world.client(), Fault::Requests(Api::EndTxn));
+    assert_unknown(owner.sync(&world).await);
+    owner.ended().await;
+    let late = proxy().take(world.client()).into_iter().next().expect("the commit was withheld");
+    let mut next = world.acquire().await;
+    proxy().withhold(world.client(), Fault::Requests(Api::EndTxn));
+    let (outcome, ()) = tokio::join!(next.sync(&world), async {
+        // The next transaction is complete but for its end.
+        withheld(&world).await;
+        let code = deliver_late(late).await;
+        assert!([INVALID_PRODUCER_EPOCH, PRODUCER_FENCED].contains(&code), "the broker answered {code}");
+        world.assert_published_once(0).await;
+        proxy().release(world.client());
+    });
+    assert_eq!(outcome.expect("it commits").status, Status::Completed);
+    world.assert_published_once(CHANGED).await;
+}
