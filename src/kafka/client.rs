@@ -123,6 +123,7 @@ pub fn in_words(error: &rdkafka::error::KafkaError) -> String {
             "a record was not acknowledged in time; → check that enough replicas are up (min.insync.replicas)"
                 .to_owned()
         }
+        Some(RDKafkaErrorCode::OperationTimedOut) => "no answer in time".to_owned(),
         Some(RDKafkaErrorCode::InvalidTransactionTimeout) => {
             "transactions may not live that long here; → lower transaction.timeout.ms in [kafka.properties]".to_owned()
         }

@@ -292,24 +292,21 @@ impl TransactionalProducer {
 
     /// After its Ok nothing of the transaction is visible. Any other end leaves the outcome open.
     fn abort(&self, failure: Failure) -> NotCommitted {
-        let failure = match failure {
-            Failure::Kafka(error) => Failure::Kafka(self.cause(error)),
-            other => other,
+        let (words, is_refused) = match failure {
+            Failure::Marker(words) => (words, true),
+            Failure::Late => ("acknowledgements did not come in time".to_owned(), false),
+            Failure::Kafka(error) => {
+                let cause = self.cause(error);
+                if is_fatal(&cause) {
+                    return ended(&cause, REFUSED);
+                }
+                (in_words(&cause), is_refusal(&cause))
+            }
         };
-        if let Failure::Kafka(error) = &failure
-            && is_fatal(error)
-        {
-            return ended(error, REFUSED);
-        }
-        if let Err(error) = self.call(|| self.producer.abort_transaction(CALL_TURN)) {
-            return ended(&error, REFUSED);
-        }
-        let why = |words: &str| format!("the transaction was aborted: {words}");
-        match failure {
-            Failure::Marker(words) => NotCommitted::Refused(why(&words)),
-            Failure::Late => NotCommitted::Aborted(why("acknowledgements did not come in time")),
-            Failure::Kafka(error) if is_refusal(&error) => NotCommitted::Refused(why(&in_words(&error))),
-            Failure::Kafka(error) => NotCommitted::Aborted(why(&in_words(&error))),
+        match self.call(|| self.producer.abort_transaction(CALL_TURN)) {
+            Err(error) => ended(&error, &format!("{words}; the transaction could not be aborted")),
+            Ok(()) if is_refused => NotCommitted::Refused(format!("the transaction was aborted: {words}")),
+            Ok(()) => NotCommitted::Aborted(format!("the transaction was aborted: {words}")),
         }
     }
 

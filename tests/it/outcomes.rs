@@ -6,6 +6,8 @@ use std::io::{BufRead, BufReader};
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
+use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, ResourceSpecifier};
+use rdkafka::client::DefaultClientContext;
 use scimtail::avro::{Codec, Registry};
 use scimtail::config::{AccountConfig, Config, Secret};
 use scimtail::connect::Connection;
@@ -19,7 +21,7 @@ use crate::broker::directory::BenchDirectory;
 use crate::program::Program;
 use crate::proxy::{Api, Fault, Frame, proxy};
 use crate::reader::{ReadRecord, compacted, read};
-use crate::services::{Services, unique_prefix};
+use crate::services::{Services, broker, broker_beside, services, unique_prefix};
 
 const TOKEN: &str = "outcomes-test-token";
 const USERS: usize = 50;
@@ -36,6 +38,7 @@ const PRODUCER_FENCED: i16 = 90;
 
 /// One account whose service writes through the proxy, under a name by which the proxy knows it.
 struct World {
+    reader: Services,
     directory: BenchDirectory,
     program: Program,
     shared: Shared,
@@ -44,11 +47,11 @@ struct World {
 
 impl World {
     async fn new(test: &str) -> World {
-        World::on(&proxy().through, test, "").await
+        World::on(&proxy().through, &proxy().around, test, 1).await
     }
 
-    /// `properties`: further lines of `[kafka.properties]`.
-    async fn on(services: &Services, test: &str, properties: &str) -> World {
+    /// `reader`: the same services for whoever only looks.
+    async fn on(services: &Services, reader: &Services, test: &str, replicas: i32) -> World {
         let directory = BenchDirectory::start(USERS, 0, 0, 100, TOKEN).await;
         let prefix = unique_prefix(test);
         let text = format!(
@@ -62,7 +65,6 @@ replication = 1
 "client.id" = "{prefix}"
 "transaction.timeout.ms" = "{}"
 "message.timeout.ms" = "{}"
-{properties}
 [registry]
 url = "{}"
 [defaults]
@@ -82,13 +84,13 @@ token_env = "{}"
         );
         let program = Program::with_text(&prefix, TOKEN, &text);
         let config = Config::parse("test", &text).expect("a configuration");
-        topics::create(&config.kafka, 1).await.expect("topics");
+        topics::create(&config.kafka, replicas).await.expect("topics");
         let registry = Registry::new(&config.registry_url).expect("a registry");
         let ids = registry.ids(&config.kafka.topic_prefix, true).await.expect("schemas");
         let shared = Shared { kafka: config.kafka.clone(), registry, codec: Codec { ids }, clock: now_millis };
         let mut account = config.accounts[0].clone();
         account.secret = Secret::Given(TOKEN.to_owned().into());
-        World { directory, program, shared, account }
+        World { reader: reader.clone(), directory, program, shared, account }
     }
 
     fn client(&self) -> &str {
@@ -111,7 +113,7 @@ token_env = "{}"
     }
 
     async fn committed(&self, suffix: &str) -> Vec<ReadRecord> {
-        read(&proxy().around, &[self.program.topic(suffix)]).await
+        read(&self.reader, &[self.program.topic(suffix)]).await
     }
 
     /// G1, G6: exactly these changes, each once, without a gap.
@@ -238,5 +240,38 @@ async fn a_commit_that_arrives_in_the_next_transaction_changes_nothing() {
         proxy().release(world.client());
     });
     assert_eq!(outcome.expect("it commits").status, Status::Completed);
+    world.assert_published_once(CHANGED).await;
+}
+
+/// Alters one setting of a topic; everything else about it goes back to the broker's defaults.
+async fn set(world: &World, suffix: &str, setting: &str, value: &str) {
+    let admin: AdminClient<DefaultClientContext> = world.shared.kafka.config(&[]).create().expect("an admin client");
+    let topic = world.program.topic(suffix);
+    let altered = AlterConfig::new(ResourceSpecifier::Topic(&topic)).set(setting, value);
+    let results = admin.alter_configs([&altered], &AdminOptions::new()).await.expect("the broker answers");
+    assert!(results.iter().all(Result::is_ok), "{results:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn too_few_replicas_end_the_acquisition_and_publish_nothing_until_there_are_enough() {
+    let first = broker();
+    let cluster = Services { bootstrap: first.bootstrap.clone(), registry: services().registry.clone() };
+    // The transactions' own topic has one replica here, and it is to be on the broker that stays.
+    drop(World::on(&cluster, &cluster, "before", 1).await.acquire().await);
+    let mut second = broker_beside(&first);
+    let world = World::on(&cluster, &cluster, "too-few-replicas", 2).await;
+    set(&world, "events", "min.insync.replicas", "2").await;
+    let mut owner = world.baseline().await;
+    world.directory.churn(0.1, 1);
+    second.kill();
+    // Nor is there anybody to acknowledge the end of the abort: the acquisition ends with it.
+    let ended = owner.sync(&world).await.expect_err("nothing can be written");
+    assert!(!ended.fenced && ended.reason.contains("min.insync.replicas"), "{ended}");
+    owner.ended().await;
+    world.assert_published_once(0).await;
+    second.restart();
+    let mut next = world.acquire().await;
+    let status = next.sync(&world).await.expect("it commits");
+    assert_eq!((status.status, status.events_published()), (Status::Completed, CHANGED as i64), "{status:?}");
     world.assert_published_once(CHANGED).await;
 }

@@ -103,7 +103,7 @@ fn start_services() -> Result<Started> {
         });
         let broker = match existing("KAFKA_BOOTSTRAP") {
             Some(bootstrap) => Ok((bootstrap, None)),
-            None => start_broker("", None).map(|broker| (broker.bootstrap.clone(), Some(broker))),
+            None => start_broker(&Node::default()).map(|broker| (broker.bootstrap.clone(), Some(broker))),
         };
         let registry = registry.join().expect("starting the registry returns its errors");
         (broker, registry)
@@ -146,6 +146,7 @@ pub fn unique_prefix(test: &str) -> String {
 pub struct Broker {
     /// `host:port`, also after a restart.
     pub bootstrap: String,
+    controller_port: u16,
     directory: PathBuf,
     /// Kafka, or what stands in for it: something owns the directory at any time.
     process: Supervised,
@@ -156,11 +157,17 @@ pub struct Broker {
 /// # Panics
 /// If it cannot be started, as [`services`] does.
 pub fn broker() -> Broker {
-    let settings = format!(
-        "broker.session.timeout.ms={EXTRA_BROKER_SESSION_MS}\n\
-         broker.heartbeat.interval.ms={EXTRA_BROKER_HEARTBEAT_MS}\n"
-    );
-    start_broker(&settings, None).unwrap_or_else(|error| panic!("cannot start an extra broker: {error:#}"))
+    start_broker(&Node { may_die: true, ..Node::default() })
+        .unwrap_or_else(|error| panic!("cannot start an extra broker: {error:#}"))
+}
+
+/// Starts a second broker in the cluster of `first`, so that topics can have two replicas.
+///
+/// # Panics
+/// If it cannot be started, as [`services`] does.
+pub fn broker_beside(first: &Broker) -> Broker {
+    start_broker(&Node { may_die: true, beside: Some(first.controller_port), ..Node::default() })
+        .unwrap_or_else(|error| panic!("cannot start a second broker: {error:#}"))
 }
 
 /// Starts an extra broker that can also be reached through a proxy: what connects to the address that is returned is
@@ -171,15 +178,25 @@ pub fn broker() -> Broker {
 pub fn broker_behind(advertised: u16) -> (Broker, SocketAddr) {
     let start = || -> Result<(Broker, SocketAddr)> {
         let port = free_port()?;
-        Ok((start_broker("", Some((port, advertised)))?, (Ipv4Addr::LOCALHOST, port).into()))
+        let node = Node { second: Some((port, advertised)), ..Node::default() };
+        Ok((start_broker(&node)?, (Ipv4Addr::LOCALHOST, port).into()))
     };
     start().unwrap_or_else(|error| panic!("cannot start a broker behind a proxy: {error:#}"))
 }
 
-/// Starts a new broker; `settings` are lines for its `server.properties`, `second` the ports of another listener: its
-/// own and the one it advertises.
-fn start_broker(settings: &str, second: Option<(u16, u16)>) -> Result<Broker> {
-    let mut broker = Broker::format(settings, second)?;
+/// What tells brokers apart.
+#[derive(Default)]
+struct Node {
+    /// It is there to be killed: its session ends soon.
+    may_die: bool,
+    /// The ports of another listener: its own, and the one it advertises.
+    second: Option<(u16, u16)>,
+    /// The port of the controller whose cluster it joins; otherwise it is a cluster of its own.
+    beside: Option<u16>,
+}
+
+fn start_broker(node: &Node) -> Result<Broker> {
+    let mut broker = Broker::format(node)?;
     broker.start()?;
     Ok(broker)
 }
@@ -201,19 +218,34 @@ impl Broker {
     }
 
     /// A configured broker with formatted storage, not yet running.
-    fn format(settings: &str, second: Option<(u16, u16)>) -> Result<Self> {
+    fn format(node: &Node) -> Result<Self> {
         let jars = jars()?;
-        let (port, controller_port) = (free_port()?, free_port()?);
+        let port = free_port()?;
+        let (id, roles, controller_port, controller) = match node.beside {
+            Some(controller_port) => (2, "broker", controller_port, String::new()),
+            None => {
+                let controller_port = free_port()?;
+                (1, "broker,controller", controller_port, format!(",CONTROLLER://127.0.0.1:{controller_port}"))
+            }
+        };
         let listener = |port| format!(",SECOND://127.0.0.1:{port}");
         let (second, second_advertised) =
-            second.map_or_else(Default::default, |(port, advertised)| (listener(port), listener(advertised)));
+            node.second.map_or_else(Default::default, |(port, advertised)| (listener(port), listener(advertised)));
+        let session = if node.may_die {
+            format!(
+                "broker.session.timeout.ms={EXTRA_BROKER_SESSION_MS}\n\
+                 broker.heartbeat.interval.ms={EXTRA_BROKER_HEARTBEAT_MS}\n"
+            )
+        } else {
+            String::new()
+        };
         let directory = fresh_directory("kafka")?;
         fs::write(
             directory.path().join("server.properties"),
             format!(
-                "process.roles=broker,controller\n\
-                 node.id=1\n\
-                 listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}{second}\n\
+                "process.roles={roles}\n\
+                 node.id={id}\n\
+                 listeners=PLAINTEXT://127.0.0.1:{port}{controller}{second}\n\
                  advertised.listeners=PLAINTEXT://127.0.0.1:{port}{second_advertised}\n\
                  listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,SECOND:PLAINTEXT\n\
                  inter.broker.listener.name=PLAINTEXT\n\
@@ -230,7 +262,7 @@ impl Broker {
                  transaction.abort.timed.out.transaction.cleanup.interval.ms={TIMEOUT_CHECK_MS}\n\
                  group.initial.rebalance.delay.ms=0\n\
                  log.cleaner.backoff.ms={CLEANER_REST_MS}\n\
-                 {settings}",
+                 {session}",
                 data = directory.path().join("data").display(),
             ),
         )?;
@@ -241,17 +273,19 @@ impl Broker {
             jars.join("kafka/*").display().to_string(),
             "kafka.tools.StorageTool".into(),
             "format".into(),
-            "--standalone".into(),
             "--cluster-id".into(),
-            // Any will do: every broker here is a cluster of its own.
+            // The same for all: nothing here tells clusters apart.
             "c2NpbXRhaWwtdGVzdHMtMQ".into(),
             "--config".into(),
             directory.join("server.properties").display().to_string(),
         ]);
+        if node.beside.is_none() {
+            format.push("--standalone".into());
+        }
         let process = Supervised::start("format", &directory, format)?
             .finish(FORMAT_MAX)
             .context("cannot format the storage of a Kafka broker")?;
-        Ok(Self { bootstrap: format!("127.0.0.1:{port}"), directory, process })
+        Ok(Self { bootstrap: format!("127.0.0.1:{port}"), controller_port, directory, process })
     }
 
     fn start(&mut self) -> Result<()> {
