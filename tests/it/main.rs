@@ -21,6 +21,7 @@ mod mapping;
 mod memberships;
 mod memory;
 mod outcomes;
+mod oversized;
 mod program;
 mod proxy;
 mod python;

@@ -37,12 +37,12 @@ const INVALID_PRODUCER_EPOCH: i16 = 47;
 const PRODUCER_FENCED: i16 = 90;
 
 /// One account whose service writes through the proxy, under a name by which the proxy knows it.
-struct World {
+pub struct World {
     reader: Services,
     directory: BenchDirectory,
-    program: Program,
-    shared: Shared,
-    account: AccountConfig,
+    pub program: Program,
+    pub shared: Shared,
+    pub account: AccountConfig,
 }
 
 impl World {
@@ -51,7 +51,7 @@ impl World {
     }
 
     /// `reader`: the same services for whoever only looks.
-    async fn on(services: &Services, reader: &Services, test: &str, replicas: i32) -> World {
+    pub async fn on(services: &Services, reader: &Services, test: &str, replicas: i32) -> World {
         let directory = BenchDirectory::start(USERS, 0, 0, 100, TOKEN).await;
         let prefix = unique_prefix(test);
         let text = format!(
@@ -97,7 +97,7 @@ token_env = "{}"
         &self.program.prefix
     }
 
-    async fn acquire(&self) -> Owner {
+    pub async fn acquire(&self) -> Owner {
         let accounts = std::slice::from_ref(&self.account);
         let mut acquisition = acquire(&self.shared, 0, accounts, |_| {}).await.expect("the shard");
         let known = acquisition.known.remove("acme").expect("the account").expect("its state");
@@ -105,14 +105,14 @@ token_env = "{}"
     }
 
     /// An owner of the shard that has published the baseline.
-    async fn baseline(&self) -> Owner {
+    pub async fn baseline(&self) -> Owner {
         let mut owner = self.acquire().await;
         let status = owner.sync(self).await.expect("the baseline commits");
         assert_eq!((status.status, status.events_published()), (Status::Completed, 0), "{status:?}");
         owner
     }
 
-    async fn committed(&self, suffix: &str) -> Vec<ReadRecord> {
+    pub async fn committed(&self, suffix: &str) -> Vec<ReadRecord> {
         read(&self.reader, &[self.program.topic(suffix)]).await
     }
 
@@ -129,9 +129,9 @@ token_env = "{}"
 }
 
 /// One ownership of the shard, and what it knows.
-struct Owner {
-    acquisition: Acquisition,
-    known: Known,
+pub struct Owner {
+    pub acquisition: Acquisition,
+    pub known: Known,
     connection: Connection,
 }
 
@@ -244,7 +244,7 @@ async fn a_commit_that_arrives_in_the_next_transaction_changes_nothing() {
 }
 
 /// Alters one setting of a topic; everything else about it goes back to the broker's defaults.
-async fn set(world: &World, suffix: &str, setting: &str, value: &str) {
+pub async fn set(world: &World, suffix: &str, setting: &str, value: &str) {
     let admin: AdminClient<DefaultClientContext> = world.shared.kafka.config(&[]).create().expect("an admin client");
     let topic = world.program.topic(suffix);
     let altered = AlterConfig::new(ResourceSpecifier::Topic(&topic)).set(setting, value);
