@@ -120,7 +120,7 @@ pub fn in_words(error: &rdkafka::error::KafkaError) -> String {
             "a record is larger than Kafka takes; → raise max.message.bytes of the topics to 1048588 or more".to_owned()
         }
         Some(RDKafkaErrorCode::MessageTimedOut) => {
-            "a record was not acknowledged in time; → check that enough replicas are up (min.insync.replicas)"
+            "a record was not acknowledged in time; → check the brokers and that enough replicas are up (min.insync.replicas)"
                 .to_owned()
         }
         Some(RDKafkaErrorCode::OperationTimedOut) => "no answer in time".to_owned(),

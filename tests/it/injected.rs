@@ -179,7 +179,7 @@ fn producing_is_repeated_or_aborts_or_ends() {
             leader moved: committed
             timed out at the broker: committed
             not enough replicas for a moment: committed
-            not enough replicas for good: aborted: the transaction was aborted: a record was not acknowledged in time; → check that enough replicas are up (min.insync.replicas)
+            not enough replicas for good: aborted: the transaction was aborted: a record was not acknowledged in time; → check the brokers and that enough replicas are up (min.insync.replicas)
             too large: refused: the transaction was aborted: a record is larger than Kafka takes; → raise max.message.bytes of the topics to 1048588 or more
             topic not authorised: refused: the transaction was aborted: access to a topic is not permitted (ACL); → scimtail topics --print
             producer forgotten: aborted: the transaction was aborted: UnknownProducerId

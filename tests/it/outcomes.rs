@@ -3,19 +3,23 @@
 
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader};
-use std::process::{Child, Stdio};
+use std::process::Child;
 use std::time::{Duration, Instant};
 
 use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, ResourceSpecifier};
 use rdkafka::client::DefaultClientContext;
+use rdkafka::consumer::Consumer;
 use scimtail::avro::{Codec, Registry};
 use scimtail::config::{AccountConfig, Config, Secret};
 use scimtail::connect::Connection;
 use scimtail::directory::{Known, Status, SyncStatus};
-use scimtail::kafka::topics;
-use scimtail::pipeline::Ended;
+use scimtail::kafka::{KafkaClient, topics};
+use scimtail::pipeline::{Batch, CommitError, Ended, Log, Positions};
+use scimtail::record::{Record, Topic};
 use scimtail::schedule::now_millis;
 use scimtail::shards::{Acquisition, Services as Shared, acquire, serve};
+
+use tokio::sync::mpsc;
 
 use crate::broker::directory::BenchDirectory;
 use crate::program::Program;
@@ -274,4 +278,126 @@ async fn too_few_replicas_end_the_acquisition_and_publish_nothing_until_there_ar
     let status = next.sync(&world).await.expect("it commits");
     assert_eq!((status.status, status.events_published()), (Status::Completed, CHANGED as i64), "{status:?}");
     world.assert_published_once(CHANGED).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_transaction_that_the_broker_gives_up_ends_the_acquisition_and_the_next_publishes() {
+    let world = World::on(services(), services(), "given-up", 1).await;
+    let mut owner = world.baseline().await;
+    world.directory.churn(0.1, 1);
+    // Its data lies in an open transaction until the broker has aborted it.
+    let kafka = world.shared.kafka.clone();
+    let marker = move |_: &Positions| {
+        until_nothing_is_open(&kafka);
+        Ok(vec![stray(Topic::Syncs)])
+    };
+    let Acquisition { number, writer, .. } = &owner.acquisition;
+    let batch = Batch { acquisition: *number, records: vec![stray(Topic::Users)], marker: Box::new(marker) };
+    match writer.commit(batch).await {
+        Err(CommitError::Ended(ended)) => assert!(ended.fenced, "another epoch: {ended}"),
+        other => panic!("{other:?}"),
+    }
+    // The acquisition is over for whatever was computed under it.
+    owner.sync(&world).await.expect_err("nothing is written under it any more");
+    owner.ended().await;
+    world.assert_published_once(0).await;
+    let mut next = world.acquire().await;
+    let status = next.sync(&world).await.expect("it commits");
+    assert_eq!((status.status, status.events_published()), (Status::Completed, CHANGED as i64), "{status:?}");
+    world.assert_published_once(CHANGED).await;
+}
+
+fn stray(topic: Topic) -> Record {
+    Record { topic, key: "stray".to_owned(), value: Some(vec![0; 100]), headers: Vec::new() }
+}
+
+/// Until readers of committed records see the end of the log again.
+fn until_nothing_is_open(kafka: &KafkaClient) {
+    let name = kafka.topic(Topic::Users);
+    let [committed, all] =
+        ["read_committed", "read_uncommitted"].map(|isolation| kafka.reader(isolation).expect("a reader"));
+    let deadline = Instant::now() + WAIT;
+    loop {
+        let [stable, end] =
+            [&committed, &all].map(|reader| reader.fetch_watermarks(&name, 0, WAIT).expect("the topic").1);
+        if stable == end {
+            return;
+        }
+        assert!(Instant::now() < deadline, "a transaction is still open");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_that_does_not_answer_is_given_up_and_taken_up_again_and_no_sync_fails_for_it() {
+    let world = World::new("black-hole").await;
+    assert_eq!(world.program.run(&["run", "--once"]).await.code, 0);
+    let mut service = Service::start(&world);
+    service.until("sync completed").await;
+    // It falls silent in the middle of a commit, which without a bound would wait for ever.
+    proxy().withhold(world.client(), Fault::Requests(Api::EndTxn));
+    world.directory.churn(0.1, 1);
+    withheld(&world).await;
+    proxy().withhold(world.client(), Fault::Everything);
+    service.until("acquisition ended").await;
+    proxy().release(world.client());
+    service.until("changes=5").await;
+    assert_eq!(service.terminate().await, Some(0));
+    world.assert_published_once(CHANGED).await;
+    let syncs = world.committed("syncs").await;
+    let wrong: Vec<_> = syncs.iter().filter(|record| record.value["status"] != "completed").collect();
+    assert!(wrong.is_empty(), "{wrong:?}");
+}
+
+/// The program as a service, whose log is read all the time; it ends with the test.
+struct Service {
+    process: Child,
+    lines: mpsc::UnboundedReceiver<String>,
+}
+
+impl Service {
+    fn start(world: &World) -> Service {
+        let mut process = world.program.spawn(&["run"]);
+        let log = BufReader::new(process.stderr.take().expect("stderr"));
+        let (line, lines) = mpsc::unbounded_channel();
+        // Nobody may listen any more, but somebody has to read: a service that cannot write its log stands still.
+        std::thread::spawn(move || log.lines().map_while(Result::ok).for_each(|text| drop(line.send(text))));
+        Service { process, lines }
+    }
+
+    /// Until a line of the log holds these words.
+    async fn until(&mut self, words: &str) {
+        let mut seen = Vec::new();
+        let found = tokio::time::timeout(WAIT, async {
+            while let Some(line) = self.lines.recv().await {
+                if line.contains(words) {
+                    return;
+                }
+                seen.push(line);
+            }
+            panic!("the service ended without `{words}`");
+        });
+        assert!(found.await.is_ok(), "no `{words}` in the log:\n{}", seen.join("\n"));
+    }
+
+    async fn terminate(&mut self) -> Option<i32> {
+        let killed = std::process::Command::new("kill").args(["-TERM", &self.process.id().to_string()]).status();
+        assert!(killed.expect("kill runs").success());
+        let ended = async {
+            loop {
+                match self.process.try_wait().expect("the child can be asked") {
+                    Some(status) => return status.code(),
+                    None => tokio::task::yield_now().await,
+                }
+            }
+        };
+        tokio::time::timeout(WAIT, ended).await.expect("the service ends")
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        // Over already, where the test went well.
+        drop(self.process.kill());
+        drop(self.process.wait());
+    }
 }

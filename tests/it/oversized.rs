@@ -1,6 +1,9 @@
 //! Records that are too large, on topics as a broker creates them: no resource makes one, however large it is, and
 //! where a topic allows less, one account fails and says so.
 
+use std::io::Write;
+use std::sync::{Arc, Mutex};
+
 use scimtail::config::AccountConfig;
 use scimtail::directory::{GroupPattern, Known, Status, SyncStatus};
 use scimtail::pipeline;
@@ -8,7 +11,7 @@ use scimtail::schedule::now_millis;
 use scimtail::shards::acquire;
 use serde_json::{Map, Value, json};
 
-use crate::memory::MemoryDirectory;
+use crate::memory::{self, MemoryDirectory};
 use crate::outcomes::{Owner, World, set};
 use crate::reader::compacted;
 use crate::services::services;
@@ -66,7 +69,8 @@ fn directory(turn: u64) -> MemoryDirectory {
     // Keys hold ids percent-encoded.
     let slashes = "/".repeat(1_000);
     // Members that nobody finds: the record keeps their ids.
-    let members: Vec<Value> = (0..150).map(|number| json!({ "value": format!("{number:03}-{}", "x".repeat(1_000)) })).collect();
+    let members: Vec<Value> =
+        (0..150).map(|number| json!({ "value": format!("{number:03}-{}", "x".repeat(1_000)) })).collect();
     for (id, name) in [
         ("plain", text(seed + 7, GROUP_NAME)),
         ("granting", format!("CB/example.com/ROLE/{}", text(seed + 8, GROUP_NAME))),
@@ -81,13 +85,16 @@ fn directory(turn: u64) -> MemoryDirectory {
 async fn sync(world: &World, owner: &mut Owner, directory: &MemoryDirectory) -> SyncStatus {
     let (account, codec) = (&world.account.account, &world.shared.codec);
     let writer = &owner.acquisition.writer;
-    pipeline::sync(account, directory, writer, codec, &mut owner.known, now_millis).await.expect("the acquisition lasts")
+    pipeline::sync(account, directory, writer, codec, &mut owner.known, now_millis)
+        .await
+        .expect("the acquisition lasts")
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_largest_resources_there_are_fit_into_records_of_the_default_size() {
     let mut world = World::on(services(), services(), "largest", 1).await;
-    world.account.account.pattern = Some(GroupPattern::parse("CB/{domain}/{kind:ROLE=role}/{name}").expect("a pattern"));
+    world.account.account.pattern =
+        Some(GroupPattern::parse("CB/{domain}/{kind:ROLE=role}/{name}").expect("a pattern"));
     world.account.account.limits.max_ratio = 1.0;
     let mut owner = world.acquire().await;
     for turn in 0..3 {
@@ -96,7 +103,8 @@ async fn the_largest_resources_there_are_fit_into_records_of_the_default_size() 
     }
     for suffix in ["events", "users", "groups", "syncs"] {
         let records = world.committed(suffix).await;
-        let largest = records.iter().map(|record| record.value_bytes.as_ref().map_or(0, |base64| base64.len() / 4 * 3)).max();
+        let largest =
+            records.iter().map(|record| record.value_bytes.as_ref().map_or(0, |base64| base64.len() / 4 * 3)).max();
         println!("{suffix}: {} records, the largest of {largest:?} bytes", records.len());
         assert!(largest.is_some_and(|largest| largest < MESSAGE_BYTES_MAX));
     }
@@ -105,8 +113,10 @@ async fn the_largest_resources_there_are_fit_into_records_of_the_default_size() 
     for (suffix, omitted, kept) in [("users", "title", kept), ("groups", "displayName", json!({}))] {
         let records = world.committed(suffix).await;
         let topic = world.program.topic(suffix);
-        let reduced: Vec<_> =
-            compacted(&records, &topic).into_values().filter(|record| record.value["omitted_attributes"] != json!([])).collect();
+        let reduced: Vec<_> = compacted(&records, &topic)
+            .into_values()
+            .filter(|record| record.value["omitted_attributes"] != json!([]))
+            .collect();
         assert_eq!(reduced.len(), 1, "the others are whole");
         let value = &reduced[0].value;
         assert_eq!((&value["id"], &value["omitted_attributes"]), (&json!("beyond"), &json!([omitted])));
@@ -156,4 +166,36 @@ async fn where_a_topic_takes_less_the_account_says_so_and_the_others_go_on() {
     let events = world.committed("events").await;
     let of = |name: &str| events.iter().filter(|event| event.value["account"] == name).count();
     assert_eq!((of("small"), of("large")), (3, 1), "each change once");
+}
+
+/// Where a subscriber writes.
+#[derive(Clone, Default)]
+struct Lines(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn principals_that_are_reduced_are_counted_in_the_log_and_named_nowhere() {
+    let lines = Lines::default();
+    let writer = lines.clone();
+    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
+    // On this thread, on which the whole test runs.
+    let _captured = tracing::subscriber::set_default(subscriber);
+    let mut world = memory::World::new(memory::account("acme"));
+    for (turn, bytes) in [(0, 100), (1, 2 * VALUE), (1, 2 * VALUE), (2, 100)] {
+        world.completed(&titled(turn, bytes)).await;
+    }
+    let lines = String::from_utf8(lines.0.lock().unwrap().clone()).expect("text");
+    let reduced: Vec<&str> = lines.lines().filter(|line| line.contains("principals reduced")).collect();
+    assert_eq!(reduced.len(), 1, "where the record is written: {lines}");
+    assert!(reduced[0].contains("account=\"acme\" sync=2 reduced=1"), "{}", reduced[0]);
+    assert!(!lines.contains("ann") && !lines.contains("u1"), "{lines}");
 }

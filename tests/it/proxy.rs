@@ -83,9 +83,9 @@ pub fn proxy() -> &'static Proxy {
 }
 
 impl Proxy {
-    /// From now on, until [`Proxy::release`] or [`Proxy::take`].
+    /// From now on, until [`Proxy::release`] or [`Proxy::take`]; what is withheld already stays so.
     pub fn withhold(&self, client: &str, fault: Fault) {
-        self.faults.lock().insert(client.to_owned(), (fault, VecDeque::new()));
+        self.faults.lock().entry(client.to_owned()).or_insert_with(|| (fault, VecDeque::new())).0 = fault;
     }
 
     /// Until something is withheld. Blocks.
