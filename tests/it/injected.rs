@@ -214,7 +214,7 @@ fn ending_a_transaction_is_repeated_or_its_outcome_is_unknown() {
             coordinator moved: committed
             no coordinator: committed
             concurrent transactions: committed
-            coordinator loading for good: ended: the outcome of a commit is unknown: OperationTimedOut
+            coordinator loading for good: ended: the outcome of a commit is unknown: no answer in time
             abortable: id expired: ended: the outcome of a commit is unknown: InvalidProducerIdMapping
             abortable: producer forgotten: ended: the outcome of a commit is unknown: UnknownProducerId
             abortable: unknown: ended: the outcome of a commit is unknown: Unknown
@@ -241,8 +241,8 @@ fn an_abort_that_is_not_ok_ends_the_acquisition() {
         expect![[r#"
             coordinator loading: refused: the transaction was aborted: it has no marker
             coordinator moved: refused: the transaction was aborted: it has no marker
-            unknown: ended: Kafka refuses this producer: Unknown
-            invalid state: ended: Kafka refuses this producer: InvalidTransactionalState
+            unknown: ended: it has no marker; the transaction could not be aborted: Unknown
+            invalid state: ended: it has no marker; the transaction could not be aborted: InvalidTransactionalState
             fenced: fenced: another producer took this shard over (or the broker gave its transaction up)
         "#]],
     );
