@@ -13,6 +13,7 @@ use scimtail::avro::{Codec, Registry};
 use scimtail::config::{AccountConfig, Config, Secret};
 use scimtail::connect::Connection;
 use scimtail::directory::{Known, Status, SyncStatus};
+use scimtail::kafka::read::watermarks;
 use scimtail::kafka::{KafkaClient, topics};
 use scimtail::pipeline::{Batch, CommitError, Ended, Log, Positions};
 use scimtail::record::{Record, Topic};
@@ -245,6 +246,29 @@ async fn a_commit_that_arrives_in_the_next_transaction_changes_nothing() {
     });
     assert_eq!(outcome.expect("it commits").status, Status::Completed);
     world.assert_published_once(CHANGED).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn records_that_are_written_but_never_acknowledged_are_aborted_and_redone() {
+    let world = World::new("unacknowledged").await;
+    let mut owner = world.baseline().await;
+    world.directory.churn(0.1, 1);
+    proxy().withhold(world.client(), Fault::Answers(Api::Produce));
+    let (outcome, ()) = tokio::join!(owner.sync(&world), async {
+        withheld(&world).await;
+        // Longer than a record waits for its acknowledgement, shorter than all tries take.
+        tokio::time::sleep(LIFE).await;
+        world.assert_published_once(0).await;
+        proxy().release(world.client());
+    });
+    let status = outcome.expect("the acquisition goes on");
+    assert_eq!((status.status, status.events_published()), (Status::Completed, CHANGED as i64), "{status:?}");
+    world.assert_published_once(CHANGED).await;
+    // They did lie in the log.
+    let (topic, kafka) = (Topic::Events, world.shared.kafka.clone());
+    let end =
+        tokio::task::spawn_blocking(move || watermarks(&kafka, topic, 0)).await.expect("asked").expect("the end").1;
+    assert!(end >= 2 * CHANGED as i64 + 2, "two tries and their control records: {end}");
 }
 
 /// Alters one setting of a topic; everything else about it goes back to the broker's defaults.
