@@ -43,6 +43,8 @@ pub struct EncodedBatch {
     pub applied: Vec<(Unit, Option<i64>, u128)>,
     /// The `syncs` record as of this transaction, positions aside.
     pub status: SyncStatus,
+    /// Principals whose records leave out what is too large.
+    pub reduced: usize,
     pub is_last: bool,
 }
 
@@ -65,13 +67,14 @@ impl Batches {
 
     fn encode(&mut self, codec: &Codec, known: &Known, now: i64) -> Result<EncodedBatch, String> {
         let (mut records, mut applied) = (Vec::new(), Vec::new());
-        let (mut principals, mut bytes) = (0, 0);
+        let (mut principals, mut bytes, mut reduced) = (0, 0, 0);
         let Bounds { principals: principals_max, units: units_max, bytes: bytes_max } = self.bounds;
         while principals < principals_max && applied.len() < units_max && bytes < bytes_max {
             let Some(unit) = self.units.next() else { break };
             let encoded = codec.unit(&self.stamp, known, &unit, &mut self.status.sequence)?;
             let copies = copies(&self.outputs, &encoded)?;
             principals += usize::from(matches!(unit.write, StateWrite::Put { .. } | StateWrite::Remove { .. }));
+            reduced += usize::from(encoded.reduced);
             bytes += encoded.records.iter().chain(&copies).map(Record::len).sum::<usize>();
             self.account_for(known, &unit, encoded.digest);
             records.extend(encoded.records);
@@ -88,7 +91,7 @@ impl Batches {
                 release.left = None;
             }
         }
-        Ok(EncodedBatch { records, applied, status: self.status.clone(), is_last })
+        Ok(EncodedBatch { records, applied, status: self.status.clone(), reduced, is_last })
     }
 
     /// Counts and digest as they will stand after this unit. Every key occurs once in a sync, so what

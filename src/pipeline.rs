@@ -12,6 +12,7 @@ use std::future::Future;
 
 use bytes::Bytes;
 use futures::{Stream, join};
+use tracing::warn;
 
 use crate::avro::{Codec, Stamp};
 use crate::batch::{Batches, Bounds};
@@ -237,7 +238,7 @@ pub async fn sync<D: Directory, L: Log>(
     attempt.read(&changes);
     // Admitted without a release: the directory recovered, and the hold goes with that.
     attempt.hold = attempt.release.as_ref().map(|release| release.hold.clone());
-    let mut bytes = changes.bytes;
+    let (mut bytes, mut reduced) = (changes.bytes, 0);
     let stamp = Stamp::new(account, known, &attempt);
     let mut batches = Batches::new(changes.units, stamp, account, attempt);
     let mut next = batches.next(codec, known, now());
@@ -270,7 +271,12 @@ pub async fn sync<D: Directory, L: Log>(
         for (unit, sequence, digest) in &applied {
             known.apply(unit, *sequence, *digest);
         }
+        reduced += encoded.reduced;
         if is_last {
+            if reduced > 0 {
+                let (account, sync) = (&account.name, status.sync);
+                warn!(account, sync, reduced, "principals reduced: their records name what would be too large");
+            }
             if since.is_none() {
                 known.walked_at = Some(status.started_at);
             }

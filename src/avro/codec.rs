@@ -62,6 +62,8 @@ pub struct Encoded {
     pub sequence: Option<i64>,
     /// The new record's share of the state digest; 0 for a removal.
     pub digest: u128,
+    /// The principal's record names attributes that it leaves out because it would be too large.
+    pub reduced: bool,
 }
 
 impl Codec {
@@ -116,8 +118,10 @@ impl Codec {
             StateWrite::Remove { .. } | StateWrite::RemoveMembership { .. } => None,
         };
         let digest = value.as_deref().map_or(0, |value| state_digest(&key_text, value));
+        let is_put = matches!(unit.write, StateWrite::Put { .. });
+        let reduced = is_put && after.principal.is_some_and(|principal| !principal.omitted.is_empty());
         records.push(Record { topic: state_topic(&key), key: key_text, value, headers: caused_by });
-        Ok(Encoded { records, events, sequence: last, digest })
+        Ok(Encoded { records, events, sequence: last, digest, reduced })
     }
 
     fn principal_state(

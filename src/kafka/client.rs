@@ -130,6 +130,17 @@ pub fn in_words(error: &rdkafka::error::KafkaError) -> String {
         Some(RDKafkaErrorCode::ClusterAuthorizationFailed) => {
             "idempotent writing is not permitted (ACL); → scimtail topics --print".to_owned()
         }
+        Some(RDKafkaErrorCode::MessageSizeTooLarge | RDKafkaErrorCode::MessageBatchTooLarge) => {
+            "a record is larger than Kafka takes; → raise max.message.bytes of the topics to 1048588 or more".to_owned()
+        }
+        Some(RDKafkaErrorCode::MessageTimedOut) => {
+            "a record was not acknowledged in time; → check the brokers and that enough replicas are up (min.insync.replicas)"
+                .to_owned()
+        }
+        Some(RDKafkaErrorCode::OperationTimedOut) => "no answer in time".to_owned(),
+        Some(RDKafkaErrorCode::InvalidTransactionTimeout) => {
+            "transactions may not live that long here; → lower transaction.timeout.ms in [kafka.properties]".to_owned()
+        }
         Some(RDKafkaErrorCode::SaslAuthenticationFailed) => "Kafka refuses the credentials (SASL)".to_owned(),
         Some(code) => format!("{code:?}"),
         None => error.to_string(),

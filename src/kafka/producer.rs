@@ -6,6 +6,13 @@
 //! on, anything but Ok or "retriable" leaves the outcome unknown (librdkafka lacks KIP-890: a late EndTxn can hit
 //! a later transaction, and it may report an abortable error although the broker committed): the producer is
 //! dropped and the next `init_transactions` resolves it, before anything is read back.
+//!
+//! Commit and abort are called for [`CALL_TURN`] at a time and called again while they say "retriable", which
+//! resumes what is under way in librdkafka. This bounds a broker that never answers; and each call of the abort purges
+//! the queue anew. That matters where a broker refuses one record: those behind it, already under way, come back as
+//! "out of order" after the first purge, into a queue that nothing sends any more, and would wait there for their own
+//! timeout. It purges what is queued, never what is under way, and only after a first delivery report or the drain, so
+//! that the abort cannot overtake the registration of the partitions (librdkafka#4849).
 
 use std::collections::BTreeMap;
 use std::sync::{Condvar, Mutex, PoisonError};
@@ -16,21 +23,21 @@ use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError as Error, RDKafkaErrorCode};
 use rdkafka::message::{Header, Message, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, DeliveryResult, Producer, ProducerContext, ThreadedProducer};
-use rdkafka::util::Timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::client::{KafkaClient, KafkaError, Quiet, in_words, is_transport};
-use crate::pipeline::{Batch, CommitError, Ended, Positions};
+use crate::pipeline::{Batch, Ended, Positions};
 use crate::record::{Record, Topic};
 
-/// Broker-side life of a transaction; a stuck one blocks read_committed readers this long.
-const TRANSACTION_TIMEOUT_MS: &str = "60000";
-/// A record that is not acknowledged by then fails its transaction. Below the transaction's timeout.
-const MESSAGE_TIMEOUT_MS: &str = "45000";
-/// Waiting for all acknowledgements of a transaction; the message timeout ends it sooner.
-const DRAIN_WAIT: Duration = Duration::from_secs(50);
-/// Repeating one transactional call while it is retriable.
-const RETRY_WAIT: Duration = Duration::from_secs(60);
+/// Broker-side life of a transaction, milliseconds: a stuck one blocks read_committed readers this long. Nothing here
+/// waits longer for its end, since the broker has aborted it by then. `transaction.timeout.ms` in `[kafka.properties]`
+/// wins.
+const TRANSACTION_TIMEOUT_MS: u64 = 60_000;
+/// A record that is not acknowledged by then fails its transaction, milliseconds. Below the transaction's timeout, or
+/// librdkafka refuses. `message.timeout.ms` in `[kafka.properties]` wins.
+const MESSAGE_TIMEOUT_MS: u64 = 45_000;
+/// One turn of a call that commits or aborts; above what either takes, so that a turn rarely ends in the middle.
+const CALL_TURN: Duration = Duration::from_secs(1);
 const FENCE_WAIT: Duration = Duration::from_secs(30);
 /// How soon a fence that nobody wants any more is given up.
 const FENCE_SLICE: Duration = Duration::from_secs(2);
@@ -106,6 +113,19 @@ pub struct TransactionalProducer {
     producer: ThreadedProducer<Deliveries>,
     topics: BTreeMap<Topic, String>,
     partition: i32,
+    /// How long a transaction lives: the bound of every wait for its end.
+    life: Duration,
+}
+
+/// Why a transaction was not committed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NotCommitted {
+    /// Aborted, and trying it again changes nothing: a record or a marker cannot be written as it is.
+    Refused(String),
+    /// Aborted: nothing of it is visible, and it may be tried again.
+    Aborted(String),
+    /// Fenced, fatal, or the outcome is unknown: drop the producer.
+    Ended(Ended),
 }
 
 impl TransactionalProducer {
@@ -121,18 +141,28 @@ impl TransactionalProducer {
         stop: &CancellationToken,
     ) -> Result<TransactionalProducer, KafkaError> {
         let transactional_id = format!("{}-shard-{partition}", client.topic_prefix);
-        let config = client.config(&[
+        let millis = |name: &str, ours: u64| -> u64 {
+            // What is no number is for librdkafka to complain about.
+            client.properties.get(name).and_then(|configured| configured.trim().parse().ok()).unwrap_or(ours)
+        };
+        let life = millis("transaction.timeout.ms", TRANSACTION_TIMEOUT_MS);
+        let mut config = client.config(&[
             ("transactional.id", &transactional_id),
             ("enable.idempotence", "true"),
             ("acks", "all"),
             ("compression.type", "lz4"),
             // A transaction waits for its last acknowledgement: lingering would only add to it.
             ("linger.ms", "1"),
-            ("transaction.timeout.ms", TRANSACTION_TIMEOUT_MS),
-            ("message.timeout.ms", MESSAGE_TIMEOUT_MS),
             // The batch is bounded by us; librdkafka's bound would only split it.
             ("queue.buffering.max.messages", "0"),
         ]);
+        for (name, ours) in
+            [("transaction.timeout.ms", TRANSACTION_TIMEOUT_MS), ("message.timeout.ms", MESSAGE_TIMEOUT_MS)]
+        {
+            if !client.properties.contains_key(name) {
+                config.set(name, ours.to_string());
+            }
+        }
         let refused = |error: &Error| KafkaError::Refused(format!("kafka {}: {}", client.brokers, in_words(error)));
         let producer: ThreadedProducer<Deliveries> =
             config.create_with_context(Deliveries::default()).map_err(|error| refused(&error))?;
@@ -147,30 +177,26 @@ impl TransactionalProducer {
             }
         }
         let topics = client.topics().into_iter().map(|topic| (topic, client.topic(topic))).collect();
-        Ok(TransactionalProducer { producer, topics, partition })
+        Ok(TransactionalProducer { producer, topics, partition, life: Duration::from_millis(life) })
     }
 
     /// Commits batches of different accounts, at most [`BATCHES_MAX`], and their markers in one transaction; returns the
-    /// positions of each. Blocks until the outcome is known.
+    /// positions of each. Blocks until the outcome is known, or cannot be known.
     ///
     /// # Errors
-    /// [`CommitError::Aborted`]: nothing is visible. [`CommitError::Ended`]: drop this producer.
-    pub fn commit(&self, batches: &[Batch]) -> Result<Vec<Positions>, CommitError> {
-        self.call(|| self.producer.begin_transaction())?;
+    /// As [`NotCommitted`] says.
+    pub fn commit(&self, batches: &[Batch]) -> Result<Vec<Positions>, NotCommitted> {
+        self.call(|| self.producer.begin_transaction()).map_err(|error| ended(&error, REFUSED))?;
         let transaction = (self.ledger().transaction + 1) & (usize::MAX >> SLOT_BITS);
         *self.ledger() = Ledger { transaction, reached: vec![Positions::new(); batches.len()], ..Ledger::default() };
         match self.fill(batches) {
             Ok(()) => {}
             Err(failure) => return Err(self.abort(failure)),
         }
-        let deadline = Instant::now() + RETRY_WAIT;
-        loop {
-            match self.producer.commit_transaction(Timeout::Never) {
-                Ok(()) => return Ok(std::mem::take(&mut self.ledger().reached)),
-                Err(error) if is_retriable(&error) && Instant::now() < deadline => {}
-                // Abortable errors included: the broker may have committed.
-                Err(error) => return Err(ended(&error, "the outcome of a commit is unknown")),
-            }
+        match self.call(|| self.producer.commit_transaction(CALL_TURN)) {
+            Ok(()) => Ok(std::mem::take(&mut self.ledger().reached)),
+            // Abortable errors included: the broker may have committed.
+            Err(error) => Err(ended(&error, "the outcome of a commit is unknown")),
         }
     }
 
@@ -185,7 +211,7 @@ impl TransactionalProducer {
         self.drain(sent)?;
         let reached = self.ledger().reached.clone();
         for (number, (batch, reached)) in batches.iter().zip(&reached).enumerate() {
-            let marker = (batch.marker)(reached).map_err(Failure::Words)?;
+            let marker = (batch.marker)(reached).map_err(Failure::Marker)?;
             self.send_all((transaction, number), &marker, &mut sent)?;
         }
         self.drain(sent)
@@ -218,7 +244,7 @@ impl TransactionalProducer {
             BaseRecord::with_opaque_to(&self.topics[&record.topic], opaque).partition(self.partition).key(&record.key);
         message.payload = record.value.as_deref();
         message.headers = headers;
-        let deadline = Instant::now() + DRAIN_WAIT;
+        let deadline = Instant::now() + self.life;
         loop {
             match self.producer.send(message) {
                 Ok(()) => return Ok(()),
@@ -243,18 +269,17 @@ impl TransactionalProducer {
         let context = self.producer.context();
         let (mut ledger, waited) = context
             .moved
-            .wait_timeout_while(self.ledger(), DRAIN_WAIT, outstanding)
+            .wait_timeout_while(self.ledger(), self.life, outstanding)
             .unwrap_or_else(PoisonError::into_inner);
         match ledger.failed.take() {
             Some(error) => return Err(Failure::Kafka(error)),
-            None if waited.timed_out() => {
-                return Err(Failure::Words("acknowledgements did not come in time".to_owned()));
-            }
+            // The message timeout comes first.
+            None if waited.timed_out() => return Err(Failure::Late),
             None => {}
         }
         drop(ledger);
         // The last report counts as in flight until its callback has returned, a moment from now.
-        let deadline = Instant::now() + DRAIN_WAIT;
+        let deadline = Instant::now() + self.life;
         while self.producer.in_flight_count() > 0 && Instant::now() < deadline {
             std::thread::sleep(IN_FLIGHT_POLL);
         }
@@ -266,27 +291,47 @@ impl TransactionalProducer {
     }
 
     /// After its Ok nothing of the transaction is visible. Any other end leaves the outcome open.
-    fn abort(&self, failure: Failure) -> CommitError {
-        let words = match &failure {
-            Failure::Words(words) => words.clone(),
-            Failure::Kafka(error) if is_fatal(error) => return ended(error, "Kafka refuses this producer"),
-            Failure::Kafka(error) => in_words(error),
+    fn abort(&self, failure: Failure) -> NotCommitted {
+        let (words, is_refused) = match failure {
+            Failure::Marker(words) => (words, true),
+            Failure::Late => ("acknowledgements did not come in time".to_owned(), false),
+            Failure::Kafka(error) => {
+                let cause = self.cause(error);
+                if is_fatal(&cause) {
+                    return ended(&cause, REFUSED);
+                }
+                (in_words(&cause), is_refusal(&cause))
+            }
         };
-        match self.call(|| self.producer.abort_transaction(Timeout::Never)) {
-            Ok(()) => CommitError::Aborted(format!("the transaction was aborted: {words}")),
-            Err(CommitError::Aborted(text)) => CommitError::Ended(Ended { fenced: false, reason: text }),
-            Err(error) => error,
+        match self.call(|| self.producer.abort_transaction(CALL_TURN)) {
+            Err(error) => ended(&error, &format!("{words}; the transaction could not be aborted")),
+            Ok(()) if is_refused => NotCommitted::Refused(format!("the transaction was aborted: {words}")),
+            Ok(()) => NotCommitted::Aborted(format!("the transaction was aborted: {words}")),
         }
     }
 
-    /// A call before the commit, repeated while it is retriable.
-    fn call(&self, mut call: impl FnMut() -> Result<(), Error>) -> Result<(), CommitError> {
-        let deadline = Instant::now() + RETRY_WAIT;
+    /// Where a transaction cannot go on, librdkafka purges its queue and reports that of every record; why, it tells
+    /// whoever wants to begin another.
+    fn cause(&self, error: Error) -> Error {
+        let purged = [RDKafkaErrorCode::PurgeQueue, RDKafkaErrorCode::PurgeInflight];
+        if !error.rdkafka_error_code().is_some_and(|code| purged.contains(&code)) {
+            return error;
+        }
+        match self.producer.begin_transaction() {
+            Err(Error::Transaction(cause)) if cause.txn_requires_abort() || cause.is_fatal() => {
+                Error::Transaction(cause)
+            }
+            _ => error,
+        }
+    }
+
+    /// One call, repeated while it is retriable and the transaction may live.
+    fn call(&self, mut call: impl FnMut() -> Result<(), Error>) -> Result<(), Error> {
+        let deadline = Instant::now() + self.life;
         loop {
             match call() {
-                Ok(()) => return Ok(()),
                 Err(error) if is_retriable(&error) && Instant::now() < deadline => {}
-                Err(error) => return Err(ended(&error, "Kafka refuses this producer")),
+                result => return result,
             }
         }
     }
@@ -302,10 +347,11 @@ pub fn send_one(client: &KafkaClient, partition: i32, record: &Record) -> Result
     let producer: ThreadedProducer<Deliveries> =
         config.create_with_context(Deliveries::default()).map_err(|error| refused(&error))?;
     let topics = BTreeMap::from([(record.topic, client.topic(record.topic))]);
-    let producer = TransactionalProducer { producer, topics, partition };
+    let producer =
+        TransactionalProducer { producer, topics, partition, life: Duration::from_millis(TRANSACTION_TIMEOUT_MS) };
     match producer.send((0, 0), record).and_then(|()| producer.drain(1)) {
         Ok(()) => Ok(()),
-        Err(Failure::Words(_)) => Err(client.unreachable()),
+        Err(Failure::Late | Failure::Marker(_)) => Err(client.unreachable()),
         Err(Failure::Kafka(error)) if is_transport(&error) || is_expired(&error) => Err(client.unreachable()),
         Err(Failure::Kafka(error)) => Err(refused(&error)),
     }
@@ -315,19 +361,39 @@ fn is_expired(error: &Error) -> bool {
     error.rdkafka_error_code() == Some(RDKafkaErrorCode::MessageTimedOut)
 }
 
+/// Why a transaction is aborted before anybody asked to commit it.
 enum Failure {
+    /// A record was not enqueued, or not delivered.
     Kafka(Error),
-    Words(String),
+    /// Neither delivered nor failed, although its timeout has passed.
+    Late,
+    /// A marker could not be made.
+    Marker(String),
 }
 
-fn ended(error: &Error, what: &str) -> CommitError {
+const REFUSED: &str = "Kafka refuses this producer";
+
+fn ended(error: &Error, what: &str) -> NotCommitted {
     let fenced = is_fenced(error);
     let reason = if fenced {
         "another producer took this shard over (or the broker gave its transaction up)".to_owned()
     } else {
         format!("{what}: {}", in_words(error))
     };
-    CommitError::Ended(Ended { fenced, reason })
+    NotCommitted::Ended(Ended { fenced, reason })
+}
+
+/// The record itself is refused, or the right to write it.
+fn is_refusal(error: &Error) -> bool {
+    matches!(
+        error.rdkafka_error_code(),
+        Some(
+            RDKafkaErrorCode::MessageSizeTooLarge
+                | RDKafkaErrorCode::MessageBatchTooLarge
+                | RDKafkaErrorCode::InvalidRecord
+                | RDKafkaErrorCode::TopicAuthorizationFailed
+        )
+    )
 }
 
 fn is_retriable(error: &Error) -> bool {

@@ -20,9 +20,12 @@ use crate::directory::principal::json_text;
 use crate::directory::{AttributeList, Id, Kind, ListedGroup, ListedMember, Principal, RawHash};
 use crate::pipeline::RawRow;
 
-/// JSON bytes of one resource's listed attributes; beyond this its largest attributes are left out. An event may hold
-/// a value three times (old, new, image) and has to fit into Kafka's default 1 MiB message.
+/// JSON bytes of one resource's listed attributes; beyond this its largest attributes are left out, see [`reduce`].
 pub const RESOURCE_BYTES_MAX: usize = 200_000;
+/// Bytes that one resource may bring about in an event and in the one that follows it. An event holds up to three
+/// quarters of what its new image is reckoned at and two fifths of the old one: 690,000 bytes, and it has to fit into
+/// the 1,000,000 that librdkafka sends by default.
+const EVENT_BYTES_MAX: usize = 3 * RESOURCE_BYTES_MAX;
 
 /// Sub-attributes of one complex attribute; one that has more is left out whole.
 pub const SUB_ATTRIBUTES_MAX: usize = 64;
@@ -261,7 +264,7 @@ pub fn read_resource(kind: Kind, bytes: &[u8], reading: &Reading) -> Result<Reso
     if kind == Kind::User && !active_stated && reading.absent_active == AbsentActive::True {
         principal.active = Some(true);
     }
-    reduce(&mut principal, &reading.attributes);
+    reduce(&mut principal, kind, &reading.attributes);
     // In no server's order: that is not a difference.
     principal.omitted.sort_unstable();
     principal.omitted.dedup();
@@ -586,24 +589,37 @@ fn member_kind(member: &MemberWire<'_>) -> Option<Kind> {
     }
 }
 
-/// Leaves out the largest attributes until the record fits, and names the listed attributes they belong to.
-fn reduce(principal: &mut Principal, list: &AttributeList) {
+/// Leaves out the largest attributes until the largest event that the principal can make fits into a message, and names
+/// the listed attributes they belong to.
+///
+/// An event states each value in its image and as a change's new value, and the next one as the old value; each path in
+/// the image, and in the changes of both twice. A name stands there as `principal_name` too, and a group's also as
+/// `group_name` and, where the pattern reads it, in `entitlement_*`, which are changes with an old and a new value
+/// themselves.
+fn reduce(principal: &mut Principal, kind: Kind, list: &AttributeList) {
+    /// Lengths and branches of the encoding, for every path.
+    const FRAME: usize = 3;
     // Sizes as JSON, because that is how an event states them.
-    let texts = [
-        ("userName", &principal.user_name),
-        ("displayName", &principal.display_name),
-        ("externalId", &principal.external_id),
+    let names = [
+        ("userName", &principal.user_name, 4),
+        ("displayName", &principal.display_name, if kind == Kind::Group { 8 } else { 4 }),
+        ("externalId", &principal.external_id, 3),
     ];
-    let texts = texts.into_iter().filter_map(|(path, text)| Some((path.to_owned(), json_text(text.as_deref()?).len())));
-    let attributes = principal.attributes.iter().map(|(path, value)| (path.clone(), path.len() + value.len()));
-    let mut sizes: Vec<(String, usize)> = texts.chain(attributes).collect();
+    let names =
+        names.into_iter().filter_map(|(path, text, times)| Some((path, json_text(text.as_deref()?).len() * times)));
+    let attributes = principal.attributes.iter().map(|(path, value)| {
+        let email = principal.email.as_ref().filter(|_| path.eq_ignore_ascii_case("emails"));
+        (path.as_str(), 5 * (path.len() + FRAME) + 3 * value.len() + email.map_or(0, String::len))
+    });
+    let mut sizes: Vec<(String, usize)> =
+        names.chain(attributes).map(|(path, bytes)| (path.to_owned(), bytes)).collect();
     let mut size: usize = sizes.iter().map(|(_, size)| size).sum();
-    if size <= RESOURCE_BYTES_MAX {
+    if size <= EVENT_BYTES_MAX {
         return;
     }
     sizes.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
     for (path, bytes) in sizes {
-        if size <= RESOURCE_BYTES_MAX {
+        if size <= EVENT_BYTES_MAX {
             break;
         }
         size -= bytes;

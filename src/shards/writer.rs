@@ -9,12 +9,13 @@
 //! another account waits.
 
 use std::thread;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot};
 use tracing::warn;
 
 use crate::kafka::TransactionalProducer;
-use crate::kafka::producer::BATCHES_MAX;
+use crate::kafka::producer::{BATCHES_MAX, NotCommitted};
 use crate::pipeline::{Batch, CommitError, Ended, Log, Positions};
 use crate::record::Record;
 
@@ -31,6 +32,11 @@ const TRANSACTION_BYTES_MAX: usize = 8 << 20;
 /// Batches of one transaction: each writes a `syncs` record or two, however little else.
 const TRANSACTION_BATCHES_MAX: usize = 1_000;
 const _: () = assert!(TRANSACTION_BATCHES_MAX <= BATCHES_MAX, "the producer tells them apart");
+
+/// How long a transaction shall be open at most: its readers wait as long. Nothing is added to an open one, so that the
+/// bounds above keep it far below; only Kafka can make it longer, and that is said. What ends it for good is its life
+/// (`kafka::producer`).
+const TRANSACTION_OPEN_MAX: Duration = Duration::from_secs(10);
 
 /// Of one batch that is alone in its transaction, the first included, while each is aborted cleanly.
 const TRIES: u32 = 3;
@@ -114,10 +120,22 @@ impl Waiting {
     }
 }
 
+/// Commits in one transaction, and says so where it took long.
+fn commit_once(producer: &TransactionalProducer, batches: &[Batch]) -> Result<Vec<Positions>, NotCommitted> {
+    let begun = Instant::now();
+    let result = producer.commit(batches);
+    let open = begun.elapsed();
+    if open > TRANSACTION_OPEN_MAX {
+        let (batches, open_s) = (batches.len(), open.as_secs());
+        warn!(batches, open_s, "a transaction took long, and readers of committed records waited for it");
+    }
+    result
+}
+
 /// Commits the batches together, and after an abort one by one. False: the acquisition ended.
 fn commit(producer: &TransactionalProducer, batches: &[Batch], replies: Vec<Reply>) -> bool {
     if batches.len() > 1 {
-        match producer.commit(batches) {
+        match commit_once(producer, batches) {
             Ok(all) => {
                 for (positions, reply) in all.into_iter().zip(replies) {
                     // Whoever waited may be gone: then nobody applies, and the acquisition is ending anyway.
@@ -125,12 +143,12 @@ fn commit(producer: &TransactionalProducer, batches: &[Batch], replies: Vec<Repl
                 }
                 return true;
             }
-            Err(CommitError::Aborted(reason)) => {
+            Err(NotCommitted::Refused(reason) | NotCommitted::Aborted(reason)) => {
                 warn!(batches = batches.len(), reason, "transaction aborted; its batches are redone one by one");
             }
-            Err(ended) => {
+            Err(NotCommitted::Ended(ended)) => {
                 for reply in replies {
-                    drop(reply.send(Err(ended.clone())));
+                    drop(reply.send(Err(CommitError::Ended(ended.clone()))));
                 }
                 return false;
             }
@@ -155,12 +173,16 @@ fn commit(producer: &TransactionalProducer, batches: &[Batch], replies: Vec<Repl
 fn commit_alone(producer: &TransactionalProducer, batch: &Batch) -> Result<Positions, CommitError> {
     let mut tries = 1;
     loop {
-        match producer.commit(std::slice::from_ref(batch)) {
-            Err(CommitError::Aborted(reason)) if tries < TRIES => {
+        match commit_once(producer, std::slice::from_ref(batch)) {
+            Ok(mut positions) => return Ok(positions.pop().unwrap_or_default()),
+            Err(NotCommitted::Aborted(reason)) if tries < TRIES => {
                 warn!(reason, "transaction aborted; trying it again");
                 tries += 1;
             }
-            result => return result.map(|mut all| all.pop().unwrap_or_default()),
+            Err(NotCommitted::Refused(reason) | NotCommitted::Aborted(reason)) => {
+                return Err(CommitError::Aborted(reason));
+            }
+            Err(NotCommitted::Ended(ended)) => return Err(CommitError::Ended(ended)),
         }
     }
 }

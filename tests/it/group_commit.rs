@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::mpsc;
+use std::time::Duration;
 
 use futures::future::join_all;
 use futures::poll;
@@ -23,6 +24,8 @@ use crate::reader::{ReadRecord, read};
 use crate::services::{services, unique_prefix};
 
 const TOKEN: &str = "group-commit-test-token";
+/// Until something that must happen has happened.
+const WAIT: Duration = Duration::from_secs(120);
 
 /// Everything in one partition.
 async fn shared(test: &str, base_url: &str, accounts: usize) -> (Shared, Vec<AccountConfig>) {
@@ -158,11 +161,18 @@ async fn a_batch_that_cannot_be_written_fails_alone() {
 async fn a_batch_that_the_broker_refuses_fails_alone() {
     let (mut shared, _) = shared("refused-batch", "http://127.0.0.1:9", 1).await;
     // This client would send it; the topic's limit of 1 MiB says no.
-    shared.kafka.properties.insert("message.max.bytes".to_owned(), "8000000".to_owned());
+    for (name, value) in [
+        ("message.max.bytes", "8000000"),
+        // What is behind it must not wait for its own timeout.
+        ("transaction.timeout.ms", "900000"),
+        ("message.timeout.ms", "600000"),
+    ] {
+        shared.kafka.properties.insert(name.to_owned(), value.to_owned());
+    }
     let results = queued_behind_a_first(&shared, |number| {
         vec![batch(number, "a", 10), batch(number, "large", 2_000_000), batch(number, "b", 10)]
-    })
-    .await;
+    });
+    let results = tokio::time::timeout(WAIT, results).await.expect("an abort ends soon");
     let outcomes: Vec<bool> = results.iter().map(Result::is_ok).collect();
     assert_eq!(outcomes, [true, false, true], "{results:?}");
     assert!(matches!(results[1], Err(CommitError::Aborted(_))), "the acquisition goes on: {results:?}");

@@ -103,7 +103,7 @@ fn start_services() -> Result<Started> {
         });
         let broker = match existing("KAFKA_BOOTSTRAP") {
             Some(bootstrap) => Ok((bootstrap, None)),
-            None => start_broker("").map(|broker| (broker.bootstrap.clone(), Some(broker))),
+            None => start_broker(&Node::default()).map(|broker| (broker.bootstrap.clone(), Some(broker))),
         };
         let registry = registry.join().expect("starting the registry returns its errors");
         (broker, registry)
@@ -146,6 +146,7 @@ pub fn unique_prefix(test: &str) -> String {
 pub struct Broker {
     /// `host:port`, also after a restart.
     pub bootstrap: String,
+    controller_port: u16,
     directory: PathBuf,
     /// Kafka, or what stands in for it: something owns the directory at any time.
     process: Supervised,
@@ -156,24 +157,57 @@ pub struct Broker {
 /// # Panics
 /// If it cannot be started, as [`services`] does.
 pub fn broker() -> Broker {
-    start_broker(&format!(
-        "broker.session.timeout.ms={EXTRA_BROKER_SESSION_MS}\n\
-         broker.heartbeat.interval.ms={EXTRA_BROKER_HEARTBEAT_MS}\n"
-    ))
-    .unwrap_or_else(|error| panic!("cannot start an extra broker: {error:#}"))
+    start_broker(&Node { may_die: true, ..Node::default() })
+        .unwrap_or_else(|error| panic!("cannot start an extra broker: {error:#}"))
 }
 
 /// Starts an extra broker with further lines for its `server.properties`.
 ///
 /// # Panics
 /// If it cannot be started, as [`services`] does.
-pub fn broker_with(settings: &str) -> Broker {
-    start_broker(settings).unwrap_or_else(|error| panic!("cannot start an extra broker: {error:#}"))
+pub fn broker_with(settings: &'static str) -> Broker {
+    start_broker(&Node { settings, ..Node::default() })
+        .unwrap_or_else(|error| panic!("cannot start an extra broker: {error:#}"))
 }
 
-/// Starts a new broker; `settings` are lines for its `server.properties`.
-fn start_broker(settings: &str) -> Result<Broker> {
-    let mut broker = Broker::format(settings)?;
+/// Starts a second broker in the cluster of `first`, so that topics can have two replicas.
+///
+/// # Panics
+/// If it cannot be started, as [`services`] does.
+pub fn broker_beside(first: &Broker) -> Broker {
+    start_broker(&Node { may_die: true, beside: Some(first.controller_port), ..Node::default() })
+        .unwrap_or_else(|error| panic!("cannot start a second broker: {error:#}"))
+}
+
+/// Starts an extra broker that can also be reached through a proxy: what connects to the address that is returned is
+/// told to come back to the port `advertised`. [`Broker::bootstrap`], and what the broker says to itself, go around it.
+///
+/// # Panics
+/// If it cannot be started, as [`services`] does.
+pub fn broker_behind(advertised: u16) -> (Broker, SocketAddr) {
+    let start = || -> Result<(Broker, SocketAddr)> {
+        let port = free_port()?;
+        let node = Node { second: Some((port, advertised)), ..Node::default() };
+        Ok((start_broker(&node)?, (Ipv4Addr::LOCALHOST, port).into()))
+    };
+    start().unwrap_or_else(|error| panic!("cannot start a broker behind a proxy: {error:#}"))
+}
+
+/// What tells brokers apart.
+#[derive(Default)]
+struct Node {
+    /// It is there to be killed: its session ends soon.
+    may_die: bool,
+    /// The ports of another listener: its own, and the one it advertises.
+    second: Option<(u16, u16)>,
+    /// The port of the controller whose cluster it joins; otherwise it is a cluster of its own.
+    beside: Option<u16>,
+    /// Further lines for `server.properties`.
+    settings: &'static str,
+}
+
+fn start_broker(node: &Node) -> Result<Broker> {
+    let mut broker = Broker::format(node)?;
     broker.start()?;
     Ok(broker)
 }
@@ -195,17 +229,37 @@ impl Broker {
     }
 
     /// A configured broker with formatted storage, not yet running.
-    fn format(settings: &str) -> Result<Self> {
+    fn format(node: &Node) -> Result<Self> {
         let jars = jars()?;
-        let (port, controller_port) = (free_port()?, free_port()?);
+        let port = free_port()?;
+        let (id, roles, controller_port, controller) = match node.beside {
+            Some(controller_port) => (2, "broker", controller_port, String::new()),
+            None => {
+                let controller_port = free_port()?;
+                (1, "broker,controller", controller_port, format!(",CONTROLLER://127.0.0.1:{controller_port}"))
+            }
+        };
+        let listener = |port| format!(",SECOND://127.0.0.1:{port}");
+        let (second, second_advertised) =
+            node.second.map_or_else(Default::default, |(port, advertised)| (listener(port), listener(advertised)));
+        let session = if node.may_die {
+            format!(
+                "broker.session.timeout.ms={EXTRA_BROKER_SESSION_MS}\n\
+                 broker.heartbeat.interval.ms={EXTRA_BROKER_HEARTBEAT_MS}\n"
+            )
+        } else {
+            String::new()
+        };
         let directory = fresh_directory("kafka")?;
         fs::write(
             directory.path().join("server.properties"),
             format!(
-                "process.roles=broker,controller\n\
-                 node.id=1\n\
-                 listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}\n\
-                 advertised.listeners=PLAINTEXT://127.0.0.1:{port}\n\
+                "process.roles={roles}\n\
+                 node.id={id}\n\
+                 listeners=PLAINTEXT://127.0.0.1:{port}{controller}{second}\n\
+                 advertised.listeners=PLAINTEXT://127.0.0.1:{port}{second_advertised}\n\
+                 listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,SECOND:PLAINTEXT\n\
+                 inter.broker.listener.name=PLAINTEXT\n\
                  controller.listener.names=CONTROLLER\n\
                  controller.quorum.bootstrap.servers=127.0.0.1:{controller_port}\n\
                  log.dirs={data}\n\
@@ -219,7 +273,8 @@ impl Broker {
                  transaction.abort.timed.out.transaction.cleanup.interval.ms={TIMEOUT_CHECK_MS}\n\
                  group.initial.rebalance.delay.ms=0\n\
                  log.cleaner.backoff.ms={CLEANER_REST_MS}\n\
-                 {settings}",
+                 {session}{settings}",
+                settings = node.settings,
                 data = directory.path().join("data").display(),
             ),
         )?;
@@ -230,17 +285,19 @@ impl Broker {
             jars.join("kafka/*").display().to_string(),
             "kafka.tools.StorageTool".into(),
             "format".into(),
-            "--standalone".into(),
             "--cluster-id".into(),
-            // Any will do: every broker here is a cluster of its own.
+            // The same for all: nothing here tells clusters apart.
             "c2NpbXRhaWwtdGVzdHMtMQ".into(),
             "--config".into(),
             directory.join("server.properties").display().to_string(),
         ]);
+        if node.beside.is_none() {
+            format.push("--standalone".into());
+        }
         let process = Supervised::start("format", &directory, format)?
             .finish(FORMAT_MAX)
             .context("cannot format the storage of a Kafka broker")?;
-        Ok(Self { bootstrap: format!("127.0.0.1:{port}"), directory, process })
+        Ok(Self { bootstrap: format!("127.0.0.1:{port}"), controller_port, directory, process })
     }
 
     fn start(&mut self) -> Result<()> {

@@ -1,0 +1,427 @@
+//! Commits whose outcome nobody hears of: a proxy withholds their end, a transaction runs into its timeout, replicas
+//! are missing, a record is too large. Whatever happens, a read_committed reader finds each change exactly once.
+
+use std::collections::BTreeSet;
+use std::io::{BufRead, BufReader};
+use std::process::Child;
+use std::time::{Duration, Instant};
+
+use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, ResourceSpecifier};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::consumer::Consumer;
+use scimtail::avro::{Codec, Registry};
+use scimtail::config::{AccountConfig, Config, Secret};
+use scimtail::connect::Connection;
+use scimtail::directory::{Known, Status, SyncStatus};
+use scimtail::kafka::read::watermarks;
+use scimtail::kafka::{KafkaClient, topics};
+use scimtail::pipeline::{Batch, CommitError, Ended, Log, Positions};
+use scimtail::record::{Record, Topic};
+use scimtail::schedule::now_millis;
+use scimtail::shards::{Acquisition, Services as Shared, acquire, serve};
+
+use tokio::sync::mpsc;
+
+use crate::broker::directory::BenchDirectory;
+use crate::program::Program;
+use crate::proxy::{Api, Fault, Frame, proxy};
+use crate::reader::{ReadRecord, compacted, read};
+use crate::services::{Services, broker, broker_beside, services, unique_prefix};
+
+const TOKEN: &str = "outcomes-test-token";
+const USERS: usize = 50;
+/// Of [`USERS`], as `churn` draws them.
+const CHANGED: usize = 5;
+/// How long a transaction lives here; within a second more every wait for its end is over.
+const LIFE: Duration = Duration::from_secs(6);
+/// Until something that must happen has happened.
+const WAIT: Duration = Duration::from_secs(90);
+
+/// Error codes of Kafka's protocol.
+const INVALID_PRODUCER_EPOCH: i16 = 47;
+const PRODUCER_FENCED: i16 = 90;
+
+/// One account whose service writes through the proxy, under a name by which the proxy knows it.
+pub struct World {
+    reader: Services,
+    directory: BenchDirectory,
+    pub program: Program,
+    pub shared: Shared,
+    pub account: AccountConfig,
+}
+
+impl World {
+    async fn new(test: &str) -> World {
+        World::on(&proxy().through, &proxy().around, test, 1).await
+    }
+
+    /// `reader`: the same services for whoever only looks.
+    pub async fn on(services: &Services, reader: &Services, test: &str, replicas: i32) -> World {
+        let directory = BenchDirectory::start(USERS, 0, 0, 100, TOKEN).await;
+        let prefix = unique_prefix(test);
+        let text = format!(
+            r#"
+[kafka]
+brokers = ["{}"]
+topic_prefix = "{prefix}"
+partitions = 1
+replication = 1
+[kafka.properties]
+"client.id" = "{prefix}"
+"transaction.timeout.ms" = "{}"
+"message.timeout.ms" = "{}"
+[registry]
+url = "{}"
+[defaults]
+interval = "1s"
+[[account]]
+name = "acme"
+provider = "generic"
+base_url = "{}"
+token_env = "{}"
+"#,
+            services.bootstrap,
+            LIFE.as_millis(),
+            LIFE.as_millis() * 3 / 4,
+            services.registry,
+            directory.base_url(),
+            crate::program::TOKEN_VARIABLE,
+        );
+        let program = Program::with_text(&prefix, TOKEN, &text);
+        let config = Config::parse("test", &text).expect("a configuration");
+        topics::create(&config.kafka, replicas).await.expect("topics");
+        let registry = Registry::new(&config.registry_url).expect("a registry");
+        let ids = registry.ids(&config.kafka.topic_prefix, true).await.expect("schemas");
+        let shared = Shared { kafka: config.kafka.clone(), registry, codec: Codec { ids }, clock: now_millis };
+        let mut account = config.accounts[0].clone();
+        account.secret = Secret::Given(TOKEN.to_owned().into());
+        World { reader: reader.clone(), directory, program, shared, account }
+    }
+
+    fn client(&self) -> &str {
+        &self.program.prefix
+    }
+
+    pub async fn acquire(&self) -> Owner {
+        let accounts = std::slice::from_ref(&self.account);
+        let mut acquisition = acquire(&self.shared, 0, accounts, |_| {}).await.expect("the shard");
+        let known = acquisition.known.remove("acme").expect("the account").expect("its state");
+        Owner { acquisition, known, connection: Connection::new(&self.account, now_millis) }
+    }
+
+    /// An owner of the shard that has published the baseline.
+    pub async fn baseline(&self) -> Owner {
+        let mut owner = self.acquire().await;
+        let status = owner.sync(self).await.expect("the baseline commits");
+        assert_eq!((status.status, status.events_published()), (Status::Completed, 0), "{status:?}");
+        owner
+    }
+
+    pub async fn committed(&self, suffix: &str) -> Vec<ReadRecord> {
+        read(&self.reader, &[self.program.topic(suffix)]).await
+    }
+
+    /// G1, G6: exactly these changes, each once, without a gap.
+    async fn assert_published_once(&self, changes: usize) {
+        let events = self.committed("events").await;
+        let sequences: Vec<i64> = events.iter().map(|event| event.value["sequence"].as_i64().expect("one")).collect();
+        assert_eq!(sequences, (1..=changes as i64).collect::<Vec<_>>(), "each change once");
+        let ids: BTreeSet<&str> = events.iter().map(|event| event.value["event_id"].as_str().expect("one")).collect();
+        assert_eq!(ids.len(), changes);
+        let users = self.committed("users").await;
+        assert_eq!(compacted(&users, &self.program.topic("users")).len(), USERS);
+    }
+}
+
+/// One ownership of the shard, and what it knows.
+pub struct Owner {
+    pub acquisition: Acquisition,
+    pub known: Known,
+    connection: Connection,
+}
+
+impl Owner {
+    async fn sync(&mut self, world: &World) -> Result<SyncStatus, Ended> {
+        let Owner { acquisition, known, connection } = self;
+        let sync = serve::sync_once(&world.shared, &world.account, connection, &acquisition.writer, known);
+        tokio::time::timeout(WAIT, sync).await.expect("a sync ends, however it ends")
+    }
+
+    /// Gives the shard up: its producer is gone when this returns.
+    async fn ended(self) {
+        let Acquisition { writer, writer_ended, .. } = self.acquisition;
+        drop(writer);
+        // The sender is dropped, not used.
+        drop(tokio::time::timeout(WAIT, writer_ended).await.expect("the writer ends"));
+    }
+}
+
+/// Until the proxy withholds something of the client.
+async fn withheld(world: &World) {
+    let client = world.client().to_owned();
+    tokio::task::spawn_blocking(move || proxy().wait(&client)).await.expect("something is withheld");
+}
+
+async fn deliver_late(frame: Frame) -> i16 {
+    tokio::task::spawn_blocking(move || proxy().deliver_late(&frame)).await.expect("it was delivered")
+}
+
+/// The end of an acquisition that could not say how its commit ended.
+fn assert_unknown(outcome: Result<SyncStatus, Ended>) {
+    match outcome {
+        Err(Ended { fenced: false, reason }) => assert!(reason.contains("outcome of a commit is unknown"), "{reason}"),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_that_is_answered_late_is_waited_for() {
+    let world = World::new("answered-late").await;
+    let mut owner = world.baseline().await;
+    assert_eq!(world.directory.churn(0.1, 1), CHANGED);
+    for fault in [Fault::Requests(Api::EndTxn), Fault::Answers(Api::EndTxn)] {
+        proxy().withhold(world.client(), fault);
+        let (outcome, ()) = tokio::join!(owner.sync(&world), async {
+            withheld(&world).await;
+            // For so long that the call has said "retriable" at least once.
+            tokio::time::sleep(LIFE / 2).await;
+            proxy().release(world.client());
+        });
+        assert_eq!(outcome.expect("it commits").status, Status::Completed, "{fault:?}");
+        world.assert_published_once(CHANGED).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_that_happened_although_nobody_heard_of_it_is_not_repeated() {
+    let world = World::new("unheard-commit").await;
+    let mut owner = world.baseline().await;
+    world.directory.churn(0.1, 1);
+    proxy().withhold(world.client(), Fault::Answers(Api::EndTxn));
+    assert_unknown(owner.sync(&world).await);
+    owner.ended().await;
+    proxy().take(world.client());
+    world.assert_published_once(CHANGED).await;
+    let mut next = world.acquire().await;
+    let status = next.sync(&world).await.expect("it commits");
+    assert_eq!((status.status, status.events_published()), (Status::Completed, 0), "{status:?}");
+    world.assert_published_once(CHANGED).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_that_never_reached_the_broker_is_made_by_the_next_acquisition() {
+    let world = World::new("lost-commit").await;
+    let mut owner = world.baseline().await;
+    world.directory.churn(0.1, 1);
+    proxy().withhold(world.client(), Fault::Requests(Api::EndTxn));
+    assert_unknown(owner.sync(&world).await);
+    owner.ended().await;
+    proxy().take(world.client());
+    let mut next = world.acquire().await;
+    world.assert_published_once(0).await;
+    let status = next.sync(&world).await.expect("it commits");
+    assert_eq!((status.status, status.events_published()), (Status::Completed, CHANGED as i64), "{status:?}");
+    world.assert_published_once(CHANGED).await;
+}
+
+/// librdkafka lacks KIP-890: only the epoch tells the end of one transaction from the end of the next.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_that_arrives_in_the_next_transaction_changes_nothing() {
+    let world = World::new("late-commit").await;
+    let mut owner = world.baseline().await;
+    world.directory.churn(0.1, 1);
+    proxy().withhold(world.client(), Fault::Requests(Api::EndTxn));
+    assert_unknown(owner.sync(&world).await);
+    owner.ended().await;
+    let late = proxy().take(world.client()).into_iter().next().expect("the commit was withheld");
+    let mut next = world.acquire().await;
+    proxy().withhold(world.client(), Fault::Requests(Api::EndTxn));
+    let (outcome, ()) = tokio::join!(next.sync(&world), async {
+        // The next transaction is complete but for its end.
+        withheld(&world).await;
+        let code = deliver_late(late).await;
+        assert!([INVALID_PRODUCER_EPOCH, PRODUCER_FENCED].contains(&code), "the broker answered {code}");
+        world.assert_published_once(0).await;
+        proxy().release(world.client());
+    });
+    assert_eq!(outcome.expect("it commits").status, Status::Completed);
+    world.assert_published_once(CHANGED).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn records_that_are_written_but_never_acknowledged_are_aborted_and_redone() {
+    let world = World::new("unacknowledged").await;
+    let mut owner = world.baseline().await;
+    world.directory.churn(0.1, 1);
+    proxy().withhold(world.client(), Fault::Answers(Api::Produce));
+    let (outcome, ()) = tokio::join!(owner.sync(&world), async {
+        withheld(&world).await;
+        // Longer than a record waits for its acknowledgement, shorter than all tries take.
+        tokio::time::sleep(LIFE).await;
+        world.assert_published_once(0).await;
+        proxy().release(world.client());
+    });
+    let status = outcome.expect("the acquisition goes on");
+    assert_eq!((status.status, status.events_published()), (Status::Completed, CHANGED as i64), "{status:?}");
+    world.assert_published_once(CHANGED).await;
+    // They did lie in the log.
+    let (topic, kafka) = (Topic::Events, world.shared.kafka.clone());
+    let end =
+        tokio::task::spawn_blocking(move || watermarks(&kafka, topic, 0)).await.expect("asked").expect("the end").1;
+    assert!(end >= 2 * CHANGED as i64 + 2, "two tries and their control records: {end}");
+}
+
+/// Alters one setting of a topic; everything else about it goes back to the broker's defaults.
+pub async fn set(world: &World, suffix: &str, setting: &str, value: &str) {
+    let admin: AdminClient<DefaultClientContext> = world.shared.kafka.config(&[]).create().expect("an admin client");
+    let topic = world.program.topic(suffix);
+    let altered = AlterConfig::new(ResourceSpecifier::Topic(&topic)).set(setting, value);
+    let results = admin.alter_configs([&altered], &AdminOptions::new()).await.expect("the broker answers");
+    assert!(results.iter().all(Result::is_ok), "{results:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn too_few_replicas_end_the_acquisition_and_publish_nothing_until_there_are_enough() {
+    let first = broker();
+    let cluster = Services { bootstrap: first.bootstrap.clone(), registry: services().registry.clone() };
+    // The transactions' own topic has one replica here, and it is to be on the broker that stays.
+    drop(World::on(&cluster, &cluster, "before", 1).await.acquire().await);
+    let mut second = broker_beside(&first);
+    let world = World::on(&cluster, &cluster, "too-few-replicas", 2).await;
+    set(&world, "events", "min.insync.replicas", "2").await;
+    let mut owner = world.baseline().await;
+    world.directory.churn(0.1, 1);
+    second.kill();
+    // Nor is there anybody to acknowledge the end of the abort: the acquisition ends with it.
+    let ended = owner.sync(&world).await.expect_err("nothing can be written");
+    assert!(!ended.fenced && ended.reason.contains("min.insync.replicas"), "{ended}");
+    owner.ended().await;
+    world.assert_published_once(0).await;
+    second.restart();
+    let mut next = world.acquire().await;
+    let status = next.sync(&world).await.expect("it commits");
+    assert_eq!((status.status, status.events_published()), (Status::Completed, CHANGED as i64), "{status:?}");
+    world.assert_published_once(CHANGED).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_transaction_that_the_broker_gives_up_ends_the_acquisition_and_the_next_publishes() {
+    let world = World::on(services(), services(), "given-up", 1).await;
+    let mut owner = world.baseline().await;
+    world.directory.churn(0.1, 1);
+    // Its data lies in an open transaction until the broker has aborted it.
+    let kafka = world.shared.kafka.clone();
+    let marker = move |_: &Positions| {
+        until_nothing_is_open(&kafka);
+        Ok(vec![stray(Topic::Syncs)])
+    };
+    let Acquisition { number, writer, .. } = &owner.acquisition;
+    let batch = Batch { acquisition: *number, records: vec![stray(Topic::Users)], marker: Box::new(marker) };
+    match writer.commit(batch).await {
+        Err(CommitError::Ended(ended)) => assert!(ended.fenced, "another epoch: {ended}"),
+        other => panic!("{other:?}"),
+    }
+    // The acquisition is over for whatever was computed under it.
+    owner.sync(&world).await.expect_err("nothing is written under it any more");
+    owner.ended().await;
+    world.assert_published_once(0).await;
+    let mut next = world.acquire().await;
+    let status = next.sync(&world).await.expect("it commits");
+    assert_eq!((status.status, status.events_published()), (Status::Completed, CHANGED as i64), "{status:?}");
+    world.assert_published_once(CHANGED).await;
+}
+
+fn stray(topic: Topic) -> Record {
+    Record { topic, key: "stray".to_owned(), value: Some(vec![0; 100]), headers: Vec::new() }
+}
+
+/// Until readers of committed records see the end of the log again.
+fn until_nothing_is_open(kafka: &KafkaClient) {
+    let name = kafka.topic(Topic::Users);
+    let [committed, all] =
+        ["read_committed", "read_uncommitted"].map(|isolation| kafka.reader(isolation).expect("a reader"));
+    let deadline = Instant::now() + WAIT;
+    loop {
+        let [stable, end] =
+            [&committed, &all].map(|reader| reader.fetch_watermarks(&name, 0, WAIT).expect("the topic").1);
+        if stable == end {
+            return;
+        }
+        assert!(Instant::now() < deadline, "a transaction is still open");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_that_does_not_answer_is_given_up_and_taken_up_again_and_no_sync_fails_for_it() {
+    let world = World::new("black-hole").await;
+    assert_eq!(world.program.run(&["run", "--once"]).await.code, 0);
+    let mut service = Service::start(&world);
+    service.until("sync completed").await;
+    // It falls silent in the middle of a commit, which without a bound would wait for ever.
+    proxy().withhold(world.client(), Fault::Requests(Api::EndTxn));
+    world.directory.churn(0.1, 1);
+    withheld(&world).await;
+    proxy().withhold(world.client(), Fault::Everything);
+    service.until("acquisition ended").await;
+    proxy().release(world.client());
+    service.until("changes=5").await;
+    assert_eq!(service.terminate().await, Some(0));
+    world.assert_published_once(CHANGED).await;
+    let syncs = world.committed("syncs").await;
+    let wrong: Vec<_> = syncs.iter().filter(|record| record.value["status"] != "completed").collect();
+    assert!(wrong.is_empty(), "{wrong:?}");
+}
+
+/// The program as a service, whose log is read all the time; it ends with the test.
+struct Service {
+    process: Child,
+    lines: mpsc::UnboundedReceiver<String>,
+}
+
+impl Service {
+    fn start(world: &World) -> Service {
+        let mut process = world.program.spawn(&["run"]);
+        let log = BufReader::new(process.stderr.take().expect("stderr"));
+        let (line, lines) = mpsc::unbounded_channel();
+        // Nobody may listen any more, but somebody has to read: a service that cannot write its log stands still.
+        std::thread::spawn(move || log.lines().map_while(Result::ok).for_each(|text| drop(line.send(text))));
+        Service { process, lines }
+    }
+
+    /// Until a line of the log holds these words.
+    async fn until(&mut self, words: &str) {
+        let mut seen = Vec::new();
+        let found = tokio::time::timeout(WAIT, async {
+            while let Some(line) = self.lines.recv().await {
+                if line.contains(words) {
+                    return;
+                }
+                seen.push(line);
+            }
+            panic!("the service ended without `{words}`");
+        });
+        assert!(found.await.is_ok(), "no `{words}` in the log:\n{}", seen.join("\n"));
+    }
+
+    async fn terminate(&mut self) -> Option<i32> {
+        let killed = std::process::Command::new("kill").args(["-TERM", &self.process.id().to_string()]).status();
+        assert!(killed.expect("kill runs").success());
+        let ended = async {
+            loop {
+                match self.process.try_wait().expect("the child can be asked") {
+                    Some(status) => return status.code(),
+                    None => tokio::task::yield_now().await,
+                }
+            }
+        };
+        tokio::time::timeout(WAIT, ended).await.expect("the service ends")
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        // Over already, where the test went well.
+        drop(self.process.kill());
+        drop(self.process.wait());
+    }
+}

@@ -1,0 +1,201 @@
+//! Records that are too large, on topics as a broker creates them: no resource makes one, however large it is, and
+//! where a topic allows less, one account fails and says so.
+
+use std::io::Write;
+use std::sync::{Arc, Mutex};
+
+use scimtail::config::AccountConfig;
+use scimtail::directory::{GroupPattern, Known, Status, SyncStatus};
+use scimtail::pipeline;
+use scimtail::schedule::now_millis;
+use scimtail::shards::acquire;
+use serde_json::{Map, Value, json};
+
+use crate::memory::{self, MemoryDirectory};
+use crate::outcomes::{Owner, World, set};
+use crate::reader::compacted;
+use crate::services::services;
+
+/// What librdkafka sends at most by default; a broker takes a little more (1,048,588).
+const MESSAGE_BYTES_MAX: usize = 1_000_000;
+/// What just stays in a resource, if little else does: a value, a user's name, a group's name, attributes with long
+/// paths. As `scim::wire` reckons them, a message holds each several times.
+const VALUE: usize = 199_000;
+const USER_NAME: usize = 149_000;
+const GROUP_NAME: usize = 74_000;
+const PATHS: usize = 118_000;
+
+/// Letters, different for every `seed`; compression gains nothing that matters.
+fn text(seed: u64, bytes: usize) -> String {
+    let mut random = fastrand::Rng::with_seed(seed);
+    std::iter::repeat_with(|| random.alphanumeric()).take(bytes).collect()
+}
+
+/// Attributes inside attributes until they take `bytes`: paths of this many bytes each, without much of a value.
+fn nested(seed: u64, bytes: usize, path: usize) -> Value {
+    let mut outer = Map::new();
+    let mut left = bytes;
+    for number in 0..60 {
+        let mut inner = Map::new();
+        for place in 0..60 {
+            let Some(rest) = left.checked_sub(path) else { break };
+            left = rest;
+            let name = text(seed.wrapping_mul(10_000) + number * 100 + place, path.saturating_sub(40).max(4));
+            inner.insert(name, json!(1));
+        }
+        outer.insert(format!("part-of-a-longer-path-{number:02}"), Value::Object(inner));
+    }
+    Value::Object(outer)
+}
+
+/// A directory of the largest resources there are, each of a kind of its own, all different in every `turn`.
+fn directory(turn: u64) -> MemoryDirectory {
+    let mut directory = MemoryDirectory::default();
+    let seed = turn * 100;
+    for (number, (id, mut user)) in (0..).zip([
+        ("name", json!({ "userName": text(seed, USER_NAME) })),
+        ("names", json!({ "userName": text(seed, USER_NAME / 2), "displayName": text(seed + 1, USER_NAME / 2) })),
+        ("email", json!({ "userName": "e", "emails": [{ "value": text(seed + 2, USER_NAME) }] })),
+        ("value", json!({ "userName": "v", "title": text(seed + 3, VALUE) })),
+        ("quotes", json!({ "userName": "q", "title": format!("{turn}{}", "\"".repeat(VALUE / 2)) })),
+        ("paths", json!({ "userName": "p", "userType": nested(seed + 4, PATHS, 500) })),
+        ("tiny", json!({ "userName": "t", "userType": nested(seed + 5, PATHS, 45) })),
+        ("beyond", json!({ "userName": "b", "title": text(seed + 6, 2 * VALUE), "userType": "kept" })),
+    ]) {
+        user["id"] = json!(id);
+        user["active"] = json!(turn % 2 == number % 2);
+        directory.users.insert(id.to_owned(), user);
+    }
+    // Keys hold ids percent-encoded.
+    let slashes = "/".repeat(1_000);
+    // Members that nobody finds: the record keeps their ids.
+    let members: Vec<Value> =
+        (0..150).map(|number| json!({ "value": format!("{number:03}-{}", "x".repeat(1_000)) })).collect();
+    for (id, name) in [
+        ("plain", text(seed + 7, GROUP_NAME)),
+        ("granting", format!("CB/example.com/ROLE/{}", text(seed + 8, GROUP_NAME))),
+        (&slashes, format!("CB/{}/ROLE/{}", text(seed + 9, GROUP_NAME / 2), text(seed + 10, GROUP_NAME / 2))),
+        ("beyond", text(seed + 11, 2 * GROUP_NAME)),
+    ] {
+        directory.groups.insert(id.to_owned(), json!({ "id": id, "displayName": name, "members": members }));
+    }
+    directory
+}
+
+async fn sync(world: &World, owner: &mut Owner, directory: &MemoryDirectory) -> SyncStatus {
+    let (account, codec) = (&world.account.account, &world.shared.codec);
+    let writer = &owner.acquisition.writer;
+    pipeline::sync(account, directory, writer, codec, &mut owner.known, now_millis)
+        .await
+        .expect("the acquisition lasts")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_largest_resources_there_are_fit_into_records_of_the_default_size() {
+    let mut world = World::on(services(), services(), "largest", 1).await;
+    world.account.account.pattern =
+        Some(GroupPattern::parse("CB/{domain}/{kind:ROLE=role}/{name}").expect("a pattern"));
+    world.account.account.limits.max_ratio = 1.0;
+    let mut owner = world.acquire().await;
+    for turn in 0..3 {
+        let status = sync(&world, &mut owner, &directory(turn)).await;
+        assert_eq!(status.status, Status::Completed, "turn {turn}: {:?}", status.reason);
+    }
+    for suffix in ["events", "users", "groups", "syncs"] {
+        let records = world.committed(suffix).await;
+        let largest =
+            records.iter().map(|record| record.value_bytes.as_ref().map_or(0, |base64| base64.len() / 4 * 3)).max();
+        println!("{suffix}: {} records, the largest of {largest:?} bytes", records.len());
+        assert!(largest.is_some_and(|largest| largest < MESSAGE_BYTES_MAX));
+    }
+    // Declared: what is left out is named.
+    let kept = json!({ "userType": "\"kept\"" });
+    for (suffix, omitted, kept) in [("users", "title", kept), ("groups", "displayName", json!({}))] {
+        let records = world.committed(suffix).await;
+        let topic = world.program.topic(suffix);
+        let reduced: Vec<_> = compacted(&records, &topic)
+            .into_values()
+            .filter(|record| record.value["omitted_attributes"] != json!([]))
+            .collect();
+        assert_eq!(reduced.len(), 1, "the others are whole");
+        let value = &reduced[0].value;
+        assert_eq!((&value["id"], &value["omitted_attributes"]), (&json!("beyond"), &json!([omitted])));
+        assert_eq!(value["attributes"], kept, "the rest is there");
+    }
+}
+
+/// A directory with one user whose title takes so many bytes.
+fn titled(turn: u64, bytes: usize) -> MemoryDirectory {
+    let mut directory = MemoryDirectory::default();
+    directory.users.insert("u1".to_owned(), json!({ "id": "u1", "userName": "ann", "title": text(turn, bytes) }));
+    directory
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_a_topic_takes_less_the_account_says_so_and_the_others_go_on() {
+    let world = World::on(services(), services(), "smaller", 1).await;
+    let accounts = ["small", "large"].map(|name| {
+        let mut config = world.account.clone();
+        config.account.name = name.to_owned();
+        config
+    });
+    let mut acquisition = acquire(&world.shared, 0, &accounts, |_| {}).await.expect("the shard");
+    let known = ["small", "large"].map(|name| acquisition.known.remove(name).expect("the account").expect("its state"));
+    let [mut small, mut large] = known;
+    let (writer, codec) = (&acquisition.writer, &world.shared.codec);
+    let sync = async |account: &AccountConfig, known: &mut Known, directory: MemoryDirectory| {
+        let sync = pipeline::sync(&account.account, &directory, writer, codec, known, now_millis);
+        sync.await.expect("the acquisition lasts")
+    };
+    for turn in 0..4 {
+        // The baseline has no events, and the last turn finds the topic as it was.
+        set(&world, "events", "max.message.bytes", if [1, 2].contains(&turn) { "20000" } else { "1048588" }).await;
+        let (small, large) = futures::join!(
+            sync(&accounts[0], &mut small, titled(turn, 100)),
+            sync(&accounts[1], &mut large, titled(turn, 30_000)),
+        );
+        assert_eq!(small.status, Status::Completed, "turn {turn}: {:?}", small.reason);
+        if turn == 0 || turn == 3 {
+            assert_eq!(large.status, Status::Completed, "turn {turn}: {:?}", large.reason);
+        } else {
+            assert_eq!((large.status, large.reason_code.as_deref()), (Status::Failed, Some("commit_aborted")));
+            let reason = large.reason.expect("a reason");
+            assert!(reason.contains("larger than Kafka takes; → raise max.message.bytes"), "{reason}");
+        }
+    }
+    let events = world.committed("events").await;
+    let of = |name: &str| events.iter().filter(|event| event.value["account"] == name).count();
+    assert_eq!((of("small"), of("large")), (3, 1), "each change once");
+}
+
+/// Where a subscriber writes.
+#[derive(Clone, Default)]
+struct Lines(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn principals_that_are_reduced_are_counted_in_the_log_and_named_nowhere() {
+    let lines = Lines::default();
+    let writer = lines.clone();
+    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
+    // On this thread, on which the whole test runs.
+    let _captured = tracing::subscriber::set_default(subscriber);
+    let mut world = memory::World::new(memory::account("acme"));
+    for (turn, bytes) in [(0, 100), (1, 2 * VALUE), (1, 2 * VALUE), (2, 100)] {
+        world.completed(&titled(turn, bytes)).await;
+    }
+    let lines = String::from_utf8(lines.0.lock().unwrap().clone()).expect("text");
+    let reduced: Vec<&str> = lines.lines().filter(|line| line.contains("principals reduced")).collect();
+    assert_eq!(reduced.len(), 1, "where the record is written: {lines}");
+    assert!(reduced[0].contains("account=\"acme\" sync=2 reduced=1"), "{}", reduced[0]);
+    assert!(!lines.contains("ann") && !lines.contains("u1"), "{lines}");
+}

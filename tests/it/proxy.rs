@@ -1,0 +1,213 @@
+//! A proxy between clients and a broker that understands just enough of Kafka's protocol to withhold requests of one
+//! kind, their answers, or everything: what a network does, at the moment that matters.
+//!
+//! It serves every test of the process; what one withholds is told from the rest by its `client.id`. A frame is 4
+//! bytes of length and then the request (api key, api version, correlation id, client id, …) or the answer (correlation
+//! id, …). An answer is known by its correlation id. Frames are never altered.
+
+use std::collections::{HashMap, VecDeque};
+use std::io::{Read, Result, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::services::{Broker, Services, broker_behind, services};
+
+/// Until something that must be withheld is.
+const WAIT: Duration = Duration::from_secs(60);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Api {
+    Produce = 0,
+    EndTxn = 26,
+}
+
+/// What is withheld of a client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    Requests(Api),
+    /// The broker does what it is asked; nobody hears of it.
+    Answers(Api),
+    /// Requests of every kind, on connections old and new.
+    Everything,
+}
+
+/// One frame on its way, and where it was going.
+pub struct Frame {
+    bytes: Vec<u8>,
+    to: Arc<Mutex<TcpStream>>,
+}
+
+pub struct Proxy {
+    upstream: SocketAddr,
+    faults: Arc<Faults>,
+    /// As clients see it: the broker through the proxy.
+    pub through: Services,
+    /// The same broker without the proxy.
+    pub around: Services,
+    _broker: Broker,
+}
+
+#[derive(Default)]
+struct Faults {
+    by_client: Mutex<HashMap<String, (Fault, VecDeque<Frame>)>>,
+    changed: Condvar,
+}
+
+/// The proxy of this test process and the broker behind it; the first call starts both.
+pub fn proxy() -> &'static Proxy {
+    static STARTED: OnceLock<Proxy> = OnceLock::new();
+    STARTED.get_or_init(|| {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
+        let address = listener.local_addr().expect("its address");
+        let (broker, upstream) = broker_behind(address.port());
+        let faults = Arc::new(Faults::default());
+        let serving = faults.clone();
+        thread::spawn(move || {
+            for client in listener.incoming().flatten() {
+                let faults = serving.clone();
+                // A connection that breaks is the client's to notice.
+                thread::spawn(move || drop(serve(client, upstream, &faults)));
+            }
+        });
+        let registry = services().registry.clone();
+        Proxy {
+            upstream,
+            faults,
+            through: Services { bootstrap: address.to_string(), registry: registry.clone() },
+            around: Services { bootstrap: broker.bootstrap.clone(), registry },
+            _broker: broker,
+        }
+    })
+}
+
+impl Proxy {
+    /// From now on, until [`Proxy::release`] or [`Proxy::take`]; what is withheld already stays so.
+    pub fn withhold(&self, client: &str, fault: Fault) {
+        self.faults.lock().entry(client.to_owned()).or_insert_with(|| (fault, VecDeque::new())).0 = fault;
+    }
+
+    /// Until something is withheld. Blocks.
+    ///
+    /// # Panics
+    /// If nothing is.
+    pub fn wait(&self, client: &str) {
+        let deadline = Instant::now() + WAIT;
+        let mut faults = self.faults.lock();
+        while faults[client].1.is_empty() {
+            let left = deadline.saturating_duration_since(Instant::now());
+            assert!(!left.is_zero(), "nothing was withheld");
+            faults = self.faults.changed.wait_timeout(faults, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    /// Lets everything go where it was going, in its order.
+    pub fn release(&self, client: &str) {
+        // Under the lock: what comes now must not overtake it.
+        let mut faults = self.faults.lock();
+        for frame in faults.remove(client).into_iter().flat_map(|(_, frames)| frames) {
+            // Whoever waited may have given up.
+            drop(frame.deliver());
+        }
+    }
+
+    /// Ends the fault; what was withheld never arrives, unless somebody sends it with [`Proxy::deliver_late`].
+    pub fn take(&self, client: &str) -> Vec<Frame> {
+        self.faults.lock().remove(client).map(|(_, frames)| frames.into()).unwrap_or_default()
+    }
+
+    /// Sends a request of long ago; the error code of the answer to an EndTxn.
+    pub fn deliver_late(&self, frame: &Frame) -> i16 {
+        let mut broker = TcpStream::connect(self.upstream).expect("the broker runs");
+        broker.write_all(&frame.bytes).expect("the broker reads");
+        let answer = read_frame(&mut broker).expect("the broker answers");
+        // Length, correlation id, throttle time, error code (EndTxn version 0 and 1).
+        i16::from_be_bytes([answer[12], answer[13]])
+    }
+}
+
+impl Frame {
+    fn deliver(&self) -> Result<()> {
+        self.to.lock().unwrap_or_else(PoisonError::into_inner).write_all(&self.bytes)
+    }
+}
+
+impl Faults {
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, (Fault, VecDeque<Frame>)>> {
+        self.by_client.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sends it on, or keeps it where it `matches` what is withheld of the client.
+    fn pass(&self, client: &str, frame: Frame, matches: impl FnOnce(Fault) -> bool) -> Result<()> {
+        let mut faults = self.lock();
+        match faults.get_mut(client) {
+            Some((fault, withheld)) if matches(*fault) => {
+                withheld.push_back(frame);
+                self.changed.notify_all();
+                Ok(())
+            }
+            // A frame is small beside the buffers of loopback, so that the lock is held for moments.
+            _ => frame.deliver(),
+        }
+    }
+}
+
+/// Requests under way on one connection: correlation id → client and kind.
+type Asked = Arc<Mutex<HashMap<[u8; 4], (String, i16)>>>;
+
+fn serve(mut client: TcpStream, upstream: SocketAddr, faults: &Arc<Faults>) -> Result<()> {
+    let mut broker = TcpStream::connect(upstream)?;
+    for stream in [&client, &broker] {
+        stream.set_nodelay(true)?;
+    }
+    let (to_client, to_broker) = (Arc::new(Mutex::new(client.try_clone()?)), Arc::new(Mutex::new(broker.try_clone()?)));
+    let (asked, answering) = (Asked::default(), faults.clone());
+    let (expected, hang_up) = (asked.clone(), client.try_clone()?);
+    thread::spawn(move || {
+        while let Ok(bytes) = read_frame(&mut broker) {
+            let correlation = [bytes[4], bytes[5], bytes[6], bytes[7]];
+            let asked = expected.lock().unwrap_or_else(PoisonError::into_inner).remove(&correlation);
+            let (client, key) = asked.unwrap_or_default();
+            let frame = Frame { bytes, to: to_client.clone() };
+            let is_withheld = |fault| matches!(fault, Fault::Answers(api) if api as i16 == key);
+            if answering.pass(&client, frame, is_withheld).is_err() {
+                break;
+            }
+        }
+        drop(hang_up.shutdown(std::net::Shutdown::Both));
+    });
+    let result = loop {
+        let bytes = match read_frame(&mut client) {
+            Ok(bytes) => bytes,
+            Err(error) => break Err(error),
+        };
+        let key = i16::from_be_bytes([bytes[4], bytes[5]]);
+        let correlation = [bytes[8], bytes[9], bytes[10], bytes[11]];
+        let length = usize::try_from(i16::from_be_bytes([bytes[12], bytes[13]])).unwrap_or(0);
+        let name = String::from_utf8_lossy(&bytes[14..14 + length]).into_owned();
+        asked.lock().unwrap_or_else(PoisonError::into_inner).insert(correlation, (name.clone(), key));
+        let frame = Frame { bytes, to: to_broker.clone() };
+        let is_withheld = |fault| match fault {
+            Fault::Requests(api) => api as i16 == key,
+            Fault::Answers(_) => false,
+            Fault::Everything => true,
+        };
+        if let Err(error) = faults.pass(&name, frame, is_withheld) {
+            break Err(error);
+        }
+    };
+    // Withheld frames keep the connection's other half, which the broker must not take for a client that is there.
+    drop(to_broker.lock().unwrap_or_else(PoisonError::into_inner).shutdown(std::net::Shutdown::Both));
+    result
+}
+
+/// One frame with its length.
+fn read_frame(stream: &mut TcpStream) -> Result<Vec<u8>> {
+    let mut length = [0; 4];
+    stream.read_exact(&mut length)?;
+    let mut bytes = length.to_vec();
+    bytes.resize(4 + u32::from_be_bytes(length) as usize, 0);
+    stream.read_exact(&mut bytes[4..])?;
+    Ok(bytes)
+}
