@@ -20,6 +20,7 @@ use rdkafka::util::Timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::client::{KafkaClient, KafkaError, Quiet, in_words, is_transport};
+use crate::failpoint::{self, Point};
 use crate::pipeline::{Batch, CommitError, Ended, Positions};
 use crate::record::{Record, Topic};
 
@@ -136,6 +137,7 @@ impl TransactionalProducer {
         let refused = |error: &Error| KafkaError::Refused(format!("kafka {}: {}", client.brokers, in_words(error)));
         let producer: ThreadedProducer<Deliveries> =
             config.create_with_context(Deliveries::default()).map_err(|error| refused(&error))?;
+        failpoint::hit(Point::FenceBefore);
         let deadline = Instant::now() + FENCE_WAIT;
         loop {
             // Called again, it waits on for the same answer.
@@ -146,6 +148,7 @@ impl TransactionalProducer {
                 Err(error) => return Err(refused(&error)),
             }
         }
+        failpoint::hit(Point::FenceAfter);
         let topics = Topic::ALL.into_iter().map(|topic| (topic, client.topic(topic))).collect();
         Ok(TransactionalProducer { producer, topics, partition })
     }
@@ -156,7 +159,9 @@ impl TransactionalProducer {
     /// # Errors
     /// [`CommitError::Aborted`]: nothing is visible. [`CommitError::Ended`]: drop this producer.
     pub fn commit(&self, batches: &[Batch]) -> Result<Vec<Positions>, CommitError> {
+        failpoint::hit(Point::BeginBefore);
         self.call(|| self.producer.begin_transaction())?;
+        failpoint::hit(Point::BeginAfter);
         let transaction = (self.ledger().transaction + 1) & (usize::MAX >> SLOT_BITS);
         *self.ledger() = Ledger { transaction, reached: vec![Positions::new(); batches.len()], ..Ledger::default() };
         match self.fill(batches) {
@@ -164,9 +169,13 @@ impl TransactionalProducer {
             Err(failure) => return Err(self.abort(failure)),
         }
         let deadline = Instant::now() + RETRY_WAIT;
+        failpoint::hit(Point::CommitBefore);
         loop {
             match self.producer.commit_transaction(Timeout::Never) {
-                Ok(()) => return Ok(std::mem::take(&mut self.ledger().reached)),
+                Ok(()) => {
+                    failpoint::hit(Point::CommitAfter);
+                    return Ok(std::mem::take(&mut self.ledger().reached));
+                }
                 Err(error) if is_retriable(&error) && Instant::now() < deadline => {}
                 // Abortable errors included: the broker may have committed.
                 Err(error) => return Err(ended(&error, "the outcome of a commit is unknown")),
@@ -193,6 +202,8 @@ impl TransactionalProducer {
 
     fn send_all(&self, batch: (usize, usize), records: &[Record], sent: &mut usize) -> Result<(), Failure> {
         for record in records {
+            let marker = record.topic == Topic::Syncs;
+            failpoint::hit(if marker { Point::MarkerBefore } else { Point::SendBefore });
             if let Err(failure) = self.send(batch, record) {
                 // What was sent before is waited for: an abort that overtakes it can be fatal (librdkafka#4849), and
                 // would end the acquisition for one record that is too large. Its own outcome changes nothing.
@@ -200,6 +211,7 @@ impl TransactionalProducer {
                 return Err(failure);
             }
             *sent += 1;
+            failpoint::hit(if marker { Point::MarkerAfter } else { Point::SendAfter });
         }
         Ok(())
     }
@@ -239,6 +251,7 @@ impl TransactionalProducer {
     ///
     /// Waiting here instead of in rdkafka's flush saves its 100 ms floor (kafka.md §0.3).
     fn drain(&self, sent: usize) -> Result<(), Failure> {
+        failpoint::hit(Point::DrainBefore);
         let outstanding = |ledger: &mut Ledger| ledger.settled < sent && ledger.failed.is_none();
         let context = self.producer.context();
         let (mut ledger, waited) = context
@@ -258,6 +271,7 @@ impl TransactionalProducer {
         while self.producer.in_flight_count() > 0 && Instant::now() < deadline {
             std::thread::sleep(IN_FLIGHT_POLL);
         }
+        failpoint::hit(Point::DrainAfter);
         Ok(())
     }
 
@@ -272,7 +286,10 @@ impl TransactionalProducer {
             Failure::Kafka(error) if is_fatal(error) => return ended(error, "Kafka refuses this producer"),
             Failure::Kafka(error) => in_words(error),
         };
-        match self.call(|| self.producer.abort_transaction(Timeout::Never)) {
+        failpoint::hit(Point::AbortBefore);
+        let aborted = self.call(|| self.producer.abort_transaction(Timeout::Never));
+        failpoint::hit(Point::AbortAfter);
+        match aborted {
             Ok(()) => CommitError::Aborted(format!("the transaction was aborted: {words}")),
             Err(CommitError::Aborted(text)) => CommitError::Ended(Ended { fenced: false, reason: text }),
             Err(error) => error,

@@ -23,6 +23,7 @@ use tracing::info;
 use crate::avro::{Codec, Decoder, Registry};
 use crate::config::AccountConfig;
 use crate::directory::Known;
+use crate::failpoint::{self, Point};
 use crate::kafka::read::Progress;
 use crate::kafka::{KafkaClient, KafkaError, TransactionalProducer};
 use writer::Writer;
@@ -96,7 +97,9 @@ pub async fn acquire_unless(
     let stopped = stop.clone();
     let restoring = move || restore::restore(&kafka, decoder, partition, number, wanted, progress, &stopped);
     // A restore that is called off gives the producer back first: whoever waits for the shard waits for that.
+    failpoint::hit(Point::RestoreBefore);
     let (known, producer) = blocking(move || restoring().map(|known| (known, producer))).await?;
+    failpoint::hit(Point::RestoreAfter);
     info!(partition, acquisition = number, accounts = known.len(), "shard acquired");
     let (writer, writer_ended) = Writer::start(producer, number);
     Ok(Acquisition { number, partition, writer, writer_ended, known })

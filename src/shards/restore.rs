@@ -8,6 +8,7 @@ use tracing::warn;
 use crate::avro::wire::{GroupState, MembershipState, SyncStatus as SyncRecord, UserState};
 use crate::avro::{Decoder, codec};
 use crate::directory::{Entry, Known, Membership, Packed, Principal, StateKey, SyncStatus};
+use crate::failpoint::{self, Point};
 use crate::kafka::read::{Progress, ReadRecord, read_to_end, watermarks};
 use crate::kafka::{KafkaClient, KafkaError};
 use crate::pipeline::Account;
@@ -47,6 +48,7 @@ pub fn restore(
             let reason = format!("{}: {complaint}", record.address());
             all.insert(account.to_owned(), Err(reason));
         }
+        failpoint::hit(Point::RestoreMiddle);
         Ok(())
     };
     read_to_end(kafka, &Topic::STATE, &[partition], each, progress)?;
