@@ -10,6 +10,7 @@
 
 mod broker;
 mod cli;
+mod crash_matrix;
 mod crashes;
 mod end_to_end;
 mod events_page;
