@@ -4,6 +4,7 @@ use std::vec::IntoIter;
 
 use crate::avro::{Codec, Encoded, Stamp};
 use crate::directory::{Known, StateWrite, Status, SyncStatus, Unit};
+use crate::failpoint::{self, Point};
 use crate::mapping::{Change, ecs, ocsf};
 use crate::pipeline::{Account, Marker, Positions, merged};
 use crate::record::{Record, Topic};
@@ -62,7 +63,10 @@ impl Batches {
         if self.done {
             return None;
         }
-        Some(self.encode(codec, known, now))
+        failpoint::hit(Point::EncodeBefore);
+        let encoded = self.encode(codec, known, now);
+        failpoint::hit(Point::EncodeAfter);
+        Some(encoded)
     }
 
     fn encode(&mut self, codec: &Codec, known: &Known, now: i64) -> Result<EncodedBatch, String> {

@@ -13,6 +13,7 @@ use url::Url;
 
 use crate::batch::Bounds;
 use crate::directory::{AttributeList, Baseline, GroupPattern, Limits};
+use crate::failpoint;
 use crate::kafka::KafkaClient;
 use crate::pipeline::Account;
 use crate::record::Topic;
@@ -397,7 +398,7 @@ impl AccountSection {
             profile_fingerprint: profile.fingerprint.clone(),
             habits: profile.habits(),
             baseline,
-            batch: Bounds::default(),
+            batch: bounds(),
             outputs: kafka.outputs.clone(),
             limits: limits(self.guard, defaults.guard)?,
             name: self.name,
@@ -487,6 +488,12 @@ impl AccountSection {
         Profile::layered(&self.provider, providers, self.profile.clone())
             .map_err(|complaint| format!("[account.profile] {}", in_profile(&self.provider, &complaint)))
     }
+}
+
+/// What one transaction may hold; a test makes it small, so that a sync of few changes takes several.
+fn bounds() -> Bounds {
+    let bounds = Bounds::default();
+    Bounds { units: failpoint::number("batch.units").unwrap_or(bounds.units), ..bounds }
 }
 
 fn limits(own: GuardSection, defaults: GuardSection) -> Result<Limits, String> {

@@ -21,6 +21,7 @@ pub mod batch;
 pub mod directory;
 pub mod record;
 pub mod retry;
+pub mod failpoint;
 pub mod avro;
 pub mod kafka;
 pub mod scim;

@@ -4,8 +4,10 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use scimtail::cli::{self, Arguments};
+use scimtail::failpoint;
 
 fn main() -> ExitCode {
+    let _armed = failpoint::arm();
     // Clap ends with 2 for usage by itself.
     let arguments = Arguments::parse();
     match cli::run(arguments) {

@@ -21,6 +21,7 @@ use crate::directory::{
     AttributeList, Baseline, Changes, Diff, GroupPattern, HoldId, Id, Kind, Known, Limits, Observed, Position, RawHash,
     RemovalReason, Rules, Status, Strategy, SyncStatus,
 };
+use crate::failpoint::{self, Point};
 use crate::record::{Record, Topic};
 use crate::verify::{self, Refusal};
 
@@ -221,7 +222,10 @@ pub async fn sync<D: Directory, L: Log>(
     let since = modified_since(account, known, attempt.started_at);
     let mut diff = Diff::against(known, rules(account, known, attempt.started_at));
     let changes = match verify::observe(account, directory, &mut diff, known, &mut attempt, since, &now).await {
-        Ok(vanishing) => diff.finish(&vanishing, now()),
+        Ok(vanishing) => {
+            failpoint::hit(Point::DiffBefore);
+            diff.finish(&vanishing, now())
+        }
         Err(Refusal::Failed(reason)) => {
             // Whatever failed, the next attempt reads everything.
             known.walked_at = None;
@@ -234,6 +238,7 @@ pub async fn sync<D: Directory, L: Log>(
         }
     };
 
+    failpoint::hit(Point::DiffAfter);
     let unread = attempt.clone();
     attempt.read(&changes);
     // Admitted without a release: the directory recovered, and the hold goes with that.
@@ -268,8 +273,10 @@ pub async fn sync<D: Directory, L: Log>(
             }
         }
         // Only now: memory follows the log, never leads it.
+        failpoint::hit(Point::ApplyBefore);
         for (unit, sequence, digest) in &applied {
             known.apply(unit, *sequence, *digest);
+            failpoint::hit(Point::ApplyMiddle);
         }
         reduced += encoded.reduced;
         if is_last {
@@ -284,6 +291,7 @@ pub async fn sync<D: Directory, L: Log>(
         } else {
             known.latest = Some(status);
         }
+        failpoint::hit(Point::ApplyAfter);
         next = following;
     }
     Ok(known.latest.clone().unwrap_or_else(|| begin(account, known, now())))

@@ -22,6 +22,7 @@ use tracing::{debug, info, warn};
 
 use super::client::{KafkaClient, KafkaError, Quiet, in_words, is_transport};
 use super::read::explain;
+use crate::failpoint::{self, Point};
 use crate::record::Topic;
 
 /// A member that is silent so long is dead and its shards move, milliseconds. A restart after a crash waits it out
@@ -152,10 +153,12 @@ impl ConsumerContext for Follower {
         }
         // The session is over, and with it every claim: somebody else may be fencing right now.
         if consumer.assignment_lost() {
+            failpoint::hit(Point::LostBefore);
             warn!(?partitions, "shards lost: the group went on without this instance");
             self.pass(Move::Lost(partitions));
             return;
         }
+        failpoint::hit(Point::RevokedBefore);
         info!(?partitions, "shards given away");
         // librdkafka gives the partitions up only when this returns. Heartbeats go on meanwhile.
         let (waited_for, stopped) = blocking::channel();
@@ -167,6 +170,7 @@ impl ConsumerContext for Follower {
             Err(RecvTimeoutError::Disconnected) => {}
             Ok(never) => match never {},
         }
+        failpoint::hit(Point::RevokedAfter);
     }
 
     fn post_rebalance(&self, consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
@@ -176,6 +180,7 @@ impl ConsumerContext for Follower {
         }
         let partitions = numbers(list);
         if !partitions.is_empty() {
+            failpoint::hit(Point::AssignedBefore);
             info!(?partitions, "shards assigned");
             self.pass(Move::Assigned(partitions));
         }

@@ -26,6 +26,7 @@ use rdkafka::producer::{BaseRecord, DeliveryResult, Producer, ProducerContext, T
 use tokio_util::sync::CancellationToken;
 
 use super::client::{KafkaClient, KafkaError, Quiet, in_words, is_transport};
+use crate::failpoint::{self, Point};
 use crate::pipeline::{Batch, Ended, Positions};
 use crate::record::{Record, Topic};
 
@@ -166,6 +167,7 @@ impl TransactionalProducer {
         let refused = |error: &Error| KafkaError::Refused(format!("kafka {}: {}", client.brokers, in_words(error)));
         let producer: ThreadedProducer<Deliveries> =
             config.create_with_context(Deliveries::default()).map_err(|error| refused(&error))?;
+        failpoint::hit(Point::FenceBefore);
         let deadline = Instant::now() + FENCE_WAIT;
         loop {
             // Called again, it waits on for the same answer.
@@ -176,6 +178,7 @@ impl TransactionalProducer {
                 Err(error) => return Err(refused(&error)),
             }
         }
+        failpoint::hit(Point::FenceAfter);
         let topics = client.topics().into_iter().map(|topic| (topic, client.topic(topic))).collect();
         Ok(TransactionalProducer { producer, topics, partition, life: Duration::from_millis(life) })
     }
@@ -186,15 +189,21 @@ impl TransactionalProducer {
     /// # Errors
     /// As [`NotCommitted`] says.
     pub fn commit(&self, batches: &[Batch]) -> Result<Vec<Positions>, NotCommitted> {
+        failpoint::hit(Point::BeginBefore);
         self.call(|| self.producer.begin_transaction()).map_err(|error| ended(&error, REFUSED))?;
+        failpoint::hit(Point::BeginAfter);
         let transaction = (self.ledger().transaction + 1) & (usize::MAX >> SLOT_BITS);
         *self.ledger() = Ledger { transaction, reached: vec![Positions::new(); batches.len()], ..Ledger::default() };
         match self.fill(batches) {
             Ok(()) => {}
             Err(failure) => return Err(self.abort(failure)),
         }
+        failpoint::hit(Point::CommitBefore);
         match self.call(|| self.producer.commit_transaction(CALL_TURN)) {
-            Ok(()) => Ok(std::mem::take(&mut self.ledger().reached)),
+            Ok(()) => {
+                failpoint::hit(Point::CommitAfter);
+                Ok(std::mem::take(&mut self.ledger().reached))
+            }
             // Abortable errors included: the broker may have committed.
             Err(error) => Err(ended(&error, "the outcome of a commit is unknown")),
         }
@@ -219,6 +228,8 @@ impl TransactionalProducer {
 
     fn send_all(&self, batch: (usize, usize), records: &[Record], sent: &mut usize) -> Result<(), Failure> {
         for record in records {
+            let marker = record.topic == Topic::Syncs;
+            failpoint::hit(if marker { Point::MarkerBefore } else { Point::SendBefore });
             if let Err(failure) = self.send(batch, record) {
                 // What was sent before is waited for: an abort that overtakes it can be fatal (librdkafka#4849), and
                 // would end the acquisition for one record that is too large. Its own outcome changes nothing.
@@ -226,6 +237,7 @@ impl TransactionalProducer {
                 return Err(failure);
             }
             *sent += 1;
+            failpoint::hit(if marker { Point::MarkerAfter } else { Point::SendAfter });
         }
         Ok(())
     }
@@ -265,6 +277,7 @@ impl TransactionalProducer {
     ///
     /// Waiting here instead of in rdkafka's flush saves its 100 ms floor (kafka.md §0.3).
     fn drain(&self, sent: usize) -> Result<(), Failure> {
+        failpoint::hit(Point::DrainBefore);
         let outstanding = |ledger: &mut Ledger| ledger.settled < sent && ledger.failed.is_none();
         let context = self.producer.context();
         let (mut ledger, waited) = context
@@ -283,6 +296,7 @@ impl TransactionalProducer {
         while self.producer.in_flight_count() > 0 && Instant::now() < deadline {
             std::thread::sleep(IN_FLIGHT_POLL);
         }
+        failpoint::hit(Point::DrainAfter);
         Ok(())
     }
 
@@ -303,7 +317,10 @@ impl TransactionalProducer {
                 (in_words(&cause), is_refusal(&cause))
             }
         };
-        match self.call(|| self.producer.abort_transaction(CALL_TURN)) {
+        failpoint::hit(Point::AbortBefore);
+        let aborted = self.call(|| self.producer.abort_transaction(CALL_TURN));
+        failpoint::hit(Point::AbortAfter);
+        match aborted {
             Err(error) => ended(&error, &format!("{words}; the transaction could not be aborted")),
             Ok(()) if is_refused => NotCommitted::Refused(format!("the transaction was aborted: {words}")),
             Ok(()) => NotCommitted::Aborted(format!("the transaction was aborted: {words}")),

@@ -21,6 +21,7 @@ use super::probe::{self, Advertised};
 use super::profile::{Memberships, Operation, Profile};
 use super::wire::{self, Reading};
 use crate::directory::{AttributeList, Id, Kind, Observed, Strategy};
+use crate::failpoint::{self, Point};
 use crate::pipeline::{Answer, Directory, Page, RawRow, STALE_PAGE};
 use crate::retry::Waits;
 
@@ -257,6 +258,7 @@ impl Client {
             None => sending,
         };
         let sending = credential.sign(sending, &pass).header(ACCEPT, &profile.accept);
+        failpoint::hit(Point::FetchBefore);
         let response = sending.send().await.map_err(|error| transport(&error))?;
         let received_at = now();
         let status = response.status();
@@ -273,6 +275,7 @@ impl Client {
         self.skew.store(skew.unwrap_or(0), Ordering::Relaxed);
         let etag = response.headers().get(ETAG).and_then(|etag| etag.to_str().ok()).map(str::to_owned);
         let body = read_body(response, BODY_BYTES_MAX).await?;
+        failpoint::hit(Point::FetchAfter);
         Ok(Answered { reply: Reply { status, body, etag, skew, received_at }, advice, pass })
     }
 

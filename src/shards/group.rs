@@ -16,6 +16,7 @@ use tracing::{error, info};
 
 use super::{Services, by_partition, serve};
 use crate::config::AccountConfig;
+use crate::failpoint::{self, Point};
 use crate::kafka::KafkaError;
 use crate::kafka::group::{self, MOVES, Move, REVOKE_WAIT};
 
@@ -61,7 +62,10 @@ pub async fn run(
                         });
                     }
                 }
-                Move::Lost(partitions) => drop(shards.revoked(&partitions)),
+                Move::Lost(partitions) => {
+                    drop(shards.revoked(&partitions));
+                    failpoint::hit(Point::LostAfter);
+                }
             },
             over = &mut left => break match over {
                 Ok(error) => Err(error),
@@ -113,6 +117,7 @@ impl Shards {
             self.assigned.insert(partition);
             self.start(partition);
         }
+        failpoint::hit(Point::AssignedAfter);
     }
 
     /// What resolves when each of them that ran has stopped.

@@ -24,6 +24,7 @@ use tracing::info;
 use crate::avro::{Codec, Decoder, Registry};
 use crate::config::AccountConfig;
 use crate::directory::Known;
+use crate::failpoint::{self, Point};
 use crate::kafka::read::Progress;
 use crate::kafka::{KafkaClient, KafkaError, TransactionalProducer};
 use crate::pipeline::Account;
@@ -110,7 +111,9 @@ async fn acquire_accounts(
     let stopped = stop.clone();
     let restoring = move || restore::restore(&kafka, decoder, partition, number, accounts, progress, &stopped);
     // A restore that is called off gives the producer back first: whoever waits for the shard waits for that.
+    failpoint::hit(Point::RestoreBefore);
     let (known, producer) = blocking(move || restoring().map(|known| (known, producer))).await?;
+    failpoint::hit(Point::RestoreAfter);
     // A newer scimtail wrote here: whatever this one wrote would be without what it does not know.
     if let Some(Err(newer)) = known.values().find(|known| matches!(known, Err(stopped) if stopped.newer)) {
         return Err(KafkaError::Refused(newer.reason.clone()));

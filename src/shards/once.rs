@@ -13,6 +13,7 @@ use crate::config::AccountConfig;
 use crate::connect::Connection;
 use crate::control::{self, Request};
 use crate::directory::{Known, SyncStatus};
+use crate::failpoint::{self, Point};
 use crate::kafka::KafkaError;
 use crate::kafka::read::{Progress, read_to_end};
 use crate::pipeline::{self, Ended};
@@ -97,10 +98,12 @@ async fn account(
 ) -> Outcome {
     for request in requests {
         let Some((status, _)) = control::apply(&known, &request) else { continue };
+        failpoint::hit(Point::ControlBefore);
         if let Err(ended) = pipeline::record_latest(&config.account, writer, &services.codec, &mut known, status).await
         {
             return Outcome::Ended(ended);
         }
+        failpoint::hit(Point::ControlAfter);
     }
     if let Some(pause) = known.latest.as_ref().and_then(|latest| latest.pause.as_ref()) {
         return Outcome::Paused { by: pause.by.clone() };

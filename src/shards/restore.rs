@@ -9,6 +9,7 @@ use crate::avro::decode::Undecodable;
 use crate::avro::wire::{GroupState, MembershipState, SyncStatus as SyncRecord, UserState};
 use crate::avro::{Decoder, codec};
 use crate::directory::{Entry, Known, Membership, Packed, Principal, StateKey, Status, SyncStatus};
+use crate::failpoint::{self, Point};
 use crate::kafka::read::{Progress, ReadRecord, ends_of, read_to_end};
 use crate::kafka::{KafkaClient, KafkaError};
 use crate::pipeline::{Account, Positions, REPAIR};
@@ -84,6 +85,7 @@ pub fn restore(
                 unreadable.insert((record.topic, key.to_owned()), (record.address(), complaint));
             }
         }
+        failpoint::hit(Point::RestoreMiddle);
         Ok(())
     };
     read_to_end(kafka, &Topic::STATE, &[partition], each, progress)?;

@@ -21,6 +21,7 @@ use crate::connect::Connection;
 use crate::control::{self, Request};
 use crate::directory::status::Reason;
 use crate::directory::{Known, Status, SyncStatus};
+use crate::failpoint::{self, Point};
 use crate::kafka::KafkaError;
 use crate::kafka::read::{Progress, follow, watermarks};
 use crate::pipeline::{self, Ended, REPAIR};
@@ -237,10 +238,13 @@ async fn account(
                 // The reader of requests has ended, and with it the acquisition: nothing is left to do.
                 let Some(request) = request else { return std::future::pending().await };
                 let Some((status, sync_now)) = control::apply(&known, &request) else { continue };
-                match pipeline::record_latest(account, &writer, &services.codec, &mut known, status).await {
-                    Ok(_) if sync_now => due = Instant::now(),
-                    Ok(_) => {}
-                    Err(ended) => return ended,
+                failpoint::hit(Point::ControlBefore);
+                if let Err(ended) = pipeline::record_latest(account, &writer, &services.codec, &mut known, status).await {
+                    return ended;
+                }
+                failpoint::hit(Point::ControlAfter);
+                if sync_now {
+                    due = Instant::now();
                 }
             }
             () = sleep_until(due), if !paused => {

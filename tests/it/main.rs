@@ -12,6 +12,7 @@ mod asyncapi;
 mod broker;
 mod cli;
 mod contract;
+mod crash_matrix;
 mod crashes;
 mod end_to_end;
 mod events_page;

@@ -53,6 +53,8 @@ const TIMEOUT_CHECK_MS: u32 = 500;
 /// process is over: 9 s by default.
 const EXTRA_BROKER_SESSION_MS: u32 = 2_000;
 const EXTRA_BROKER_HEARTBEAT_MS: u32 = 500;
+/// Members of a group that are killed on purpose are not waited for any longer: 6 s at least by default.
+const EXTRA_BROKER_GROUP_SESSION_MS: u32 = 1_000;
 
 /// Ports for services lie below the ranges from which Linux and macOS take the local ports of
 /// outgoing connections: the port of a killed broker stays free for its restart, and a client
@@ -245,7 +247,8 @@ impl Broker {
         let session = if node.may_die {
             format!(
                 "broker.session.timeout.ms={EXTRA_BROKER_SESSION_MS}\n\
-                 broker.heartbeat.interval.ms={EXTRA_BROKER_HEARTBEAT_MS}\n"
+                 broker.heartbeat.interval.ms={EXTRA_BROKER_HEARTBEAT_MS}\n\
+                 group.min.session.timeout.ms={EXTRA_BROKER_GROUP_SESSION_MS}\n"
             )
         } else {
             String::new()

@@ -109,6 +109,22 @@ fn every_guarantee_that_the_readme_calls_tested_has_its_test() {
 }
 
 #[test]
+fn fail_points_are_all_used_and_only_builds_for_tests_have_them() {
+    let manifest: toml::Table = text("Cargo.toml").parse().expect("a manifest");
+    // A feature of a development dependency is that only where those are built too.
+    assert_eq!(manifest["dependencies"]["fail"], toml::Value::from("0.5"), "no features");
+    assert_eq!(manifest["dev-dependencies"]["fail"]["features"], toml::Value::from(vec!["failpoints"]));
+    let sources: String = rust_files(&root().join("src"))
+        .iter()
+        .filter(|path| module(path) != "failpoint")
+        .map(|path| production(&std::fs::read_to_string(path).unwrap()).to_owned())
+        .collect();
+    for point in scimtail::failpoint::Point::ALL {
+        assert!(sources.contains(&format!("Point::{point:?}")), "{point:?} stands nowhere");
+    }
+}
+
+#[test]
 fn only_schedule_asks_for_the_time_and_only_retry_knows_the_backoff_crate() {
     for path in rust_files(&root().join("src")) {
         let (module, source) = (module(&path), std::fs::read_to_string(&path).unwrap());

@@ -1,0 +1,132 @@
+"""Read what a crash matrix left in Kafka and say whether it is what a calm program would have left.
+
+It shares no code with scimtail: it knows README.md, the schemas that the registry hands out, and
+what the directories really held. It reads orders as lines of JSON on standard input and answers
+each with a line:
+
+  {"begin": {"prefix", "partitions", "accounts": {NAME: {"baseline"}}}}    forget what was before
+  {"version": {"account", "users", "groups"}}                 a directory holds this from now on
+  {"untouched": {"account", "from": "state" | "everything"}}  from now on, no such record of it
+  {"check": {"denied": {NAME: [[ENDPOINT, ID], ...]}, "converged": BOOL}}  read and judge the new
+  {"doctor": {}}                                              doctor what was read: is it noticed?
+  {"keep": {"file"}}                                          write orders, and what was read
+
+`denied` are the ids of which the directory said 404 since the check before. `converged`: faults have
+stopped and the state has to be that of the newest version. A judgement is {"complaints": [...],
+"records", "events", "transactions", "completed"}; judge.py says what no complaints means.
+"""
+
+import argparse
+import json
+import sys
+import time
+
+import xxhash
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+
+import read_topics
+from doctor import unnoticed
+from judge import TOPICS, Judge
+
+
+def main():
+    arguments = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    arguments.add_argument("--bootstrap", required=True, help="host:port of a broker")
+    arguments.add_argument("--registry", required=True, help="base URL of the schema registry")
+    arguments = arguments.parse_args()
+    consumer = Consumer(
+        {
+            "bootstrap.servers": arguments.bootstrap,
+            "isolation.level": "read_committed",
+            # Required by the client, but never used: partitions are assigned, nothing is committed.
+            "group.id": "check-topics",
+            "enable.auto.commit": False,
+            "enable.partition.eof": True,
+            "auto.offset.reset": "error",
+            # The end of a partition is answered at once.
+            "fetch.wait.max.ms": 10,
+            "reconnect.backoff.max.ms": 500,
+            # A broker that is killed is what this is about.
+            "log_level": 0,
+        }
+    )
+    decode = read_topics.Decoder(arguments.registry)
+    judge, reader, history = None, None, []
+    for line in sys.stdin:
+        [(order, content)] = json.loads(line).items()
+        if order == "begin":
+            judge, history = Judge(content), [(order, content)]
+            reader = Reader(consumer, decode, content)
+            answer = {}
+        elif order == "doctor":
+            answer = {"unnoticed": unnoticed(history)}
+        elif order == "keep":
+            with open(content["file"], "w") as file:
+                file.writelines(json.dumps({order: content}) + "\n" for order, content in history)
+            answer = {}
+        else:
+            if order == "check":
+                content["records"] = reader.new_records()
+            history.append((order, content))
+            answer = judge.take(order, content)
+        print(json.dumps(answer), flush=True)
+
+
+class Reader:
+    """Reads what was not read before, up to the ends of all partitions."""
+
+    def __init__(self, consumer, decode, world):
+        self.consumer, self.decode = consumer, decode
+        self.prefix, self.next = world["prefix"] + ".", {}
+        for topic in TOPICS:
+            for partition in range(world["partitions"]):
+                self.next[(self.prefix + topic, partition)] = 0
+
+    def new_records(self):
+        self.consumer.assign(
+            [TopicPartition(topic, p, offset) for (topic, p), offset in self.next.items()]
+        )
+        unread, records = set(self.next), []
+        silent_since = time.monotonic()
+        while unread:
+            batch = self.consumer.consume(1000, 0.05)
+            if batch:
+                silent_since = time.monotonic()
+            elif time.monotonic() - silent_since > read_topics.SILENCE_SECONDS_MAX:
+                sys.exit(
+                    f"nothing arrived for {read_topics.SILENCE_SECONDS_MAX} s; unread: {unread}"
+                )
+            for message in batch:
+                place = (message.topic(), message.partition())
+                if message.error() is None:
+                    self.next[place] = message.offset() + 1
+                    records.append(self.plain(message))
+                elif message.error().code() == KafkaError._PARTITION_EOF:
+                    unread.discard(place)
+                elif message.error().fatal():
+                    raise KafkaException(message.error())
+        self.consumer.unassign()
+        records.sort(key=lambda record: (record["topic"], record["partition"], record["offset"]))
+        return records
+
+    def plain(self, message):
+        described = read_topics.describe(message, self.decode)
+        raw = message.value()
+        return {
+            "topic": described["topic"].removeprefix(self.prefix),
+            "partition": described["partition"],
+            "offset": described["offset"],
+            "key": described["key"],
+            "headers": described["headers"],
+            "value": described["value"],
+            "digest": None if raw is None else digest(message.key(), raw),
+        }
+
+
+def digest(key, value):
+    """A record's share of `state_digest`."""
+    return xxhash.xxh3_128_intdigest(len(key).to_bytes(4, "big") + key + value)
+
+
+if __name__ == "__main__":
+    main()
