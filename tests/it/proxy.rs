@@ -40,7 +40,6 @@ pub struct Frame {
 }
 
 pub struct Proxy {
-    upstream: SocketAddr,
     faults: Arc<Faults>,
     /// As clients see it: the broker through the proxy.
     pub through: Services,
@@ -73,7 +72,6 @@ pub fn proxy() -> &'static Proxy {
         });
         let registry = services().registry.clone();
         Proxy {
-            upstream,
             faults,
             through: Services { bootstrap: address.to_string(), registry: registry.clone() },
             around: Services { bootstrap: broker.bootstrap.clone(), registry },
@@ -112,23 +110,18 @@ impl Proxy {
         }
     }
 
-    /// Ends the fault; what was withheld never arrives, unless somebody sends it with [`Proxy::deliver_late`].
+    /// Ends the fault; what was withheld never arrives, unless somebody delivers it.
     pub fn take(&self, client: &str) -> Vec<Frame> {
         self.faults.lock().remove(client).map(|(_, frames)| frames.into()).unwrap_or_default()
-    }
-
-    /// Sends a request of long ago; the error code of the answer to an EndTxn.
-    pub fn deliver_late(&self, frame: &Frame) -> i16 {
-        let mut broker = TcpStream::connect(self.upstream).expect("the broker runs");
-        broker.write_all(&frame.bytes).expect("the broker reads");
-        let answer = read_frame(&mut broker).expect("the broker answers");
-        // Length, correlation id, throttle time, error code (EndTxn version 0 and 1).
-        i16::from_be_bytes([answer[12], answer[13]])
     }
 }
 
 impl Frame {
-    fn deliver(&self) -> Result<()> {
+    /// Sends it where it was going.
+    ///
+    /// # Errors
+    /// The connection is gone.
+    pub fn deliver(&self) -> Result<()> {
         self.to.lock().unwrap_or_else(PoisonError::into_inner).write_all(&self.bytes)
     }
 }
