@@ -7,7 +7,7 @@
 //! a later transaction, and it may report an abortable error although the broker committed): the producer is
 //! dropped and the next `init_transactions` resolves it, before anything is read back.
 //!
-//! Commit and abort are called for [`CALL_TURN`] at a time and called again while they say "retriable", which
+//! Commit and abort are called for `CALL_TURN` at a time and called again while they say "retriable", which
 //! resumes what is under way in librdkafka. This bounds a broker that never answers; and each call of the abort purges
 //! the queue anew. That matters where a broker refuses one record: those behind it, already under way, come back as
 //! "out of order" after the first purge, into a queue that nothing sends any more, and would wait there for their own

@@ -20,7 +20,7 @@ use crate::directory::principal::json_text;
 use crate::directory::{AttributeList, Id, Kind, ListedGroup, ListedMember, Principal, RawHash};
 use crate::pipeline::RawRow;
 
-/// JSON bytes of one resource's listed attributes; beyond this its largest attributes are left out, see [`reduce`].
+/// JSON bytes of one resource's listed attributes; beyond this its largest attributes are left out, see `reduce`.
 pub const RESOURCE_BYTES_MAX: usize = 200_000;
 /// Bytes that one resource may bring about in an event and in the one that follows it. An event holds up to three
 /// quarters of what its new image is reckoned at and two fifths of the old one: 690,000 bytes, and it has to fit into
