@@ -374,7 +374,8 @@ async fn a_broker_that_does_not_answer_is_given_up_and_taken_up_again_and_no_syn
     proxy().withhold(world.client(), Fault::Everything);
     service.until("acquisition ended").await;
     proxy().release(world.client());
-    service.until("changes=5").await;
+    // What was withheld may still be in time to commit; if not, this sync finds the differences again.
+    service.until("sync completed").await;
     assert_eq!(service.terminate().await, Some(0));
     world.assert_published_once(CHANGED).await;
     let syncs = world.committed("syncs").await;
