@@ -158,8 +158,7 @@ impl EncodedBatch {
         Box::new(move |reached| {
             if let Some(topic) = begun_anew(&account, &status, reached) {
                 return Err(format!(
-                    "{topic} was deleted or recreated: it ends before what {} wrote to it; → restart scimtail, \
-                     then scimtail reseed {0}",
+                    "{topic} was deleted or recreated: it ends before what {} wrote to it; → scimtail reseed {0}",
                     account.name
                 ));
             }

@@ -1,4 +1,4 @@
-//! Fail points: where the crash matrix of the tests kills or stops the process (`tests/it/crash_matrix.rs`).
+//! Fail points: where the crash matrix of the tests kills or stops the process (`tests/it/crash_matrix`).
 //!
 //! They exist only where Cargo builds the development dependencies too, which switch the `failpoints` feature of `fail`
 //! on: in tests and benchmarks. Everywhere else [`hit`] is nothing, and `FAILPOINTS` in the environment is not read.

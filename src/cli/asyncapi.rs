@@ -54,7 +54,7 @@ fn words(topic: Topic) -> Words {
             null: Some("The account was retired."),
         },
         Topic::Control => Words {
-            holds: "Requests of people: release, pause, resume, poll.",
+            holds: "Requests of people: release, pause, resume, poll; and what was done at once: reseed, retire.",
             key: "account",
             example_key: "acme-stripe",
             null: None,

@@ -197,7 +197,8 @@ impl Known {
         self.orphans.iter().filter(move |(of, _)| *of == kind).map(|(_, id)| id)
     }
 
-    /// Looks for orphans: once where something was lost, because it takes a look at every membership.
+    /// Looks for orphans, which takes a look at every membership: once a restore, and after that only where there are
+    /// some.
     pub fn find_orphans(&mut self) {
         let mut orphans = BTreeSet::new();
         for (group, member, _) in self.memberships() {
