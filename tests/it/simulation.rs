@@ -226,6 +226,8 @@ impl Life {
                 unlisted: some(random, users),
                 truthful_totals: random.bool(),
                 first_walk_only: random.bool(),
+                // Whom the list leaves out nobody can ask for either: that proves nothing.
+                get_times_out: random.u8(..) < 80,
                 ..none
             },
             3 => Faults { empty: Some(kind), ..none },
