@@ -154,6 +154,59 @@ async fn g1_a_crash_at_any_commit_changes_nothing_that_a_consumer_sees() {
     }
 }
 
+/// G6: the same change has the same id however often it was tried, and no other change shares it. Here nothing but
+/// the tombstones tells two returns apart: the person is the same, and no sync completes in between.
+#[tokio::test(flavor = "multi_thread")]
+async fn g6_a_change_keeps_its_event_id_when_repeated_and_shares_it_with_no_other() {
+    let calm = ids_of_leaving_and_returning(&[]).await;
+    let types: Vec<&str> = calm.iter().map(|(event_type, _)| event_type.as_str()).collect();
+    assert_eq!(types, ["user.removed", "user.added", "user.removed", "user.added"]);
+    let distinct: BTreeSet<&String> = calm.iter().map(|(_, id)| id).collect();
+    assert_eq!(distinct.len(), calm.len(), "two events share an id: {calm:?}");
+    let repeated = ids_of_leaving_and_returning(&[Crash::Before, Crash::Abort, Crash::Before]).await;
+    assert_eq!(repeated, calm);
+}
+
+/// Type and id of the events of u0, who leaves, returns, leaves and returns; each of these syncs dies after its first
+/// transaction, so that none completes, and before that fails in each of the given ways with nothing written.
+async fn ids_of_leaving_and_returning(failures: &[fn(usize) -> Crash]) -> Vec<(String, String)> {
+    let user = |id: &str| (id.to_owned(), json!({ "id": id, "userName": id }));
+    // Others come and go beside u0, always new ones, so that each sync needs two transactions.
+    let others = |sync: usize| (0..4).map(move |other| format!("v{sync}-{other}"));
+    let mut directory = MemoryDirectory::default();
+    directory.users.extend([user("stays"), user("u0")]);
+    for sync in [0, 2] {
+        directory.users.extend(others(sync).map(|id| user(&id)));
+    }
+    let mut world = world(Baseline::State);
+    world.completed(&directory).await;
+    let base = world.known.base();
+    for sync in 0..4 {
+        for id in std::iter::once("u0".to_owned()).chain(others(sync)) {
+            if sync % 2 == 0 {
+                directory.users.remove(&id);
+            } else {
+                directory.users.extend([user(&id)]);
+            }
+        }
+        for crash in failures.iter().copied().chain([Crash::After as fn(usize) -> Crash]) {
+            let next = world.log.commits.load(Ordering::Relaxed);
+            *world.log.crash.lock().unwrap() = Some(crash(next));
+            let tried = world.try_sync(&directory).await;
+            assert!(!tried.is_ok_and(|status| status.status == Status::Completed), "no sync completes");
+            world.restart();
+        }
+        assert_eq!(world.known.base(), base, "no sync completed");
+    }
+    let events = world.log.events();
+    assert!(events.iter().map(|event| event.sequence).eq(1..=events.len() as i64), "sequences have a gap");
+    events
+        .into_iter()
+        .filter(|event| event.principal_id == "u0")
+        .map(|event| (event.event_type, event.event_id))
+        .collect()
+}
+
 /// G2: folding the events over the baseline gives the state.
 #[tokio::test(flavor = "multi_thread")]
 async fn g2_folding_events_over_the_baseline_gives_the_state() {
