@@ -15,7 +15,8 @@ use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{BASE_PATH, Directory, Group, Shared, User, Vendor};
+use super::life::{Directory, Group, User};
+use super::{BASE_PATH, Shared, Vendor};
 
 /// Rows of a page when the request names no `count`.
 pub(super) const PAGE_DEFAULT: usize = 20;
