@@ -1,0 +1,330 @@
+//! `[[account]]`: one directory, its credential, and what differs from the defaults and from the profile.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::Deserialize;
+use url::Url;
+
+use super::explain::in_profile;
+use super::providers::{ProviderTexts, provider};
+use super::{Defaults, Secret, parse_duration};
+use crate::batch::Bounds;
+use crate::directory::{AttributeList, Baseline, GroupPattern, Limits};
+use crate::failpoint;
+use crate::kafka::KafkaClient;
+use crate::pipeline::Account;
+use crate::scim::Scheme;
+use crate::scim::address::is_loopback;
+use crate::scim::profile::{Auth, Profile};
+
+const INTERVAL_MIN: Duration = Duration::from_secs(1);
+
+/// One account: what a sync needs and how its directory is reached.
+#[derive(Clone, Debug)]
+pub struct AccountConfig {
+    pub account: Account,
+    pub profile: Profile,
+    pub base_url: Url,
+    pub scheme: Scheme,
+    pub secret: Secret,
+    pub allow_private: bool,
+    pub interval: Duration,
+}
+
+impl AccountConfig {
+    /// Whether both lead to the same syncs. The profile is compared by what it says of behaviour.
+    pub fn is_same(&self, other: &AccountConfig) -> bool {
+        let secret = match (&self.secret, &other.secret) {
+            (Secret::Env(one), Secret::Env(other)) => one == other,
+            (Secret::File(one), Secret::File(other)) => one == other,
+            _ => false,
+        };
+        secret
+            && self.scheme == other.scheme
+            && self.account == other.account
+            && self.base_url == other.base_url
+            && self.allow_private == other.allow_private
+            && self.interval == other.interval
+    }
+}
+
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct GuardSection {
+    max_ratio: Option<f64>,
+    min_losses: Option<u64>,
+    max_absolute: Option<u64>,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum BaselineName {
+    State,
+    Events,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct AccountSection {
+    pub(super) name: String,
+    provider: String,
+    base_url: Option<String>,
+    token_env: Option<String>,
+    token_file: Option<PathBuf>,
+    username: Option<String>,
+    password_env: Option<String>,
+    password_file: Option<PathBuf>,
+    client_id: Option<String>,
+    client_secret_env: Option<String>,
+    client_secret_file: Option<PathBuf>,
+    token_url: Option<String>,
+    scope: Option<String>,
+    interval: Option<String>,
+    baseline: Option<BaselineName>,
+    attributes: Option<Vec<String>>,
+    group_pattern: Option<String>,
+    #[serde(default)]
+    guard: GuardSection,
+    #[serde(default)]
+    allow_private: bool,
+    /// Single fields of the profile, for this account.
+    #[serde(default)]
+    profile: toml::Table,
+}
+
+impl AccountSection {
+    pub(super) fn check(
+        self,
+        kafka: &KafkaClient,
+        defaults: &Defaults,
+        providers: &ProviderTexts,
+    ) -> Result<AccountConfig, String> {
+        if !is_account_name(&self.name) {
+            return Err("a name is [a-z0-9][a-z0-9._-]{0,62}: it is part of every key and never changes".to_owned());
+        }
+        let profile = self.layered_profile(providers)?;
+        let (scheme, secret) = self.credential(&profile)?;
+        let base_url = self.base_url.or_else(|| profile.base_url.clone());
+        let template = profile.template("base_url").unwrap_or("https://…/scim/v2");
+        let base_url = base_url.ok_or_else(|| format!("base_url is missing; → base_url = \"{template}\""))?;
+        let base_url = Url::parse(&base_url).map_err(|_| format!("base_url `{base_url}` is not a URL"))?;
+        if base_url.scheme() != "https" && !(base_url.scheme() == "http" && is_loopback(&base_url)) {
+            return Err("base_url must begin with https:// (http:// only on this machine)".to_owned());
+        }
+        if base_url.username() != "" || base_url.password().is_some() || base_url.query().is_some() {
+            return Err("base_url must not hold credentials or a query; → token_env or token_file".to_owned());
+        }
+        let interval = self.interval.as_deref().or(defaults.interval.as_deref()).unwrap_or("5m");
+        let interval = parse_duration(interval).map_err(|complaint| format!("interval {complaint}"))?;
+        if interval < INTERVAL_MIN {
+            return Err("interval must be at least 1s".to_owned());
+        }
+        let baseline = match self.baseline.or(defaults.baseline) {
+            Some(BaselineName::Events) => Baseline::Events,
+            Some(BaselineName::State) | None => Baseline::State,
+        };
+        let pattern = self.group_pattern.as_deref().or(profile.group_pattern.as_deref());
+        let pattern = pattern.map(GroupPattern::parse).transpose()?;
+        let attributes = match self.attributes {
+            Some(paths) if paths.iter().any(String::is_empty) => {
+                return Err("attributes holds an empty name".to_owned());
+            }
+            Some(paths) => AttributeList::new(paths),
+            None => AttributeList::default(),
+        };
+        let account = Account {
+            partition: kafka.partition_of(&self.name),
+            topic_prefix: kafka.topic_prefix.clone(),
+            provider: self.provider,
+            attributes,
+            pattern,
+            profile_fingerprint: profile.fingerprint.clone(),
+            habits: profile.habits(),
+            baseline,
+            batch: bounds(),
+            outputs: kafka.outputs.clone(),
+            limits: limits(self.guard, defaults.guard)?,
+            name: self.name,
+        };
+        Ok(AccountConfig { account, profile, base_url, scheme, secret, allow_private: self.allow_private, interval })
+    }
+
+    /// Which keys an account needs follows from its profile's `auth`.
+    fn credential(&self, profile: &Profile) -> Result<(Scheme, Secret), String> {
+        let (how, keys) = match profile.auth {
+            Auth::Bearer => ("a bearer token", ["token_env", "token_file"].as_slice()),
+            Auth::ApiKey => ("an API key", ["token_env", "token_file"].as_slice()),
+            Auth::Basic => ("a username and password", ["username", "password_env", "password_file"].as_slice()),
+            Auth::Oauth2 => (
+                "OAuth2 client credentials",
+                ["client_id", "client_secret_env", "client_secret_file", "token_url", "scope"].as_slice(),
+            ),
+        };
+        let taken = format!("{} takes {how}", profile.title);
+        let given = [
+            ("token_env", self.token_env.is_some()),
+            ("token_file", self.token_file.is_some()),
+            ("username", self.username.is_some()),
+            ("password_env", self.password_env.is_some()),
+            ("password_file", self.password_file.is_some()),
+            ("client_id", self.client_id.is_some()),
+            ("client_secret_env", self.client_secret_env.is_some()),
+            ("client_secret_file", self.client_secret_file.is_some()),
+            ("token_url", self.token_url.is_some()),
+            ("scope", self.scope.is_some()),
+        ];
+        if let Some((stray, _)) = given.iter().find(|(key, given)| *given && !keys.contains(key)) {
+            return Err(format!("{taken}: `{stray}` has no use here; → remove it, the keys are {}", keys.join(", ")));
+        }
+        let needed = |key: &'static str, value: Option<&str>| {
+            let value = value.filter(|value| !value.trim().is_empty()).map(str::to_owned);
+            value.ok_or_else(|| format!("{taken}: {key} is missing; → {key} = \"…\""))
+        };
+        let secret = |name: &str, variable: &Option<String>, file: &Option<PathBuf>| match (variable, file) {
+            (Some(variable), None) => Ok(Secret::Env(variable.clone())),
+            (None, Some(file)) => Ok(Secret::File(file.clone())),
+            (None, None) => Err(format!("{taken}; → add either {name}_env or {name}_file")),
+            (Some(_), Some(_)) => Err(format!("{name}_env and {name}_file are both given; → remove one")),
+        };
+        match profile.auth {
+            Auth::Bearer => Ok((Scheme::Bearer, secret("token", &self.token_env, &self.token_file)?)),
+            Auth::ApiKey => {
+                let scheme = Scheme::api_key(&profile.auth_header, &profile.auth_prefix)?;
+                Ok((scheme, secret("token", &self.token_env, &self.token_file)?))
+            }
+            Auth::Basic => {
+                let scheme = Scheme::basic(&needed("username", self.username.as_deref())?)?;
+                Ok((scheme, secret("password", &self.password_env, &self.password_file)?))
+            }
+            Auth::Oauth2 => {
+                let client_id = needed("client_id", self.client_id.as_deref())?;
+                let token_url = self.token_url.as_deref().or(profile.token_url.as_deref()).ok_or_else(|| {
+                    let template = profile.template("token_url").unwrap_or("https://…/token");
+                    format!("{taken}: token_url is missing; → token_url = \"{template}\"")
+                })?;
+                let token_url = Url::parse(token_url).map_err(|_| format!("token_url `{token_url}` is not a URL"))?;
+                if token_url.scheme() != "https" && !(token_url.scheme() == "http" && is_loopback(&token_url)) {
+                    return Err("token_url must begin with https:// (http:// only on this machine)".to_owned());
+                }
+                if token_url.username() != "" || token_url.password().is_some() || token_url.fragment().is_some() {
+                    return Err("token_url must not hold credentials or a fragment; \
+                                → client_id and client_secret_env or client_secret_file"
+                        .to_owned());
+                }
+                // An empty scope asks for none where the profile would.
+                let scope = self.scope.clone().or_else(|| profile.scope.clone()).filter(|scope| !scope.is_empty());
+                let secret = secret("client_secret", &self.client_secret_env, &self.client_secret_file)?;
+                Ok((Scheme::Oauth2 { client_id, token_url, scope }, secret))
+            }
+        }
+    }
+
+    /// The provider's profile with what this account overrides.
+    fn layered_profile(&self, providers: &ProviderTexts) -> Result<Profile, String> {
+        let profile = provider(&self.provider, providers)?;
+        if self.profile.is_empty() {
+            return Ok(profile);
+        }
+        // By itself the provider's profile is right: what is wrong now stands in the account.
+        Profile::layered(&self.provider, providers, self.profile.clone())
+            .map_err(|complaint| format!("[account.profile] {}", in_profile(&self.provider, &complaint)))
+    }
+}
+
+/// What one transaction may hold; a test makes it small, so that a sync of few changes takes several.
+pub(super) fn bounds() -> Bounds {
+    let bounds = Bounds::default();
+    Bounds { units: failpoint::number("batch.units").unwrap_or(bounds.units), ..bounds }
+}
+
+pub(super) fn limits(own: GuardSection, defaults: GuardSection) -> Result<Limits, String> {
+    let fallback = Limits::default();
+    let max_ratio = own.max_ratio.or(defaults.max_ratio).unwrap_or(fallback.max_ratio);
+    if !(0.0..=1.0).contains(&max_ratio) {
+        return Err("guard.max_ratio is a share between 0 and 1, e.g. 0.2 for 20 %".to_owned());
+    }
+    Ok(Limits {
+        max_ratio,
+        min_losses: own.min_losses.or(defaults.min_losses).unwrap_or(fallback.min_losses),
+        max_absolute: own.max_absolute.or(defaults.max_absolute).unwrap_or(fallback.max_absolute),
+    })
+}
+
+pub(super) fn is_account_name(name: &str) -> bool {
+    let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+    name.len() <= 63 && name.starts_with(plain) && name.chars().all(|c| plain(c) || matches!(c, '.' | '_' | '-'))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    /// An account of a profile with this `auth`, and lines of its own.
+    fn credential(auth: &str, lines: &str) -> Result<(Scheme, Secret), String> {
+        let text = format!("name = \"acme\"\nprovider = \"generic\"\n{lines}");
+        let section: AccountSection = toml::from_str(&text).unwrap();
+        section.credential(&Profile::layered("generic", &BTreeMap::new(), toml::from_str(auth).unwrap()).unwrap())
+    }
+
+    #[test]
+    fn the_keys_of_a_credential_follow_from_the_profile() {
+        let api_key = "auth = \"api_key\"\nauth_header = \"X-Key\"\nauth_prefix = \"Key\"";
+        let oauth2 = "auth = \"oauth2\"\ntoken_url = \"https://vendor.example/token\"\nscope = \"scim\"";
+        let oauth2_keys = "client_id = \"a\"\nclient_secret_env = \"B\"\n";
+        let token_url = |url: &str| Url::parse(url).unwrap();
+        let scheme = |auth: &str, lines: &str| credential(auth, lines).unwrap().0;
+        assert_eq!(scheme("auth = \"bearer\"", "token_env = \"A\""), Scheme::Bearer);
+        assert_eq!(scheme(api_key, "token_file = \"a\""), Scheme::api_key("X-Key", "Key").unwrap());
+        assert_eq!(scheme("auth = \"basic\"", "username = \"a\"\npassword_env = \"B\""), Scheme::basic("a").unwrap());
+        let issued_at = |url: &str, scope: Option<&str>| Scheme::Oauth2 {
+            client_id: "a".to_owned(),
+            token_url: token_url(url),
+            scope: scope.map(str::to_owned),
+        };
+        assert_eq!(scheme(oauth2, oauth2_keys), issued_at("https://vendor.example/token", Some("scim")));
+        let own = format!("{oauth2_keys}token_url = \"https://acme.example/token?x=1\"\nscope = \"\"");
+        assert_eq!(scheme(oauth2, &own), issued_at("https://acme.example/token?x=1", None));
+        assert!(matches!(credential(oauth2, oauth2_keys).unwrap().1, Secret::Env(variable) if variable == "B"));
+    }
+
+    #[test]
+    fn a_wrong_combination_of_credentials_says_what_to_add_or_remove() {
+        for (auth, lines, words) in [
+            ("bearer", "", "takes a bearer token; → add either token_env or token_file"),
+            ("bearer", "token_env = \"A\"\ntoken_file = \"b\"", "both given; → remove one"),
+            (
+                "bearer",
+                "token_env = \"A\"\nusername = \"b\"",
+                "`username` has no use here; → remove it, the keys are token_env, token_file",
+            ),
+            ("api_key", "client_id = \"a\"", "takes an API key: `client_id` has no use here"),
+            (
+                "basic",
+                "token_env = \"A\"",
+                "`token_env` has no use here; → remove it, the keys are username, password_env",
+            ),
+            ("basic", "password_env = \"A\"", "username is missing; → username = "),
+            ("basic", "username = \"a\"", "→ add either password_env or password_file"),
+            ("basic", "username = \"a:b\"\npassword_env = \"C\"", "colon"),
+            ("oauth2", "client_secret_env = \"A\"\ntoken_url = \"https://a.example\"", "client_id is missing"),
+            (
+                "oauth2",
+                "client_id = \"a\"\nclient_secret_env = \"B\"",
+                "token_url is missing; → token_url = \"https://",
+            ),
+            (
+                "oauth2",
+                "client_id = \"a\"\ntoken_url = \"https://a.example\"",
+                "either client_secret_env or client_secret_file",
+            ),
+            ("oauth2", "client_id = \"a\"\ntoken_url = \"http://a.example\"", "token_url must begin with https://"),
+            ("oauth2", "client_id = \"a\"\ntoken_url = \"https://a:b@a.example\"", "must not hold credentials"),
+        ] {
+            let error = credential(&format!("auth = \"{auth}\""), lines).unwrap_err();
+            assert!(error.contains(words) && error.lines().count() == 1, "{auth}, {lines}: {error}");
+        }
+    }
+}

@@ -1,0 +1,458 @@
+//! The configuration file: parsed once, before anything is connected to. Unknown keys are errors with their
+//! line; credentials stand in the environment or in files, never here. Beside the defaults of
+//! `SCIMTAIL_CONFIG`, `SCIMTAIL_LOG` and `USER` on the command line, only this module reads the environment.
+
+use std::collections::{BTreeMap, HashSet};
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use serde::Deserialize;
+use url::Url;
+
+use self::account::{AccountSection, BaselineName, GuardSection};
+use self::explain::{did_you_mean, explain};
+use self::providers::{ProviderPaths, provider_texts};
+use crate::kafka::KafkaClient;
+use crate::record::Topic;
+
+pub use self::account::AccountConfig;
+pub use self::providers::{ProviderTexts, provider};
+pub use self::secret::Secret;
+
+mod account;
+mod explain;
+mod providers;
+mod secret;
+
+/// Everything the process needs to know, checked.
+#[derive(Clone, Debug)]
+pub struct Config {
+    pub kafka: KafkaClient,
+    pub create_topics: bool,
+    /// -1: the broker's default.
+    pub replication: i32,
+    pub registry_url: String,
+    pub register: bool,
+    pub accounts: Vec<AccountConfig>,
+    /// Address of the HTTP listener, if configured.
+    pub http_listen: Option<String>,
+}
+
+/// A configuration that cannot be used: one line with file, line number and remedy.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct ConfigError(pub String);
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    kafka: KafkaSection,
+    registry: RegistrySection,
+    #[serde(default)]
+    defaults: Defaults,
+    http: Option<HttpSection>,
+    #[serde(default)]
+    outputs: OutputsSection,
+    #[serde(default)]
+    providers: ProviderPaths,
+    #[serde(default)]
+    account: Vec<AccountSection>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct KafkaSection {
+    brokers: Vec<String>,
+    #[serde(default = "default_prefix")]
+    topic_prefix: String,
+    #[serde(default = "default_partitions")]
+    partitions: i32,
+    #[serde(default = "default_true")]
+    create_topics: bool,
+    #[serde(default = "default_replication")]
+    replication: i32,
+    #[serde(default)]
+    allow_plaintext: bool,
+    #[serde(default)]
+    properties: BTreeMap<String, toml::Value>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RegistrySection {
+    url: String,
+    #[serde(default = "default_true")]
+    register: bool,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct HttpSection {
+    listen: String,
+}
+
+/// `[outputs.ocsf]`, `[outputs.ecs]`: events as JSON in a topic of their own. Naming one is all there is to set.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct OutputsSection {
+    ocsf: Option<OutputSection>,
+    ecs: Option<OutputSection>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct OutputSection {}
+
+impl OutputsSection {
+    fn topics(&self) -> Vec<Topic> {
+        let named = [(&self.ocsf, Topic::EventsOcsf), (&self.ecs, Topic::EventsEcs)];
+        named.into_iter().filter(|(section, _)| section.is_some()).map(|(_, topic)| topic).collect()
+    }
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Defaults {
+    interval: Option<String>,
+    baseline: Option<BaselineName>,
+    #[serde(default)]
+    guard: GuardSection,
+}
+
+fn default_prefix() -> String {
+    "scim".to_owned()
+}
+
+fn default_partitions() -> i32 {
+    12
+}
+
+fn default_replication() -> i32 {
+    -1
+}
+
+fn default_true() -> bool {
+    true
+}
+
+impl Config {
+    /// # Errors
+    /// One line that names the file, the line where there is one, the thing and the remedy.
+    pub fn load(path: &Path) -> Result<Config, ConfigError> {
+        Config::parse(&path.display().to_string(), &read(path)?)
+    }
+
+    /// # Errors
+    /// As [`Config::load`]; `file` is its name in messages, and `[providers]` are looked for beside it.
+    pub fn parse(file: &str, text: &str) -> Result<Config, ConfigError> {
+        let parsed: File = toml::from_str(text).map_err(|error| explain(file, text, &error))?;
+        parsed.check(folder(file)).map_err(|complaint| ConfigError(format!("{file}: {complaint}")))
+    }
+
+    /// What `[providers]` of a configuration adds; nothing else in the file is looked at.
+    ///
+    /// # Errors
+    /// As [`Config::load`], as far as `[providers]` is concerned.
+    pub fn providers(path: &Path) -> Result<ProviderTexts, ConfigError> {
+        #[derive(Deserialize)]
+        struct Only {
+            #[serde(default)]
+            providers: ProviderPaths,
+        }
+        let (file, text) = (path.display().to_string(), read(path)?);
+        let only: Only = toml::from_str(&text).map_err(|error| explain(&file, &text, &error))?;
+        provider_texts(&only.providers, folder(&file)).map_err(|complaint| ConfigError(format!("{file}: {complaint}")))
+    }
+
+    /// The accounts named, or all of them.
+    ///
+    /// # Errors
+    /// A name that is not configured, with the nearest one that is.
+    pub fn select(&self, names: &[String]) -> Result<Vec<AccountConfig>, ConfigError> {
+        if names.is_empty() {
+            return Ok(self.accounts.clone());
+        }
+        names
+            .iter()
+            .map(|name| {
+                let known = || self.accounts.iter().map(|config| config.account.name.as_str());
+                self.accounts.iter().find(|config| config.account.name == *name).cloned().ok_or_else(|| {
+                    ConfigError(format!("no account `{name}` is configured{}", did_you_mean(name, known())))
+                })
+            })
+            .collect()
+    }
+}
+
+impl File {
+    fn check(self, folder: &Path) -> Result<Config, String> {
+        let providers = provider_texts(&self.providers, folder)?;
+        let kafka = self.kafka;
+        if kafka.brokers.is_empty() {
+            return Err("[kafka] brokers is empty; → brokers = [\"localhost:9092\"]".to_owned());
+        }
+        if !(1..=10_000).contains(&kafka.partitions) {
+            return Err("[kafka] partitions must be between 1 and 10000".to_owned());
+        }
+        let prefix_ok = !kafka.topic_prefix.is_empty()
+            && kafka.topic_prefix.len() <= 200
+            && kafka.topic_prefix.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-'));
+        if !prefix_ok {
+            return Err("[kafka] topic_prefix may hold letters, digits, `.`, `_` and `-`".to_owned());
+        }
+        let properties: BTreeMap<String, String> = kafka
+            .properties
+            .into_iter()
+            .map(|(name, value)| {
+                let text = match value {
+                    toml::Value::String(text) => text,
+                    other => other.to_string(),
+                };
+                (name, text)
+            })
+            .collect();
+        let protocol = properties.get("security.protocol").map_or("plaintext", String::as_str);
+        let remote = kafka.brokers.iter().find(|broker| !is_local_broker(broker));
+        if let Some(broker) = remote.filter(|_| protocol.eq_ignore_ascii_case("plaintext") && !kafka.allow_plaintext) {
+            return Err(format!(
+                "[kafka] {broker} would be reached in plain text; \
+                 → \"security.protocol\" = \"ssl\" or \"sasl_ssl\" in [kafka.properties], or allow_plaintext = true"
+            ));
+        }
+        let registry = Url::parse(&self.registry.url).map_err(|_| "[registry] url is not a URL".to_owned())?;
+        if !matches!(registry.scheme(), "http" | "https") {
+            return Err("[registry] url must begin with http:// or https://".to_owned());
+        }
+        if registry.username() != "" || registry.password().is_some() {
+            return Err("[registry] url must not hold credentials".to_owned());
+        }
+        let client = KafkaClient {
+            brokers: kafka.brokers.join(","),
+            topic_prefix: kafka.topic_prefix,
+            partitions: kafka.partitions,
+            properties,
+            outputs: self.outputs.topics(),
+        };
+        let mut names = HashSet::new();
+        let mut accounts = Vec::new();
+        for section in self.account {
+            let name = section.name.clone();
+            if !names.insert(name.clone()) {
+                return Err(format!("two accounts are named `{name}`; → every [[account]] needs a name of its own"));
+            }
+            let account = section
+                .check(&client, &self.defaults, &providers)
+                .map_err(|complaint| format!("[[account]] {name}: {complaint}"))?;
+            accounts.push(account);
+        }
+        if accounts.is_empty() {
+            return Err("no [[account]] is configured".to_owned());
+        }
+        Ok(Config {
+            kafka: client,
+            create_topics: kafka.create_topics,
+            replication: kafka.replication,
+            registry_url: self.registry.url,
+            register: self.registry.register,
+            accounts,
+            http_listen: self.http.map(|http| http.listen),
+        })
+    }
+}
+
+fn is_local_broker(broker: &str) -> bool {
+    Url::parse(&format!("kafka://{broker}")).is_ok_and(|url| match url.host_str() {
+        Some(host) => {
+            host == "localhost"
+                || host.trim_matches(['[', ']']).parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
+        }
+        None => false,
+    })
+}
+
+/// A duration with its unit: `90s`, `5m`, `1h 30m`.
+///
+/// # Errors
+/// Says what a duration looks like.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("`{text}` is not a duration; → a number with its unit, e.g. \"90s\", \"5m\", \"1h\"");
+    let duration: jiff::SignedDuration = text.parse().map_err(|_| wrong())?;
+    Duration::try_from(duration).map_err(|_| wrong())
+}
+
+fn read(path: &Path) -> Result<String, ConfigError> {
+    fs::read_to_string(path).map_err(|error| {
+        ConfigError(format!("{}: cannot be read ({}); → scimtail --config FILE", path.display(), error.kind()))
+    })
+}
+
+fn folder(file: &str) -> &Path {
+    Path::new(file).parent().unwrap_or(Path::new(""))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scim::profile::Profile;
+
+    const GOOD: &str = r#"
+[kafka]
+brokers = ["localhost:9092"]
+topic_prefix = "scim"
+partitions = 12
+create_topics = true
+[kafka.properties]
+"security.protocol" = "plaintext"
+
+[registry]
+url = "http://localhost:8081"
+register = true
+
+[defaults]
+interval = "5m"
+baseline = "state"
+[defaults.guard]
+max_ratio = 0.2
+min_losses = 5
+max_absolute = 500
+
+[http]
+listen = "127.0.0.1:9464"
+
+[[account]]
+name = "acme-stripe"
+provider = "stripe"
+token_env = "STRIPE_SCIM_TOKEN"
+
+[[account]]
+name = "acme-chargebee"
+provider = "chargebee"
+base_url = "https://acme.example/scim/v2"
+token_file = "/run/secrets/chargebee"
+interval = "1m"
+attributes = ["userName", "displayName", "emails", "urn:ietf:params:scim:schemas:extension:enterprise:2.0:User:department"]
+"#;
+
+    fn error(text: &str) -> String {
+        Config::parse("scimtail.toml", text).unwrap_err().0
+    }
+
+    #[test]
+    fn the_documented_example_is_accepted() {
+        let config = Config::parse("scimtail.toml", GOOD).unwrap();
+        assert_eq!(config.accounts.len(), 2);
+        assert_eq!(config.accounts[0].base_url.as_str(), "https://access.stripe.com/scim/v2");
+        assert_eq!(config.accounts[0].interval, Duration::from_secs(300));
+        assert_eq!(config.accounts[1].interval, Duration::from_secs(60));
+        assert_eq!(config.accounts[1].account.attributes.paths().len(), 4);
+    }
+
+    #[test]
+    fn an_unknown_key_is_named_with_its_line_and_the_nearest_key() {
+        let text = GOOD.replace("interval = \"1m\"", "intervall = \"1m\"");
+        assert_eq!(
+            error(&text),
+            "scimtail.toml:35: unknown key `intervall` in [[account]] acme-chargebee; did you mean `interval`?"
+        );
+        assert!(error(&GOOD.replace("partitions", "partitoins")).contains("did you mean `partitions`"));
+    }
+
+    #[test]
+    fn each_bad_value_is_refused_with_its_remedy() {
+        for (from, to, expected) in [
+            ("name = \"acme-chargebee\"", "name = \"acme-stripe\"", "two accounts are named `acme-stripe`"),
+            (
+                "provider = \"stripe\"",
+                "provider = \"strpe\"",
+                "unknown provider `strpe`; did you mean `stripe`? → scimtail providers lists them",
+            ),
+            ("interval = \"1m\"", "interval = \"60\"", "`60` is not a duration"),
+            ("interval = \"1m\"", "interval = 60", "invalid type"),
+            ("name = \"acme-stripe\"", "name = \"Acme/Stripe\"", "[a-z0-9][a-z0-9._-]{0,62}"),
+            (
+                "provider = \"stripe\"",
+                "provider = \"aws-identity-center\"",
+                "→ base_url = \"https://scim.REGION.amazonaws.com/TENANT_ID/scim/v2\"",
+            ),
+            ("https://acme.example", "http://acme.example", "must begin with https://"),
+            ("https://acme.example", "https://user:pass@acme.example", "must not hold credentials"),
+            ("token_env = \"STRIPE_SCIM_TOKEN\"", "", "either token_env or token_file"),
+            ("localhost:9092", "kafka.example:9092", "plain text"),
+            ("max_ratio = 0.2", "max_ratio = 20", "between 0 and 1"),
+            ("url = \"http://localhost:8081\"", "url = \"localhost\"", "[registry] url"),
+            ("partitions = 12", "partitions = 0", "between 1 and 10000"),
+            ("http://localhost:8081", "http://user:pass@localhost:8081", "[registry] url must not hold credentials"),
+        ] {
+            assert!(GOOD.contains(from), "{from}");
+            let error = error(&GOOD.replacen(from, to, 1));
+            assert!(error.contains(expected) && error.lines().count() == 1, "{to}: {error}");
+        }
+    }
+
+    /// A configuration in a folder of its own, with the files beside it.
+    fn load(text: &str, files: &[(&str, &str)]) -> Result<Config, ConfigError> {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, text) in files.iter().chain([&("scimtail.toml", text)]) {
+            fs::write(folder.path().join(name), text).unwrap();
+        }
+        let loaded = Config::load(&folder.path().join("scimtail.toml"));
+        loaded.map_err(|error| ConfigError(error.0.replace(&format!("{}/", folder.path().display()), "")))
+    }
+
+    const PROVIDERS: &str = "[providers]\nacme = \"acme.toml\"\nstripe = \"ours.toml\"\n";
+
+    #[test]
+    fn files_add_and_replace_profiles_and_an_account_overrides_single_fields() {
+        let account = "[account.profile]\npage_size = 7\ngroups = false\n";
+        let text = GOOD.replace("provider = \"chargebee\"", "provider = \"acme\"") + account + PROVIDERS;
+        let acme = ("acme.toml", "title = \"Acme\"\ninactive = \"hidden\"");
+        let ours = ("ours.toml", "extends = \"stripe\"\npage_size = 50");
+        let config = load(&text, &[acme, ours]).unwrap();
+        let profiles: Vec<&Profile> = config.accounts.iter().map(|account| &account.profile).collect();
+        assert_eq!((profiles[0].page_size, profiles[0].groups), (50, true));
+        assert_eq!((profiles[1].title.as_str(), profiles[1].page_size, profiles[1].groups), ("Acme", 7, false));
+        assert_eq!(config.accounts[0].base_url.as_str(), "https://access.stripe.com/scim/v2");
+        // What is recorded is the name, whoever provides the profile.
+        assert_eq!(config.accounts[1].account.provider, "acme");
+        assert_ne!(
+            config.accounts[1].account.profile_fingerprint,
+            provider("generic", &ProviderTexts::new()).unwrap().fingerprint
+        );
+    }
+
+    #[test]
+    fn a_bad_profile_is_named_with_its_file_its_line_and_the_nearest_key() {
+        let ours = ("ours.toml", "extends = \"stripe\"");
+        for (acme, expected) in [
+            (
+                "title = \"Acme\"\npagesize = 3",
+                "scimtail.toml: [providers] acme: acme.toml:2: unknown key `pagesize`; did you mean `page_size`?",
+            ),
+            ("page_size = [\n", "scimtail.toml: [providers] acme: acme.toml:"),
+            ("\npage_size = 0", "acme: acme.toml:2: page_size must be at least 1"),
+            ("paging = \"magic\"", "acme: acme.toml:1: paging: unknown variant `magic`, expected one of `auto`"),
+            ("extends = \"acme2\"", "acme: acme.toml: unknown provider `acme2`; there are acme, asana"),
+        ] {
+            let error = load(&(GOOD.to_owned() + PROVIDERS), &[("acme.toml", acme), ours]).unwrap_err().0;
+            assert!(error.contains(expected) && error.lines().count() == 1, "{error}");
+        }
+        let missing = load(&(GOOD.to_owned() + PROVIDERS), &[ours]).unwrap_err().0;
+        assert!(missing.contains("[providers] acme: acme.toml cannot be read"), "{missing}");
+        let name = load(&GOOD.replace("[http]", "[providers]\n\"A/B\" = \"x\"\n[http]"), &[]).unwrap_err().0;
+        assert!(name.contains("[providers] A/B: a name is"), "{name}");
+    }
+
+    #[test]
+    fn a_bad_override_is_named_with_its_account_and_the_nearest_key() {
+        let overridden = |line: &str| error(&format!("{GOOD}[account.profile]\n{line}\n"));
+        assert_eq!(
+            overridden("memberchips = \"get\""),
+            "scimtail.toml: [[account]] acme-chargebee: [account.profile] unknown key `memberchips`; \
+             did you mean `memberships`?"
+        );
+        assert!(overridden("page_size = 0").contains("acme-chargebee: [account.profile] page_size must be"));
+        assert!(overridden("inactive = \"gone\"").contains("[account.profile] inactive: unknown variant `gone`"));
+        assert!(overridden("extends = \"stripe\"").contains("[account.profile] unknown key `extends`"));
+    }
+}
