@@ -6,7 +6,7 @@ use crate::avro::{Codec, Encoded, Stamp};
 use crate::directory::{Known, StateWrite, Status, SyncStatus, Unit};
 use crate::failpoint::{self, Point};
 use crate::mapping::{Change, ecs, ocsf};
-use crate::pipeline::{Account, Marker, Positions, merged};
+use crate::pipeline::{Account, Marker, merged};
 use crate::record::{Record, Topic};
 
 /// What one transaction may hold.
@@ -114,18 +114,6 @@ impl Batches {
     }
 }
 
-/// The topic, if any, in which this transaction stands before an earlier one of the account: it is another topic by
-/// the same name, and the state that readers find there is not whole.
-fn begun_anew(account: &Account, status: &SyncStatus, reached: &Positions) -> Option<String> {
-    let anew = reached.iter().map(|(topic, next_offset)| (topic.name(&account.topic_prefix), *next_offset)).find(
-        |(name, next_offset)| {
-            let earlier = status.positions.iter().find(|position| position.topic == *name);
-            earlier.is_some_and(|earlier| *next_offset <= earlier.next_offset)
-        },
-    );
-    anew.map(|(name, _)| name)
-}
-
 /// A unit's events as JSON, beside the Avro and in its transaction (issue 6): under the same key, with the same headers.
 fn copies(outputs: &[Topic], encoded: &Encoded) -> Result<Vec<Record>, String> {
     let mut copies = Vec::new();
@@ -156,12 +144,6 @@ impl EncodedBatch {
     pub fn marker(&self, account: &Account, codec: &Codec) -> Marker {
         let (account, codec, status, is_last) = (account.clone(), codec.clone(), self.status.clone(), self.is_last);
         Box::new(move |reached| {
-            if let Some(topic) = begun_anew(&account, &status, reached) {
-                return Err(format!(
-                    "{topic} was deleted or recreated: it ends before what {} wrote to it; → scimtail reseed {0}",
-                    account.name
-                ));
-            }
             let status = SyncStatus { positions: merged(&account, &status.positions, reached), ..status.clone() };
             let completed = is_last.then(|| codec.status(&account, &status, true));
             completed.into_iter().chain([codec.status(&account, &status, false)]).collect()

@@ -229,7 +229,8 @@ pub async fn read_states(
             let (kafka, asked, progress) = (kafka.clone(), left.clone(), progress(&what));
             let stop = CancellationToken::new();
             let reading = move || restore::restore(&kafka, decoder, partition, 0, asked, progress, &stop);
-            for (name, restored) in blocking(reading).await? {
+            let (restored, _) = blocking(reading).await?;
+            for (name, restored) in restored {
                 match restored {
                     // A commit between the reading of two topics looks like a loss: it is read again.
                     Ok(known) if known.repair.is_some() => drop(in_repair.insert(name, known)),

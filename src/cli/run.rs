@@ -53,6 +53,9 @@ pub async fn run(file: &Path, options: Options) -> Result<u8, Failure> {
         }
         return Ok(worst);
     }
+    // Before anything that takes time: until then a signal ends the process.
+    let failed = |error: std::io::Error| Failure::new(FAILED, format!("signals cannot be handled: {error}"));
+    let mut hangup = signal(SignalKind::hangup()).map_err(failed)?;
     let services = services(config).await?;
     if let Some(listen) = &config.http_listen {
         warn!(listen, "[http] is configured, but this version has no status page yet");
@@ -60,10 +63,8 @@ pub async fn run(file: &Path, options: Options) -> Result<u8, Failure> {
     if !options.accounts.is_empty() {
         warn!("--account: other accounts of the shards that are assigned to this instance are synced by nobody");
     }
-    let failed = |error: std::io::Error| Failure::new(FAILED, format!("signals cannot be handled: {error}"));
     let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
-    let mut hangup = signal(SignalKind::hangup()).map_err(failed)?;
     let shutdown = CancellationToken::new();
     info!(group = config.kafka.topic_prefix, accounts = accounts.len(), "running; SIGTERM or Ctrl-C ends it");
     let (configured, accounts) = watch::channel(accounts);

@@ -71,6 +71,9 @@ impl KafkaClient {
         let mut config = ClientConfig::new();
         // Metrics pushed to the broker would name this client to whoever runs it: off unless asked for.
         config.set("enable.metrics.push", "false");
+        // A topic that is gone is a fact to report. A producer would ask the broker for a new one by its name, with
+        // whatever settings it has for that.
+        config.set("allow.auto.create.topics", "false");
         for (name, value) in &self.properties {
             config.set(name, value);
         }
@@ -137,6 +140,11 @@ pub fn in_words(error: &rdkafka::error::KafkaError) -> String {
             "a record was not acknowledged in time; → check the brokers and that enough replicas are up (min.insync.replicas)"
                 .to_owned()
         }
+        Some(
+            RDKafkaErrorCode::UnknownTopic
+            | RDKafkaErrorCode::UnknownPartition
+            | RDKafkaErrorCode::UnknownTopicOrPartition,
+        ) => "a topic or its partition does not exist; → scimtail topics".to_owned(),
         Some(RDKafkaErrorCode::OperationTimedOut) => "no answer in time".to_owned(),
         Some(RDKafkaErrorCode::InvalidTransactionTimeout) => {
             "transactions may not live that long here; → lower transaction.timeout.ms in [kafka.properties]".to_owned()

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, Rebalance};
-use rdkafka::error::KafkaError as Error;
+use rdkafka::error::{KafkaError as Error, RDKafkaErrorCode};
 use rdkafka::{ClientContext, TopicPartitionList};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
@@ -111,7 +111,7 @@ fn follow(client: &KafkaClient, consumer: &BaseConsumer<Follower>, leave: &Cance
         match consumer.poll(POLL_WAIT) {
             // A record that was fetched before the pause is nobody's.
             None | Some(Ok(_)) => {}
-            Some(Err(error @ Error::MessageConsumptionFatal(_))) => {
+            Some(Err(error)) if is_over(consumer, &error) => {
                 return Some(explain(client, "the consumer group", &error));
             }
             Some(Err(error)) if is_transport(&error) => debug!(%error, "librdkafka"),
@@ -127,6 +127,13 @@ fn follow(client: &KafkaClient, consumer: &BaseConsumer<Follower>, leave: &Cance
         }
     }
     None
+}
+
+/// A person has to act. A right that is taken away from a member that has shards may come back before they are lost.
+fn is_over(consumer: &BaseConsumer<Follower>, error: &Error) -> bool {
+    let has_none = || consumer.assignment().is_ok_and(|partitions| partitions.count() == 0);
+    matches!(error, Error::MessageConsumptionFatal(_))
+        || (error.rdkafka_error_code() == Some(RDKafkaErrorCode::GroupAuthorizationFailed) && has_none())
 }
 
 /// Passes on what librdkafka says while it is polled.

@@ -13,9 +13,13 @@
 //! "out of order" after the first purge, into a queue that nothing sends any more, and would wait there for their own
 //! timeout. It purges what is queued, never what is under way, and only after a first delivery report or the drain, so
 //! that the abort cannot overtake the registration of the partitions (librdkafka#4849).
+//!
+//! What is written stands behind everything that was there when the shard was taken over, and behind whatever this
+//! producer wrote since. An offset before that is in another topic by the same name: the transaction is aborted and
+//! the acquisition ends, because what known says of that topic is no longer there (issue 5).
 
 use std::collections::BTreeMap;
-use std::sync::{Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rdkafka::ClientContext;
@@ -34,9 +38,9 @@ use crate::record::{Record, Topic};
 /// waits longer for its end, since the broker has aborted it by then. `transaction.timeout.ms` in `[kafka.properties]`
 /// wins.
 const TRANSACTION_TIMEOUT_MS: u64 = 60_000;
-/// A record that is not acknowledged by then fails its transaction, milliseconds. Below the transaction's timeout, or
+/// A record that is not acknowledged by then fails its transaction, as a share of the transaction's timeout: above it
 /// librdkafka refuses. `message.timeout.ms` in `[kafka.properties]` wins.
-const MESSAGE_TIMEOUT_MS: u64 = 45_000;
+const MESSAGE_TIMEOUT_SHARE: (u64, u64) = (3, 4);
 /// One turn of a call that commits or aborts; above what either takes, so that a turn rarely ends in the middle.
 const CALL_TURN: Duration = Duration::from_secs(1);
 const FENCE_WAIT: Duration = Duration::from_secs(30);
@@ -70,6 +74,8 @@ struct Ledger {
     /// Of each batch of the transaction, the offset after its last acknowledged record, by topic. Batches of several
     /// accounts lie in one partition, but none counts another's records: its positions are exactly its own.
     reached: Vec<Positions>,
+    /// The lowest offset of the transaction, by topic.
+    first: Positions,
 }
 
 impl ClientContext for Deliveries {
@@ -96,6 +102,8 @@ impl ProducerContext for Deliveries {
         ledger.settled += 1;
         match result {
             Ok(message) => {
+                let first = ledger.first.entry(Topic::EVERY[topic]).or_insert(i64::MAX);
+                *first = (*first).min(message.offset());
                 if let Some(positions) = ledger.reached.get_mut(batch) {
                     let reached = positions.entry(Topic::EVERY[topic]).or_default();
                     *reached = (*reached).max(message.offset() + 1);
@@ -110,8 +118,38 @@ impl ProducerContext for Deliveries {
     }
 }
 
+/// Up to where each topic of the partition is written, as far as its owner knows. Clones share it.
+#[derive(Clone, Debug, Default)]
+pub struct Written(Arc<Mutex<Positions>>);
+
+impl Written {
+    pub fn up_to(&self) -> Positions {
+        self.lock().clone()
+    }
+
+    /// At least so far.
+    pub fn raise(&self, positions: &Positions) {
+        let mut written = self.lock();
+        for (topic, position) in positions {
+            let end = written.entry(*topic).or_default();
+            *end = (*end).max(*position);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Positions> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The first topic that ends, or takes a record, before where it is written to: it is another one by the same name.
+pub fn begun_anew(written: &Positions, now: &Positions) -> Option<Topic> {
+    now.iter().find(|(topic, offset)| written.get(topic).is_some_and(|end| *offset < end)).map(|(topic, _)| *topic)
+}
+
 pub struct TransactionalProducer {
     producer: ThreadedProducer<Deliveries>,
+    /// To be raised to where the topics end, once they were read.
+    pub written: Written,
     topics: BTreeMap<Topic, String>,
     partition: i32,
     /// How long a transaction lives: the bound of every wait for its end.
@@ -157,9 +195,8 @@ impl TransactionalProducer {
             // The batch is bounded by us; librdkafka's bound would only split it.
             ("queue.buffering.max.messages", "0"),
         ]);
-        for (name, ours) in
-            [("transaction.timeout.ms", TRANSACTION_TIMEOUT_MS), ("message.timeout.ms", MESSAGE_TIMEOUT_MS)]
-        {
+        let message_timeout = life.saturating_mul(MESSAGE_TIMEOUT_SHARE.0) / MESSAGE_TIMEOUT_SHARE.1;
+        for (name, ours) in [("transaction.timeout.ms", life), ("message.timeout.ms", message_timeout)] {
             if !client.properties.contains_key(name) {
                 config.set(name, ours.to_string());
             }
@@ -180,7 +217,8 @@ impl TransactionalProducer {
         }
         failpoint::hit(Point::FenceAfter);
         let topics = client.topics().into_iter().map(|topic| (topic, client.topic(topic))).collect();
-        Ok(TransactionalProducer { producer, topics, partition, life: Duration::from_millis(life) })
+        let (written, life) = (Written::default(), Duration::from_millis(life));
+        Ok(TransactionalProducer { producer, written, topics, partition, life })
     }
 
     /// Commits batches of different accounts, at most [`BATCHES_MAX`], and their markers in one transaction; returns the
@@ -223,7 +261,15 @@ impl TransactionalProducer {
             let marker = (batch.marker)(reached).map_err(Failure::Marker)?;
             self.send_all((transaction, number), &marker, &mut sent)?;
         }
-        self.drain(sent)
+        self.drain(sent)?;
+        let ledger = self.ledger();
+        if let Some(topic) = begun_anew(&self.written.up_to(), &ledger.first) {
+            return Err(Failure::Gone(lost(&self.topics[&topic])));
+        }
+        for reached in &ledger.reached {
+            self.written.raise(reached);
+        }
+        Ok(())
     }
 
     fn send_all(&self, batch: (usize, usize), records: &[Record], sent: &mut usize) -> Result<(), Failure> {
@@ -300,21 +346,27 @@ impl TransactionalProducer {
         Ok(())
     }
 
-    fn ledger(&self) -> std::sync::MutexGuard<'_, Ledger> {
+    fn ledger(&self) -> MutexGuard<'_, Ledger> {
         self.producer.context().ledger.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// After its Ok nothing of the transaction is visible. Any other end leaves the outcome open.
     fn abort(&self, failure: Failure) -> NotCommitted {
-        let (words, is_refused) = match failure {
-            Failure::Marker(words) => (words, true),
-            Failure::Late => ("acknowledgements did not come in time".to_owned(), false),
+        let (words, outcome): (String, fn(String) -> NotCommitted) = match failure {
+            Failure::Marker(words) => (words, NotCommitted::Refused),
+            Failure::Late => ("acknowledgements did not come in time".to_owned(), NotCommitted::Aborted),
+            Failure::Gone(words) => (words, gone),
             Failure::Kafka(error) => {
                 let cause = self.cause(error);
                 if is_fatal(&cause) {
                     return ended(&cause, REFUSED);
                 }
-                (in_words(&cause), is_refusal(&cause))
+                let words = in_words(&cause);
+                match cause {
+                    cause if is_refusal(&cause) => (words, NotCommitted::Refused),
+                    cause if is_missing(&cause) => (words, gone),
+                    _ => (words, NotCommitted::Aborted),
+                }
             }
         };
         failpoint::hit(Point::AbortBefore);
@@ -322,8 +374,7 @@ impl TransactionalProducer {
         failpoint::hit(Point::AbortAfter);
         match aborted {
             Err(error) => ended(&error, &format!("{words}; the transaction could not be aborted")),
-            Ok(()) if is_refused => NotCommitted::Refused(format!("the transaction was aborted: {words}")),
-            Ok(()) => NotCommitted::Aborted(format!("the transaction was aborted: {words}")),
+            Ok(()) => outcome(format!("the transaction was aborted: {words}")),
         }
     }
 
@@ -364,11 +415,11 @@ pub fn send_one(client: &KafkaClient, partition: i32, record: &Record) -> Result
     let producer: ThreadedProducer<Deliveries> =
         config.create_with_context(Deliveries::default()).map_err(|error| refused(&error))?;
     let topics = BTreeMap::from([(record.topic, client.topic(record.topic))]);
-    let producer =
-        TransactionalProducer { producer, topics, partition, life: Duration::from_millis(TRANSACTION_TIMEOUT_MS) };
+    let (written, life) = (Written::default(), Duration::from_millis(TRANSACTION_TIMEOUT_MS));
+    let producer = TransactionalProducer { producer, written, topics, partition, life };
     match producer.send((0, 0), record).and_then(|()| producer.drain(1)) {
         Ok(()) => Ok(()),
-        Err(Failure::Late | Failure::Marker(_)) => Err(client.unreachable()),
+        Err(Failure::Late | Failure::Marker(_) | Failure::Gone(_)) => Err(client.unreachable()),
         Err(Failure::Kafka(error)) if is_transport(&error) || is_expired(&error) => Err(client.unreachable()),
         Err(Failure::Kafka(error)) => Err(refused(&error)),
     }
@@ -386,6 +437,18 @@ enum Failure {
     Late,
     /// A marker could not be made.
     Marker(String),
+    /// A topic no longer holds what was written to it.
+    Gone(String),
+}
+
+/// What is said of a topic that is another one than was written to.
+pub fn lost(topic: &str) -> String {
+    format!("{topic} ends before what was written to it: it was deleted or recreated, or the brokers lost records")
+}
+
+/// Aborted; but what known says of the topic is no longer there: restoring is all that can be done.
+fn gone(reason: String) -> NotCommitted {
+    NotCommitted::Ended(Ended { fenced: false, reason })
 }
 
 const REFUSED: &str = "Kafka refuses this producer";
@@ -409,6 +472,17 @@ fn is_refusal(error: &Error) -> bool {
                 | RDKafkaErrorCode::MessageBatchTooLarge
                 | RDKafkaErrorCode::InvalidRecord
                 | RDKafkaErrorCode::TopicAuthorizationFailed
+        )
+    )
+}
+
+fn is_missing(error: &Error) -> bool {
+    matches!(
+        error.rdkafka_error_code(),
+        Some(
+            RDKafkaErrorCode::UnknownTopic
+                | RDKafkaErrorCode::UnknownPartition
+                | RDKafkaErrorCode::UnknownTopicOrPartition
         )
     )
 }

@@ -18,6 +18,8 @@ use crate::record::Topic;
 
 const WATERMARKS_WAIT: Duration = Duration::from_secs(30);
 const POLL_WAIT: Duration = Duration::from_millis(100);
+/// Between two looks at how far reading has come, while records come.
+const RECORDS_PER_PROGRESS: u64 = 1_024;
 /// Without any progress for so long, reading fails: a hanging transaction, or a lost broker. Longer than a
 /// predecessor's transaction can stay open.
 const STALL_WAIT: Duration = Duration::from_secs(90);
@@ -86,16 +88,17 @@ pub fn ends_of(client: &KafkaClient, topics: &[Topic], partition: i32) -> Result
     topics.iter().map(|topic| Ok(ends(client, &reader, *topic, partition)?.1)).collect()
 }
 
-/// Reads the partitions of `topics` from their beginning to where they end now. Blocks.
+/// Reads the partitions of `topics` from their beginning to where they end now. Blocks; `progress` is called at least
+/// every poll interval, also while nothing comes.
 ///
 /// # Errors
-/// No progress within the bound, a broker error, or whatever `each` returns.
+/// No progress within the bound, a broker error, or whatever `each` or `progress` returns.
 pub fn read_to_end(
     client: &KafkaClient,
     topics: &[Topic],
     partitions: &[i32],
     mut each: impl FnMut(ReadRecord<'_>) -> Result<(), KafkaError>,
-    mut progress: impl FnMut(Progress),
+    mut progress: impl FnMut(Progress) -> Result<(), KafkaError>,
 ) -> Result<(), KafkaError> {
     let mut spans = Vec::new();
     let uncommitted = client.reader("read_uncommitted")?;
@@ -138,7 +141,7 @@ pub fn read_from(
         spans.push(Span { topic, partition: *partition, start, position, end: high });
     }
     drop(uncommitted);
-    read_spans(client, &[topic], spans, &mut each, &mut |_| {})
+    read_spans(client, &[topic], spans, &mut each, &mut |_| Ok(()))
 }
 
 /// The first offset of each partition whose record was written at `millis` or later; the end where there is none.
@@ -188,7 +191,7 @@ fn read_spans(
     topics: &[Topic],
     mut spans: Vec<Span>,
     each: &mut impl FnMut(ReadRecord<'_>) -> Result<(), KafkaError>,
-    progress: &mut impl FnMut(Progress),
+    progress: &mut impl FnMut(Progress) -> Result<(), KafkaError>,
 ) -> Result<(), KafkaError> {
     spans.retain(|span| span.position < span.end);
     if spans.is_empty() {
@@ -206,6 +209,7 @@ fn read_spans(
 
     let names: Vec<(Topic, String)> = topics.iter().map(|topic| (*topic, client.topic(*topic))).collect();
     let mut last_progress = Instant::now();
+    let mut records: u64 = 0;
     loop {
         match reader.poll(POLL_WAIT) {
             Some(Ok(message)) => {
@@ -218,7 +222,8 @@ fn read_spans(
                 last_progress = Instant::now();
                 let (key, value) = (message.key(), message.payload());
                 each(ReadRecord { topic: *topic, partition, offset, key, value, message: &message })?;
-                if !reached {
+                records += 1;
+                if !reached && records % RECORDS_PER_PROGRESS != 0 {
                     continue;
                 }
             }
@@ -233,7 +238,7 @@ fn read_spans(
             Some(Err(error)) => return Err(explain(client, "reading", &error)),
         }
         let left: i64 = spans.iter().map(|span| (span.end - span.position).max(0)).sum();
-        progress(Progress { read: total - left, total });
+        progress(Progress { read: total - left, total })?;
         if left == 0 {
             return Ok(());
         }

@@ -25,6 +25,7 @@ use crate::avro::{Codec, Decoder, Registry};
 use crate::config::AccountConfig;
 use crate::directory::Known;
 use crate::failpoint::{self, Point};
+use crate::kafka::producer::Written;
 use crate::kafka::read::Progress;
 use crate::kafka::{KafkaClient, KafkaError, TransactionalProducer};
 use crate::pipeline::Account;
@@ -49,6 +50,8 @@ pub struct Acquisition {
     pub writer: Writer,
     /// Resolves when the writer has ended.
     pub writer_ended: oneshot::Receiver<()>,
+    /// Up to where its topics are written.
+    pub written: Written,
     /// Known of each account, or why the account cannot go on.
     pub known: HashMap<String, Result<Known, Stopped>>,
 }
@@ -112,7 +115,7 @@ async fn acquire_accounts(
     let restoring = move || restore::restore(&kafka, decoder, partition, number, accounts, progress, &stopped);
     // A restore that is called off gives the producer back first: whoever waits for the shard waits for that.
     failpoint::hit(Point::RestoreBefore);
-    let (known, producer) = blocking(move || restoring().map(|known| (known, producer))).await?;
+    let ((known, ends), producer) = blocking(move || restoring().map(|restored| (restored, producer))).await?;
     failpoint::hit(Point::RestoreAfter);
     // A newer scimtail wrote here: whatever this one wrote would be without what it does not know.
     if let Some(Err(newer)) = known.values().find(|known| matches!(known, Err(stopped) if stopped.newer)) {
@@ -122,8 +125,20 @@ async fn acquire_accounts(
         return Err(KafkaError::Unreachable("called off".to_owned()));
     }
     info!(partition, acquisition = number, accounts = known.len(), "shard acquired");
+    producer.written.raise(&ends);
+    let written = producer.written.clone();
     let (writer, writer_ended) = Writer::start(producer, number);
-    Ok(Acquisition { number, partition, writer, writer_ended, known })
+    Ok(Acquisition { number, partition, writer, writer_ended, written, known })
+}
+
+/// As [`blocking`], for work that goes on as long as the shard is owned: on a thread of its own, because those of the
+/// runtime are bounded and the short calls of all shards share them.
+pub async fn on_its_own_thread<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, KafkaError> + Send + 'static,
+) -> Result<T, KafkaError> {
+    let (done, result) = oneshot::channel();
+    std::thread::spawn(move || drop(done.send(work())));
+    result.await.unwrap_or_else(|_| Err(KafkaError::Unreachable("a Kafka call was cut off".to_owned())))
 }
 
 /// librdkafka's calls block: they run where blocking is allowed.

@@ -8,6 +8,7 @@ use tracing::warn;
 use super::serve::sync_once;
 use super::{Acquisition, Services, acquire, blocking, by_partition};
 use crate::avro::Decoder;
+use crate::avro::decode::Undecodable;
 use crate::avro::wire::ControlRequest;
 use crate::config::AccountConfig;
 use crate::connect::Connection;
@@ -129,11 +130,13 @@ async fn pending(services: &Services, partition: i32) -> Result<HashMap<String, 
                     let account = content.account.clone();
                     requests.entry(account).or_default().push(Request { offset: record.offset, content });
                 }
+                // Nothing is wrong with the request: passed over, it would be lost for good.
+                Err(Undecodable::Unreachable(reason)) => return Err(KafkaError::Unreachable(reason)),
                 Err(complaint) => warn!(record = record.address(), %complaint, "control record skipped"),
             }
             Ok(())
         };
-        read_to_end(&kafka, &[Topic::Control], &[partition], each, |_| {})?;
+        read_to_end(&kafka, &[Topic::Control], &[partition], each, |_| Ok(()))?;
         Ok(requests)
     })
     .await

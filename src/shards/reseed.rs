@@ -206,7 +206,7 @@ async fn last_sequence(services: &Services, account: &Account) -> Result<i64, Ka
             }
             Ok(())
         };
-        read_to_end(&kafka, &[Topic::Events], &[partition], each, |_| {})?;
+        read_to_end(&kafka, &[Topic::Events], &[partition], each, |_| Ok(()))?;
         Ok(last)
     })
     .await

@@ -48,7 +48,8 @@ pub type Unreadable = BTreeMap<(Topic, String), (String, Undecodable)>;
 /// Restores all `accounts` of a partition; call only after the shard is fenced. Blocks.
 ///
 /// A record that cannot be understood stops its account, not the others, unless a later one of its key can be. `stop`
-/// calls it off at the next record.
+/// calls it off soon, also while it waits for the end of somebody's transaction. Beside the accounts it returns where
+/// the topics end.
 ///
 /// # Errors
 /// Kafka cannot be read to its end, a newer scimtail wrote here, or it was called off.
@@ -58,23 +59,26 @@ pub fn restore(
     partition: i32,
     acquisition: u64,
     accounts: Vec<Account>,
-    progress: impl FnMut(Progress),
+    mut progress: impl FnMut(Progress),
     stop: &CancellationToken,
-) -> Result<HashMap<String, Result<Known, Stopped>>, KafkaError> {
+) -> Result<(HashMap<String, Result<Known, Stopped>>, Positions), KafkaError> {
     let restoring = || Restoring { known: Known::new(acquisition), unreadable: BTreeMap::new() };
     let mut all: HashMap<String, Restoring> =
         accounts.iter().map(|account| (account.name.clone(), restoring())).collect();
+    let mut foreign = Foreign::default();
     let each = |record: ReadRecord<'_>| {
-        if stop.is_cancelled() {
-            return Err(KafkaError::Unreachable("called off".to_owned()));
-        }
         let Some(key) = record.key.and_then(|key| std::str::from_utf8(key).ok()) else {
-            warn!(record = record.address(), "skipped: a record without a text key belongs to no account");
+            foreign.report(&record, "a record without a text key belongs to no account");
             return Ok(());
         };
         let account = key.split('/').next().unwrap_or_default();
         // Accounts of this partition that are no longer configured keep their records and need no memory.
-        let Some(Restoring { known, unreadable }) = all.get_mut(account) else { return Ok(()) };
+        let Some(Restoring { known, unreadable }) = all.get_mut(account) else {
+            if !is_ours(record.topic, key, record.value) {
+                foreign.report(&record, "a record of no known form, of no account here");
+            }
+            return Ok(());
+        };
         match take(known, &mut decoder, record.topic, key, record.value, record.header("ce_sequence")) {
             // Only the newest record of a key counts: compaction would have left nothing else.
             Ok(()) if unreadable.is_empty() => {}
@@ -88,7 +92,12 @@ pub fn restore(
         failpoint::hit(Point::RestoreMiddle);
         Ok(())
     };
+    let progress = |read| {
+        progress(read);
+        if stop.is_cancelled() { Err(KafkaError::Unreachable("called off".to_owned())) } else { Ok(()) }
+    };
     read_to_end(kafka, &Topic::STATE, &[partition], each, progress)?;
+    foreign.sum_up(partition);
     let ends = ends(kafka, partition)?;
     let mut restored = HashMap::new();
     for account in &accounts {
@@ -96,7 +105,41 @@ pub fn restore(
             restored.insert(account.name.clone(), complete(account, known, unreadable, &ends));
         }
     }
-    Ok(restored)
+    Ok((restored, ends.topics))
+}
+
+/// Whether a record that is not looked into may be of an account that was configured once.
+fn is_ours(topic: Topic, key: &str, value: Option<&[u8]>) -> bool {
+    let key_is = match topic {
+        Topic::Syncs => key.split_once('/').is_none_or(|(_, rest)| rest == "latest"),
+        _ => StateKey::parse(key).is_some(),
+    };
+    // Confluent framing: a zero, and the schema's id in four bytes.
+    key_is && value.is_none_or(|value| value.len() > 5 && value[0] == 0)
+}
+
+/// What lies in the topics and belongs to nobody here.
+#[derive(Default)]
+struct Foreign {
+    records: u64,
+}
+
+impl Foreign {
+    /// The first ones by where they lie; a topic that somebody else fills must not fill the log too.
+    const NAMED: u64 = 10;
+
+    fn report(&mut self, record: &ReadRecord<'_>, what: &str) {
+        self.records += 1;
+        if self.records <= Self::NAMED {
+            warn!(record = record.address(), "skipped: {what}");
+        }
+    }
+
+    fn sum_up(&self, partition: i32) {
+        if self.records > Self::NAMED {
+            warn!(partition, records = self.records, "skipped in all: records that belong to no account");
+        }
+    }
 }
 
 fn ends(kafka: &KafkaClient, partition: i32) -> Result<Ends, KafkaError> {

@@ -13,8 +13,9 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::writer::Writer;
-use super::{Acquisition, Services, acquire_unless, blocking};
+use super::{Acquisition, Services, acquire_unless, blocking, on_its_own_thread};
 use crate::avro::Decoder;
+use crate::avro::decode::Undecodable;
 use crate::avro::wire::ControlRequest;
 use crate::config::AccountConfig;
 use crate::connect::Connection;
@@ -23,15 +24,21 @@ use crate::directory::status::Reason;
 use crate::directory::{Known, Status, SyncStatus};
 use crate::failpoint::{self, Point};
 use crate::kafka::KafkaError;
-use crate::kafka::read::{Progress, follow, watermarks};
+use crate::kafka::producer::{Written, begun_anew, lost};
+use crate::kafka::read::{Progress, ends_of, follow, watermarks};
 use crate::pipeline::{self, Ended, REPAIR};
 use crate::record::Topic;
 use crate::retry::Waits;
 use crate::schedule::{FenceWait, Schedule};
 use crate::verify::{BLIND_SYNCS, WALK_INCOMPLETE};
 
-/// Control requests waiting for an account that is in the middle of a sync.
-const REQUESTS: usize = 64;
+/// Control requests waiting for an account that is in the middle of a sync. A full inbox holds up the requests of its
+/// whole shard: one a minute during a walk as long as any may be (24 h) fits.
+const REQUESTS: usize = 2_048;
+/// While a request cannot be read because the registry does not answer.
+const REGISTRY_WAIT: Duration = Duration::from_secs(5);
+/// Between two looks whether the topics still hold what was written.
+const TOPICS_WATCH: Duration = Duration::from_secs(300);
 /// Between two tries to acquire a shard.
 const FIRST_WAIT: Duration = Duration::from_secs(1);
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
@@ -88,7 +95,12 @@ pub async fn shard(
             Err(refusal @ KafkaError::Refused(_)) if !owned_before.load(Ordering::Relaxed) => return Err(refusal),
             Err(failure) => {
                 let wait = waits.next_wait().unwrap_or(LONGEST_WAIT);
-                warn!(partition, reason = %failure, wait_s = wait.as_secs(), "shard not acquired");
+                let wait_s = wait.as_secs();
+                match &failure {
+                    // Nobody syncs these accounts until a person acts.
+                    KafkaError::Refused(reason) => error!(partition, reason, wait_s, "shard not acquired: refused"),
+                    KafkaError::Unreachable(reason) => warn!(partition, reason, wait_s, "shard not acquired"),
+                }
                 wait
             }
         };
@@ -119,7 +131,7 @@ async fn own(
     shutdown: &CancellationToken,
     random: &mut fastrand::Rng,
 ) -> Option<Ended> {
-    let Acquisition { partition, writer, writer_ended, known: mut all, .. } = acquisition;
+    let Acquisition { partition, writer, writer_ended, written, known: mut all, .. } = acquisition;
     // Dropping the set cancels every walk of the acquisition; a commit under way is the writer's to end.
     let mut tasks: JoinSet<Ended> = JoinSet::new();
     let (mut inboxes, mut stopped) = (Vec::new(), Vec::new());
@@ -148,6 +160,7 @@ async fn own(
     let stopping = CancellationToken::new();
     let _stops_the_reader = stopping.clone().drop_guard();
     tasks.spawn(listen(services.clone(), partition, inboxes, stopped, stopping.clone()));
+    tasks.spawn(watch(services.clone(), partition, written));
     tokio::select! {
         () = shutdown.cancelled() => {
             stopping.cancel();
@@ -177,7 +190,7 @@ async fn listen(
     let seen = reseeded.clone();
     let mut decoder = Decoder::new(Some(services.codec.ids), services.registry.clone());
     let kafka = services.kafka.clone();
-    let reading = blocking(move || {
+    let reading = on_its_own_thread(move || {
         // Requests that retention has deleted are beyond reading; an offset before the log would be an error.
         let (low, high) = watermarks(&kafka, Topic::Control, partition)?;
         // Where no account can go on, only what comes from now on is of interest.
@@ -186,7 +199,17 @@ async fn listen(
             if let Some(record) = record
                 && let Some(value) = record.value
             {
-                match decoder.decode::<ControlRequest>(Topic::Control, value) {
+                let decoded = loop {
+                    match decoder.decode::<ControlRequest>(Topic::Control, value) {
+                        // Nothing is wrong with the request: passed over, it would be lost for good.
+                        Err(Undecodable::Unreachable(reason)) if !stop.is_cancelled() => {
+                            warn!(record = record.address(), reason, "a request waits for the registry");
+                            std::thread::sleep(REGISTRY_WAIT);
+                        }
+                        decoded => break decoded,
+                    }
+                };
+                match decoded {
                     Ok(content) => {
                         // Earlier ones were heard by earlier acquisitions.
                         if content.action == "reseed" && record.offset >= high && stopped.contains(&content.account) {
@@ -214,6 +237,28 @@ async fn listen(
         Err(KafkaError::Unreachable(text) | KafkaError::Refused(text)) => text,
     };
     Ended { fenced: false, reason }
+}
+
+/// Looks now and then whether the topics end before what was written to them. Whoever writes there notices at once
+/// (`kafka::producer`); a directory that does not change writes nothing and would go on to vouch for state that is gone.
+async fn watch(services: Services, partition: i32, written: Written) -> Ended {
+    let millis = failpoint::number("topics.watch_ms").and_then(|millis| u64::try_from(millis).ok());
+    let pause = millis.map_or(TOPICS_WATCH, Duration::from_millis);
+    loop {
+        sleep(pause).await;
+        // Taken before the topics are asked: what is written meanwhile only makes them longer.
+        let before = written.up_to();
+        let kafka = services.kafka.clone();
+        let ends = blocking(move || ends_of(&kafka, &Topic::ALL, partition)).await;
+        let reason = match ends.map(|ends| begun_anew(&before, &Topic::ALL.into_iter().zip(ends).collect())) {
+            Ok(None) => continue,
+            Ok(Some(topic)) => lost(&services.kafka.topic(topic)),
+            Err(KafkaError::Refused(reason)) => reason,
+            // Whoever writes finds out, or it passes.
+            Err(KafkaError::Unreachable(_)) => continue,
+        };
+        return Ended { fenced: false, reason };
+    }
 }
 
 /// One account under one acquisition: syncs at its interval, takes requests in between.

@@ -195,3 +195,74 @@ impl Log for Writer {
         answer.await.map_err(|_| over())?
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::Topic;
+
+    const ACQUISITION: u64 = 7;
+
+    /// A queue in which batches of these sizes (records, bytes of each) wait, and whoever waits for their answers.
+    fn waiting(sizes: &[(usize, usize)]) -> (Waiting, Vec<oneshot::Receiver<Result<Positions, CommitError>>>) {
+        let (jobs, queue) = mpsc::channel(QUEUE);
+        let answers = sizes.iter().enumerate().map(|(number, (records, bytes))| {
+            let record = Record {
+                topic: Topic::Events,
+                key: format!("{number:04}"),
+                value: Some(vec![0; bytes - 4]),
+                headers: Vec::new(),
+            };
+            let records = vec![record; *records];
+            let (reply, answer) = oneshot::channel();
+            let batch = Batch { acquisition: ACQUISITION, records, marker: Box::new(|_| Ok(Vec::new())) };
+            jobs.try_send(Job { batch, reply }).ok().expect("the queue has room");
+            answer
+        });
+        let answers = answers.collect();
+        (Waiting { queue, acquisition: ACQUISITION, next: None }, answers)
+    }
+
+    /// The numbers of the batches of each transaction until nothing waits any more.
+    fn transactions(mut waiting: Waiting) -> Vec<Vec<usize>> {
+        let mut all = Vec::new();
+        while let Some((batches, _)) = waiting.take() {
+            let number = |batch: &Batch| batch.records[0].key.parse().expect("a number");
+            all.push(batches.iter().map(number).collect());
+        }
+        all
+    }
+
+    #[test]
+    fn what_waits_shares_a_transaction_in_its_order_within_each_bound() {
+        let shared = |sizes: &[(usize, usize)]| {
+            let (waiting, _answers) = waiting(sizes);
+            transactions(waiting)
+        };
+        assert_eq!(shared(&[(1, 10), (2, 20), (3, 30)]), [vec![0, 1, 2]]);
+        let half = TRANSACTION_RECORDS_MAX / 2;
+        assert_eq!(shared(&[(half, 10), (half, 10), (1, 10), (1, 10)]), [vec![0, 1], vec![2, 3]]);
+        let half = TRANSACTION_BYTES_MAX / 2;
+        assert_eq!(shared(&[(1, half), (1, half), (1, 10)]), [vec![0, 1], vec![2]]);
+        // One that is too large by itself is alone; a small one behind it does not overtake it.
+        assert_eq!(shared(&[(1, 10), (1, TRANSACTION_BYTES_MAX + 1), (1, 10)]), [vec![0], vec![1], vec![2]]);
+        let many = vec![(1, 10); TRANSACTION_BATCHES_MAX + 1];
+        assert_eq!(shared(&many).iter().map(Vec::len).collect::<Vec<_>>(), [TRANSACTION_BATCHES_MAX, 1]);
+    }
+
+    #[test]
+    fn a_batch_that_nobody_waits_for_any_more_is_not_written() {
+        let (waiting, mut answers) = waiting(&[(1, 10), (1, 10), (1, 10)]);
+        drop(answers.remove(1));
+        assert_eq!(transactions(waiting), [vec![0, 2]]);
+    }
+
+    #[test]
+    fn a_batch_of_another_acquisition_ends_the_writer_and_nothing_that_waits_with_it_is_written() {
+        let (mut waiting, mut answers) = waiting(&[(1, 10), (1, 10)]);
+        waiting.acquisition += 1;
+        assert!(waiting.take().is_none());
+        let told = answers.remove(0).try_recv().expect("an answer");
+        assert!(matches!(told, Err(CommitError::Ended(Ended { fenced: false, .. }))), "{told:?}");
+    }
+}

@@ -6,6 +6,7 @@ use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::error::RDKafkaErrorCode;
+use rdkafka::message::ToBytes;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 
 const WAIT: Duration = Duration::from_secs(30);
@@ -53,14 +54,20 @@ pub fn producer(bootstrap: &str, settings: &[(&str, &str)]) -> BaseProducer {
 }
 
 /// Writes one record outside any transaction.
-pub fn write(bootstrap: &str, topic: &str, partition: i32, key: Option<&str>, value: Option<&[u8]>) {
+pub fn write<K: ToBytes + ?Sized>(bootstrap: &str, topic: &str, partition: i32, key: Option<&K>, value: Option<&[u8]>) {
     let producer = producer(bootstrap, &[]);
     enqueue(&producer, topic, partition, key, value);
     producer.flush(WAIT).expect("it is written");
 }
 
-pub fn enqueue(producer: &BaseProducer, topic: &str, partition: i32, key: Option<&str>, value: Option<&[u8]>) {
-    let mut record: BaseRecord<'_, str, [u8]> = BaseRecord::to(topic).partition(partition);
+pub fn enqueue<K: ToBytes + ?Sized>(
+    producer: &BaseProducer,
+    topic: &str,
+    partition: i32,
+    key: Option<&K>,
+    value: Option<&[u8]>,
+) {
+    let mut record: BaseRecord<'_, K, [u8]> = BaseRecord::to(topic).partition(partition);
     (record.key, record.payload) = (key, value);
     producer.send(record).map_err(|(error, _)| error).expect("it is queued");
 }

@@ -67,7 +67,7 @@ async fn a_checkpoint_that_a_newer_version_wrote_is_refused() {
             newest = Some(decoder.decode::<SyncStatus>(Topic::Syncs, value).expect("it decodes"));
             Ok(())
         };
-        read_to_end(&kafka, &[Topic::Syncs], &[partition], each, |_| {}).expect("it is read");
+        read_to_end(&kafka, &[Topic::Syncs], &[partition], each, |_| Ok(())).expect("it is read");
         newest.expect("a record")
     });
     let record = SyncStatus { scimtail_version: "99.0.0".to_owned(), ..newest.await.expect("it was read") };
@@ -127,37 +127,47 @@ async fn a_record_with_a_newer_schema_is_refused() {
     refused(&program, &["acme: ", "written with a newer schema", "→ run the version that wrote it"]).await;
 }
 
-/// A broker that permits everything but this shard's `transactional.id`.
+/// A broker that permits everything but what is denied to one prefix: a `transactional.id`, or the group.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_transactional_id_that_is_not_permitted_is_refused() {
+async fn a_transactional_id_and_a_group_that_are_not_permitted_are_refused() {
     let broker = broker_with(
         "authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer\n\
          allow.everyone.if.no.acl.found=true\n\
          super.users=User:nobody\n",
     );
     let directory = BenchDirectory::start(5, 1, 2, 5, broker::TOKEN).await;
-    let account = AccountText { name: "acme", provider: "generic", base_url: directory.base_url(), more: "" };
     let own = Services { bootstrap: broker.bootstrap.clone(), registry: services().registry.clone() };
-    let prefix = unique_prefix("acl");
-    let program = Program::new(&own, &prefix, broker::TOKEN, "1s", &[account]);
-    let created = program.run(&["topics", "--create"]).await;
-    assert_eq!(created.code, 0, "{created:?}");
-    deny_transactional_ids(&broker.bootstrap, &prefix);
-    refused(&program, &["the transactional.id is not permitted (ACL)", "→ scimtail topics --print"]).await;
+    for denied in ["TRANSACTIONAL_ID", "GROUP"] {
+        let account = AccountText { name: "acme", provider: "generic", base_url: directory.base_url(), more: "" };
+        let prefix = unique_prefix("acl");
+        let program = Program::new(&own, &prefix, broker::TOKEN, "1s", &[account]);
+        let created = program.run(&["topics", "--create"]).await;
+        assert_eq!(created.code, 0, "{created:?}");
+        deny(&broker.bootstrap, denied, &prefix);
+        if denied == "TRANSACTIONAL_ID" {
+            refused(&program, &["the transactional.id is not permitted (ACL)", "→ scimtail topics --print"]).await;
+            continue;
+        }
+        // `--once` joins no group.
+        assert_eq!(program.run(&["run", "--once"]).await.code, 0);
+        let service = tokio::time::timeout(WAIT, program.run(&["run"])).await.expect("the service ends");
+        let error = service.err.lines().last().expect("an error");
+        assert!(service.code == 78 && error.contains("the consumer group is not permitted (ACL)"), "{service:?}");
+    }
 }
 
 /// By a client that can create ACLs; ours cannot.
-fn deny_transactional_ids(bootstrap: &str, prefix: &str) {
+fn deny(bootstrap: &str, what: &str, prefix: &str) {
     const SCRIPT: &str = "
 import sys
 from confluent_kafka.admin import *
-acl = AclBinding(ResourceType.TRANSACTIONAL_ID, sys.argv[2], ResourcePatternType.PREFIXED, 'User:ANONYMOUS', '*',
+acl = AclBinding(ResourceType[sys.argv[3]], sys.argv[2], ResourcePatternType.PREFIXED, 'User:ANONYMOUS', '*',
                  AclOperation.ALL, AclPermissionType.DENY)
 admin = AdminClient({'bootstrap.servers': sys.argv[1]})
 for done in admin.create_acls([acl]).values():
     done.result(30)
 ";
-    let output = std::process::Command::new(python()).args(["-c", SCRIPT, bootstrap, prefix]).output();
+    let output = std::process::Command::new(python()).args(["-c", SCRIPT, bootstrap, prefix, what]).output();
     let output = output.expect("the interpreter that `python` returned can be run");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }

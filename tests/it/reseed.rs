@@ -194,11 +194,20 @@ async fn garbage_stops_only_the_account_it_stands_under_until_it_is_reseeded() {
     let (users, bootstrap) = (program.topic("users"), &services().bootstrap);
     // Compacted topics take no record without a key.
     let control = program.topic("control");
-    meddling::write(bootstrap, &control, partition(), None, Some(b"nobody's"));
+    meddling::write(bootstrap, &control, partition(), None::<&str>, Some(b"nobody's"));
     meddling::write(bootstrap, &control, partition(), Some("acme"), None);
-    meddling::write(bootstrap, &users, partition(), Some("elsewhere/Users/1"), Some(b"not ours"));
+    let foreign = [
+        (&b"elsewhere/Users/1"[..], Some(&b"not ours"[..])),
+        (b"elsewhere", Some(b"\0\0\0\0\x01not ours")),
+        (b"acme/Users/\xff", Some(b"not ours")),
+        (b"elsewhere", None),
+    ];
+    for (key, value) in foreign {
+        meddling::write(bootstrap, &users, partition(), Some(key), value);
+    }
     let fine = run(&program, 0).await;
     assert!(fine.err.contains(&format!("{control} [{}] @ 0", partition())), "what is passed over is named: {fine:?}");
+    assert_eq!(fine.err.matches(&format!("{users} [{}] @ ", partition())).count(), foreign.len(), "{fine:?}");
 
     let records = records_of_bytes(&program, &users).await;
     let (key, value) = &records[0];
@@ -281,26 +290,60 @@ async fn a_retired_account_leaves_tombstones_and_no_event_and_others_are_not_tou
     assert!(line(&ended, "acme").contains("sync 1 ") && line(&ended, "acme").contains("no change"), "{ended:?}");
 }
 
-/// The same while the service runs: it notices before it publishes anything there.
+/// The same under a running owner: what it would write there is aborted, and its acquisition ends, because what it
+/// knows is no longer there. Trying again and again would fill the new topic up to where the old one was.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_topic_recreated_under_a_running_owner_aborts_what_it_would_write_there() {
+async fn a_topic_recreated_under_a_running_owner_ends_its_acquisition_and_the_next_one_stops_the_account() {
     use scimtail::directory::Status;
     use scimtail::shards::{acquire, serve};
-    let (directory, program, shared, config) = crate::broker::shared_program("under-way").await;
-    let accounts = std::slice::from_ref(&config);
-    let mut owned = acquire(&shared, config.account.partition, accounts, |_| {}).await.expect("the shard");
-    let mut known = owned.known.remove("acme").expect("the account").expect("its state");
-    let mut connection = scimtail::connect::Connection::new(&config, scimtail::schedule::now_millis);
-    for seed in 0..2 {
-        directory.churn(0.5, seed);
+    for (suffix, words) in [("users", "users ends before what acme wrote"), ("syncs", "the checkpoint of acme is lost")]
+    {
+        let (directory, program, shared, config) = crate::broker::shared_program("under-way").await;
+        let accounts = std::slice::from_ref(&config);
+        let mut owned = acquire(&shared, config.account.partition, accounts, |_| {}).await.expect("the shard");
+        let mut known = owned.known.remove("acme").expect("the account").expect("its state");
+        let mut connection = scimtail::connect::Connection::new(&config, scimtail::schedule::now_millis);
+        for seed in 0..2 {
+            directory.churn(0.5, seed);
+            let status = serve::sync_once(&shared, &config, &mut connection, &owned.writer, &mut known).await;
+            assert_eq!(status.expect("the owner commits").status, Status::Completed);
+        }
+        meddling::recreate(&services().bootstrap, &program.topic(suffix), PARTITIONS, "compact").await;
+        // More than there ever was before: its end alone would tell nothing.
+        directory.churn(1.0, 9);
         let status = serve::sync_once(&shared, &config, &mut connection, &owned.writer, &mut known).await;
-        assert_eq!(status.expect("the owner commits").status, Status::Completed);
+        let ended = status.expect_err("the acquisition is over");
+        assert!(!ended.fenced && ended.reason.contains("ends before what was written to it"), "{ended:?}");
+        assert_eq!(records(&program, suffix).await.len(), 0, "nothing is visible there");
+
+        drop(owned);
+        let mut again = acquire(&shared, config.account.partition, accounts, |_| {}).await.expect("the shard");
+        let stopped = again.known.remove("acme").expect("the account").err().expect("it cannot go on");
+        assert!(stopped.reason.contains(words) && stopped.reason.contains("→ scimtail reseed acme"), "{stopped:?}");
     }
-    meddling::recreate(&services().bootstrap, &program.topic("users"), PARTITIONS, "compact").await;
-    directory.churn(0.1, 9);
-    let status = serve::sync_once(&shared, &config, &mut connection, &owned.writer, &mut known).await;
-    let status = status.expect("the acquisition goes on");
-    assert_eq!((status.status, status.reason_code.as_deref()), (Status::Failed, Some("commit_aborted")));
-    assert!(status.reason.expect("words").contains("users was deleted or recreated"));
-    assert_eq!(records(&program, "users").await.len(), 0, "nothing is visible there");
+}
+
+/// A directory in which nothing changes writes nothing to its state's topics and would never notice.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_notices_that_the_state_of_an_unchanged_directory_is_gone() {
+    let (_directory, program) = synced("unchanged").await;
+    let memberships = program.topic("memberships");
+    let mut command = program.command(&["run"]);
+    command.env("FAILPOINTS", "topics.watch_ms=return(200)").stderr(std::process::Stdio::piped());
+    let mut service = command.spawn().expect("the program starts");
+    crate::program::await_line(&mut service, "sync completed");
+    meddling::delete(&services().bootstrap, &memberships).await;
+    let ended = crate::program::await_line(&mut service, "acquisition ended");
+    assert!(ended.contains(&format!("{memberships} does not exist; → scimtail topics --create")), "{ended}");
+    // Nothing brings it back by itself, and nothing is published meanwhile.
+    let refused = crate::program::await_line(&mut service, "shard not acquired: refused");
+    assert!(refused.contains(&memberships), "{refused}");
+    meddling::create(&services().bootstrap, &memberships, PARTITIONS, &[("cleanup.policy", "compact")]).await;
+    for _ in ["acme", "other1"] {
+        let stopped = crate::program::await_line(&mut service, "account stopped");
+        assert!(stopped.contains("memberships ends before what"), "{stopped}");
+    }
+    service.kill().expect("SIGKILL");
+    service.wait().expect("it ended");
+    assert_eq!(records(&program, "memberships").await.len(), 0);
 }

@@ -1,6 +1,8 @@
 //! Restoring from a real broker with everything in the way: foreign transactions, aborted records, and topics that were
 //! really compacted.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use rdkafka::producer::Producer;
@@ -8,8 +10,10 @@ use scimtail::config::AccountConfig;
 use scimtail::connect::Connection;
 use scimtail::directory::{Kind, Status};
 use scimtail::kafka::partition_of;
+use scimtail::kafka::read::Progress;
 use scimtail::schedule::now_millis;
-use scimtail::shards::{Acquisition, Services as Shared, acquire, serve};
+use scimtail::shards::{Acquisition, Services as Shared, acquire, acquire_unless, serve};
+use tokio_util::sync::CancellationToken;
 
 use crate::broker::directory::BenchDirectory;
 use crate::broker::{self, shared_program};
@@ -71,6 +75,53 @@ async fn a_restore_waits_for_a_foreign_open_transaction_and_passes_over_what_was
         assert!(!known.table(Kind::User).contains("aborted"));
         owned = restored;
     }
+}
+
+/// Whoever gives the shard away, or ends, does not wait for somebody else's transaction.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restore_that_waits_for_a_foreign_open_transaction_can_be_called_off() {
+    let (_directory, program, shared, config) = shared_program("called-off").await;
+    let (users, partition) = (program.topic("users"), config.account.partition);
+    sync(&shared, &config, &mut own(&shared, &config).await).await;
+    let foreign = meddling::producer(&services().bootstrap, &[("transactional.id", &format!("{users}-foreign"))]);
+    foreign.init_transactions(WAIT).expect("another producer");
+    foreign.begin_transaction().expect("begun");
+    meddling::enqueue(&foreign, &users, partition, Some("elsewhere/Users/1"), Some(b"not Avro"));
+    foreign.flush(WAIT).expect("in the log, uncommitted");
+
+    let stop = CancellationToken::new();
+    let (waits, watched) = (Arc::new(AtomicBool::new(false)), stop.clone());
+    let shown = waits.clone();
+    let progress = move |Progress { read, total }| shown.store(read < total, Ordering::Relaxed);
+    let acquiring = tokio::spawn(async move {
+        acquire_unless(&watched, &shared, partition, std::slice::from_ref(&config), progress).await.map(drop)
+    });
+    let deadline = Instant::now() + WAIT;
+    while !waits.load(Ordering::Relaxed) {
+        assert!(Instant::now() < deadline, "it shows how far it has come while it waits");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    stop.cancel();
+    let called_off = tokio::time::timeout(STILL_WAITING, acquiring).await.expect("at once").expect("no panic");
+    assert!(called_off.is_err_and(|error| error.to_string().contains("called off")));
+    foreign.abort_transaction(WAIT).expect("aborted");
+}
+
+/// A long one shows how far it has come while records come.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_long_restore_shows_how_far_it_has_come() {
+    const USERS: usize = 5_000;
+    let directory = BenchDirectory::start(USERS, 0, 0, 1_000, broker::TOKEN).await;
+    let (_program, shared, config) = broker::program_on(&directory, &unique_prefix("progress")).await;
+    sync(&shared, &config, &mut own(&shared, &config).await).await;
+    let shown = Arc::new(Mutex::new(Vec::new()));
+    let (accounts, seen) = (std::slice::from_ref(&config), shown.clone());
+    let progress = move |Progress { read, total }| seen.lock().expect("no panic").push((read, total));
+    drop(acquire(&shared, config.account.partition, accounts, progress).await.expect("the shard"));
+    let shown = shown.lock().expect("no panic").clone();
+    let between = shown.iter().filter(|(read, total)| (1..*total).contains(read));
+    assert!(between.count() >= USERS / 2_048, "{shown:?}");
+    assert!(shown.is_sorted() && shown.last().is_some_and(|(read, total)| read == total), "{shown:?}");
 }
 
 /// Topics whose broker compacts at once, as it does elsewhere after hours.

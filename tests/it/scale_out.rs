@@ -87,8 +87,13 @@ struct Instance {
 
 impl Instance {
     fn start(program: &Program, name: &str) -> Instance {
+        Instance::start_with(program, name, "")
+    }
+
+    fn start_with(program: &Program, name: &str, failpoints: &str) -> Instance {
         let log = program.file().with_file_name(format!("{name}.log"));
         let mut command = program.command(&["--log-format", "json", "run"]);
+        command.env("FAILPOINTS", failpoints);
         command.stdout(Stdio::null()).stderr(File::create(&log).expect("a log file"));
         Instance { child: command.spawn().expect("the program starts"), log }
     }
@@ -522,4 +527,34 @@ async fn run_once_beside_a_service_takes_each_shard_at_most_once() {
     each_syncs_again(&program, &accounts).await;
     service.stop().await;
     settle(&program, &accounts).await;
+}
+
+/// One shard's writer stands still in the middle of a transaction for two sessions: the other shards sync on, the
+/// membership stays, and what stood still ends as if nothing had been.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shard_that_hangs_holds_up_neither_the_others_nor_the_membership() {
+    let directory = BenchDirectory::start(USERS, 0, 0, 10, TOKEN).await;
+    let accounts = names(0..3);
+    let program = program("hangs", &directory.base_url(), SHORT_SESSION, &accounts).await;
+    let hang = 2 * SHORT_SESSION;
+    // The first shard to get there, while its first sync waits for its commit.
+    let failpoints = format!("commit.before=1*sleep({})", hang.as_millis());
+    let mut first = Instance::start_with(&program, "first", &failpoints);
+    let synced = |instance: &Instance| {
+        let mut times: BTreeMap<String, usize> = accounts.iter().map(|name| (name.clone(), 0)).collect();
+        for line in instance.says("sync completed") {
+            *times.entry(line["account"].as_str().expect("a name").to_owned()).or_default() += 1;
+        }
+        times
+    };
+    // Two others, longer than a session of syncs at 1 s, give or take a tenth.
+    let beyond = SHORT_SESSION.as_secs() as usize + 2;
+    until("the others sync on", || synced(&first).values().filter(|times| **times >= beyond).count() == 2).await;
+    let hung: Vec<String> = synced(&first).into_iter().filter(|(_, times)| *times == 0).map(|(name, _)| name).collect();
+    assert_eq!(hung.len(), 1, "it stood still all the while: {:?}", synced(&first));
+    until("what stood still goes on", || synced(&first)[&hung[0]] >= 2).await;
+    assert_eq!(first.acquired(), BTreeMap::from([(0, 1), (1, 1), (2, 1)]), "nobody had to take anything over");
+    assert!(!first.lines().iter().any(is_lost), "the membership stayed");
+    first.signal("TERM");
+    assert_eq!(first.ended().await.code(), Some(0));
 }

@@ -175,7 +175,11 @@ async fn read_history(
                 KafkaError::Refused(format!("{}: {complaint}: nothing before it can be told", record.address()))
             })
         };
-        read_to_end(&kafka, &[Topic::Events], &[partition], each, &mut progress)?;
+        let progress = |read| {
+            progress(read);
+            Ok(())
+        };
+        read_to_end(&kafka, &[Topic::Events], &[partition], each, progress)?;
         Ok(history.unwrap_or_else(|| History::new(time, sequence, None)))
     };
     Ok(blocking(reading).await?)
