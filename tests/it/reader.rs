@@ -1,7 +1,7 @@
 //! What consumers see: the records of topics, read by `read_topics.py`, which shares no code with
 //! scimtail.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
 
 use serde::Deserialize;
@@ -57,6 +57,70 @@ pub fn compacted(records: &[ReadRecord], topic: &str) -> BTreeMap<String, ReadRe
         }
     }
     newest
+}
+
+/// What is so: by state key, the attributes of a user or group as JSON; none for a membership.
+pub type Facts = BTreeMap<String, BTreeMap<String, String>>;
+
+/// What the compacted topics of a prefix say.
+pub fn stated(records: &[ReadRecord], prefix: &str) -> Facts {
+    let topics = ["users", "groups", "memberships"].map(|suffix| format!("{prefix}.{suffix}"));
+    let state = topics.iter().flat_map(|topic| compacted(records, topic));
+    state.map(|(key, record)| (key, attributes(&record.value))).collect()
+}
+
+/// What is so in one of two, and not in the other.
+pub fn differences(left: &Facts, right: &Facts) -> Vec<String> {
+    let keys: BTreeSet<&String> = left.keys().chain(right.keys()).collect();
+    let different = keys.into_iter().filter(|key| left.get(*key) != right.get(*key));
+    different.map(|key| format!("{key}: {:?}, {:?}", left.get(key), right.get(key))).collect()
+}
+
+/// The facts after the events.
+///
+/// # Panics
+/// If an event says of what was before it that it was not so: one was not published, or one was published twice.
+pub fn folded(mut facts: Facts, events: &[&ReadRecord]) -> Facts {
+    for event in events {
+        let value = &event.value;
+        let mut key = event.key.clone().expect("events have keys");
+        let (kind, verb) = value["event_type"].as_str().and_then(|name| name.split_once('.')).expect("an event type");
+        if kind == "membership" {
+            key.push_str(&format!("/Groups/{}", value["group_id"].as_str().expect("a group")));
+        }
+        match verb {
+            "added" => assert_eq!(facts.insert(key, attributes(&value[kind])), None, "was there already: {value}"),
+            "removed" => assert!(facts.remove(&key).is_some(), "was not there: {value}"),
+            _ => {
+                let known = facts.get_mut(&key).unwrap_or_else(|| panic!("was not there: {value}"));
+                let changes = value["changes"].as_array().expect("changes");
+                assert!(!changes.is_empty(), "{value}");
+                for change in changes {
+                    let name = change["attribute"].as_str().expect("a name").to_owned();
+                    let [old, new] = ["old_value", "new_value"].map(|side| change[side].as_str().map(str::to_owned));
+                    assert_eq!(known.get(&name), old.as_ref(), "{name} was not so: {value}");
+                    match new {
+                        Some(new) => drop(known.insert(name, new)),
+                        None => drop(known.remove(&name)),
+                    }
+                }
+            }
+        }
+    }
+    facts
+}
+
+/// The attributes in a user or group, of an event or a state.
+fn attributes(value: &Value) -> BTreeMap<String, String> {
+    let listed = value["attributes"].as_object().into_iter().flatten();
+    let mut attributes: BTreeMap<String, String> =
+        listed.map(|(name, json)| (name.clone(), json.as_str().expect("JSON as text").to_owned())).collect();
+    for (field, name) in [("active", "active"), ("user_name", "userName"), ("display_name", "displayName")] {
+        if let Some(value) = value.get(field).filter(|value| !value.is_null()) {
+            attributes.insert(name.to_owned(), value.to_string());
+        }
+    }
+    attributes
 }
 
 fn run(services: &Services, topics: &[String]) -> Vec<ReadRecord> {

@@ -9,11 +9,12 @@ use std::time::{Duration, Instant, SystemTime};
 use scimtail::demo::directory::{SimulatedDirectory, Vendor};
 
 use crate::program::{AccountText, Program};
-use crate::reader::{ReadRecord, read};
+use crate::reader::{Facts, ReadRecord, differences, folded, read, stated};
 use crate::services::{Services, broker, services, unique_prefix};
 
 const TOKEN: &str = "service-test-token-canary";
 const WAIT: Duration = Duration::from_secs(120);
+const TOPICS: [&str; 5] = ["syncs", "events", "users", "groups", "memberships"];
 /// What the service promises for SIGTERM.
 const STOP_WAIT: Duration = Duration::from_secs(10);
 
@@ -45,7 +46,7 @@ async fn until_on(
 ) -> Vec<ReadRecord> {
     let deadline = Instant::now() + WAIT;
     loop {
-        let records = read(services, &[program.topic("syncs"), program.topic("events")]).await;
+        let records = read(services, &TOPICS.map(|suffix| program.topic(suffix))).await;
         if done(&records) {
             return records;
         }
@@ -218,9 +219,58 @@ async fn g9_credentials_and_unlisted_attributes_leave_the_process_nowhere() {
     assert!(!everything.contains(&chargebee.users()[0].display_name), "an unlisted attribute got out");
 }
 
+/// What there is to compare of a user or group in a Chargebee-like directory: everything that changes, and userName.
+const CHANGING: [&str; 5] = ["userName", "displayName", "title", "userType", "active"];
+
+/// The resources of an account's directory as it serves them, as facts: what changes of each, and who is in which group.
+async fn truth(directory: &SimulatedDirectory) -> Facts {
+    let client = reqwest::Client::builder().no_proxy().build().expect("a client");
+    let mut facts = Facts::new();
+    for endpoint in ["Users", "Groups"] {
+        let mut read = 0;
+        loop {
+            let url = format!("{}/{endpoint}?startIndex={}", directory.base_url(), read + 1);
+            let answer = client.get(url).bearer_auth(TOKEN).send().await.expect("the directory answers");
+            let page: serde_json::Value = answer.json().await.expect("a page");
+            let resources = page["Resources"].as_array().expect("a list");
+            if resources.is_empty() {
+                break;
+            }
+            read += resources.len();
+            for resource in resources {
+                let key = format!("acme/{endpoint}/{}", resource["id"].as_str().expect("an id"));
+                let shown =
+                    CHANGING.iter().filter_map(|name| Some(((*name).to_owned(), resource.get(name)?.to_string())));
+                facts.insert(key, shown.collect());
+            }
+        }
+    }
+    for group in directory.groups() {
+        for member in &group.members {
+            facts.insert(format!("acme/Users/{member}/Groups/{}", group.id), Default::default());
+        }
+    }
+    facts
+}
+
+/// Of the facts, what [`truth`] knows.
+fn changing(mut facts: Facts) -> Facts {
+    for attributes in facts.values_mut() {
+        attributes.retain(|name, _| CHANGING.contains(&name.as_str()));
+    }
+    facts
+}
+
+fn events(records: &[ReadRecord]) -> Vec<&ReadRecord> {
+    records.iter().filter(|record| record.topic.ends_with(".events")).collect()
+}
+
 /// G1 when it is the broker that dies: SIGKILL, restart, and the events are exactly the differences.
 #[tokio::test(flavor = "multi_thread")]
 async fn g1_a_broker_killed_and_restarted_loses_and_doubles_nothing() {
+    /// At a time, so that there are attributes and memberships among them.
+    const CHANGES: usize = 5;
+    const NONE: [&str; 0] = [];
     let mut extra = broker();
     let services = Services { bootstrap: extra.bootstrap.clone(), registry: services().registry.clone() };
     let directory = SimulatedDirectory::start(Vendor::Chargebee, TOKEN, 9, SystemTime::now).await.expect("a directory");
@@ -228,31 +278,42 @@ async fn g1_a_broker_killed_and_restarted_loses_and_doubles_nothing() {
     let program = Program::new(&services, &unique_prefix("broker"), TOKEN, "1s", &[account]);
     assert_eq!(program.run(&["topics", "--create"]).await.code, 0);
     let mut service = program.spawn(&["run"]);
-    until_on(&services, &program, "the baseline is there", |records| count(records, "acme", "completed") >= 1).await;
+    let completed = |records: &[ReadRecord]| count(records, "acme", "completed") >= 1;
+    let records = until_on(&services, &program, "the baseline is there", completed).await;
+    let baseline = stated(&records, &program.prefix);
+    assert_eq!(differences(&changing(baseline.clone()), &truth(&directory).await), NONE);
+    assert!(events(&records).is_empty());
+
+    let mut made = Vec::new();
     for _ in 0..2 {
-        let before = directory.page_requests();
-        directory.change();
+        made.extend((0..CHANGES).map(|_| directory.change()));
         extra.kill();
-        directory.change();
+        made.extend((0..CHANGES).map(|_| directory.change()));
         extra.restart();
-        let synced = |records: &[ReadRecord]| {
-            let newest = records.iter().rfind(|record| record.key.as_deref() == Some("acme"));
-            directory.page_requests() > before + 4
-                && newest.is_some_and(|newest| newest.value["users_read"] == directory.users().len())
-        };
-        until_on(&services, &program, "it goes on after the restart", synced).await;
+        let truth = truth(&directory).await;
+        let arrived = |records: &[ReadRecord]| changing(stated(records, &program.prefix)) == truth;
+        until_on(&services, &program, "the state follows after the restart", arrived).await;
     }
     signal(&service, "TERM");
     let status = ended_within(&mut service, STOP_WAIT).expect("the service ends within 10 s");
     assert_eq!(status.code(), Some(0));
-    // A last look: whatever is open gets published, then nothing is left.
-    assert_eq!(program.run(&["run", "--once"]).await.code, 0);
-    let records = read(&services, &[program.topic("events"), program.topic("users")]).await;
-    let events: Vec<&ReadRecord> = records.iter().filter(|record| record.topic == program.topic("events")).collect();
-    assert!(!events.is_empty());
-    for (index, event) in events.iter().enumerate() {
+    println!("changed: {}", made.join(", "));
+
+    let topics = TOPICS.map(|suffix| program.topic(suffix));
+    let records = read(&services, &topics).await;
+    let published = events(&records);
+    for (index, event) in published.iter().enumerate() {
         assert_eq!(event.value["sequence"], serde_json::json!(index + 1), "gapless, none twice");
     }
-    let users = crate::reader::compacted(&records, &program.topic("users"));
-    assert_eq!(users.len(), directory.users().len());
+    let state = stated(&records, &program.prefix);
+    assert!(!differences(&state, &baseline).is_empty(), "something changed");
+    // Each event is a difference from what was before it, and together they are all of them.
+    assert_eq!(differences(&folded(baseline, &published), &state), NONE);
+    assert_eq!(differences(&changing(state.clone()), &truth(&directory).await), NONE);
+
+    // A last look finds nothing that was left open.
+    assert_eq!(program.run(&["run", "--once"]).await.code, 0);
+    let after = read(&services, &topics).await;
+    assert_eq!(events(&after), published);
+    assert_eq!(differences(&stated(&after, &program.prefix), &state), NONE);
 }

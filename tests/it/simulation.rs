@@ -4,7 +4,7 @@
 //!
 //! A failing seed is repeated by the command that the failure prints.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use scimtail::avro::Codec;
@@ -24,6 +24,28 @@ const CHAOS_MAX: usize = 12;
 /// Syncs until everything has settled: one that is held, its release, and three walks where absence is the rule.
 const CALM_MAX: usize = 10;
 const HOUR_MS: i64 = 3_600_000;
+/// With fewer of each in [`RUNS`] lives, the simulation no longer tries what it is for. About half of what there are.
+const LEAST: [(&str, usize); 16] = [
+    ("abort of a status", 30),
+    ("another owner", 3_500),
+    ("crash after a commit", 430),
+    ("crash before a commit", 460),
+    ("events", 12_000),
+    ("record lost", 320),
+    ("release", 230),
+    ("sync completed", 12_000),
+    ("sync completed: repair", 300),
+    ("sync failed: commit_aborted", 380),
+    ("sync failed: http_status", 440),
+    ("sync failed: list_incomplete", 320),
+    ("sync failed: repair", 25),
+    ("sync failed: walk_incomplete", 60),
+    ("sync held: mass_change", 400),
+    ("sync held: repair", 30),
+];
+
+/// What really happened, by name.
+type Counts = BTreeMap<String, usize>;
 
 /// One life: what it is like, and what has been seen of it.
 struct Life {
@@ -35,6 +57,7 @@ struct Life {
     folded: usize,
     /// A record was lost, so that not all of the state came by events.
     lossy: bool,
+    counts: Counts,
 }
 
 #[test]
@@ -45,20 +68,22 @@ fn g1_whatever_happens_in_a_simulated_life_what_readers_see_is_true() {
         tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().expect("a runtime");
     let _within = runtime.enter();
     let started = Instant::now();
-    let (mut syncs, mut events) = (0, 0);
+    let mut counts = Counts::new();
     for seed in first..first + runs {
         let life = std::panic::AssertUnwindSafe(|| runtime.block_on(Life::new(seed).live()));
         match std::panic::catch_unwind(life) {
-            Ok((lived, published)) => (syncs, events) = (syncs + lived, events + published),
+            Ok(lived) => lived.into_iter().for_each(|(name, times)| *counts.entry(name).or_default() += times),
             Err(_) => panic!(
                 "repeat it: SIMULATION_SEED={seed} SIMULATION_RUNS=1 cargo test --test it simulated_life -- --nocapture"
             ),
         }
     }
-    println!(
-        "{runs} lives from seed {first}, {syncs} syncs, {events} events in {:.1} s",
-        started.elapsed().as_secs_f64()
-    );
+    println!("{runs} lives from seed {first} in {:.1} s: {counts:#?}", started.elapsed().as_secs_f64());
+    if runs >= RUNS {
+        let times = |name: &str| counts.get(name).copied().unwrap_or(0);
+        let seldom: Vec<_> = LEAST.iter().filter(|(name, least)| times(name) < *least).collect();
+        assert!(seldom.is_empty(), "too seldom in {runs} lives: {seldom:?} of {counts:#?}");
+    }
 }
 
 impl Life {
@@ -84,12 +109,15 @@ impl Life {
         }
         // Of a group whose record is lost and that nobody can be asked for, absences cannot be counted: it stays.
         let lossy = random.u8(..) < 40 && !account.habits.absence_only;
-        Life { random, world: World::new(account), directory, facts: None, folded: 0, lossy }
+        Life { random, world: World::new(account), directory, facts: None, folded: 0, lossy, counts: Counts::new() }
     }
 
-    /// Returns how many syncs and events there were.
-    async fn live(mut self) -> (usize, usize) {
-        let mut syncs = 0;
+    fn count(&mut self, name: impl Into<String>) {
+        *self.counts.entry(name.into()).or_default() += 1;
+    }
+
+    /// Returns what happened.
+    async fn live(mut self) -> Counts {
         for _ in 0..self.random.usize(1..=CHAOS_MAX) {
             advance(self.random.i64(1..20 * HOUR_MS));
             for _ in 0..self.random.usize(0..4) {
@@ -100,19 +128,19 @@ impl Life {
             }
             self.crash_ahead();
             self.lose_something();
-            syncs += 1;
             self.sync().await;
             self.directory.faults = Faults::default();
         }
-        let (lived, events) = (syncs + self.settle().await, self.world.log.events().len());
-        (lived, events)
+        self.settle().await;
+        self.counts.insert("events".to_owned(), self.world.log.events().len());
+        self.counts
     }
 
     /// Faults stop: within two syncs the state is the directory, holds and absences aside.
-    async fn settle(&mut self) -> usize {
+    async fn settle(&mut self) {
         *self.world.log.crash.lock().unwrap() = None;
         let mut undisturbed = 0;
-        for number in 1..=CALM_MAX {
+        for _ in 0..CALM_MAX {
             // So that everybody hidden or dangling is due to be asked.
             advance(25 * HOUR_MS);
             let repaired = self.world.known.repair.is_some();
@@ -124,7 +152,7 @@ impl Life {
             }
             assert_eq!(status.status, Status::Completed, "{:?}", status.reason);
             if self.state() == naive(&self.directory) {
-                return number;
+                return;
             }
             undisturbed += usize::from(!repaired);
             let enough = if self.world.account.habits.absence_only { 4 } else { 2 };
@@ -137,14 +165,27 @@ impl Life {
         let before = self.world.log.events().len();
         let faultless = format!("{:?}", self.directory.faults) == format!("{:?}", Faults::default());
         let was_first = self.world.known.is_first();
+        let crash = *self.world.log.crash.lock().unwrap();
         let status = match self.world.try_sync(&self.directory).await {
-            Ok(status) => Some(status),
-            Err(_) => {
+            Ok(status) => {
+                let reason = status.reason_code.as_deref().map(|code| format!(": {code}")).unwrap_or_default();
+                self.count(format!("sync {}{reason}", format!("{:?}", status.status).to_lowercase()));
+                Some(status)
+            }
+            Err(ended) => {
+                match crash {
+                    Some(Crash::Before(_)) => self.count("crash before a commit"),
+                    Some(Crash::After(_)) => self.count("crash after a commit"),
+                    // Of what there is to say of the sync, after which there is nothing left to say it with.
+                    Some(Crash::Abort(_)) => self.count("abort of a status"),
+                    None => panic!("it ended by itself: {}", ended.reason),
+                }
                 self.world.restart();
                 None
             }
         };
         if self.random.u8(..) < 60 {
+            self.count("another owner");
             self.world.restart();
         }
         self.world.assert_known_is_the_log();
@@ -270,6 +311,7 @@ impl Life {
         records.retain(|record| !lost(record));
         *self.world.log.holes.lock().unwrap().entry(topic).or_default() += holes;
         drop(records);
+        self.count("record lost");
         self.world.restart();
         assert!(first || self.world.known.repair.is_some(), "the loss of {key} is noticed");
     }
@@ -289,6 +331,7 @@ impl Life {
         let (status, _) = applied.expect("it is new");
         *log.crash.lock().unwrap() = None;
         pipeline::record_latest(account, log, &Codec { ids: IDS }, known, status).await.expect("the log works");
+        self.count("release");
     }
 }
 

@@ -22,9 +22,14 @@ use tokio::task::JoinSet;
 use self::checker::{Checker, Judgement};
 use self::directory::Directories;
 use self::plan::{FIRST_ROUNDS, Kind, Plan};
+use self::process::End;
 use self::world::{Run, TOKEN, World};
 use crate::services::{broker, services};
 
+/// What `cargo test` runs, unless `CRASH_SEED` says otherwise.
+const SEED: u64 = 1;
+/// Drawn so often, a kind of run strikes: one draw may ask for a place that its process does not come to.
+const DRAWS_WITHOUT_STRIKE_MAX: usize = 2;
 /// Rounds at a time, each with a broker of its own: a run mostly waits.
 const LANES: usize = 2;
 
@@ -59,6 +64,8 @@ struct Tally {
     runs: usize,
     struck: usize,
     failed: usize,
+    /// How often the process that the fault was for ended how.
+    ends: BTreeMap<End, usize>,
 }
 
 /// What became of all runs.
@@ -78,6 +85,9 @@ impl Report {
             tally.runs += 1;
             tally.struck += usize::from(result.as_ref().is_ok_and(|run| run.struck));
             tally.failed += usize::from(result.is_err());
+            if let Ok(run) = result {
+                *tally.ends.entry(run.end).or_default() += 1;
+            }
         }
         if let Ok(run) = result {
             self.at_once += usize::from(run.syncs == 1);
@@ -87,11 +97,16 @@ impl Report {
 
     fn print(&self, seed: u64, seconds: f64) {
         let row = |name: &str, tally: &Tally| {
-            println!("{name:18} {:5} {:7} {:6}", tally.runs, tally.struck, tally.failed);
+            let ends = tally.ends.iter().map(|(end, times)| match end {
+                End::Killed => format!("{times}× killed"),
+                End::Exited(code) => format!("{times}× {code}"),
+            });
+            let ends: Vec<String> = ends.collect();
+            println!("{name:18} {:5} {:7} {:6}  {}", tally.runs, tally.struck, tally.failed, ends.join(", "));
         };
-        println!("\n{:18} {:>5} {:>7} {:>6}", "fail point", "runs", "struck", "failed");
+        println!("\n{:18} {:>5} {:>7} {:>6}  ended", "fail point", "runs", "struck", "failed");
         self.points.iter().for_each(|(point, tally)| row(point.name(), tally));
-        println!("\n{:18} {:>5} {:>7} {:>6}", "kind of run", "runs", "struck", "failed");
+        println!("\n{:18} {:>5} {:>7} {:>6}  ended", "kind of run", "runs", "struck", "failed");
         self.kinds.iter().for_each(|(kind, tally)| row(&format!("{kind:?}"), tally));
         let sum = |of: fn(&Tally) -> usize| self.kinds.values().map(of).sum::<usize>();
         let (runs, struck, failed) = (sum(|tally| tally.runs), sum(|tally| tally.struck), sum(|tally| tally.failed));
@@ -136,7 +151,7 @@ async fn round(
                 folder.display(),
                 index + 1
             );
-            report.failures.push(format!("{name}: {}", reason.lines().next().unwrap_or_default()));
+            report.failures.push(format!("seed {seed} {name}: {}", reason.lines().next().unwrap_or_default()));
             // The rest of the round would stand on what is wrong already.
             return false;
         }
@@ -147,7 +162,7 @@ async fn round(
 /// G1, G2, G3, G5, G6, G8 under fire: whatever kills it, wherever, the topics are what a calm program leaves.
 #[tokio::test(flavor = "multi_thread", worker_threads = 8)]
 async fn g1_killed_at_every_fail_point_it_leaves_what_a_calm_program_leaves() {
-    let seed = setting("CRASH_SEED").unwrap_or(1);
+    let seed = setting("CRASH_SEED").unwrap_or(SEED);
     let rounds = rounds(seed, setting("CRASH_RUNS").map(|runs| runs as usize));
     let whole = rounds.iter().map(|(round, _)| *round).take(FIRST_ROUNDS).eq(0..FIRST_ROUNDS);
     let (rounds, report) = (Arc::new(Mutex::new(rounds)), Arc::new(Mutex::new(Report::default())));
@@ -188,4 +203,9 @@ async fn g1_killed_at_every_fail_point_it_leaves_what_a_calm_program_leaves() {
         let missed: Vec<&str> = Point::ALL.iter().filter(struck).map(|point| point.name()).collect();
         assert!(missed.is_empty(), "never reached: {missed:?}");
     }
+    // In the suite's own runs every kind is known to strike, however seldom it is drawn.
+    let excused = if whole && seed == SEED { 0 } else { DRAWS_WITHOUT_STRIKE_MAX };
+    let idle = |(_, tally): &(&Kind, &Tally)| tally.struck == 0 && tally.runs > excused;
+    let idle: Vec<&Kind> = report.kinds.iter().filter(idle).map(|(kind, _)| kind).collect();
+    assert!(idle.is_empty(), "seed {seed}: kinds of run whose fault never struck: {idle:?}");
 }

@@ -14,6 +14,9 @@ use crate::program::TOKEN_VARIABLE;
 
 /// How often a process is looked at.
 const LOOK: Duration = Duration::from_millis(10);
+/// Exit codes of a scimtail that no fault killed: done, a service is unreachable, try later. Nothing that strikes here
+/// is a matter of configuration (78), and nothing may make it panic (101).
+const EXIT_CODES: [i32; 3] = [0, 69, 75];
 
 pub struct Process {
     child: Child,
@@ -22,7 +25,7 @@ pub struct Process {
 }
 
 /// What a process did, as far as one waited.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum End {
     /// By SIGKILL.
     Killed,
@@ -101,6 +104,19 @@ impl Process {
     pub async fn ended(&mut self, bound: Duration) -> Result<End, String> {
         let end = self.until("the process ends", bound, |_| false).await?;
         Ok(end.expect("it waits for nothing else"))
+    }
+
+    /// As [`Process::ended`], for one that a fault may have killed.
+    ///
+    /// # Errors
+    /// It ended by itself with a code that no fault excuses.
+    pub async fn ended_as_it_may(&mut self, bound: Duration) -> Result<End, String> {
+        match self.ended(bound).await? {
+            End::Exited(code) if !EXIT_CODES.contains(&code) => {
+                Err(format!("it ended with exit code {code}, not one of {EXIT_CODES:?}: {}", self.tail()))
+            }
+            end => Ok(end),
+        }
     }
 
     fn text(&self) -> String {

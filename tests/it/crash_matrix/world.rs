@@ -22,6 +22,7 @@ const WAIT: Duration = Duration::from_secs(150);
 const SESSION_MS: u32 = 2_000;
 /// The longest record where the configuration says so; less than a long title.
 const NARROW_BYTES: usize = 4_000;
+const ONCE: [&str; 2] = ["run", "--once"];
 
 /// Accounts by what happens to them.
 struct Accounts {
@@ -74,6 +75,8 @@ pub struct World<'a> {
 pub struct Run {
     /// The fault struck.
     pub struck: bool,
+    /// How the process ended that it was for.
+    pub end: End,
     /// Calm syncs until the state was the newest version.
     pub syncs: usize,
     pub judgement: Judgement,
@@ -168,6 +171,12 @@ max_ratio = 1.0
         }
     }
 
+    /// A calm sync; false where it has to be tried once more.
+    async fn calm(&mut self) -> Result<bool, String> {
+        let end = self.start("calm", &["run", "--once"], CALM).ended_as_it_may(WAIT).await?;
+        Ok(end == End::Exited(0))
+    }
+
     /// New versions of the busy accounts, for one of them in any case. Nobody may be reading them.
     fn change(&mut self, random: &mut fastrand::Rng, lengthen: bool) {
         for (number, name) in self.accounts.busy.iter().enumerate() {
@@ -193,15 +202,12 @@ max_ratio = 1.0
         if self.settled {
             self.change(random, plan.kind == Kind::Aborted);
         }
-        let struck = self.fault(plan, random).await?;
-        let mut syncs = 0;
-        loop {
-            syncs += 1;
-            match self.done(&["run", "--once"]).await {
-                Ok(()) => break,
-                Err(_) if syncs == 1 => {}
-                Err(reason) => return Err(format!("not converged after two calm syncs: {reason}")),
-            }
+        let (struck, end) = self.fault(plan, random).await?;
+        let mut syncs = 1;
+        if !self.calm().await? {
+            syncs = 2;
+            let again = self.done(&["run", "--once"]).await;
+            again.map_err(|reason| format!("not converged after two calm syncs: {reason}"))?;
         }
         let mut judgement = self.judged()?;
         // Now and then one more: an unchanged directory writes its `syncs` records and nothing else.
@@ -219,7 +225,7 @@ max_ratio = 1.0
             self.checker.untouched(&self.accounts.quiet, "state");
             self.checker.untouched(&self.accounts.gone, "everything");
         }
-        Ok(Run { struck, syncs, judgement })
+        Ok(Run { struck, end, syncs, judgement })
     }
 
     fn judged(&mut self) -> Result<Judgement, String> {
@@ -234,39 +240,38 @@ max_ratio = 1.0
         self.folder.path().to_owned()
     }
 
-    /// Lets the fault strike; false where the process did not get there.
-    async fn fault(&mut self, plan: &Plan, random: &mut fastrand::Rng) -> Result<bool, String> {
+    /// Lets the fault strike. Whether it did, which it does not where the process did not get there, and how the
+    /// process ended.
+    async fn fault(&mut self, plan: &Plan, random: &mut fastrand::Rng) -> Result<(bool, End), String> {
         let failpoints = plan.failpoints();
-        let once = ["run", "--once"];
         match plan.kind {
-            Kind::Once => Ok(self.start("calm", &once, &failpoints).ended(WAIT).await? == End::Killed),
-            Kind::Aborted => Ok(self.start("narrow", &once, &failpoints).ended(WAIT).await? == End::Killed),
+            Kind::Once => self.once("calm", &failpoints).await,
+            Kind::Aborted => self.once("narrow", &failpoints).await,
             Kind::Requested => {
                 // An account that is still new has no record: nothing was asked of it.
                 for name in self.accounts.busy.clone().iter().take(2) {
                     self.done(&["poll", name]).await?;
                 }
-                Ok(self.start("calm", &once, &failpoints).ended(WAIT).await? == End::Killed)
+                self.once("calm", &failpoints).await
             }
             Kind::BrokerToo => {
-                let killed = self.start("calm", &once, &failpoints).ended(WAIT).await? == End::Killed;
+                let ended = self.once("calm", &failpoints).await?;
                 self.broker.kill();
                 self.broker.restart();
-                Ok(killed)
+                Ok(ended)
             }
             Kind::Overtaken => {
-                let mut process = self.start("calm", &once, &failpoints);
+                let mut process = self.start("calm", &ONCE, &failpoints);
                 let stopped = process.until("it stops", WAIT, Process::is_stopped).await?.is_none();
                 if stopped {
-                    self.done(&once).await?;
+                    self.done(&ONCE).await?;
                     process.signal("CONT");
-                    process.ended(WAIT).await?;
                 }
-                Ok(stopped)
+                Ok((stopped, process.ended_as_it_may(WAIT).await?))
             }
             Kind::BrokerUnder => {
                 let service = random.bool();
-                let arguments = if service { &once[..1] } else { &once };
+                let arguments = if service { &ONCE[..1] } else { &ONCE };
                 let mut process = self.start("calm", arguments, &failpoints);
                 let synced = self.all_synced(1);
                 let reached = |process: &Process| process.is_stopped() || synced(process);
@@ -286,13 +291,17 @@ max_ratio = 1.0
                     }
                     process.signal("TERM");
                 }
-                process.ended(WAIT).await?;
-                Ok(stopped)
+                Ok((stopped, process.ended_as_it_may(WAIT).await?))
             }
             Kind::Service => self.service(&failpoints, random).await,
             Kind::Joined => self.joined(&failpoints, random).await,
             Kind::Lost => self.lost(&failpoints).await,
         }
+    }
+
+    async fn once(&mut self, config: &str, failpoints: &str) -> Result<(bool, End), String> {
+        let end = self.start(config, &ONCE, failpoints).ended_as_it_may(WAIT).await?;
+        Ok((end == End::Killed, end))
     }
 
     /// Waits until every configured account has completed `syncs` syncs, or the process ended.
@@ -305,26 +314,25 @@ max_ratio = 1.0
         move |process: &Process| names.iter().all(|name| process.completed(name) >= syncs)
     }
 
-    async fn service(&mut self, failpoints: &str, random: &mut fastrand::Rng) -> Result<bool, String> {
+    async fn service(&mut self, failpoints: &str, random: &mut fastrand::Rng) -> Result<(bool, End), String> {
         let mut service = self.start("calm", &["run"], failpoints);
-        if let Some(end) = self.synced(&mut service, 1).await? {
-            return Ok(end == End::Killed);
-        }
-        if self.settled {
+        let mut ended = self.synced(&mut service, 1).await?.is_some();
+        if self.settled && !ended {
             // Nobody reads a directory now, and nobody will before the interval is over.
             self.change(random, false);
             let name = self.accounts.busy[0].clone();
             self.done(&["poll", &name]).await?;
             let polled = |service: &Process| service.completed(&name) >= 2;
-            if let Some(end) = service.until("it syncs when it is asked to", WAIT, polled).await? {
-                return Ok(end == End::Killed);
-            }
+            ended = service.until("it syncs when it is asked to", WAIT, polled).await?.is_some();
         }
-        service.signal("TERM");
-        Ok(service.ended(WAIT).await? == End::Killed)
+        if !ended {
+            service.signal("TERM");
+        }
+        let end = service.ended_as_it_may(WAIT).await?;
+        Ok((end == End::Killed, end))
     }
 
-    async fn joined(&mut self, failpoints: &str, random: &mut fastrand::Rng) -> Result<bool, String> {
+    async fn joined(&mut self, failpoints: &str, random: &mut fastrand::Rng) -> Result<(bool, End), String> {
         let armed_first = random.bool();
         let (first, second) = if armed_first { (failpoints, CALM) } else { (CALM, failpoints) };
         let mut one = self.start("calm", &["run"], first);
@@ -343,20 +351,20 @@ max_ratio = 1.0
         let struck = armed.end() == Some(End::Killed);
         if armed.end().is_none() {
             armed.signal("KILL");
-            armed.ended(WAIT).await?;
         }
+        let end = armed.ended_as_it_may(WAIT).await?;
         let alone = |other: &Process| shares(other) == PARTITIONS as usize;
         if let Some(end) = other.until("who is left takes over", WAIT, alone).await? {
             return Err(format!("who was left ended with {end:?}: {}", other.tail()));
         }
         other.signal("TERM");
         match other.ended(WAIT).await? {
-            End::Exited(0) => Ok(struck),
+            End::Exited(0) => Ok((struck, end)),
             end => Err(format!("who was left ended with {end:?}: {}", other.tail())),
         }
     }
 
-    async fn lost(&mut self, failpoints: &str) -> Result<bool, String> {
+    async fn lost(&mut self, failpoints: &str) -> Result<(bool, End), String> {
         let mut one = self.start("calm", &["run"], failpoints);
         if self.synced(&mut one, 1).await?.is_some() {
             return Err(format!("it ended: {}", one.tail()));
@@ -368,11 +376,13 @@ max_ratio = 1.0
         }
         one.signal("CONT");
         let lost = |one: &Process| !one.says("shards lost: the group went on without this instance").is_empty();
-        let struck = one.until("it hears that it lost its shards", WAIT, lost).await? == Some(End::Killed);
-        let struck = struck || one.until("it is killed", WAIT, |_| false).await? == Some(End::Killed);
+        one.until("it hears that it lost its shards", WAIT, lost).await?;
+        let end = one.ended_as_it_may(WAIT).await.map_err(|reason| format!("it was not killed: {reason}"))?;
         two.signal("TERM");
-        two.ended(WAIT).await?;
-        Ok(struck)
+        match two.ended(WAIT).await? {
+            End::Exited(0) => Ok((end == End::Killed, end)),
+            end => Err(format!("who took over ended with {end:?}: {}", two.tail())),
+        }
     }
 }
 
