@@ -5,6 +5,7 @@ pub mod directory;
 
 use std::collections::BTreeSet;
 use std::os::unix::process::ExitStatusExt;
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use rdkafka::consumer::Consumer;
@@ -69,8 +70,9 @@ async fn g1_sigkill_during_20_000_changes_loses_and_doubles_nothing() {
         assert_eq!(directory.churn(1.0, 7), USERS);
 
         // Each transaction stays open a little: what is seen of it is still so when the signal comes.
-        let mut child = program.command(&["run", "--once"]);
-        let mut child = child.env("FAILPOINTS", OPEN_LONGER).spawn().expect("the program starts");
+        let mut command = program.command(&["run", "--once"]);
+        command.env("FAILPOINTS", OPEN_LONGER).stdout(Stdio::null()).stderr(Stdio::null());
+        let mut child = command.spawn().expect("the program starts");
         let (kafka, partition) = (shared.kafka.clone(), config.account.partition);
         let seen = tokio::task::spawn_blocking(move || {
             let topic = Topic::Events.name(&kafka.topic_prefix);
