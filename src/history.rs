@@ -100,12 +100,20 @@ impl History {
         }
     }
 
+    /// True while none of the account's events was taken.
+    pub fn is_empty(&self) -> bool {
+        self.head.is_none()
+    }
+
     /// # Errors
-    /// An event of no known type.
+    /// An event that cannot be undone; it is then as one that is missing.
     pub fn take(&mut self, event: &ChangeEvent) -> Result<(), String> {
         if event.sequence > self.sequence {
             return Ok(());
         }
+        let event_type = EventType::ALL.into_iter().find(|known| known.as_str() == event.event_type);
+        let event_type = event_type.ok_or_else(|| format!("event {} is of no known type", event.sequence))?;
+        let key = key(event).ok_or_else(|| format!("event {} names nobody", event.sequence))?;
         let gap = event.sequence != self.last_sequence + 1;
         if gap || self.head.is_none() {
             // Whatever came before, it cannot be told from what is missing.
@@ -136,16 +144,13 @@ impl History {
         if window_start.is_none() {
             self.baseline = Some(newest);
         }
-        let undo = self.undo_of(event)?;
+        let undo = self.undo_of(event_type, key, event);
         self.undo.push(undo);
         Ok(())
     }
 
-    fn undo_of(&mut self, event: &ChangeEvent) -> Result<Undo, String> {
-        let event_type = EventType::ALL.into_iter().find(|known| known.as_str() == event.event_type);
-        let event_type = event_type.ok_or_else(|| format!("event {} is of no known type", event.sequence))?;
-        let key = key(event).ok_or_else(|| format!("event {} names nobody", event.sequence))?;
-        Ok(match event_type {
+    fn undo_of(&mut self, event_type: EventType, key: StateKey, event: &ChangeEvent) -> Undo {
+        match event_type {
             EventType::UserAdded | EventType::GroupAdded | EventType::MembershipAdded => {
                 self.added.insert(key.clone(), event.observed_at);
                 Undo::Remove(key)
@@ -157,7 +162,7 @@ impl History {
             EventType::UserUpdated | EventType::UserDisabled | EventType::UserEnabled | EventType::GroupUpdated => {
                 Undo::Change(key, event.changes.clone())
             }
-        })
+        }
     }
 
     /// Undoes on `known` what was found later than the time.

@@ -21,6 +21,9 @@ pub enum Undecodable {
         "written with a newer schema than this scimtail knows (id {0}); → run the version that wrote it, or a newer one"
     )]
     Newer(u32),
+    /// The registry answers, and has no such schema: a value that is none, or the wrong registry.
+    #[error("{0}")]
+    UnknownSchema(String),
     #[error("{0}")]
     Garbage(String),
 }
@@ -77,7 +80,7 @@ impl Decoder {
     fn fetch(&self, topic: Topic, id: u32) -> Result<&'static Schema, Undecodable> {
         let text = self.runtime.block_on(self.registry.schema_text(id)).map_err(|error| match error {
             RegistryError::Unreachable(text) => Undecodable::Unreachable(text),
-            RegistryError::Refused(text) => Undecodable::Garbage(text),
+            RegistryError::Refused(text) => Undecodable::UnknownSchema(text),
         })?;
         let schema = Schema::parse_str(&text).map_err(|_| format!("schema {id} is no Avro schema"))?;
         if self.own.is_some()

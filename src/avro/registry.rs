@@ -68,11 +68,33 @@ impl Registry {
         &self.url
     }
 
+    /// Whether what answers is a registry of the Confluent API at all. Whatever else answers at a wrong URL says 404 to
+    /// every question, which would mean that nothing is registered.
+    ///
+    /// # Errors
+    /// Unreachable; no registry; or one that asks for credentials.
+    pub async fn probe(&self) -> Result<(), RegistryError> {
+        let (status, body) = self.call(self.http.get(format!("{}/subjects", self.url))).await?;
+        match status {
+            status if status.is_success() && body.is_array() => Ok(()),
+            // To list all subjects is a permission of its own (Confluent's GLOBAL_SUBJECTS_READ) that nothing here needs.
+            StatusCode::FORBIDDEN => Ok(()),
+            StatusCode::UNAUTHORIZED => Err(self.refused("listing subjects", status)),
+            status => Err(RegistryError::Refused(format!(
+                "registry {}: this is no registry of the Confluent API (GET /subjects: HTTP {}); \
+                 → check registry.url; for Apicurio it ends in /apis/ccompat/v7",
+                self.url,
+                status.as_u16()
+            ))),
+        }
+    }
+
     /// Ids of all six schemas; with `register`, those that are missing are registered first.
     ///
     /// # Errors
     /// Unreachable, or the registry refuses a schema or does not have it.
     pub async fn ids(&self, prefix: &str, register: bool) -> Result<SchemaIds, RegistryError> {
+        self.probe().await?;
         let mut ids = [0; Topic::ALL.len()];
         for topic in Topic::ALL {
             let subject = schema::subject(prefix, topic);
@@ -207,10 +229,12 @@ impl Registry {
                 Err(RegistryError::Refused(format!("registry {} does not know schema {id}", self.url)))
             }
             (status, Some(schema)) if status.is_success() => Ok(schema.to_owned()),
+            // Nothing is wrong with what was written: as an outage, until it is permitted.
             (status, _) => Err(RegistryError::Unreachable(format!(
-                "registry {} answers HTTP {} for schema {id}",
+                "registry {} answers HTTP {} for schema {id}{}",
                 self.url,
-                status.as_u16()
+                status.as_u16(),
+                permission(status)
             ))),
         }
     }
@@ -229,7 +253,12 @@ impl Registry {
     }
 
     fn refused(&self, what: &str, status: StatusCode) -> RegistryError {
-        RegistryError::Refused(format!("registry {}: {what} is refused (HTTP {})", self.url, status.as_u16()))
+        RegistryError::Refused(format!(
+            "registry {}: {what} is refused (HTTP {}){}",
+            self.url,
+            status.as_u16(),
+            permission(status)
+        ))
     }
 
     fn library(&self, subject: &str, error: &SRCError) -> RegistryError {
@@ -242,5 +271,16 @@ impl Registry {
              → use another kafka.topic_prefix, or ask who owns the subject",
             self.url
         ))
+    }
+}
+
+/// What to do where it is a question of who asks.
+fn permission(status: StatusCode) -> &'static str {
+    match status {
+        StatusCode::UNAUTHORIZED => {
+            ": it asks for credentials, and scimtail has none; → let it in without, or through a proxy that adds them"
+        }
+        StatusCode::FORBIDDEN => "; → ask whoever runs the registry to permit it",
+        _ => "",
     }
 }

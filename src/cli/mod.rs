@@ -197,26 +197,37 @@ pub fn print(line: &str) -> Result<(), Failure> {
     writeln!(out, "{line}").map_err(|_| Failure::new(DONE, ""))
 }
 
+/// Whether what a reader finds means anything: a registry answers, and accounts live in the partitions where they are
+/// looked for.
+///
+/// # Errors
+/// 69 for what is unreachable, 78 for another service or another partition count.
+pub async fn readable(kafka: &KafkaClient, registry: &Registry) -> Result<(), Failure> {
+    registry.probe().await?;
+    Ok(kafka_topics::verify_counts(kafka).await?)
+}
+
 /// Reading again where a commit came between two topics.
 const READ_TRIES: usize = 3;
 
 /// The state of accounts as any reader finds it, proven by the digest of each one's newest `syncs` record; what does not
-/// agree with that says so in `repair`. Each partition is read once.
+/// agree with that says so in `repair`. For an account whose state cannot be told: why. Each partition is read once.
 ///
 /// # Errors
-/// Kafka cannot be read, or an account is stopped.
+/// Kafka or the registry cannot be read.
 pub async fn read_states(
     kafka: &KafkaClient,
     registry: &Registry,
     accounts: &[Account],
-) -> Result<HashMap<String, Known>, Failure> {
+) -> Result<HashMap<String, Result<Known, Failure>>, Failure> {
+    readable(kafka, registry).await?;
     let mut states = HashMap::new();
     let partitions: BTreeSet<i32> = accounts.iter().map(|account| account.partition).collect();
     for partition in partitions {
         let mut left: Vec<Account> =
             accounts.iter().filter(|account| account.partition == partition).cloned().collect();
-        let mut complaint = String::new();
-        let mut in_repair = HashMap::new();
+        // As last read.
+        let mut in_doubt = HashMap::new();
         for _ in 0..READ_TRIES {
             if left.is_empty() {
                 break;
@@ -233,20 +244,19 @@ pub async fn read_states(
             for (name, restored) in restored {
                 match restored {
                     // A commit between the reading of two topics looks like a loss: it is read again.
-                    Ok(known) if known.repair.is_some() => drop(in_repair.insert(name, known)),
+                    Ok(known) if known.repair.is_some() => drop(in_doubt.insert(name, Ok(known))),
                     Ok(known) => {
                         left.retain(|account| account.name != name);
-                        states.insert(name, known);
+                        in_doubt.remove(&name);
+                        states.insert(name, Ok(known));
                     }
-                    Err(stopped) => complaint = stopped.reason,
+                    Err(stopped) => {
+                        in_doubt.insert(name, Err(Failure::new(CONFIGURATION, stopped.reason)));
+                    }
                 }
             }
         }
-        left.retain(|account| !in_repair.contains_key(&account.name));
-        states.extend(in_repair);
-        if !left.is_empty() {
-            return Err(Failure::new(CONFIGURATION, complaint));
-        }
+        states.extend(in_doubt);
     }
     Ok(states)
 }
@@ -258,7 +268,7 @@ pub async fn read_states(
 pub async fn read_state(kafka: &KafkaClient, registry: &Registry, account: &Account) -> Result<Known, Failure> {
     let states = read_states(kafka, registry, std::slice::from_ref(account)).await?;
     let nothing = || Failure::new(CONFIGURATION, format!("{}: nothing was read", account.name));
-    states.into_values().next().ok_or_else(nothing)
+    states.into_values().next().ok_or_else(nothing)?
 }
 
 /// A time with its offset (2026-11-21T12:00:00Z), or so long ago (2h), in milliseconds since 1970-01-01 UTC.

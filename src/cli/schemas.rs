@@ -33,6 +33,7 @@ pub async fn schemas(config: &Config, options: Options) -> Result<u8, Failure> {
         return Ok(DONE);
     }
     let registry = Registry::new(&config.registry_url)?;
+    registry.probe().await?;
     if options.register {
         registry.ids(prefix, true).await?;
     }

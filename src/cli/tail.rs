@@ -171,7 +171,9 @@ pub async fn tail(config: &Config, options: Options) -> Result<u8, Failure> {
 
     let lines = Lines::new(config, &options)?;
     let mut wanted = Wanted { accounts: names, sequence: options.from_sequence, unseen: true };
-    let mut decoder = Decoder::new(None, Registry::new(&config.registry_url)?);
+    let registry = Registry::new(&config.registry_url)?;
+    super::readable(&config.kafka, &registry).await?;
+    let mut decoder = Decoder::new(None, registry);
     let (printer, mut printed) = mpsc::channel::<String>(LINES);
     let mut take = move |record: &ReadRecord<'_>| -> bool {
         let Some(value) = record.value else { return true };

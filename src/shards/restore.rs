@@ -315,8 +315,22 @@ fn stops(account: &Account, known: &Known, unreadable: &Unreadable, ends: &Ends)
     if let Some((address, complaint)) = newer {
         return Some((format!("{name}: {address}: {complaint}"), true));
     }
-    let remedy = format!("nothing is published; → scimtail reseed {name}");
+    let reads_only = known.acquisition == 0;
+    // Whoever only reads publishes nothing anyway, and has no right to begin anew.
+    let remedy = if reads_only {
+        format!(
+            "the state of {name} cannot be told; → ask whoever runs it: `run` stops {name} too, and says what to do"
+        )
+    } else {
+        format!("nothing is published; → scimtail reseed {name}")
+    };
     if let Some((address, complaint)) = unreadable.values().next() {
+        let wrong_registry = reads_only && matches!(complaint, Undecodable::UnknownSchema(_));
+        let remedy = if wrong_registry {
+            format!("the state of {name} cannot be told; → check that registry.url is that of whoever wrote it")
+        } else {
+            remedy
+        };
         return Some((format!("{address}: {complaint}; {remedy}"), false));
     }
     let lost = match (&known.latest, &known.completed) {

@@ -256,6 +256,37 @@ async fn events_that_do_not_lead_to_the_state_are_refused() {
 }
 
 #[tokio::test]
+async fn an_event_that_cannot_be_undone_is_as_one_that_is_missing() {
+    let (world, moments) = random_history(7, Baseline::State).await;
+    let events = world.log.events();
+    let newest = moments.last().expect("a moment");
+    for (strange, told_since) in [(events.len() / 2, Some(newest)), (events.len() - 1, None)] {
+        let mut known = world.known.clone();
+        let sequence = known.latest.as_ref().expect("a sync").sequence;
+        let of = |time: i64| {
+            let mut history = History::new(time, sequence, Some(0));
+            for (place, event) in events.iter().enumerate() {
+                let mut event = event.clone();
+                if place == strange {
+                    event.event_type = "user.promoted".to_owned();
+                }
+                assert_eq!(history.take(&event).is_err(), place == strange);
+            }
+            history
+        };
+        let before = of(moments[0].time).undo(&mut known.clone());
+        match told_since {
+            Some(newest) => {
+                assert!(matches!(before, Err(Refusal::TooEarly(_))), "{before:?}");
+                of(newest.time).undo(&mut known).expect("nothing is to be undone");
+                assert_same(&contents(&known), newest, "the newest moment");
+            }
+            None => assert!(matches!(before, Err(Refusal::Broken(_))), "{before:?}"),
+        }
+    }
+}
+
+#[tokio::test]
 async fn an_account_without_events_is_told_back_to_its_first_sync() {
     let mut world = World::new(account("acme"));
     let directory = MemoryDirectory::parse("user u1 ann\nuser u2 bob\ngroup g1 Admins: u1");

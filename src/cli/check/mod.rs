@@ -125,15 +125,21 @@ async fn check_registry(config: &Config, report: &mut Report) -> Result<(), Fail
         Ok(registry) => registry,
         Err(error) => return report.fail("reach", &error.to_string(), true),
     };
+    let bare = |text: &str| {
+        let bare = text.strip_prefix(&format!("registry {}", registry.url())).unwrap_or(text);
+        bare.trim_start_matches([':', ' ']).to_owned()
+    };
+    match registry.probe().await {
+        Ok(()) => {}
+        Err(RegistryError::Unreachable(text)) => return report.fail("reach", &bare(&text), false),
+        Err(RegistryError::Refused(text)) => return report.fail("reach", &bare(&text), true),
+    }
     let mut known = 0;
     for topic in Topic::ALL {
         let subject = schema::subject(&config.kafka.topic_prefix, topic);
         match registry.look_up(&subject, schema::text(topic)).await {
             Ok(found) => known += usize::from(found.is_some()),
-            Err(RegistryError::Unreachable(text)) => {
-                let text = text.strip_prefix(&format!("registry {} ", registry.url())).unwrap_or(&text).to_owned();
-                return report.fail("reach", &text, false);
-            }
+            Err(RegistryError::Unreachable(text)) => return report.fail("reach", &bare(&text), false),
             Err(error) => return report.fail("schemas", &error.to_string(), true),
         }
     }

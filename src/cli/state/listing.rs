@@ -1,7 +1,5 @@
 //! What `state` lists of one account, sorted, a row at a time.
 
-use std::borrow::Cow;
-
 use super::What;
 use crate::directory::{
     Entitlement, Id, Kind, Known, Map, Member, Membership, Nesting, Principal, UNKNOWN_TIME, later,
@@ -10,11 +8,13 @@ use crate::pipeline::Account;
 
 /// One value of a row.
 pub enum Cell<'a> {
-    Text(Cow<'a, str>),
+    Text(&'a str),
     Flag(bool),
     Count(usize),
     /// Milliseconds since 1970-01-01 UTC.
     Since(i64),
+    /// Groups, from the one that the principal is in itself: id and name.
+    Way(Vec<(&'a str, &'a str)>),
     Nothing,
 }
 
@@ -196,7 +196,7 @@ impl<'k> Listing<'k> {
 }
 
 fn text(text: &str) -> Cell<'_> {
-    Cell::Text(Cow::Borrowed(text))
+    Cell::Text(text)
 }
 
 fn optional(found: Option<&str>) -> Cell<'_> {
@@ -318,7 +318,7 @@ impl<'k> Access<'k> {
         let Some((own, place)) = entry.through else { return Cell::Nothing };
         let own = self.groups[own as usize].id;
         let way = self.nesting.way(own, &self.nesting.above(own)[place as usize]);
-        let names: Vec<&str> = way.iter().map(|id| self.groups[self.places[*id] as usize].name.as_str()).collect();
-        Cell::Text(Cow::Owned(names.join(" > ")))
+        let group = |id: &&Id| &self.groups[self.places[*id] as usize];
+        Cell::Way(way.iter().map(group).map(|group| (&**group.id, group.name.as_str())).collect())
     }
 }

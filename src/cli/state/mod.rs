@@ -3,7 +3,8 @@
 
 use clap::{Args, ValueEnum};
 
-use super::{DONE, FAILED, Failure, TRY_LATER, USAGE, parse_time};
+use super::{CONFIGURATION, DONE, FAILED, Failure, TRY_LATER, UNREACHABLE, USAGE, parse_time};
+use crate::avro::decode::Undecodable;
 use crate::avro::wire::ChangeEvent;
 use crate::avro::{Decoder, Registry};
 use crate::config::{AccountConfig, Config};
@@ -60,23 +61,41 @@ pub async fn state(config: &Config, options: Options) -> Result<u8, Failure> {
     let mut states = super::read_states(&config.kafka, &registry, &accounts).await?;
     let mut complete = true;
     let mut read: Vec<(&AccountConfig, Known)> = Vec::new();
+    // One account that cannot be told keeps back no other.
+    let mut failures = Vec::new();
     for account in &selected {
-        let Some(mut known) = states.remove(&account.account.name) else { continue };
-        match options.as_of {
-            None => {
-                let (whole, words) = completeness(&known);
-                // On standard error, so that the listing stays a listing.
-                anstream::eprintln!("{}: {words}", account.account.name);
-                complete &= whole;
+        let known = match (states.remove(&account.account.name), options.as_of) {
+            (Some(Ok(known)), Some(time)) => fold_back(config, &registry, account, known, time).await,
+            (Some(known), _) => known,
+            (None, _) => continue,
+        };
+        match known {
+            Ok(known) => {
+                if options.as_of.is_none() {
+                    let (whole, words) = completeness(&known);
+                    // On standard error, so that the listing stays a listing.
+                    anstream::eprintln!("{}: {words}", account.account.name);
+                    complete &= whole;
+                }
+                read.push((account, known));
             }
-            Some(time) => known = fold_back(config, &registry, account, known, time).await?,
+            // Then nothing else can be told either.
+            Err(failure) if failure.code == UNREACHABLE => return Err(failure),
+            Err(failure) => failures.push(failure),
         }
-        read.push((account, known));
     }
-    let listings: Vec<Listing<'_>> =
-        read.iter().map(|(account, known)| Listing::of(options.what, &account.account, known)).collect();
-    Output::write(options.format, options.what, &listings).map_err(|_| Failure::new(DONE, ""))?;
-    Ok(if complete { DONE } else { TRY_LATER })
+    if !read.is_empty() {
+        let listings: Vec<Listing<'_>> =
+            read.iter().map(|(account, known)| Listing::of(options.what, &account.account, known)).collect();
+        Output::write(options.format, options.what, &listings).map_err(|_| Failure::new(DONE, ""))?;
+    }
+    for failure in &failures {
+        anstream::eprintln!("error: {}", failure.text);
+    }
+    let codes = failures.iter().map(|failure| failure.code);
+    // What a person has to act on counts most, then what no waiting changes.
+    let gravest = codes.max_by_key(|code| [TRY_LATER, FAILED, CONFIGURATION].iter().position(|of| of == code));
+    Ok(gravest.unwrap_or(if complete { DONE } else { TRY_LATER }))
 }
 
 /// Whether the state is what one completed sync left, and what to say of it.
@@ -106,6 +125,11 @@ fn completeness(known: &Known) -> (bool, String) {
     }
 }
 
+/// A time as `--as-of` takes it, and to the millisecond: none is lost.
+fn exactly(millis: i64) -> String {
+    format!("{:.3}", jiff::Timestamp::from_millisecond(millis).unwrap_or_default())
+}
+
 /// The state as it was at `time`, milliseconds since 1970-01-01 UTC.
 async fn fold_back(
     config: &Config,
@@ -130,20 +154,19 @@ async fn fold_back(
                 |(sync, at)| format!("the last change before was read {} UTC (sync {sync})", clock(at)),
             );
             anstream::eprintln!(
-                "{name}: as of {} UTC, {undone} later events undone; {kept}; events reach back to {} UTC; \
+                "{name}: as of {} UTC, {undone} later events undone; {kept}; events reach back to {}; \
                  silent rewrites (newly listed attributes) stand as now",
                 clock(time),
-                clock(earliest)
+                exactly(earliest)
             );
             Ok(known)
         }
         Err(Refusal::TooEarly(earliest)) => Err(Failure::new(
             FAILED,
             format!(
-                "{name}: the state of {} UTC cannot be told, events reach back to {}; → --as-of {}",
-                clock(time),
-                clock(earliest),
-                crate::avro::codec::rfc3339(earliest)
+                "{name}: the state of {} cannot be told, events reach back to {earliest}; → --as-of {earliest}",
+                exactly(time),
+                earliest = exactly(earliest)
             ),
         )),
         Err(Refusal::Broken(complaint)) => Err(Failure::new(FAILED, format!("{name}: {complaint}"))),
@@ -164,25 +187,63 @@ async fn read_history(
     let owned = format!("{}/", account.account.name);
     let reading = move || {
         let mut history: Option<History> = None;
+        let mut skipped = Skipped::default();
         let each = |record: ReadRecord<'_>| {
-            let history = history.get_or_insert_with(|| History::new(time, sequence, record.written_at()));
+            let taking = history.get_or_insert_with(|| History::new(time, sequence, record.written_at()));
             let (Some(key), Some(value)) = (record.key, record.value) else { return Ok(()) };
             if !key.starts_with(owned.as_bytes()) {
                 return Ok(());
             }
-            let event = decoder.decode::<ChangeEvent>(Topic::Events, value).map_err(|complaint| complaint.to_string());
-            event.and_then(|event| history.take(&event)).map_err(|complaint| {
-                KafkaError::Refused(format!("{}: {complaint}: nothing before it can be told", record.address()))
-            })
+            let taken = match decoder.decode::<ChangeEvent>(Topic::Events, value) {
+                Ok(event) => taking.take(&event),
+                Err(Undecodable::Unreachable(text)) => return Err(KafkaError::Unreachable(text)),
+                Err(complaint) => Err(complaint.to_string()),
+            };
+            if let Err(complaint) = taken {
+                skipped.note(&record, complaint);
+                // If it was an event, its number is missing, and that is found. Before all others it may be one that is
+                // missing unnoticed: the log is then as if it began after it.
+                if taking.is_empty() {
+                    history = None;
+                }
+            }
+            Ok(())
         };
         let progress = |read| {
             progress(read);
             Ok(())
         };
         read_to_end(&kafka, &[Topic::Events], &[partition], each, progress)?;
-        Ok(history.unwrap_or_else(|| History::new(time, sequence, None)))
+        Ok((history.unwrap_or_else(|| History::new(time, sequence, None)), skipped))
     };
-    Ok(blocking(reading).await?)
+    let (history, skipped) = blocking(reading).await?;
+    skipped.tell();
+    Ok(history)
+}
+
+/// What is no event of the account although its key says so.
+#[derive(Default)]
+struct Skipped {
+    /// Where the first one lies, and what is wrong with it.
+    first: Option<String>,
+    more: u64,
+}
+
+impl Skipped {
+    fn note(&mut self, record: &ReadRecord<'_>, complaint: String) {
+        match self.first {
+            None => self.first = Some(format!("{}: {complaint}", record.address())),
+            Some(_) => self.more += 1,
+        }
+    }
+
+    fn tell(&self) {
+        match (&self.first, self.more) {
+            (None, _) => {}
+            (Some(first), 0) => anstream::eprintln!("{first}; skipped"),
+            (Some(first), more) => anstream::eprintln!("{first}, and {more} more; skipped"),
+        }
+    }
 }
 
 #[cfg(test)]

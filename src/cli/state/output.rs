@@ -1,12 +1,12 @@
 //! Rows as a table for people, as JSON lines or as CSV, written as they come.
 
-use std::io::{self, BufWriter, Write};
+use std::borrow::Cow;
+use std::io::{self, BufWriter, IsTerminal, Write};
 
 use clap::ValueEnum;
 
-use super::What;
 use super::listing::{Cell, Listing, columns};
-use crate::avro::codec::rfc3339;
+use super::{What, exactly};
 use crate::mapping::text::{clean, clock};
 
 /// Bytes between two writes.
@@ -24,6 +24,8 @@ pub enum Format {
 
 pub struct Output<W> {
     out: W,
+    /// It is a terminal, for which what a directory says is made harmless.
+    terminal: bool,
     columns: &'static [(&'static str, bool)],
     /// Of the table's columns, in characters.
     widths: Vec<usize>,
@@ -38,15 +40,17 @@ impl Output<BufWriter<io::StdoutLock<'static>>> {
     /// # Errors
     /// Nobody reads it any more.
     pub fn write(format: Format, what: What, listings: &[Listing<'_>]) -> io::Result<()> {
-        Output::new(BufWriter::with_capacity(BUFFER, io::stdout().lock()), what).all(format, listings)
+        let out = io::stdout().lock();
+        let terminal = out.is_terminal();
+        Output::new(BufWriter::with_capacity(BUFFER, out), terminal, what).all(format, listings)
     }
 }
 
 impl<W: Write> Output<W> {
-    fn new(out: W, what: What) -> Output<W> {
+    fn new(out: W, terminal: bool, what: What) -> Output<W> {
         let columns = columns(what);
         let widths = columns.iter().map(|(name, _)| name.len()).collect();
-        Output { out, columns, widths, line: String::new(), since: (0, String::new()) }
+        Output { out, terminal, columns, widths, line: String::new(), since: (0, String::new()) }
     }
 
     fn all(mut self, format: Format, listings: &[Listing<'_>]) -> io::Result<()> {
@@ -59,7 +63,7 @@ impl<W: Write> Output<W> {
             }
             Format::Text => {
                 listings.iter().try_for_each(|listing| listing.each(|row| self.measure(row)))?;
-                let names: Vec<Cell<'_>> = self.columns.iter().map(|(name, _)| Cell::Text((*name).into())).collect();
+                let names: Vec<Cell<'_>> = self.columns.iter().map(|(name, _)| Cell::Text(name)).collect();
                 self.table(&names)?;
                 listings.iter().try_for_each(|listing| listing.each(|row| self.table(row)))?;
             }
@@ -72,7 +76,17 @@ impl<W: Write> Output<W> {
             let open = if index == 0 { "{" } else { "," };
             write!(self.out, "{open}\"{name}\":")?;
             match cell {
-                Cell::Text(text) => serde_json::to_writer(&mut self.out, text)?,
+                Cell::Text(text) => json(&mut self.out, text, self.terminal)?,
+                Cell::Way(groups) => {
+                    for (place, (id, name)) in groups.iter().enumerate() {
+                        self.out.write_all(if place == 0 { b"[{\"id\":" } else { b",{\"id\":" })?;
+                        json(&mut self.out, id, self.terminal)?;
+                        self.out.write_all(b",\"name\":")?;
+                        json(&mut self.out, name, self.terminal)?;
+                        self.out.write_all(b"}")?;
+                    }
+                    self.out.write_all(b"]")?;
+                }
                 Cell::Flag(flag) => write!(self.out, "{flag}")?,
                 Cell::Count(count) => write!(self.out, "{count}")?,
                 Cell::Nothing => self.out.write_all(b"null")?,
@@ -86,12 +100,16 @@ impl<W: Write> Output<W> {
     }
 
     fn csv(&mut self, row: &[Cell<'_>]) -> io::Result<()> {
-        for (index, cell) in row.iter().enumerate() {
+        for (index, ((name, _), cell)) in self.columns.iter().zip(row).enumerate() {
             if index > 0 {
                 self.out.write_all(b",")?;
             }
+            // Ids join rows with what others say of the same ones: they stand as they are.
+            let is_id = *name == "id" || name.ends_with("_id");
+            let harmless = |text| if self.terminal { Cow::Owned(clean(text)) } else { Cow::Borrowed(text) };
             match cell {
-                Cell::Text(text) => csv(&mut self.out, text)?,
+                Cell::Text(text) => csv(&mut self.out, &harmless(text), is_id)?,
+                Cell::Way(groups) => csv(&mut self.out, &harmless(&joined(groups)), false)?,
                 Cell::Flag(flag) => write!(self.out, "{flag}")?,
                 Cell::Count(count) => write!(self.out, "{count}")?,
                 Cell::Nothing => {}
@@ -125,7 +143,7 @@ impl<W: Write> Output<W> {
 
 fn remember(last: &mut (i64, String), millis: i64) {
     if last.0 != millis {
-        *last = (millis, rfc3339(millis));
+        *last = (millis, exactly(millis));
     }
 }
 
@@ -133,6 +151,7 @@ fn remember(last: &mut (i64, String), millis: i64) {
 fn shown(cell: &Cell<'_>) -> String {
     match cell {
         Cell::Text(text) => clean(text),
+        Cell::Way(groups) => clean(&joined(groups)),
         Cell::Flag(true) => "yes".to_owned(),
         Cell::Flag(false) => "no".to_owned(),
         Cell::Count(count) => count.to_string(),
@@ -141,14 +160,36 @@ fn shown(cell: &Cell<'_>) -> String {
     }
 }
 
-/// RFC 4180, and no cell that a spreadsheet would take for a formula.
-fn csv(out: &mut impl Write, text: &str) -> io::Result<()> {
-    let formula = text.starts_with(['=', '+', '-', '@', '\t', '\r']);
+/// The names of groups on a way.
+fn joined(groups: &[(&str, &str)]) -> String {
+    let names: Vec<&str> = groups.iter().map(|(_, name)| *name).collect();
+    names.join(" > ")
+}
+
+/// RFC 4180, and no cell but an id that a spreadsheet would take for a formula.
+fn csv(out: &mut impl Write, text: &str, is_id: bool) -> io::Result<()> {
+    let formula = !is_id && text.starts_with(['=', '+', '-', '@', '\t', '\r']);
     if !formula && !text.contains([',', '"', '\n', '\r']) {
         return out.write_all(text.as_bytes());
     }
     let mark = if formula { "'" } else { "" };
     write!(out, "\"{mark}{}\"", text.replace('"', "\"\""))
+}
+
+/// A JSON string; on a terminal without any character that acts on it, spelled as JSON spells them.
+fn json(out: &mut impl Write, text: &str, terminal: bool) -> io::Result<()> {
+    if !terminal || clean(text) == text {
+        return Ok(serde_json::to_writer(out, text)?);
+    }
+    for character in serde_json::to_string(text)?.chars() {
+        if clean(character.encode_utf8(&mut [0; 4])).starts_with('\\') && character != '\\' {
+            // All of them lie in the basic plane.
+            write!(out, "\\u{:04x}", u32::from(character))?;
+        } else {
+            write!(out, "{character}")?;
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -209,9 +250,13 @@ mod tests {
     }
 
     fn written(format: Format, what: What) -> String {
-        let (account, known) = (account(), known());
+        written_to(false, format, what, &known())
+    }
+
+    fn written_to(terminal: bool, format: Format, what: What, known: &Known) -> String {
+        let account = account();
         let mut bytes = Vec::new();
-        let written = Output::new(&mut bytes, what).all(format, &[Listing::of(what, &account, &known)]);
+        let written = Output::new(&mut bytes, terminal, what).all(format, &[Listing::of(what, &account, known)]);
         written.expect("a vector takes everything");
         String::from_utf8(bytes).expect("UTF-8")
     }
@@ -241,7 +286,7 @@ acme     ann@acme.example        yes     Guests                               ne
     fn json_lines_have_ids_and_whole_times() {
         let lines = written(Format::Json, What::Access);
         let line = lines.lines().find(|line| line.contains("\"group_id\":\"g2\"") && line.contains("\"u1\""));
-        let expected = r#"{"account":"acme","principal_type":"user","principal_id":"u1","principal":"ann@acme.example","active":true,"group_id":"g2","group":"CB/acme.com/ROLE/Admin","domain":"acme.com","kind":"role","name":"Admin","access":"nested","via":"Analysts","since":"1970-01-03T00:00:00Z"}"#;
+        let expected = r#"{"account":"acme","principal_type":"user","principal_id":"u1","principal":"ann@acme.example","active":true,"group_id":"g2","group":"CB/acme.com/ROLE/Admin","domain":"acme.com","kind":"role","name":"Admin","access":"nested","via":[{"id":"g1","name":"Analysts"}],"since":"1970-01-03T00:00:00.000Z"}"#;
         assert_eq!(line, Some(expected));
         for what in [What::Users, What::Groups, What::Memberships, What::Access] {
             for line in written(Format::Json, what).lines() {
@@ -258,14 +303,58 @@ acme     ann@acme.example        yes     Guests                               ne
         let users = written(Format::Csv, What::Users);
         let lines: Vec<&str> = users.lines().collect();
         assert_eq!(lines[0], "account,id,user_name,display_name,active,email,since");
-        assert_eq!(lines[1], "acme,u1,ann@acme.example,,true,,1970-01-02T00:00:00Z");
-        assert_eq!(lines[2], "acme,u2,\"'=bob, \"\"the\"\" builder\",,false,,1970-01-02T00:00:00Z");
+        assert_eq!(lines[1], "acme,u1,ann@acme.example,,true,,1970-01-02T00:00:00.000Z");
+        assert_eq!(lines[2], "acme,u2,\"'=bob, \"\"the\"\" builder\",,false,,1970-01-02T00:00:00.000Z");
         let memberships = written(Format::Csv, What::Memberships);
-        assert_eq!(memberships.lines().nth(2), Some("acme,user,u1,g4,false,1970-01-02T00:00:00Z"));
+        assert_eq!(memberships.lines().nth(2), Some("acme,user,u1,g4,false,1970-01-02T00:00:00.000Z"));
         let groups = written(Format::Csv, What::Groups);
         assert_eq!(
             groups.lines().nth(2),
-            Some("acme,g2,CB/acme.com/ROLE/Admin,acme.com,role,Admin,2,1970-01-02T00:00:00Z")
+            Some("acme,g2,CB/acme.com/ROLE/Admin,acme.com,role,Admin,2,1970-01-02T00:00:00.000Z")
         );
+    }
+
+    #[test]
+    fn ids_stand_in_csv_as_they_are_and_names_that_are_formulas_do_not() {
+        let mut known = Known::default();
+        for id in ["-Xy9", "=1+1", "+1", "@a", "a,\"b"] {
+            put(&mut known, Kind::User, id, id, None);
+            put(&mut known, Kind::Group, id, id, None);
+            join(&mut known, Kind::User, id, id, None, DAY);
+        }
+        let rows = |what: What| {
+            let csv = written_to(false, Format::Csv, what, &known);
+            csv.lines().skip(1).map(str::to_owned).collect::<Vec<_>>()
+        };
+        assert!(rows(What::Users).contains(&"acme,-Xy9,\"'-Xy9\",,,,1970-01-02T00:00:00.000Z".to_owned()));
+        assert!(rows(What::Groups).contains(&"acme,=1+1,\"'=1+1\",,,,1,1970-01-02T00:00:00.000Z".to_owned()));
+        assert!(rows(What::Memberships).contains(&"acme,user,+1,+1,,1970-01-02T00:00:00.000Z".to_owned()));
+        let quoted = "acme,user,\"a,\"\"b\",\"a,\"\"b\",,1970-01-02T00:00:00.000Z";
+        assert!(rows(What::Memberships).contains(&quoted.to_owned()));
+        let access = "acme,user,@a,\"'@a\",,@a,\"'@a\",,,,direct,,1970-01-02T00:00:00.000Z";
+        assert!(rows(What::Access).contains(&access.to_owned()), "{:?}", rows(What::Access));
+    }
+
+    #[test]
+    fn what_acts_on_a_terminal_is_spelled_out_there_and_written_as_it_is_elsewhere() {
+        let mut known = Known::default();
+        let name = "a\u{1b}[31m\u{9b}2J\u{202e}\"\\z\u{7f}é";
+        put(&mut known, Kind::User, "u1", name, None);
+        put(&mut known, Kind::Group, "g1", name, None);
+        put(&mut known, Kind::Group, "g2", name, None);
+        join(&mut known, Kind::User, "u1", "g1", None, DAY);
+        join(&mut known, Kind::Group, "g1", "g2", None, DAY);
+        for format in [Format::Text, Format::Csv, Format::Json] {
+            let shown = written_to(true, format, What::Access, &known);
+            let acts = |character: char| clean(&character.to_string()).len() > 4 && character != '\n';
+            assert!(!shown.contains(acts) && shown.contains('é'), "{shown:?}");
+        }
+        for terminal in [true, false] {
+            let lines = written_to(terminal, Format::Json, What::Access, &known);
+            let nested: Vec<serde_json::Value> =
+                lines.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+            assert!(nested.iter().any(|row| row["via"][0]["name"] == name && row["principal"] == name), "{lines}");
+        }
+        assert!(written_to(false, Format::Csv, What::Users, &known).contains('\u{202e}'));
     }
 }
