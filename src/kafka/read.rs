@@ -223,7 +223,7 @@ fn read_spans(
                 let (key, value) = (message.key(), message.payload());
                 each(ReadRecord { topic: *topic, partition, offset, key, value, message: &message })?;
                 records += 1;
-                if !reached && records % RECORDS_PER_PROGRESS != 0 {
+                if !reached && !records.is_multiple_of(RECORDS_PER_PROGRESS) {
                     continue;
                 }
             }

@@ -23,13 +23,12 @@ use tracing::info;
 
 use crate::avro::{Codec, Decoder, Registry};
 use crate::config::AccountConfig;
-use crate::directory::Known;
 use crate::failpoint::{self, Point};
 use crate::kafka::producer::Written;
 use crate::kafka::read::Progress;
 use crate::kafka::{KafkaClient, KafkaError, TransactionalProducer};
 use crate::pipeline::Account;
-use restore::Stopped;
+use restore::Restored;
 use writer::Writer;
 
 /// What every shard of the process shares.
@@ -52,8 +51,7 @@ pub struct Acquisition {
     pub writer_ended: oneshot::Receiver<()>,
     /// Up to where its topics are written.
     pub written: Written,
-    /// Known of each account, or why the account cannot go on.
-    pub known: HashMap<String, Result<Known, Stopped>>,
+    pub known: Restored,
 }
 
 /// Numbers the acquisitions of this process.

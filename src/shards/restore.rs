@@ -28,6 +28,9 @@ pub struct Stopped {
     pub unreadable: Vec<(Topic, String)>,
 }
 
+/// Known of each account, or why the account cannot go on.
+pub type Restored = HashMap<String, Result<Known, Stopped>>;
+
 /// Where the partition's topics end, uncommitted records included.
 #[derive(Clone, Debug, Default)]
 pub struct Ends {
@@ -61,7 +64,7 @@ pub fn restore(
     accounts: Vec<Account>,
     mut progress: impl FnMut(Progress),
     stop: &CancellationToken,
-) -> Result<(HashMap<String, Result<Known, Stopped>>, Positions), KafkaError> {
+) -> Result<(Restored, Positions), KafkaError> {
     let restoring = || Restoring { known: Known::new(acquisition), unreadable: BTreeMap::new() };
     let mut all: HashMap<String, Restoring> =
         accounts.iter().map(|account| (account.name.clone(), restoring())).collect();
@@ -99,7 +102,7 @@ pub fn restore(
     read_to_end(kafka, &Topic::STATE, &[partition], each, progress)?;
     foreign.sum_up(partition);
     let ends = ends(kafka, partition)?;
-    let mut restored = HashMap::new();
+    let mut restored = Restored::new();
     for account in &accounts {
         if let Some(Restoring { known, unreadable }) = all.remove(&account.name) {
             restored.insert(account.name.clone(), complete(account, known, unreadable, &ends));

@@ -216,7 +216,7 @@ mod tests {
             let records = vec![record; *records];
             let (reply, answer) = oneshot::channel();
             let batch = Batch { acquisition: ACQUISITION, records, marker: Box::new(|_| Ok(Vec::new())) };
-            jobs.try_send(Job { batch, reply }).ok().expect("the queue has room");
+            assert!(jobs.try_send(Job { batch, reply }).is_ok(), "the queue has room");
             answer
         });
         let answers = answers.collect();

@@ -318,7 +318,7 @@ async fn a_topic_recreated_under_a_running_owner_ends_its_acquisition_and_the_ne
 
         drop(owned);
         let mut again = acquire(&shared, config.account.partition, accounts, |_| {}).await.expect("the shard");
-        let stopped = again.known.remove("acme").expect("the account").err().expect("it cannot go on");
+        let Err(stopped) = again.known.remove("acme").expect("the account") else { panic!("{suffix}: it goes on") };
         assert!(stopped.reason.contains(words) && stopped.reason.contains("→ scimtail reseed acme"), "{stopped:?}");
     }
 }
