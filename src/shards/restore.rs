@@ -328,11 +328,15 @@ fn stops(account: &Account, known: &Known, unreadable: &Unreadable, ends: &Ends)
         format!("nothing is published; → scimtail reseed {name}")
     };
     if let Some((address, complaint)) = unreadable.values().next() {
-        let wrong_registry = reads_only && matches!(complaint, Undecodable::UnknownSchema(_));
-        let remedy = if wrong_registry {
-            format!("the state of {name} cannot be told; → check that registry.url is that of whoever wrote it")
-        } else {
-            remedy
+        let remedy = match complaint {
+            Undecodable::UnknownSchema(_) if reads_only => {
+                format!("the state of {name} cannot be told; → check that registry.url is that of whoever wrote it")
+            }
+            // Another registry is the likelier mistake, and a reseed would make it everybody's.
+            Undecodable::UnknownSchema(_) => {
+                format!("nothing is published; → check registry.url; if the schema is lost, scimtail reseed {name}")
+            }
+            _ => remedy,
         };
         return Some((format!("{address}: {complaint}; {remedy}"), false));
     }
