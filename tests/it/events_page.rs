@@ -12,7 +12,9 @@ const INTRODUCTION: &str = "\
 
 Every record of the `events` topic is one `ChangeEvent` (`schemas/ChangeEvent.avsc` describes each field), of one of
 ten types. `docs/asyncapi.json` describes this topic and the five others to programs. `scimtail tail --format FORMAT`
-prints the events as one JSON object a line:
+prints the events as one JSON object a line, and for readers that cannot decode Avro `[outputs]` writes `ocsf` and `ecs`
+to topics of their own, `scim.events.ocsf` and `scim.events.ecs`
+([recipes](consumers/pipelines.md#events-as-json-without-avro)):
 
 | `--format` | what |
 |---|---|
@@ -22,6 +24,11 @@ prints the events as one JSON object a line:
 | `cim` | Splunk Common Information Model, data model Change, dataset Account_Management (tags `change`, `account`) |
 | `asim` | Microsoft Sentinel ASIM, schema UserManagement 0.1.2; an update is one row for each changed attribute |
 | `set` | claims of a security event token (RFC 8417) of the SCIM profile (RFC 9967); with `--set-key FILE` the signed token (compact JWS; elliptic curve P-256: ES256, RSA: RS256) |
+
+Those topics hold what `tail --format` prints, one object a record. Each begins when it is switched on: earlier events
+are only in `scim.events`. A record that would be larger than Kafka takes by default leaves out its largest attributes
+and names them in `omitted_attributes` (`*`: all of them), in OCSF with `metadata.is_truncated`; the event in
+`scim.events` stays whole.
 
 Below, each type with when it occurs, what becomes of it, and an example. CIM stands as `action` of `object_category`,
 with `result` in parentheses; RFC 9967 without `urn:ietf:params:scim:event:`.
