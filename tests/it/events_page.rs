@@ -57,12 +57,14 @@ with `result` in parentheses; RFC 9967 without `urn:ietf:params:scim:event:`.
 | `ecs` | the same, `active`, old and new values of attributes that ECS does not name | `labels`, without those values and without other attributes: only `json` has these |
 | `cim` | the same | `scimtail.*`; attributes of a user beyond name, address and `active` only as `changes` |
 | `asim` | the same | `AdditionalFields`; attributes only as changed properties |
-| `set` | `sequence`, `sync`, `provider`, `window_start`, `entitlement_*`, `removal_reason` and `snapshot` beyond the choice of the event, the user's name where only its id is needed | nowhere |
+| `set` | `sequence`, `sync`, `provider`, `window_start`, `entitlement_*`, `removal_reason` beyond the choice of the event, the user's name where only its id is needed | nowhere |
 
-RFC 9967 has no event for memberships: they are a `PATCH` of the group's `members`, in a baseline, too. It tells apart
-what the other formats do not: `prov:delete` (the directory says that it does not know the user any more),
-`prov:deactivate` (it says so, and at this vendor that is how a deactivated user looks), `feed:remove` (only the lists
-say so). No audience (`aud`) is set, and `iss` is `scimtail/<account>`.
+RFC 9967 has no event for memberships: they are a `PATCH` of the group's `members`. In a baseline, users and groups are
+`feed:add`, and memberships still such a patch: `feed:add` is about a resource and has no data, so it could name the
+group but not the member. Every token of a baseline bears the claim `\"scimtail_baseline\": true`, by which a receiver
+tells such a patch from a change. The RFC tells apart what the other formats do not: `prov:delete` (the directory says
+that it does not know the user any more), `prov:deactivate` (it says so, and at this vendor that is how a deactivated
+user looks), `feed:remove` (only the lists say so). No audience (`aud`) is set, and `iss` is `scimtail/<account>`.
 ";
 
 const TYPES: [(&str, &str); 10] = [
