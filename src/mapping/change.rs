@@ -87,11 +87,12 @@ impl<'e> Change<'e> {
         self.event.occurred_at.unwrap_or(self.event.observed_at)
     }
 
-    /// `membership.added j.doe@acme.com Admins`, and whether that is only known, not new.
+    /// `membership.added j.doe@acme.com Admins`, whether the member is a group, and whether that is only known, not new.
     pub(super) fn message(&self) -> String {
         let event = self.event;
-        let mut message =
-            format!("{} {}", event.event_type, event.principal_name.as_deref().unwrap_or(&event.principal_id));
+        let member = if self.subject == Subject::NestedMembership { "group " } else { "" };
+        let name = event.principal_name.as_deref().unwrap_or(&event.principal_id);
+        let mut message = format!("{} {member}{name}", event.event_type);
         if let Some(group) = event.group_name.as_ref().or(event.group_id.as_ref()).filter(|_| self.is_membership()) {
             message.push(' ');
             message.push_str(group);

@@ -7,6 +7,7 @@ pub mod ecs;
 pub mod cim;
 pub mod asim;
 pub mod set;
+pub mod reduced;
 mod change;
 
 pub use change::{Action, Change, Subject};

@@ -2,7 +2,8 @@
 //!
 //! A token holds one event. `iat` is when the sync read it, so that the same event is always the same token;
 //! `txn` joins the tokens of one cause. There is no event for memberships: they are a patch of the group's `members`
-//! (RFC 9967 §2.4.2). `feed:add` says "known", not "new" (§2.3.1), and `feed:remove` "no longer seen", not "deleted"
+//! (RFC 9967 §2.4.2), in a baseline, too: `feed:add` is about a resource and carries nothing, so it could name the group
+//! but not the member. What tells a baseline apart is a claim of our own, on each of its tokens. `feed:add` says "known", not "new" (§2.3.1), and `feed:remove` "no longer seen", not "deleted"
 //! (§2.3.2).
 
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
@@ -14,6 +15,8 @@ use super::{Action, Change, Subject};
 use crate::avro::wire::{AttributeChange, Group, User};
 
 const EVENT: &str = "urn:ietf:params:scim:event:";
+/// Present and true on what a first sync found. A private claim (RFC 7519 §4.3): who does not know it ignores it (§4).
+const BASELINE: &str = "scimtail_baseline";
 const PATCH_OP: &str = "urn:ietf:params:scim:api:messages:2.0:PatchOp";
 const USER_SCHEMA: &str = "urn:ietf:params:scim:schemas:core:2.0:User";
 const GROUP_SCHEMA: &str = "urn:ietf:params:scim:schemas:core:2.0:Group";
@@ -39,6 +42,7 @@ pub fn value(change: &Change<'_>) -> Value {
         ("iat", event.observed_at.div_euclid(1_000).into()),
         ("iss", format!("scimtail/{}", event.account).into()),
         ("jti", event.event_id.clone().into()),
+        (BASELINE, if event.snapshot { true.into() } else { Value::Null }),
         ("sub_id", subject),
         ("toe", event.occurred_at.map(|millis| millis.div_euclid(1_000)).into()),
         ("txn", event.correlation_id.as_ref().unwrap_or(&event.event_id).clone().into()),

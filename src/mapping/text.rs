@@ -15,7 +15,7 @@ pub fn line(event: &ChangeEvent, account_width: usize) -> String {
         clock(event.observed_at),
         event.account,
         event.event_type,
-        clean(event.principal_name.as_deref().unwrap_or(&event.principal_id)),
+        who(event),
     );
     for part in rest(event) {
         line.push_str("   ");
@@ -33,13 +33,21 @@ pub fn planned(event: &ChangeEvent) -> String {
         Some("disabled") => '!',
         _ => '~',
     };
-    let name = clean(event.principal_name.as_deref().unwrap_or(&event.principal_id));
-    let mut line = format!("  {style}{mark} {:TYPE_WIDTH$}{style:#}  {name}", event.event_type);
+    let mut line = format!("  {style}{mark} {:TYPE_WIDTH$}{style:#}  {}", event.event_type, who(event));
     for part in rest(event) {
         line.push_str("   ");
         line.push_str(&part);
     }
     line
+}
+
+/// The principal's name; a group that is a member of another is called one, because members are mostly users.
+fn who(event: &ChangeEvent) -> String {
+    let name = clean(event.principal_name.as_deref().unwrap_or(&event.principal_id));
+    match event.event_type.starts_with("membership.") && event.principal_type == "group" {
+        true => format!("group {name}"),
+        false => name,
+    }
 }
 
 fn rest(event: &ChangeEvent) -> Vec<String> {
@@ -157,6 +165,21 @@ mod tests {
             ..event("membership.removed")
         };
         assert!(plain(&event).ends_with("membership.removed  j.doe@acme.com   CB/acme.com/ROLE/Admin   role Admin"));
+    }
+
+    #[test]
+    fn a_group_that_is_a_member_is_not_taken_for_a_user() {
+        let event = ChangeEvent {
+            principal_type: "group".into(),
+            principal_name: Some("Everyone".into()),
+            group_name: Some("Leads".into()),
+            ..event("membership.removed")
+        };
+        assert!(plain(&event).ends_with("membership.removed  group Everyone   Leads"));
+        let planned = anstream::adapter::strip_str(&planned(&event)).to_string();
+        assert_eq!(planned, "  - membership.removed  group Everyone   Leads");
+        let removed = ChangeEvent { event_type: "group.removed".into(), ..event };
+        assert!(plain(&removed).ends_with("group.removed       Everyone"), "its type says so");
     }
 
     #[test]

@@ -12,7 +12,9 @@ const INTRODUCTION: &str = "\
 
 Every record of the `events` topic is one `ChangeEvent` (`schemas/ChangeEvent.avsc` describes each field), of one of
 ten types. `docs/asyncapi.json` describes this topic and the five others to programs. `scimtail tail --format FORMAT`
-prints the events as one JSON object a line:
+prints the events as one JSON object a line, and for readers that cannot decode Avro `[outputs]` writes `ocsf` and `ecs`
+to topics of their own, `scim.events.ocsf` and `scim.events.ecs`
+([recipes](consumers/pipelines.md#events-as-json-without-avro)):
 
 | `--format` | what |
 |---|---|
@@ -22,6 +24,11 @@ prints the events as one JSON object a line:
 | `cim` | Splunk Common Information Model, data model Change, dataset Account_Management (tags `change`, `account`) |
 | `asim` | Microsoft Sentinel ASIM, schema UserManagement 0.1.2; an update is one row for each changed attribute |
 | `set` | claims of a security event token (RFC 8417) of the SCIM profile (RFC 9967); with `--set-key FILE` the signed token (compact JWS; elliptic curve P-256: ES256, RSA: RS256) |
+
+Those topics hold what `tail --format` prints, one object a record. Each begins when it is switched on: earlier events
+are only in `scim.events`. A record that would be larger than Kafka takes by default leaves out its largest attributes
+and names them in `omitted_attributes` (`*`: all of them), in OCSF with `metadata.is_truncated`; the event in
+`scim.events` stays whole.
 
 Below, each type with when it occurs, what becomes of it, and an example. CIM stands as `action` of `object_category`,
 with `result` in parentheses; RFC 9967 without `urn:ietf:params:scim:event:`.
@@ -50,12 +57,14 @@ with `result` in parentheses; RFC 9967 without `urn:ietf:params:scim:event:`.
 | `ecs` | the same, `active`, old and new values of attributes that ECS does not name | `labels`, without those values and without other attributes: only `json` has these |
 | `cim` | the same | `scimtail.*`; attributes of a user beyond name, address and `active` only as `changes` |
 | `asim` | the same | `AdditionalFields`; attributes only as changed properties |
-| `set` | `sequence`, `sync`, `provider`, `window_start`, `entitlement_*`, `removal_reason` and `snapshot` beyond the choice of the event, the user's name where only its id is needed | nowhere |
+| `set` | `sequence`, `sync`, `provider`, `window_start`, `entitlement_*`, `removal_reason` beyond the choice of the event, the user's name where only its id is needed | nowhere |
 
-RFC 9967 has no event for memberships: they are a `PATCH` of the group's `members`, in a baseline, too. It tells apart
-what the other formats do not: `prov:delete` (the directory says that it does not know the user any more),
-`prov:deactivate` (it says so, and at this vendor that is how a deactivated user looks), `feed:remove` (only the lists
-say so). No audience (`aud`) is set, and `iss` is `scimtail/<account>`.
+RFC 9967 has no event for memberships: they are a `PATCH` of the group's `members`. In a baseline, users and groups are
+`feed:add`, and memberships still such a patch: `feed:add` is about a resource and has no data, so it could name the
+group but not the member. Every token of a baseline bears the claim `\"scimtail_baseline\": true`, by which a receiver
+tells such a patch from a change. The RFC tells apart what the other formats do not: `prov:delete` (the directory says
+that it does not know the user any more), `prov:deactivate` (it says so, and at this vendor that is how a deactivated
+user looks), `feed:remove` (only the lists say so). No audience (`aud`) is set, and `iss` is `scimtail/<account>`.
 ";
 
 const TYPES: [(&str, &str); 10] = [

@@ -377,6 +377,8 @@ fn every_event_is_one_security_event_token_of_rfc_9967() {
         said.insert(short);
         assert_eq!(payload.as_object().expect("a payload").keys().collect::<Vec<_>>(), *fields, "{name}");
         assert_eq!((&claims["jti"], &claims["sub_id"]["format"]), (&json!(event.event_id), &json!("scim")), "{name}");
+        let baseline = if event.snapshot { json!(true) } else { Value::Null };
+        assert_eq!(claims["scimtail_baseline"], baseline, "{name}");
         assert!(claims["iat"].is_i64() && claims["iss"] == json!("scimtail/acme-chargebee"), "{name}");
         let txn = event.correlation_id.as_ref().unwrap_or(&event.event_id);
         assert_eq!(claims["txn"], json!(txn), "{name}");

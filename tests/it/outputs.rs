@@ -18,10 +18,10 @@ const PARTITIONS: i32 = 2;
 const WAIT: Duration = Duration::from_secs(60);
 
 /// Name and value.
-type Header = (String, String);
+pub type Header = (String, String);
 
 /// Key, headers and text of all committed records of a topic's partition.
-fn committed(topic: &str, partition: i32) -> Vec<(String, Vec<Header>, String)> {
+pub fn committed(topic: &str, partition: i32) -> Vec<(String, Vec<Header>, String)> {
     let consumer: BaseConsumer = ClientConfig::new()
         .set("bootstrap.servers", &services().bootstrap)
         .set("group.id", "reads-json")

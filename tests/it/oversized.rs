@@ -7,12 +7,15 @@ use std::sync::{Arc, Mutex};
 use scimtail::config::AccountConfig;
 use scimtail::directory::{GroupPattern, Known, Status, SyncStatus};
 use scimtail::pipeline;
+use scimtail::record::Topic;
 use scimtail::schedule::now_millis;
 use scimtail::shards::acquire;
 use serde_json::{Map, Value, json};
 
+use crate::meddling;
 use crate::memory::{self, MemoryDirectory};
 use crate::outcomes::{Owner, World, set};
+use crate::outputs;
 use crate::reader::compacted;
 use crate::services::services;
 
@@ -127,6 +130,61 @@ async fn the_largest_resources_there_are_fit_into_records_of_the_default_size() 
     assert_eq!(users["acme/Users/beyond"].value["attributes"]["userType"], "\"kept\"", "the rest is there");
 }
 
+/// A format may state a name more often than the event does.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_copy_of_the_largest_events_is_too_large_and_what_it_leaves_out_is_named() {
+    let mut world = World::on(services(), services(), "copies", 1).await;
+    world.account.account.limits.max_ratio = 1.0;
+    world.account.account.outputs = Topic::OUTPUTS.to_vec();
+    world.shared.kafka.outputs = Topic::OUTPUTS.to_vec();
+    for topic in Topic::OUTPUTS {
+        meddling::create(&services().bootstrap, &world.program.topic(topic.suffix()), 1, &[]).await;
+    }
+    let mut owner = world.acquire().await;
+    for turn in 0..3 {
+        let status = sync(&world, &mut owner, &directory(turn)).await;
+        assert_eq!(status.status, Status::Completed, "turn {turn}: {:?}", status.reason);
+    }
+    let events = world.committed("events").await;
+    for (topic, uid, omitted) in [
+        (Topic::EventsOcsf, "/metadata/uid", "/unmapped/omitted_attributes"),
+        (Topic::EventsEcs, "/event/id", "/labels/omitted_attributes"),
+    ] {
+        let copies = outputs::committed(&world.program.topic(topic.suffix()), 0);
+        let largest = copies.iter().map(|(_, _, text)| text.len()).max();
+        println!("{topic:?}: {} copies, the largest of {largest:?} bytes", copies.len());
+        assert!(largest.is_some_and(|largest| largest < MESSAGE_BYTES_MAX));
+        let copies: Vec<Value> = copies.iter().map(|(_, _, text)| serde_json::from_str(text).expect("JSON")).collect();
+        let ids: Vec<&Value> = copies.iter().map(|copy| copy.pointer(uid).expect("an id")).collect();
+        assert_eq!(ids, events.iter().map(|event| &event.value["event_id"]).collect::<Vec<_>>(), "one for each event");
+        for (copy, event) in copies.iter().zip(&events) {
+            let left_out = copy.pointer(omitted).cloned().unwrap_or_else(|| json!([]));
+            let is_cut = topic == Topic::EventsOcsf
+                && event.value["principal_id"] == "name"
+                && event.value["event_type"] == "user.updated";
+            if is_cut {
+                assert_eq!(left_out, json!(["userName"]));
+                assert_eq!(copy["metadata"]["is_truncated"], true);
+                assert_eq!(copy["unmapped"]["changed_attributes"], event.value["changed_attributes"]);
+                assert_eq!(copy["entity"]["uid"], "name");
+                assert_eq!(copy["message"], "user.updated name");
+            } else {
+                assert_eq!(left_out, event.value["omitted_attributes"], "{}", event.value["event_type"]);
+            }
+        }
+    }
+    let updated: Vec<&Value> = events
+        .iter()
+        .map(|event| &event.value)
+        .filter(|event| event["principal_id"] == "name" && event["event_type"] == "user.updated")
+        .collect();
+    assert_eq!(updated.len(), 2);
+    for event in updated {
+        assert_eq!(event["user"]["user_name"].as_str().map(str::len), Some(USER_NAME), "the event is whole");
+        assert_eq!(event["omitted_attributes"], json!([]));
+    }
+}
+
 /// A directory with one user whose title takes so many bytes.
 fn titled(turn: u64, bytes: usize) -> MemoryDirectory {
     let mut directory = MemoryDirectory::default();
@@ -185,20 +243,49 @@ impl Write for Lines {
     }
 }
 
-#[tokio::test]
-async fn principals_that_are_reduced_are_counted_in_the_log_and_named_nowhere() {
+/// What is logged on this thread, on which the whole test runs.
+fn captured() -> (Lines, tracing::subscriber::DefaultGuard) {
     let lines = Lines::default();
     let writer = lines.clone();
     let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
-    // On this thread, on which the whole test runs.
-    let _captured = tracing::subscriber::set_default(subscriber);
+    (lines, tracing::subscriber::set_default(subscriber))
+}
+
+impl Lines {
+    fn text(&self) -> String {
+        String::from_utf8(self.0.lock().unwrap().clone()).expect("text")
+    }
+}
+
+#[tokio::test]
+async fn principals_that_are_reduced_are_counted_in_the_log_and_named_nowhere() {
+    let (lines, _captured) = captured();
     let mut world = memory::World::new(memory::account("acme"));
     for (turn, bytes) in [(0, 100), (1, 2 * VALUE), (1, 2 * VALUE), (2, 100)] {
         world.completed(&titled(turn, bytes)).await;
     }
-    let lines = String::from_utf8(lines.0.lock().unwrap().clone()).expect("text");
+    let lines = lines.text();
     let reduced: Vec<&str> = lines.lines().filter(|line| line.contains("principals reduced")).collect();
     assert_eq!(reduced.len(), 1, "where the record is written: {lines}");
     assert!(reduced[0].contains("account=\"acme\" sync=2 reduced=1"), "{}", reduced[0]);
     assert!(!lines.contains("ann") && !lines.contains("u1"), "{lines}");
+}
+
+#[tokio::test]
+async fn copies_that_are_reduced_are_counted_in_the_log_and_named_nowhere() {
+    let (lines, _captured) = captured();
+    let mut account = memory::account("acme");
+    account.outputs = Topic::OUTPUTS.to_vec();
+    let mut world = memory::World::new(account);
+    for (turn, bytes) in [(0, 100), (1, USER_NAME), (2, USER_NAME), (2, USER_NAME), (3, 100)] {
+        let mut directory = MemoryDirectory::default();
+        let user = json!({ "id": "u1", "userName": format!("ann{}", text(turn, bytes)) });
+        directory.users.insert("u1".to_owned(), user);
+        world.completed(&directory).await;
+    }
+    let lines = lines.text();
+    let reduced: Vec<&str> = lines.lines().filter(|line| line.contains("copies reduced")).collect();
+    assert_eq!(reduced.len(), 1, "only a change from one such name to another states it too often: {lines}");
+    assert!(reduced[0].contains("account=\"acme\" sync=3 reduced=1"), "{}", reduced[0]);
+    assert!(!lines.contains("principals reduced") && !lines.contains("ann") && !lines.contains("u1"), "{lines}");
 }

@@ -214,6 +214,25 @@ def replay_part(world, checks):
                 consumer,
                 2,
             )
+        if not checks(
+            "replay: all topics are deleted and made anew, and consumers load state again",
+            play.begin_anew,
+        ):
+            return
+        for consumer in play.consumers:
+            checks(
+                f"replay: {consumer.name} knows the directories of the new topics",
+                replay.compare,
+                play,
+                consumer,
+                3,
+            )
+        for consumer in play.consumers[:2]:
+            checks(
+                f"replay: {consumer.name} says what it waits for, and that there is no such prefix",
+                play.ask_for_nobody,
+                consumer,
+            )
     finally:
         play.end()
 

@@ -1,8 +1,9 @@
 """The replay examples against directories that change at random, while consumers and scimtail are
 killed again and again: in the end each consumer knows what the directories hold, and has applied
-every event since it loaded exactly once."""
+every event since it loaded exactly once. Then events and, after them, all topics are gone."""
 
 import contextlib
+import functools
 import random
 import sqlite3
 import time
@@ -36,6 +37,8 @@ class Consumer:
         self.directory.mkdir()
         self.database = self.directory / "access.db"
         self.command = command(self.database)
+        # The same program for others, on a database of its own.
+        self.of = functools.partial(command, self.directory / "other.db")
         self.process = None
         self.kills = 0
 
@@ -85,19 +88,19 @@ class Replay:
         self.work = world.work / "replay"
         self.work.mkdir()
         self.scimtail = scenario.Scimtail(world.services, self.work, ACCOUNTS, SETTINGS)
-        common = [world.services.bootstrap, world.services.registry, self.scimtail.prefix]
+        common = [world.services.bootstrap, world.services.registry]
 
-        def in_python(database):
+        def in_python(database, accounts=ACCOUNTS, prefix=self.scimtail.prefix):
             names = ["--bootstrap", "--registry", "--prefix", "--database"]
-            options = [option for pair in zip(names, [*common, database]) for option in pair]
+            options = [option for pair in zip(names, [*common, prefix, database]) for option in pair]
             return [
                 builds.python() / "bin/python",
                 EXAMPLES / "python/replay.py",
                 *options,
-                *(f"--account={account}" for account in ACCOUNTS),
+                *(f"--account={account}" for account in accounts),
             ]
 
-        def in_java(database):
+        def in_java(database, accounts=ACCOUNTS, prefix=self.scimtail.prefix):
             machine = services.java(self.work, 128)
             return [
                 *machine,
@@ -105,8 +108,9 @@ class Replay:
                 builds.replay_java() / "lib/*",
                 "replay.Replay",
                 *common,
+                prefix,
                 database,
-                *ACCOUNTS,
+                *accounts,
             ]
 
         self.late = Consumer("python-late", in_python, self.work)
@@ -169,6 +173,36 @@ class Replay:
         self.shake(40)
         self.sync().finish(SYNC_SECONDS_MAX)
         self.catch_up()
+
+    def begin_anew(self):
+        """All topics are deleted and made anew while the consumers do not run: their positions are beyond the end."""
+        for consumer in self.consumers:
+            consumer.process.kill()
+        topics = [self.scimtail.topic(name) for name in [*scenario.RECORDS, "control"]]
+        command = self.world.python("delete.py", *dict.fromkeys(topics))
+        run("delete", command, self.work, SYNC_SECONDS_MAX)
+        self.sync().finish(SYNC_SECONDS_MAX)
+        for consumer in self.consumers:
+            consumer.start()
+            loaded = lambda consumer=consumer: consumer.loads() == 3 * len(ACCOUNTS)
+            consumer.process.wait_until(loaded, CATCH_UP_SECONDS_MAX)
+        self.shake(40)
+        self.sync().finish(SYNC_SECONDS_MAX)
+        self.catch_up()
+
+    def ask_for_nobody(self, consumer):
+        """A name that there is not is said to be waited for, and a prefix that there is not ends the consumer."""
+        said = "no sync of this account is complete"
+        waiting = Process(f"{consumer.name}-nobody", consumer.of(["nobody"]), consumer.directory)
+        try:
+            waiting.wait_until(lambda: said in waiting.log.read_text(), CATCH_UP_SECONDS_MAX)
+        finally:
+            waiting.kill()
+        command = consumer.of(["nobody"], prefix="no-such-prefix")
+        ended = Process(f"{consumer.name}-nowhere", command, consumer.directory)
+        ended.finish(CATCH_UP_SECONDS_MAX, codes=(1,))
+        if "there is no topic no-such-prefix.syncs" not in ended.log.read_text():
+            raise Failed(f"it ended without saying why: {ended.log.read_text()}")
 
     def catch_up(self):
         self.events = self.scimtail.lines("tail", "--from", "beginning", "--exit")

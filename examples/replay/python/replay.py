@@ -7,6 +7,9 @@ For each account: state as of its newest completed sync (the marker) is read fro
 topics. From then on its events are applied, beginning with the first that the marker does not
 cover. What is known and which event comes next change in one transaction of the database, so a
 restart, however sudden, goes on at the next event. docs/consumers/replay.md explains the pattern.
+
+The view `access` has direct memberships: whoever is in a group through another group is not in it.
+`scimtail state access` resolves nesting, and docs/consumers/replay.md has a query that does.
 """
 
 import argparse
@@ -15,6 +18,7 @@ import json
 import logging
 import sqlite3
 import struct
+import sys
 
 import fastavro
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
@@ -49,6 +53,7 @@ CREATE TABLE IF NOT EXISTS memberships (
 CREATE TABLE IF NOT EXISTS applied (
     account TEXT, sequence INTEGER, event_id TEXT, event_type TEXT, PRIMARY KEY (account, sequence)
 );
+-- Direct memberships; not who is in a group through another group.
 CREATE VIEW IF NOT EXISTS access AS
     SELECT m.account, u.user_name, u.active, g.display_name AS group_name
     FROM memberships m
@@ -93,11 +98,15 @@ def main():
 
 
 def can_go_on(topics, database, account):
-    """Whether state was loaded, and Kafka still has the events since."""
+    """Whether state was loaded, and Kafka still has the events since, in the same topic as then."""
     row = database.execute(
         "SELECT partition, next_offset FROM progress WHERE account = ?", [account]
     ).fetchone()
-    return row is not None and row[1] >= topics.start_of_events(row[0])
+    if row is None:
+        return False
+    start, end = topics.bounds_of_events(row[0])
+    # Beyond the end, that one was deleted, and this is another by its name.
+    return start <= row[1] <= end
 
 
 def load(topics, database, account):
@@ -116,7 +125,7 @@ def load(topics, database, account):
         )
     events = positions[topics.name("events")]
     # Events of other accounts may be all that Kafka still had there, and be gone by now.
-    next_offset = max(events["next_offset"], topics.start_of_events(events["partition"]))
+    next_offset = max(events["next_offset"], topics.bounds_of_events(events["partition"])[0])
     database.execute("BEGIN IMMEDIATE")
     for table in ["users", "groups", "memberships", "applied"]:
         database.execute(f"DELETE FROM {table} WHERE account = ?", [account])
@@ -258,10 +267,11 @@ class Topics:
         )
         return consumer
 
-    def start_of_events(self, partition):
-        with Consumer(self.settings) as consumer:
+    def bounds_of_events(self, partition):
+        """The first offset there is, and the one behind the last, which may not be committed yet."""
+        with Consumer(self.settings | {"isolation.level": "read_uncommitted"}) as consumer:
             place = TopicPartition(self.name("events"), partition)
-            return consumer.get_watermark_offsets(place, METADATA_SECONDS_MAX)[0]
+            return consumer.get_watermark_offsets(place, METADATA_SECONDS_MAX)
 
     def marker(self, account):
         """The record of the account's newest completed sync; waits for the first one."""
@@ -271,11 +281,20 @@ class Topics:
                 .topics[self.name("syncs")]
                 .partitions
             )
-        marker, unread = None, set(partitions)
+        if not partitions:
+            sys.exit(f"there is no topic {self.name('syncs')}; is the prefix right?")
+        marker, unread, is_waiting = None, set(partitions), False
         with self.reading(
             "syncs", {partition: OFFSET_BEGINNING for partition in partitions}
         ) as consumer:
             while unread or marker is None:
+                if not unread and not is_waiting:
+                    is_waiting = True
+                    log.info(
+                        "%s: no sync of this account is complete in %s; waiting for the first. Is the name right?",
+                        account,
+                        self.name("syncs"),
+                    )
                 message = consumer.poll()
                 if message.error():
                     if message.error().code() != KafkaError._PARTITION_EOF:

@@ -24,6 +24,9 @@ import org.apache.kafka.clients.consumer.KafkaConsumer;
  * on its events are applied, beginning with the first that the marker does not cover. What is known and which event
  * comes next change in one transaction of the database, so a restart, however sudden, goes on at the next event.
  * docs/consumers/replay.md explains the pattern.
+ *
+ * <p>The view {@code access} has direct memberships: whoever is in a group through another group is not in it.
+ * {@code scimtail state access} resolves nesting, and docs/consumers/replay.md has a query that does.
  */
 public final class Replay {
     private static final Duration BATCH_MAX = Duration.ofMillis(200);
@@ -38,6 +41,7 @@ public final class Replay {
             // What was applied: the primary key refuses to apply an event twice.
             "CREATE TABLE IF NOT EXISTS applied (account TEXT, sequence INTEGER, event_id TEXT, event_type TEXT,"
                     + " PRIMARY KEY (account, sequence))",
+            // Direct memberships; not who is in a group through another group.
             "CREATE VIEW IF NOT EXISTS access AS"
                     + " SELECT m.account, u.user_name, u.active, g.display_name AS group_name FROM memberships m"
                     + " JOIN users u ON u.account = m.account AND u.id = m.principal_id AND m.principal_type = 'user'"
@@ -99,10 +103,13 @@ public final class Replay {
         }
     }
 
-    /** Whether state was loaded, and Kafka still has the events since. */
+    /** Whether state was loaded, and Kafka still has the events since, in the same topic as then. */
     private boolean canGoOn(String account) throws SQLException {
         Progress progress = progress().get(account);
-        return progress != null && progress.nextOffset >= topics.startOfEvents(progress.partition);
+        // Beyond the end, that one was deleted, and this is another by its name.
+        return progress != null
+                && progress.nextOffset >= topics.startOfEvents(progress.partition)
+                && progress.nextOffset <= topics.endOfEvents(progress.partition);
     }
 
     /** Replaces what is known of the account by its state as of its newest completed sync. */

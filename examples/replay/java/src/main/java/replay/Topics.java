@@ -44,6 +44,8 @@ final class Topics {
                 // Not the default of this client, which shows the records of aborted transactions.
                 "isolation.level", "read_committed",
                 "enable.auto.commit", false,
+                // A prefix that is misspelt makes no topics.
+                "allow.auto.create.topics", false,
                 // The next event is gone: better ended than passed over. The restart loads state again.
                 "auto.offset.reset", "none");
     }
@@ -62,19 +64,43 @@ final class Topics {
         }
     }
 
+    /** Behind the last record, which may not be committed yet. */
+    long endOfEvents(int partition) {
+        Map<String, Object> uncommitted = new HashMap<>(settings);
+        uncommitted.put("isolation.level", "read_uncommitted");
+        TopicPartition place = place("events", partition);
+        try (KafkaConsumer<String, byte[]> consumer =
+                new KafkaConsumer<>(uncommitted, new StringDeserializer(), new ByteArrayDeserializer())) {
+            return consumer.endOffsets(List.of(place)).get(place);
+        }
+    }
+
     /** The record of the account's newest completed sync; waits for the first one. */
     GenericRecord marker(String account) throws IOException, InterruptedException {
         try (KafkaConsumer<String, byte[]> consumer = consumer()) {
             List<TopicPartition> partitions = new ArrayList<>();
-            for (PartitionInfo partition : consumer.partitionsFor(prefix + ".syncs")) {
+            List<PartitionInfo> known = consumer.partitionsFor(prefix + ".syncs");
+            if (known == null || known.isEmpty()) {
+                throw new IOException("there is no topic " + prefix + ".syncs; is the prefix right?");
+            }
+            for (PartitionInfo partition : known) {
                 partitions.add(place("syncs", partition.partition()));
             }
             consumer.assign(partitions);
             consumer.seekToBeginning(partitions);
             Map<TopicPartition, Long> ends = consumer.endOffsets(partitions);
             GenericRecord marker = null;
-            while (marker == null
-                    || partitions.stream().anyMatch(place -> consumer.position(place) < ends.get(place))) {
+            boolean isWaiting = false;
+            while (true) {
+                boolean isRead = partitions.stream().allMatch(place -> consumer.position(place) >= ends.get(place));
+                if (isRead && marker != null) {
+                    return marker;
+                }
+                if (isRead && !isWaiting) {
+                    isWaiting = true;
+                    System.err.println(account + ": no sync of this account is complete in " + prefix
+                            + ".syncs; waiting for the first. Is the name right?");
+                }
                 for (ConsumerRecord<String, byte[]> record : consumer.poll(POLL)) {
                     if (record.key().equals(account)) {
                         // A tombstone: the account was retired.
@@ -82,7 +108,6 @@ final class Topics {
                     }
                 }
             }
-            return marker;
         }
     }
 
