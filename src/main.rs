@@ -2,15 +2,12 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
-use scimtail::cli::{self, Arguments};
+use scimtail::cli;
 use scimtail::failpoint;
 
 fn main() -> ExitCode {
     let _armed = failpoint::arm();
-    // Clap ends with 2 for usage by itself.
-    let arguments = Arguments::parse();
-    match cli::run(arguments) {
+    match cli::arguments().and_then(cli::run) {
         Ok(code) => ExitCode::from(code),
         Err(failure) if failure.text.is_empty() => ExitCode::from(failure.code),
         Err(failure) => {

@@ -115,7 +115,7 @@ fn read_back(services: &Services, accounts: &[Simulated], shutdown: &Cancellatio
         let mut decoder = Decoder::new(Some(services.codec.ids), services.registry.clone());
         let from: Vec<(i32, Offset)> = partitions.iter().map(|partition| (*partition, Offset::Beginning)).collect();
         tokio::task::spawn_blocking(move || {
-            follow(&kafka, topic, &from, |record| {
+            follow(&kafka, topic, &from, drop, |record| {
                 let found = record.and_then(|record| {
                     let marker = record.key.is_some_and(|key| !key.contains(&b'/'));
                     match topic {

@@ -14,9 +14,12 @@ pub mod tail;
 pub mod topics;
 
 use std::collections::{BTreeSet, HashMap};
+use std::io::{self, Write};
 use std::path::PathBuf;
 
+use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio_util::sync::CancellationToken;
 
 use crate::avro::registry::RegistryError;
@@ -131,6 +134,23 @@ enum Command {
     Schemas(schemas::Options),
 }
 
+/// What stands on the command line. Help, and whatever clap needs several lines for, clap prints and ends with itself.
+///
+/// # Errors
+/// A value that an argument does not take, in one line with those it does.
+pub fn arguments() -> Result<Arguments, Failure> {
+    Arguments::try_parse().map_err(|error| match error.kind() {
+        ErrorKind::InvalidValue | ErrorKind::ValueValidation => {
+            let text = error.render().to_string();
+            // The last line points to --help.
+            let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+            let said = lines[..lines.len().saturating_sub(1)].join(" ");
+            Failure::new(USAGE, said.trim_start_matches("error: "))
+        }
+        _ => error.exit(),
+    })
+}
+
 /// Runs one command to its exit code.
 ///
 /// # Errors
@@ -187,14 +207,36 @@ pub async fn services(config: &Config) -> Result<Services, Failure> {
     Ok(Services { kafka: config.kafka.clone(), registry, codec: Codec { ids }, clock: now_millis })
 }
 
-/// Prints a line of data; a reader that went away ends the command quietly.
+/// Prints a line of data for people: colours on a terminal, plain text in a pipe.
 ///
 /// # Errors
-/// Standard output is closed.
+/// As [`unwritten`].
 pub fn print(line: &str) -> Result<(), Failure> {
-    use std::io::Write;
-    let mut out = anstream::stdout().lock();
-    writeln!(out, "{line}").map_err(|_| Failure::new(DONE, ""))
+    writeln!(anstream::stdout().lock(), "{line}").map_err(|error| unwritten(&error))
+}
+
+/// Prints a line of data for programs, as it is: what makes plain text of it would take characters out.
+///
+/// # Errors
+/// As [`unwritten`].
+pub fn print_exactly(line: &str) -> Result<(), Failure> {
+    writeln!(io::stdout().lock(), "{line}").map_err(|error| unwritten(&error))
+}
+
+/// A reader that went away ends the command quietly; anything else is a failure, as lines are missing.
+pub fn unwritten(error: &io::Error) -> Failure {
+    match error.kind() {
+        io::ErrorKind::BrokenPipe => Failure::new(DONE, ""),
+        _ => Failure::new(FAILED, format!("standard output cannot be written: {error}")),
+    }
+}
+
+/// Nobody reads standard output any more; without a line to write, only asking shows it.
+pub fn reader_is_gone() -> bool {
+    let out = io::stdout();
+    let mut asked = [PollFd::new(&out, PollFlags::empty())];
+    poll(&mut asked, Some(&Timespec::default())).is_ok()
+        && asked[0].revents().intersects(PollFlags::ERR | PollFlags::HUP)
 }
 
 /// Whether what a reader finds means anything: a registry answers, and accounts live in the partitions where they are

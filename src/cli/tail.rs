@@ -3,23 +3,28 @@
 use std::collections::HashSet;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use rdkafka::topic_partition_list::Offset;
 use tokio::sync::mpsc;
+use tracing::warn;
 
-use super::{CONFIGURATION, DONE, Failure, USAGE, account_width, parse_time, print};
+use super::{CONFIGURATION, DONE, Failure, USAGE, account_width, parse_time, print, print_exactly, reader_is_gone};
+use crate::avro::decode::Undecodable;
 use crate::avro::wire::ChangeEvent;
 use crate::avro::{Decoder, Registry};
 use crate::config::Config;
 use crate::kafka::KafkaError;
-use crate::kafka::read::{ReadRecord, follow, offsets_at, read_from};
+use crate::kafka::read::{ReadRecord, follow, offsets_at, read_from, watermarks};
 use crate::mapping::{Change, asim, cim, ecs, ocsf, set, text};
 use crate::record::Topic;
 use crate::shards::blocking;
 
 /// Lines waiting for whoever reads them.
 const LINES: usize = 1_024;
+/// Until a registry that did not answer is asked again.
+const REGISTRY_WAIT: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Args)]
 pub struct Options {
@@ -35,6 +40,7 @@ pub struct Options {
     from_beginning: bool,
     /// Start at this number of one account's events
     #[arg(long, value_name = "N", conflicts_with_all = ["from", "from_beginning"])]
+    #[arg(value_parser = parse_sequence, allow_negative_numbers = true)]
     from_sequence: Option<i64>,
     /// End at the last event there is now
     #[arg(long)]
@@ -63,6 +69,14 @@ fn parse_from(text: &str) -> Result<Start, String> {
         _ => {}
     }
     parse_time(text).map(Start::At).map_err(|complaint| format!("neither `beginning` nor `end`, and {complaint}"))
+}
+
+fn parse_sequence(text: &str) -> Result<i64, String> {
+    match text.parse() {
+        Ok(sequence @ 1..) => Ok(sequence),
+        Ok(_) => Err("the first event has number 1".to_owned()),
+        Err(_) => Err("no number".to_owned()),
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -175,29 +189,33 @@ pub async fn tail(config: &Config, options: Options) -> Result<u8, Failure> {
     super::readable(&config.kafka, &registry).await?;
     let mut decoder = Decoder::new(None, registry);
     let (printer, mut printed) = mpsc::channel::<String>(LINES);
-    let mut take = move |record: &ReadRecord<'_>| -> bool {
-        let Some(value) = record.value else { return true };
+    // False where nobody prints any more.
+    let mut take = move |record: &ReadRecord<'_>| -> Result<bool, Undecodable> {
+        let Some(value) = record.value else { return Ok(true) };
         let made = match decoder.decode::<ChangeEvent>(Topic::Events, value) {
             Ok(event) if wanted.takes(&event) => lines.of(&event),
-            Ok(_) => return true,
+            Ok(_) => return Ok(true),
+            // Nothing is wrong with the event: passed over, it would be lost to whoever reads the lines.
+            Err(unreachable @ Undecodable::Unreachable(_)) => return Err(unreachable),
             Err(complaint) => Err(complaint.to_string()),
         };
-        match made {
+        Ok(match made {
             Ok(lines) => lines.into_iter().all(|line| printer.blocking_send(line).is_ok()),
             Err(complaint) => {
                 anstream::eprintln!("{}: {complaint}; skipped", record.address());
                 true
             }
-        }
+        })
     };
     let from = match (options.from, options.from_beginning || options.from_sequence.is_some()) {
         (Some(from), _) => from,
         (None, true) => Start::Beginning,
         (None, false) => Start::End,
     };
-    let (kafka, exit) = (config.kafka.clone(), options.exit);
+    let (kafka, exit, format) = (config.kafka.clone(), options.exit, options.format);
+    // Its error is no reason to leave what was read before unprinted.
     let reading = async {
-        blocking(move || {
+        let read = blocking(move || {
             let all = |offset: Offset| partitions.iter().map(|partition| (*partition, offset)).collect();
             let from: Vec<(i32, Offset)> = match from {
                 Start::Beginning => all(Offset::Beginning),
@@ -205,36 +223,57 @@ pub async fn tail(config: &Config, options: Options) -> Result<u8, Failure> {
                 Start::At(millis) => offsets_at(&kafka, Topic::Events, &partitions, millis)?,
             };
             if exit {
-                let each = |record: ReadRecord<'_>| {
-                    // Nobody reads the lines any more: whatever is returned, `tail` has ended.
-                    if take(&record) { Ok(()) } else { Err(KafkaError::Refused(String::new())) }
-                };
-                return read_from(&kafka, Topic::Events, &from, each);
+                return read_from(&kafka, Topic::Events, &from, |record| match take(&record) {
+                    Ok(true) => Ok(()),
+                    // Whatever is returned, `tail` has ended.
+                    Ok(false) => Err(KafkaError::Refused(String::new())),
+                    Err(unreachable) => Err(KafkaError::Unreachable(unreachable.to_string())),
+                });
             }
-            follow(&kafka, Topic::Events, &from, |record| {
-                let open = record.as_ref().is_none_or(&mut take);
+            // Following waits for whatever may still come; what is missing from the start is an error.
+            for (partition, _) in &from {
+                watermarks(&kafka, Topic::Events, *partition)?;
+            }
+            let each = |record: Option<ReadRecord<'_>>| {
+                let open = record.is_none_or(|record| take_or_wait(&record, &mut take)) && !reader_is_gone();
                 Ok(if open { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
-            })
-        })
-        .await
+            };
+            let answered = |answered| match answered {
+                false => warn!("kafka {}: no broker answers; tail waits", kafka.brokers),
+                true => warn!("kafka {}: a broker answers again", kafka.brokers),
+            };
+            follow(&kafka, Topic::Events, &from, answered, each)
+        });
+        Ok(read.await)
     };
     let printing = async {
+        let print = if format == Format::Text { print } else { print_exactly };
         while let Some(line) = printed.recv().await {
             print(&line)?;
         }
         Ok::<(), Failure>(())
     };
-    tokio::pin!(reading);
-    tokio::select! {
-        result = printing => result?,
-        result = &mut reading => {
-            result?;
-            while let Ok(line) = printed.try_recv() {
-                print(&line)?;
+    // A line that cannot be printed ends both at once.
+    let (read, ()) = tokio::try_join!(reading, printing)?;
+    read?;
+    Ok(DONE)
+}
+
+/// Takes a record as soon as the registry tells its schema; false where nobody takes it any more.
+fn take_or_wait(record: &ReadRecord<'_>, take: &mut impl FnMut(&ReadRecord<'_>) -> Result<bool, Undecodable>) -> bool {
+    let mut said = false;
+    loop {
+        match take(record) {
+            Ok(open) => return open,
+            Err(_) if reader_is_gone() => return false,
+            Err(reason) => {
+                if !std::mem::replace(&mut said, true) {
+                    warn!(record = record.address(), %reason, "tail waits for the registry");
+                }
+                std::thread::sleep(REGISTRY_WAIT);
             }
         }
     }
-    Ok(DONE)
 }
 
 #[cfg(test)]

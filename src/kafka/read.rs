@@ -18,6 +18,10 @@ use crate::record::Topic;
 
 const WATERMARKS_WAIT: Duration = Duration::from_secs(30);
 const POLL_WAIT: Duration = Duration::from_millis(100);
+/// For a broker to answer whether it is there.
+const ANSWER_WAIT: Duration = Duration::from_millis(500);
+/// Without an answer for so long, none is there: one that starts takes connections before it keeps them.
+const LOST_WAIT: Duration = Duration::from_secs(5);
 /// Between two looks at how far reading has come, while records come.
 const RECORDS_PER_PROGRESS: u64 = 1_024;
 /// Without any progress for so long, reading fails: a hanging transaction, or a lost broker. Longer than a
@@ -268,7 +272,8 @@ fn update_positions(reader: &BaseConsumer<Quiet>, names: &[(Topic, String)], spa
 }
 
 /// Follows partitions of one topic from given offsets until `each` says stop. Blocks; `each` is called with
-/// `None` at least every poll interval, so that it can end the following.
+/// `None` at least every poll interval, or every second while no broker answers, so that it can end the following.
+/// `answered` is called with false when none answers any more, and with true when one does again.
 ///
 /// # Errors
 /// As [`read_to_end`], without an end.
@@ -276,6 +281,7 @@ pub fn follow(
     client: &KafkaClient,
     topic: Topic,
     from: &[(i32, Offset)],
+    mut answered: impl FnMut(bool),
     mut each: impl FnMut(Option<ReadRecord<'_>>) -> Result<std::ops::ControlFlow<()>, KafkaError>,
 ) -> Result<(), KafkaError> {
     let reader = client.reader("read_committed")?;
@@ -287,8 +293,27 @@ pub fn follow(
             .map_err(|error| explain(client, "reading", &error))?;
     }
     reader.assign(&assignment).map_err(|error| explain(client, &name, &error))?;
+    // Since when no broker answers, and whether that was said.
+    let (mut lost, mut said) = (None, false);
     loop {
-        let flow = match reader.poll(POLL_WAIT) {
+        let polled = reader.poll(POLL_WAIT);
+        if matches!(&polled, Some(Err(error)) if is_transport(error)) {
+            lost.get_or_insert_with(Instant::now);
+        }
+        // Asked, as neither says so by itself: a connection that is lost may be one of several, and a partition with
+        // nothing new is silent when its broker is back.
+        if let Some(since) = lost {
+            if reader.client().fetch_metadata(Some(&name), ANSWER_WAIT).is_ok() {
+                lost = None;
+                if std::mem::take(&mut said) {
+                    answered(true);
+                }
+            } else if !said && since.elapsed() > LOST_WAIT {
+                said = true;
+                answered(false);
+            }
+        }
+        let flow = match polled {
             Some(Ok(message)) => {
                 let (partition, offset) = (message.partition(), message.offset());
                 let (key, value) = (message.key(), message.payload());

@@ -195,7 +195,8 @@ async fn listen(
         let (low, high) = watermarks(&kafka, Topic::Control, partition)?;
         // Where no account can go on, only what comes from now on is of interest.
         let from = from.unwrap_or(high).clamp(low, high.max(low));
-        follow(&kafka, Topic::Control, &[(partition, Offset::Offset(from))], |record| {
+        // Whether brokers answer, whoever writes to the shard says.
+        follow(&kafka, Topic::Control, &[(partition, Offset::Offset(from))], drop, |record| {
             if let Some(record) = record
                 && let Some(value) = record.value
             {

@@ -301,6 +301,37 @@ async fn a_held_sync_is_shown_released_and_published() {
     assert!(nothing.out.contains("nothing is held"), "{nothing:?}");
 }
 
+/// Linux has a device that is always full.
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread")]
+async fn output_that_cannot_be_written_is_an_error() {
+    let directory = chargebee().await;
+    let account = AccountText {
+        name: "acme",
+        provider: "chargebee",
+        base_url: directory.base_url(),
+        more: "baseline = \"events\"",
+    };
+    let program = Program::new(services(), &unique_prefix("full"), TOKEN, "5m", &[account]);
+    assert_eq!(program.run(&["run", "--once"]).await.code, 0);
+    for arguments in [
+        &["tail", "--from", "beginning", "--exit"][..],
+        &["tail", "--from", "beginning", "--exit", "--format", "json"],
+        &["tail", "--from", "beginning"],
+        &["state", "users"],
+        &["topics"],
+        &["schemas"],
+    ] {
+        let full = std::fs::File::options().write(true).open("/dev/full").expect("the device");
+        let output = program.command(arguments).stdout(full).output().expect("it runs");
+        let ended = crate::program::Ended::from(output);
+        // `state` has said there how complete it is.
+        let lines = ended.err.lines().filter(|line| !line.contains("complete as of")).collect::<Vec<_>>();
+        let words = "error: standard output cannot be written: No space left on device";
+        assert!(ended.code == 1 && lines.len() == 1 && lines[0].starts_with(words), "{arguments:?}: {ended:?}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_demo_ends_by_itself_with_a_replay_that_equals_the_directories() {
     let program = Program::with_text("none", TOKEN, "");

@@ -1,29 +1,128 @@
 //! `scimtail tail` against real services: where it starts, what it prints, what it steps over.
 
-use std::io::{BufRead, BufReader};
-use std::time::{Duration, SystemTime};
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read};
+use std::process::{Child, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::time::{Duration, Instant, SystemTime};
 
+use axum::routing::get;
 use rdkafka::ClientConfig;
+use rdkafka::admin::{AdminClient, AdminOptions};
+use rdkafka::client::DefaultClientContext;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use rustix::fs::{Mode, OFlags};
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use scimtail::demo::directory::{SimulatedDirectory, Vendor};
 use scimtail::kafka::partition::partition_of;
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use crate::program::{AccountText, Program};
-use crate::services::{services, unique_prefix};
+use crate::meddling;
+use crate::program::{AccountText, Ended, Program};
+use crate::services::{Services, broker, services, unique_prefix};
 
 const TOKEN: &str = "tail-test-token";
 const PARTITIONS: i32 = 2;
+/// Until something that must happen has happened.
+const WAIT: Duration = Duration::from_secs(60);
+const POLL: Duration = Duration::from_millis(20);
+
+/// `tail` while it runs; it ends with its test.
+struct Following {
+    child: Child,
+    out: Receiver<String>,
+    err: Receiver<String>,
+}
+
+impl Following {
+    fn start(program: &Program, arguments: &[&str]) -> Following {
+        let mut child = program.spawn(&[&["tail"], arguments].concat());
+        let out = lines(child.stdout.take().expect("its output"));
+        let err = lines(child.stderr.take().expect("its errors"));
+        Following { child, out, err }
+    }
+
+    fn prints(&self) -> String {
+        self.out.recv_timeout(WAIT).expect("a line on standard output")
+    }
+
+    fn says(&self) -> String {
+        self.err.recv_timeout(WAIT).expect("a line on standard error")
+    }
+
+    /// What it prints and says until it ends by itself.
+    fn ended(mut self) -> Ended {
+        let rest = |lines: &Receiver<String>| {
+            let mut all = String::new();
+            loop {
+                match lines.recv_timeout(WAIT) {
+                    Ok(line) => all = all + &line + "\n",
+                    Err(RecvTimeoutError::Disconnected) => return all,
+                    Err(RecvTimeoutError::Timeout) => panic!("it does not end; so far: {all}"),
+                }
+            }
+        };
+        let (out, err) = (rest(&self.out), rest(&self.err));
+        Ended { code: self.child.wait().expect("it ended").code().unwrap_or(-1), out, err }
+    }
+}
+
+impl Drop for Following {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+fn lines(from: impl Read + Send + 'static) -> Receiver<String> {
+    let (sender, lines) = mpsc::channel();
+    std::thread::spawn(move || {
+        BufReader::new(from).lines().map_while(Result::ok).try_for_each(|line| sender.send(line))
+    });
+    lines
+}
+
+/// An account whose directory is never asked.
+fn acme() -> AccountText {
+    let base_url = "http://127.0.0.1:1/scim/v2".to_owned();
+    AccountText { name: "acme", provider: "chargebee", base_url, more: "" }
+}
+
+fn nowhere() -> String {
+    let port = std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("its address").port();
+    format!("127.0.0.1:{port}")
+}
 
 /// Two accounts: one whose first sync published its baseline as events, and one without any.
 async fn published() -> (SimulatedDirectory, Program) {
+    published_on(services()).await
+}
+
+async fn published_on(services: &Services) -> (SimulatedDirectory, Program) {
     let directory = SimulatedDirectory::start(Vendor::Chargebee, TOKEN, 7, SystemTime::now).await.expect("a directory");
     let account = |name, more| AccountText { name, provider: "chargebee", base_url: directory.base_url(), more };
     let accounts = [account("acme", "baseline = \"events\""), account("other", "")];
-    let program = Program::new(services(), &unique_prefix("tail"), TOKEN, "5m", &accounts);
+    let program = Program::new(services, &unique_prefix("tail"), TOKEN, "5m", &accounts);
     let ended = program.run(&["run", "--once"]).await;
     assert_eq!(ended.code, 0, "{ended:?}");
     (directory, program)
+}
+
+/// How many events there are.
+async fn count(program: &Program) -> usize {
+    let ended = program.run(&["tail", "--from", "beginning", "--exit"]).await;
+    assert_eq!((ended.code, ended.err.as_str()), (0, ""));
+    ended.out.lines().count()
+}
+
+/// One more event, at least.
+async fn publish_more(directory: &SimulatedDirectory, program: &Program) {
+    while directory.change() != "user.added" {}
+    let ended = program.run(&["run", "--once", "--account", "acme"]).await;
+    assert_eq!(ended.code, 0, "{ended:?}");
 }
 
 fn write_garbage(program: &Program) {
@@ -66,8 +165,7 @@ async fn tail_starts_where_it_is_told_and_prints_every_format() {
     tokio::time::sleep(Duration::from_millis(50)).await;
     let between = jiff::Timestamp::now().to_string();
     tokio::time::sleep(Duration::from_millis(50)).await;
-    while directory.change() != "user.added" {}
-    assert_eq!(program.run(&["run", "--once", "--account", "acme"]).await.code, 0);
+    publish_more(&directory, &program).await;
     let since = program.run(&["tail", "--from", &between, "--exit", "--format", "json"]).await;
     let first: Value = serde_json::from_str(since.out.lines().next().expect("a line")).expect("JSON");
     assert_eq!(first["sequence"], Value::from(count + 1));
@@ -83,8 +181,7 @@ async fn tail_starts_where_it_is_told_and_prints_every_format() {
 async fn tail_steps_over_a_record_that_does_not_decode_and_names_it() {
     let (directory, program) = published().await;
     write_garbage(&program);
-    while directory.change() != "user.added" {}
-    assert_eq!(program.run(&["run", "--once", "--account", "acme"]).await.code, 0);
+    publish_more(&directory, &program).await;
     let ended = program.run(&["tail", "--from", "beginning", "--exit"]).await;
     assert_eq!((ended.code, ended.err.lines().count()), (0, 1), "{}", ended.err);
     let place = format!("{} [{}] @ ", program.topic("events"), partition_of("acme", PARTITIONS));
@@ -129,8 +226,242 @@ async fn what_tail_cannot_do_is_said_in_one_line() {
     ] {
         program.run(&[&["tail"], arguments.as_slice()].concat()).await.refused(code, &words);
     }
-    for arguments in [["--format", "cef"], ["--from", "yesterday"]] {
-        let ended = program.run(&[&["tail"], arguments.as_slice()].concat()).await;
-        assert!(ended.code == 2 && ended.out.is_empty() && ended.err.contains(arguments[1]), "{ended:?}");
+    for (arguments, words) in [
+        (["--format", "cef"], ["'cef'", "text, json, ocsf, ecs, cim, asim, set"]),
+        (["--from", "yesterday"], ["'yesterday'", "neither `beginning` nor `end`"]),
+        (["--from-sequence", "0"], ["'0'", "the first event has number 1"]),
+        (["--from-sequence", "-3"], ["'-3'", "the first event has number 1"]),
+        (["--from-sequence", "one"], ["'one'", "no number"]),
+    ] {
+        program.run(&[&["tail"], arguments.as_slice()].concat()).await.refused(2, &words);
     }
+    let help = program.run(&["tail", "--help"]).await;
+    assert!(help.code == 0 && help.out.contains("--from-sequence <N>") && help.err.is_empty(), "{help:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tail_ends_with_an_error_where_the_topic_or_the_broker_is_missing_also_when_it_follows() {
+    let absent = Program::new(services(), &unique_prefix("absent"), TOKEN, "5m", &[acme()]);
+    let dead = Services { bootstrap: nowhere(), registry: services().registry.clone() };
+    let dead = Program::new(&dead, "none", TOKEN, "5m", &[acme()]);
+    // All at once: each takes its time to be sure.
+    let (mut topics, mut brokers) = (Vec::new(), Vec::new());
+    for arguments in
+        [&["--from", "beginning", "--exit"][..], &["--exit"], &["--from", "beginning"], &["--from", "1h"], &[]]
+    {
+        topics.push(Following::start(&absent, arguments));
+        brokers.push(Following::start(&dead, arguments));
+    }
+    let words = [&absent.topic("events"), "does not exist", "→ scimtail topics --create"];
+    topics.into_iter().for_each(|tail| tail.ended().refused(78, &words));
+    brokers.into_iter().for_each(|tail| tail.ended().refused(69, &["kafka", "no broker answers", "→"]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_transaction_that_stays_open_before_the_end_ends_tail_with_69_after_what_can_be_read() {
+    let (_directory, program) = published().await;
+    let count = count(&program).await;
+    let id = unique_prefix("open");
+    // Open for longer than a reader waits.
+    let settings = [("transactional.id", id.as_str()), ("transaction.timeout.ms", "600000")];
+    let producer = meddling::producer(&services().bootstrap, &settings);
+    producer.init_transactions(WAIT).expect("a producer");
+    producer.begin_transaction().expect("a transaction");
+    meddling::enqueue(&producer, &program.topic("events"), partition_of("acme", PARTITIONS), Some("acme"), Some(b"-"));
+    producer.flush(WAIT).expect("it is written");
+    let ended = program.run(&["tail", "--from", "beginning", "--exit"]).await;
+    producer.abort_transaction(WAIT).expect("the end of the transaction");
+    assert_eq!((ended.code, ended.out.lines().count(), ended.err.lines().count()), (69, count, 1), "{}", ended.err);
+    assert!(ended.err.contains("reading stands still") && ended.err.contains("open transaction"), "{}", ended.err);
+}
+
+/// The registry behind a switch: while that is off, it answers 503.
+async fn switched_registry() -> (String, Arc<AtomicBool>) {
+    let on = Arc::new(AtomicBool::new(false));
+    let (client, switch) = (reqwest::Client::builder().no_proxy().build().expect("a client"), on.clone());
+    let answer = move |uri: axum::http::Uri| {
+        let (client, on) = (client.clone(), switch.load(Ordering::Relaxed));
+        async move {
+            if !on {
+                return (axum::http::StatusCode::SERVICE_UNAVAILABLE, String::new());
+            }
+            let answer = client.get(format!("{}{}", services().registry, uri.path())).send().await;
+            (axum::http::StatusCode::OK, answer.expect("the registry answers").text().await.expect("a text"))
+        }
+    };
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("its address");
+    tokio::spawn(async move { axum::serve(listener, axum::Router::new().fallback(answer)).await });
+    (format!("http://{address}"), on)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tail_waits_for_a_registry_that_does_not_answer_and_skips_nothing() {
+    let (_directory, program) = published().await;
+    let count = count(&program).await;
+    let (registry, on) = switched_registry().await;
+    let services = Services { bootstrap: services().bootstrap.clone(), registry };
+    let switched = Program::new(&services, &program.prefix, TOKEN, "5m", &[acme()]);
+    let exit = switched.run(&["tail", "--from", "beginning", "--exit"]).await;
+    exit.refused(69, &["registry", &services.registry, "503"]);
+
+    let tail = Following::start(&switched, &["--from", "beginning", "--format", "json"]);
+    let said = tail.says();
+    assert!(said.contains("waits") && said.contains(&services.registry), "{said}");
+    on.store(true, Ordering::Relaxed);
+    for sequence in 1..=count {
+        let event: Value = serde_json::from_str(&tail.prints()).expect("JSON");
+        assert_eq!(event["sequence"], sequence);
+    }
+    assert_eq!(tail.err.try_recv().ok(), None, "it is said once");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tail_prints_an_event_that_comes_later() {
+    let (directory, program) = published().await;
+    let count = count(&program).await;
+    let tail = Following::start(&program, &["--from", "beginning", "--format", "json"]);
+    (0..count).for_each(|_| drop(tail.prints()));
+    publish_more(&directory, &program).await;
+    let event: Value = serde_json::from_str(&tail.prints()).expect("JSON");
+    assert_eq!((&event["sequence"], &event["snapshot"]), (&json!(count + 1), &json!(false)));
+    assert_eq!(tail.err.try_recv().ok(), None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_that_goes_away_ends_tail_though_no_event_comes() {
+    let (_directory, program) = published().await;
+    let count = count(&program).await;
+    let mut child = program.spawn(&["tail", "--from", "beginning"]);
+    let mut out = BufReader::new(child.stdout.take().expect("its output")).lines();
+    assert!(out.by_ref().take(count).all(|line| line.is_ok_and(|line| line.contains("acme"))));
+    drop(out);
+    let deadline = Instant::now() + WAIT;
+    while child.try_wait().expect("its status").is_none() {
+        if Instant::now() > deadline {
+            child.kill().expect("it is there");
+            panic!("it goes on with nobody to read");
+        }
+        tokio::time::sleep(POLL).await;
+    }
+    let ended = Ended::from(child.wait_with_output().expect("it ended"));
+    assert_eq!((ended.code, ended.err.as_str()), (0, ""));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tail_says_once_that_no_broker_answers_and_goes_on_when_one_does() {
+    let mut broker = broker();
+    let services = Services { bootstrap: broker.bootstrap.clone(), registry: services().registry.clone() };
+    let (directory, program) = published_on(&services).await;
+    let count = count(&program).await;
+    let tail = Following::start(&program, &["--from", "beginning", "--format", "json"]);
+    (0..count).for_each(|_| drop(tail.prints()));
+    broker.kill();
+    let said = tail.says();
+    assert!(said.contains("no broker answers") && said.contains(&services.bootstrap), "{said}");
+    broker.restart();
+    let said = tail.says();
+    assert!(said.contains("answers again"), "{said}");
+    publish_more(&directory, &program).await;
+    let event: Value = serde_json::from_str(&tail.prints()).expect("JSON");
+    assert_eq!(event["sequence"], count + 1);
+    assert_eq!(tail.err.try_recv().ok(), None, "each is said once");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn events_that_kafka_keeps_no_longer_are_named_where_a_sequence_before_them_is_asked_for() {
+    let (_directory, program) = published().await;
+    let count = count(&program).await;
+    let topic = program.topic("events");
+    let partition = partition_of("acme", PARTITIONS);
+    let admin: AdminClient<DefaultClientContext> =
+        ClientConfig::new().set("bootstrap.servers", &services().bootstrap).create().expect("a client");
+    let (low, _) = admin.inner().fetch_watermarks(&topic, partition, WAIT).expect("watermarks");
+    let mut before = TopicPartitionList::new();
+    before.add_partition_offset(&topic, partition, Offset::Offset(low + 5)).expect("an offset");
+    admin.delete_records(&before, &AdminOptions::new()).await.expect("the records are deleted");
+
+    let lines = async |sequence: &str| {
+        let from = ["tail", "--account", "acme", "--exit", "--from-sequence", sequence];
+        let ended = program.run(&from).await;
+        assert_eq!(ended.code, 0, "{ended:?}");
+        (ended.out.lines().count(), ended.err)
+    };
+    let gone = "acme: the events before sequence 6 are no longer in Kafka\n".to_owned();
+    assert_eq!(lines("1").await, (count - 5, gone.clone()));
+    assert_eq!(lines("5").await, (count - 5, gone));
+    assert_eq!(lines("6").await, (count - 5, String::new()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn text_has_colours_on_a_terminal_and_none_in_a_pipe() {
+    let (_directory, program) = published().await;
+    let tail = |arguments: &[&str]| {
+        let mut command = program.command(&[&["tail", "--from", "beginning", "--exit"], arguments].concat());
+        command.env("TERM", "xterm").env_remove("NO_COLOR").env_remove("CLICOLOR").env_remove("CLICOLOR_FORCE");
+        command
+    };
+    let piped = tail(&[]).output().expect("it runs").stdout;
+    assert!(!piped.is_empty() && !piped.contains(&0x1b), "{}", String::from_utf8_lossy(&piped));
+
+    for (arguments, coloured) in [(&[][..], true), (&["--format", "json"], false)] {
+        let controller = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("a terminal");
+        grantpt(&controller).and_then(|()| unlockpt(&controller)).expect("it is ours");
+        let name = ptsname(&controller, Vec::new()).expect("its name");
+        let terminal = rustix::fs::open(name, OFlags::RDWR | OFlags::NOCTTY, Mode::empty()).expect("its other side");
+        let mut command = tail(arguments);
+        let mut child = command.stdout(terminal).stderr(Stdio::null()).spawn().expect("it starts");
+        // The command keeps the other side open.
+        drop(command);
+        let (mut shown, mut buffer) = (Vec::new(), [0; 4096]);
+        let mut controller = File::from(controller);
+        // Linux ends a terminal that nobody writes to with an error.
+        while let Ok(bytes @ 1..) = controller.read(&mut buffer) {
+            shown.extend_from_slice(&buffer[..bytes]);
+        }
+        assert!(child.wait().expect("it ended").success());
+        let shown = String::from_utf8(shown).expect("UTF-8");
+        assert!(shown.contains("acme") && shown.contains('\u{1b}') == coloured, "{shown}");
+    }
+}
+
+/// A directory of one user, by this name.
+async fn directory_of(name: &'static str) -> String {
+    let list = |resources: Value| {
+        let count = resources.as_array().map_or(0, Vec::len);
+        axum::Json(json!({
+            "schemas": ["urn:ietf:params:scim:api:messages:2.0:ListResponse"],
+            "totalResults": count, "startIndex": 1, "itemsPerPage": count, "Resources": resources,
+        }))
+    };
+    let users = move || async move { list(json!([{ "id": "u1", "userName": name, "active": true }])) };
+    let groups = move || async move { list(json!([])) };
+    let router = axum::Router::new().route("/Users", get(users)).route("/Groups", get(groups));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("its address");
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    format!("http://{address}")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn formats_for_programs_keep_every_character_in_a_pipe() {
+    let name = "a\u{7f}b\u{9b}31mc\u{1b}[31md";
+    let base_url = directory_of(name).await;
+    let account = AccountText { name: "acme", provider: "generic", base_url, more: "baseline = \"events\"" };
+    let program = Program::new(services(), &unique_prefix("characters"), TOKEN, "5m", &[account]);
+    let ended = program.run(&["run", "--once"]).await;
+    assert_eq!(ended.code, 0, "{ended:?}");
+    let lines = async |format: &str| {
+        let ended = program.run(&["tail", "--from", "beginning", "--exit", "--format", format]).await;
+        assert_eq!((ended.code, ended.out.lines().count()), (0, 1), "{ended:?}");
+        ended.out
+    };
+    let event: Value = serde_json::from_str(&lines("json").await).expect("JSON");
+    assert_eq!(event["user"]["user_name"], name);
+    // Security event tokens name nobody.
+    for format in ["ocsf", "ecs", "cim", "asim"] {
+        let line = lines(format).await;
+        assert!(line.contains("a\u{7f}b\u{9b}31mc\\u001b[31md"), "{format}: {line}");
+    }
+    assert!(!lines("text").await.contains(['\u{7f}', '\u{1b}', '\u{9b}']), "what people read is clean");
 }

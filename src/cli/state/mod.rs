@@ -87,7 +87,7 @@ pub async fn state(config: &Config, options: Options) -> Result<u8, Failure> {
     if !read.is_empty() {
         let listings: Vec<Listing<'_>> =
             read.iter().map(|(account, known)| Listing::of(options.what, &account.account, known)).collect();
-        Output::write(options.format, options.what, &listings).map_err(|_| Failure::new(DONE, ""))?;
+        Output::write(options.format, options.what, &listings).map_err(|error| super::unwritten(&error))?;
     }
     for failure in &failures {
         anstream::eprintln!("error: {}", failure.text);
