@@ -313,7 +313,7 @@ pub async fn read_state(kafka: &KafkaClient, registry: &Registry, account: &Acco
     states.into_values().next().ok_or_else(nothing)?
 }
 
-/// A time with its offset (2026-11-21T12:00:00Z), or so long ago (2h), in milliseconds since 1970-01-01 UTC.
+/// A time with its offset (2026-11-21T12:00:00Z), or so long ago (2h, 7d), in milliseconds since 1970-01-01 UTC.
 ///
 /// # Errors
 /// Says what it should look like.
@@ -322,7 +322,7 @@ pub fn parse_time(text: &str) -> Result<i64, String> {
         return Ok(time.as_millisecond());
     }
     let ago = parse_duration(text.strip_suffix(" ago").unwrap_or(text))
-        .map_err(|_| "neither a time with its offset (2026-11-21T12:00:00Z) nor a duration (2h)".to_owned())?;
+        .map_err(|_| "neither a time with its offset (2026-11-21T12:00:00Z) nor a duration (2h, 7d)".to_owned())?;
     let ago = i64::try_from(ago.as_millis()).unwrap_or(i64::MAX);
     Ok(now_millis().saturating_sub(ago).max(0))
 }
