@@ -21,7 +21,7 @@ pub struct Retire {
 }
 
 /// A service that runs beside it has the shard back after about this long.
-const BACK_SOON: &str = "a service that keeps its shard takes it back within a minute";
+const BACK_SOON: &str = "a service that keeps its shard takes it back by itself, in half a minute or a few";
 
 pub async fn reseed(config: &Config, options: Reseed) -> Result<u8, Failure> {
     let account = one(config, &options.who)?.account;

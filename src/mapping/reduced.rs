@@ -20,13 +20,7 @@ pub fn without_large_values(event: &ChangeEvent) -> ChangeEvent {
     let omitted: BTreeSet<String> = values(event).filter(|(_, text)| is_large(text)).map(|(path, _)| path).collect();
     let keeps = |path: &str| !omitted.contains(path);
     let mut event = event.clone();
-    for name in [
-        &mut event.principal_name,
-        &mut event.group_name,
-        &mut event.entitlement_domain,
-        &mut event.entitlement_kind,
-        &mut event.entitlement_name,
-    ] {
+    for name in names(&mut event) {
         name.take_if(|name| is_large(name));
     }
     event.changes.retain(|change| keeps(&change.attribute));
@@ -52,13 +46,7 @@ pub fn without_large_values(event: &ChangeEvent) -> ChangeEvent {
 /// The event without any attribute but `active`: what happened to whom, by ids, which are bounded.
 pub fn without_attributes(event: &ChangeEvent) -> ChangeEvent {
     let mut event = event.clone();
-    for name in [
-        &mut event.principal_name,
-        &mut event.group_name,
-        &mut event.entitlement_domain,
-        &mut event.entitlement_kind,
-        &mut event.entitlement_name,
-    ] {
+    for name in names(&mut event) {
         *name = None;
     }
     event.changes.clear();
@@ -73,6 +61,17 @@ pub fn without_attributes(event: &ChangeEvent) -> ChangeEvent {
         group.attributes.clear();
     }
     event
+}
+
+/// Names that the event states beside its images.
+fn names(event: &mut ChangeEvent) -> [&mut Option<String>; 5] {
+    [
+        &mut event.principal_name,
+        &mut event.group_name,
+        &mut event.entitlement_domain,
+        &mut event.entitlement_kind,
+        &mut event.entitlement_name,
+    ]
 }
 
 fn is_large(text: &str) -> bool {
