@@ -139,6 +139,8 @@ class Replay:
         for number in range(ROUNDS):
             # The first round brings most of the people.
             self.shake(200 if number == 0 else 40)
+            if number == ROUNDS - 1:
+                self.load(running)
             if number == HEAD_START:
                 running = [consumer for consumer in self.consumers if consumer is not self.late]
                 for consumer in running:
@@ -157,6 +159,14 @@ class Replay:
                     continue
             sync.finish(SYNC_SECONDS_MAX)
         self.catch_up()
+
+    def load(self, consumers):
+        """However often they were killed: what is synced from here on is left for each to follow."""
+        for consumer in consumers:
+            loaded = lambda consumer=consumer: (
+                consumer.query("SELECT count(*) FROM progress") == [(len(ACCOUNTS),)]
+            )
+            consumer.process.wait_until(loaded, CATCH_UP_SECONDS_MAX)
 
     def forget(self):
         """Events go before the consumers, which do not run, have read them; then there are new ones."""
