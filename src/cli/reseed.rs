@@ -48,8 +48,8 @@ pub async fn retire(config: &Config, options: Retire) -> Result<u8, Failure> {
         return Err(Failure::new(
             CONFIGURATION,
             format!(
-                "{name} is still configured and would be read anew; → take it out of the configuration, send the \
-                 service SIGHUP, then retire it"
+                "{name} is still configured and would be read anew; → take it out of the configuration; ten \
+                 seconds later a running service has let go of it; then retire it"
             ),
         ));
     }

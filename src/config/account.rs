@@ -32,9 +32,10 @@ pub struct AccountConfig {
     pub interval: Duration,
 }
 
-impl AccountConfig {
-    /// Whether both lead to the same syncs. The profile is compared by what it says of behaviour.
-    pub fn is_same(&self, other: &AccountConfig) -> bool {
+/// Whether both lead to the same syncs. The profile is compared by its fingerprint, which the account carries: by what
+/// it says of behaviour.
+impl PartialEq for AccountConfig {
+    fn eq(&self, other: &AccountConfig) -> bool {
         let secret = match (&self.secret, &other.secret) {
             (Secret::Env(one), Secret::Env(other)) => one == other,
             (Secret::File(one), Secret::File(other)) => one == other,

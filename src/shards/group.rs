@@ -138,7 +138,7 @@ impl Shards {
             .copied()
             .filter(|partition| !same(before.get(partition), self.accounts.get(partition)))
             .collect();
-        info!(shards = ?affected, "accounts changed; the shards they live in start anew");
+        info!(shards = ?affected, "the configuration was read again; shards whose accounts changed start anew");
         for partition in affected {
             self.stop(partition);
             self.start(partition);
@@ -186,5 +186,5 @@ impl Shards {
 /// Whether the accounts of a shard are the same, in whatever order.
 fn same(before: Option<&Vec<AccountConfig>>, after: Option<&Vec<AccountConfig>>) -> bool {
     let (before, after) = (before.map_or(&[][..], Vec::as_slice), after.map_or(&[][..], Vec::as_slice));
-    before.len() == after.len() && before.iter().all(|one| after.iter().any(|other| one.is_same(other)))
+    before.len() == after.len() && before.iter().all(|one| after.iter().any(|other| one == other))
 }

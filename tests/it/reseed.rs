@@ -263,7 +263,7 @@ async fn records_of_bytes(program: &Program, users: &str) -> Vec<(String, Vec<u8
 async fn a_retired_account_leaves_tombstones_and_no_event_and_others_are_not_touched() {
     let (_directory, program) = synced("retire").await;
     let configured = program.run(&["retire", "acme"]).await;
-    configured.refused(78, &["acme is still configured", "SIGHUP"]);
+    configured.refused(78, &["acme is still configured", "out of the configuration"]);
     let text = std::fs::read_to_string(program.file()).expect("the file");
     let (head, rest) = text.split_once("[[account]]\nname = \"acme\"").expect("the account");
     let other = rest.split_once("[[account]]").expect("the other account").1;
