@@ -9,6 +9,7 @@ use crate::failpoint::{self, Point};
 use crate::mapping::{Change, ecs, ocsf, reduced};
 use crate::pipeline::{Account, Marker, merged};
 use crate::record::{Record, Topic};
+use crate::telemetry::Carried;
 
 /// JSON bytes of one copy. With its key and headers, a few thousand bytes, it has to fit into the 1,000,000 that librdkafka
 /// sends by default, as every Avro record does (`scim::wire`).
@@ -49,10 +50,7 @@ pub struct EncodedBatch {
     pub applied: Vec<(Unit, Option<i64>, u128)>,
     /// The `syncs` record as of this transaction, positions aside.
     pub status: SyncStatus,
-    /// Principals whose records leave out what is too large.
-    pub reduced: usize,
-    /// Copies that leave out what would make them too large.
-    pub copies_reduced: usize,
+    pub carried: Carried,
     pub is_last: bool,
 }
 
@@ -78,14 +76,15 @@ impl Batches {
 
     fn encode(&mut self, codec: &Codec, known: &Known, now: i64) -> Result<EncodedBatch, String> {
         let (mut records, mut applied) = (Vec::new(), Vec::new());
-        let (mut principals, mut bytes, mut reduced, mut copies_reduced) = (0, 0, 0, 0);
+        let (mut principals, mut bytes, mut carried) = (0, 0, Carried::default());
         let Bounds { principals: principals_max, units: units_max, bytes: bytes_max } = self.bounds;
         while principals < principals_max && applied.len() < units_max && bytes < bytes_max {
             let Some(unit) = self.units.next() else { break };
             let encoded = codec.unit(&self.stamp, known, &unit, &mut self.status.sequence)?;
-            let copies = copies(&self.outputs, &encoded, &mut copies_reduced)?;
+            let copies = copies(&self.outputs, &encoded, &mut carried.copies_reduced)?;
             principals += usize::from(matches!(unit.write, StateWrite::Put { .. } | StateWrite::Remove { .. }));
-            reduced += usize::from(encoded.reduced);
+            carried.events += encoded.events.len();
+            carried.reduced += usize::from(encoded.reduced);
             bytes += encoded.records.iter().chain(&copies).map(Record::len).sum::<usize>();
             self.account_for(known, &unit, encoded.digest);
             records.extend(encoded.records);
@@ -102,7 +101,7 @@ impl Batches {
                 release.left = None;
             }
         }
-        Ok(EncodedBatch { records, applied, status: self.status.clone(), reduced, copies_reduced, is_last })
+        Ok(EncodedBatch { records, applied, status: self.status.clone(), carried, is_last })
     }
 
     /// Counts and digest as they will stand after this unit. Every key occurs once in a sync, so what

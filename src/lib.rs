@@ -33,5 +33,6 @@ pub mod shards;
 pub mod mapping;
 pub mod history;
 pub mod telemetry;
+pub mod http;
 pub mod cli;
 pub mod demo;

@@ -12,7 +12,6 @@ use std::future::Future;
 
 use bytes::Bytes;
 use futures::{Stream, join};
-use tracing::warn;
 
 use crate::avro::{Codec, Stamp};
 use crate::batch::{Batches, Bounds};
@@ -23,6 +22,7 @@ use crate::directory::{
 };
 use crate::failpoint::{self, Point};
 use crate::record::{Record, Topic};
+use crate::telemetry;
 use crate::verify::{self, Refusal};
 
 /// A SCIM directory that can be walked.
@@ -243,7 +243,7 @@ pub async fn sync<D: Directory, L: Log>(
     attempt.read(&changes);
     // Admitted without a release: the directory recovered, and the hold goes with that.
     attempt.hold = attempt.release.as_ref().map(|release| release.hold.clone());
-    let (mut bytes, mut reduced, mut copies_reduced) = (changes.bytes, 0, 0);
+    let mut bytes = changes.bytes;
     let stamp = Stamp::new(account, known, &attempt);
     let mut batches = Batches::new(changes.units, stamp, account, attempt);
     let mut next = batches.next(codec, known, now());
@@ -278,22 +278,8 @@ pub async fn sync<D: Directory, L: Log>(
             known.apply(unit, *sequence, *digest);
             failpoint::hit(Point::ApplyMiddle);
         }
-        reduced += encoded.reduced;
-        copies_reduced += encoded.copies_reduced;
+        telemetry::committed(&account.name, status.sync, encoded.carried);
         if is_last {
-            if reduced > 0 {
-                let (account, sync) = (&account.name, status.sync);
-                warn!(account, sync, reduced, "principals reduced: their records name what would be too large");
-            }
-            if copies_reduced > 0 {
-                let (account, sync) = (&account.name, status.sync);
-                warn!(
-                    account,
-                    sync,
-                    reduced = copies_reduced,
-                    "copies reduced: they name what they leave out, their events have it"
-                );
-            }
             if since.is_none() {
                 known.walked_at = Some(status.started_at);
             }

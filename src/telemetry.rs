@@ -1,6 +1,9 @@
-//! Logs: ids and counts, never attributes of people.
+//! Logs and metrics: ids and counts, never attributes of people.
 
 use clap::ValueEnum;
+use metrics::Label;
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use tracing::warn;
 use tracing_subscriber::EnvFilter;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -23,4 +26,115 @@ pub fn start(format: LogFormat, level: &str) -> Result<(), String> {
         LogFormat::Json => drop(builder.json().flatten_event(true).try_init()),
     }
     Ok(())
+}
+
+/// What a metric is, to Prometheus.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Counter,
+    Gauge,
+}
+
+/// Declares each metric once: its variant, kind, name and meaning.
+macro_rules! metrics {
+    ($($kind:ident $metric:ident = $name:literal, $help:literal;)+) => {
+        /// What `/metrics` tells. Labels are names of the configuration, partitions and our own words.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum Metric {
+            $(#[doc = $help] $metric,)+
+        }
+
+        impl Metric {
+            pub const ALL: &'static [Metric] = &[$(Metric::$metric,)+];
+
+            /// Kind, name, meaning.
+            pub fn describe(self) -> (Kind, &'static str, &'static str) {
+                match self {
+                    $(Metric::$metric => (Kind::$kind, $name, $help),)+
+                }
+            }
+        }
+    };
+}
+
+metrics! {
+    Counter Syncs = "scimtail_syncs_total", "Syncs that ended, by `account` and `status`: completed, held or failed.";
+    Gauge LastCompleted = "scimtail_last_completed_sync_timestamp_seconds",
+        "When the newest completed sync of the `account` began, in seconds since 1970; also of one that an earlier owner completed.";
+    Gauge NeedsPerson = "scimtail_account_needs_person",
+        "1 while somebody has to look at the `account`, by `reason`: held, stopped, repair or blind (removals cannot be seen); otherwise 0.";
+    Counter Events = "scimtail_events_total", "Events committed, by `account`.";
+    Gauge RemovalsSuppressed = "scimtail_removals_suppressed",
+        "Principals that the newest sync of the `account` missed but could not prove gone.";
+    Counter PrincipalsReduced = "scimtail_principals_reduced_total",
+        "Records of principals committed in a reduced form, because they would have been too large, by `account`.";
+    Counter CopiesReduced = "scimtail_copies_reduced_total",
+        "JSON copies of events committed in a reduced form, by `account`.";
+    Gauge Shards = "scimtail_shards_owned", "Shards that this instance owns.";
+    Counter Acquisitions = "scimtail_acquisitions_total", "Shards fenced and restored, by `partition`.";
+    Counter AcquisitionsEnded = "scimtail_acquisitions_ended_total",
+        "Acquisitions that ended other than by shutdown or rebalance, by `partition` and `reason`: fenced or failed.";
+    Counter Transactions = "scimtail_transactions_total", "Transactions, by `outcome`: committed, aborted or unknown.";
+}
+
+impl Metric {
+    /// Adds to a counter.
+    pub fn add<const N: usize>(self, count: u64, labels: [(&'static str, &str); N]) {
+        metrics::counter!(self.describe().1, owned(labels)).increment(count);
+    }
+
+    /// Moves a gauge.
+    pub fn by(self, difference: f64) {
+        metrics::gauge!(self.describe().1).increment(difference);
+    }
+
+    /// Sets a gauge.
+    pub fn set<const N: usize>(self, value: f64, labels: [(&'static str, &str); N]) {
+        metrics::gauge!(self.describe().1, owned(labels)).set(value);
+    }
+}
+
+fn owned<const N: usize>(labels: [(&'static str, &str); N]) -> Vec<Label> {
+    labels.into_iter().map(|(name, value)| Label::new(name, value.to_owned())).collect()
+}
+
+/// Starts to keep metrics; until then [`Metric`] is nothing.
+///
+/// # Errors
+/// They are kept already.
+pub fn keep_metrics() -> Result<PrometheusHandle, String> {
+    let handle = PrometheusBuilder::new().install_recorder().map_err(|error| error.to_string())?;
+    for metric in Metric::ALL {
+        let (kind, name, help) = metric.describe();
+        match kind {
+            Kind::Counter => metrics::describe_counter!(name, help),
+            Kind::Gauge => metrics::describe_gauge!(name, help),
+        }
+    }
+    Ok(handle)
+}
+
+/// What a transaction carries of one account.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Carried {
+    pub events: usize,
+    /// Principals whose record states that it leaves out what would be too large.
+    pub reduced: usize,
+    /// The same of the copies of events that `[outputs]` adds.
+    pub copies_reduced: usize,
+}
+
+/// A transaction of this sync was committed.
+pub fn committed(account: &str, sync: i64, carried: Carried) {
+    let Carried { events, reduced, copies_reduced } = carried;
+    Metric::Events.add(events as u64, [("account", account)]);
+    if reduced > 0 {
+        warn!(account, sync, reduced, "principals reduced: their records name what would be too large");
+        Metric::PrincipalsReduced.add(reduced as u64, [("account", account)]);
+    }
+    if copies_reduced > 0 {
+        let reduced = copies_reduced;
+        warn!(account, sync, reduced, "copies reduced: they name what they leave out, their events have it");
+        Metric::CopiesReduced.add(reduced as u64, [("account", account)]);
+    }
 }

@@ -7,12 +7,16 @@ use anstyle::{AnsiColor, Style};
 use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::{CONFIGURATION, DONE, FAILED, Failure, TRY_LATER, UNREACHABLE, account_width, print, services};
-use crate::config::{AccountConfig, Config, ConfigError};
+use crate::config::follow::{self, Accounts, Followed};
+use crate::config::{AccountConfig, Config};
 use crate::directory::{Status, SyncStatus};
+use crate::http;
 use crate::kafka::KafkaError;
 use crate::kafka::read::Progress;
 use crate::pipeline::REPAIR;
@@ -32,7 +36,7 @@ pub struct Options {
     accounts: Vec<String>,
 }
 
-/// `file` is read again on SIGHUP.
+/// The service follows `file`: by looks, and on SIGHUP at once.
 ///
 /// # Errors
 /// What the person should read, and the exit code.
@@ -56,10 +60,12 @@ pub async fn run(file: &Path, options: Options) -> Result<u8, Failure> {
     // Before anything that takes time: until then a signal ends the process.
     let failed = |error: std::io::Error| Failure::new(FAILED, format!("signals cannot be handled: {error}"));
     let mut hangup = signal(SignalKind::hangup()).map_err(failed)?;
+    // Before anything is counted, and a refused address is known before anything is owned.
+    let _listening = match config.http_listen {
+        Some(address) => http::listen(address).await.map_err(|reason| Failure::new(CONFIGURATION, reason))?,
+        None => JoinSet::new(),
+    };
     let services = services(config).await?;
-    if let Some(listen) = &config.http_listen {
-        warn!(listen, "[http] is configured, but this version has no status page yet");
-    }
     if !options.accounts.is_empty() {
         warn!("--account: other accounts of the shards that are assigned to this instance are synced by nobody");
     }
@@ -67,6 +73,9 @@ pub async fn run(file: &Path, options: Options) -> Result<u8, Failure> {
     let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
     let shutdown = CancellationToken::new();
     info!(group = config.kafka.topic_prefix, accounts = accounts.len(), "running; SIGTERM or Ctrl-C ends it");
+    let mut followed = Followed::new(file, config, &options.accounts, accounts.clone());
+    let mut looks = tokio::time::interval(follow::LOOK_EVERY);
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let (configured, accounts) = watch::channel(accounts);
     let service = group::run(services, accounts, shutdown.clone(), fastrand::Rng::new());
     tokio::pin!(service);
@@ -75,10 +84,8 @@ pub async fn run(file: &Path, options: Options) -> Result<u8, Failure> {
             ended = &mut service => return Ok(ended.map(|()| DONE)?),
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
-            _ = hangup.recv() => match reload(file, config, &options.accounts) {
-                Ok(accounts) => drop(configured.send_replace(accounts)),
-                Err(error) => error!(reason = error.0, "the configuration stays as it was"),
-            },
+            _ = hangup.recv() => tell(&configured, followed.now()),
+            _ = looks.tick() => if let Some(accounts) = followed.look() { tell(&configured, accounts) },
         }
     }
     info!("stopping");
@@ -90,23 +97,15 @@ pub async fn run(file: &Path, options: Options) -> Result<u8, Failure> {
     Ok(DONE)
 }
 
-fn restoring(partition: i32) -> impl FnMut(Progress) + Send + use<> {
-    super::progress(&format!("restoring shard {partition}"))
+fn tell(service: &watch::Sender<Vec<AccountConfig>>, accounts: Accounts) {
+    match accounts {
+        Ok(accounts) => drop(service.send_replace(accounts)),
+        Err(error) => error!(reason = error.0, "the configuration stays as it was"),
+    }
 }
 
-/// The accounts as the file says now. Everything is checked before anything changes.
-///
-/// # Errors
-/// The file cannot be used, or asks for what only a restart can give.
-fn reload(file: &Path, running: &Config, names: &[String]) -> Result<Vec<AccountConfig>, ConfigError> {
-    let config = Config::load(file)?;
-    if config.kafka != running.kafka || config.registry_url != running.registry_url {
-        let file = file.display();
-        return Err(ConfigError(format!(
-            "{file}: [kafka] or [registry] changed; → restart scimtail, accounts alone need none"
-        )));
-    }
-    config.select(names)
+fn restoring(partition: i32) -> impl FnMut(Progress) + Send + use<> {
+    super::progress(&format!("restoring shard {partition}"))
 }
 
 /// Held and failed syncs are worth another try; what a person has to mend is worse.

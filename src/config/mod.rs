@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::fs;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
@@ -22,6 +23,7 @@ pub use self::secret::Secret;
 
 mod account;
 mod explain;
+pub mod follow;
 mod providers;
 mod secret;
 
@@ -36,7 +38,7 @@ pub struct Config {
     pub register: bool,
     pub accounts: Vec<AccountConfig>,
     /// Address of the HTTP listener, if configured.
-    pub http_listen: Option<String>,
+    pub http_listen: Option<SocketAddr>,
 }
 
 /// A configuration that cannot be used: one line with file, line number and remedy.
@@ -227,6 +229,12 @@ impl File {
         if registry.username() != "" || registry.password().is_some() {
             return Err("[registry] url must not hold credentials".to_owned());
         }
+        let address = |HttpSection { listen }| {
+            listen.parse().map_err(|_| {
+                format!("[http] listen = \"{listen}\" is not an IP address with a port; → listen = \"127.0.0.1:9464\"")
+            })
+        };
+        let http_listen = self.http.map(address).transpose()?;
         let client = KafkaClient {
             brokers: kafka.brokers.join(","),
             topic_prefix: kafka.topic_prefix,
@@ -256,7 +264,7 @@ impl File {
             registry_url: self.registry.url,
             register: self.registry.register,
             accounts,
-            http_listen: self.http.map(|http| http.listen),
+            http_listen,
         })
     }
 }

@@ -30,6 +30,7 @@ use crate::pipeline::{self, Ended, REPAIR};
 use crate::record::Topic;
 use crate::retry::Waits;
 use crate::schedule::{FenceWait, Schedule};
+use crate::telemetry::Metric;
 use crate::verify::{BLIND_SYNCS, WALK_INCOMPLETE};
 
 /// Control requests waiting for an account that is in the middle of a sync. A full inbox holds up the requests of its
@@ -68,10 +69,18 @@ pub async fn shard(
         let wait = match acquire_unless(&shutdown, &services, partition, &accounts, log_progress(partition)).await {
             Ok(acquisition) => {
                 owned_before.store(true, Ordering::Relaxed);
-                let acquired = Instant::now();
-                match own(&services, acquisition, &accounts, &shutdown, &mut random).await {
+                let (acquired, label) = (Instant::now(), partition.to_string());
+                Metric::Acquisitions.add(1, [("partition", &label)]);
+                Metric::Shards.by(1.0);
+                let ended = own(&services, acquisition, &accounts, &shutdown, &mut random).await;
+                Metric::Shards.by(-1.0);
+                // Who owns them next says what is wrong with them.
+                accounts.iter().for_each(|config| needs_person(&config.account.name, &[]));
+                match ended {
                     None => return Ok(()),
                     Some(ended) => {
+                        let reason = if ended.fenced { "fenced" } else { "failed" };
+                        Metric::AcquisitionsEnded.add(1, [("partition", &label), ("reason", reason)]);
                         // Only one that lasted was a success: whatever ends it at once must not become a loop.
                         if acquired.elapsed() > LONGEST_WAIT {
                             waits.reset();
@@ -138,6 +147,7 @@ async fn own(
     for config in accounts {
         let name = &config.account.name;
         let known = all.remove(name);
+        measure(name, known.as_ref().and_then(|known| known.as_ref().ok()), false);
         match &known {
             Some(Ok(Known { repair: Some(reason), .. })) => {
                 error!(account = name, reason, "in repair: what is missing is written silently, nobody is removed");
@@ -304,6 +314,7 @@ async fn account(
                 };
                 short = if blind(&status) { short + 1 } else { 0 };
                 report(&config, &status, wait, short >= BLIND_SYNCS);
+                measure(&account.name, Some(&known), short >= BLIND_SYNCS);
                 due = Instant::now() + wait;
             }
         }
@@ -337,12 +348,41 @@ pub async fn sync_once(
     }
 }
 
+/// How the account stands, for monitoring. `known` is `None` while the account is stopped.
+fn measure(account: &str, known: Option<&Known>, blind: bool) {
+    let latest = known.and_then(|known| known.latest.as_ref());
+    let holding = [
+        ("stopped", known.is_none()),
+        ("repair", known.is_some_and(|known| known.repair.is_some())),
+        ("held", latest.is_some_and(|latest| latest.status == Status::Held)),
+        ("blind", blind),
+    ];
+    needs_person(
+        account,
+        &holding.into_iter().filter_map(|(reason, holds)| holds.then_some(reason)).collect::<Vec<_>>(),
+    );
+    if let Some(completed) = known.and_then(|known| known.completed.as_ref()) {
+        Metric::LastCompleted.set(completed.started_at as f64 / 1_000.0, [("account", account)]);
+    }
+    if let Some(latest) = latest {
+        Metric::RemovalsSuppressed.set(latest.removals_suppressed as f64, [("account", account)]);
+    }
+}
+
+fn needs_person(account: &str, holding: &[&str]) {
+    for reason in ["stopped", "repair", "held", "blind"] {
+        let value = if holding.contains(&reason) { 1.0 } else { 0.0 };
+        Metric::NeedsPerson.set(value, [("account", account), ("reason", reason)]);
+    }
+}
+
 fn report(config: &AccountConfig, status: &SyncStatus, wait: Duration, blind: bool) {
     let (account, sync) = (&config.account.name, status.sync);
     let (users, groups, memberships) = (status.users_read, status.groups_read, status.memberships_read);
     let (changes, next_s) = (status.events_published(), wait.as_secs());
     let code = status.reason_code.as_deref().unwrap_or_default();
     let reason = status.reason.as_deref().unwrap_or_default();
+    Metric::Syncs.add(1, [("account", account), ("status", status.status.as_str())]);
     match status.status {
         Status::Completed => info!(account, sync, users, groups, memberships, changes, next_s, "sync completed"),
         Status::Held => {

@@ -18,6 +18,7 @@ use crate::kafka::TransactionalProducer;
 use crate::kafka::producer::{BATCHES_MAX, NotCommitted};
 use crate::pipeline::{Batch, CommitError, Ended, Log, Positions};
 use crate::record::Record;
+use crate::telemetry::Metric;
 
 /// Batches waiting for the writer. Each account has at most one under way and holds it in memory either way: the
 /// queue only has to be long enough for a transaction to find what waits.
@@ -124,6 +125,12 @@ impl Waiting {
 fn commit_once(producer: &TransactionalProducer, batches: &[Batch]) -> Result<Vec<Positions>, NotCommitted> {
     let begun = Instant::now();
     let result = producer.commit(batches);
+    let outcome = match &result {
+        Ok(_) => "committed",
+        Err(NotCommitted::Refused(_) | NotCommitted::Aborted(_)) => "aborted",
+        Err(NotCommitted::Ended(_)) => "unknown",
+    };
+    Metric::Transactions.add(1, [("outcome", outcome)]);
     let open = begun.elapsed();
     if open > TRANSACTION_OPEN_MAX {
         let (batches, open_s) = (batches.len(), open.as_secs());

@@ -25,6 +25,7 @@ mod mapping;
 mod meddling;
 mod memberships;
 mod memory;
+mod metrics_page;
 mod outcomes;
 mod outputs;
 mod oversized;

@@ -4,6 +4,7 @@
 use std::io::Write;
 use std::sync::{Arc, Mutex};
 
+use metrics_exporter_prometheus::PrometheusBuilder;
 use scimtail::config::AccountConfig;
 use scimtail::directory::{GroupPattern, Known, Status, SyncStatus};
 use scimtail::pipeline;
@@ -258,8 +259,10 @@ impl Lines {
 }
 
 #[tokio::test]
-async fn principals_that_are_reduced_are_counted_in_the_log_and_named_nowhere() {
+async fn principals_that_are_reduced_are_counted_and_named_nowhere() {
     let (lines, _captured) = captured();
+    let recorder = PrometheusBuilder::new().build_recorder();
+    let _counted = metrics::set_default_local_recorder(&recorder);
     let mut world = memory::World::new(memory::account("acme"));
     for (turn, bytes) in [(0, 100), (1, 2 * VALUE), (1, 2 * VALUE), (2, 100)] {
         world.completed(&titled(turn, bytes)).await;
@@ -268,12 +271,18 @@ async fn principals_that_are_reduced_are_counted_in_the_log_and_named_nowhere() 
     let reduced: Vec<&str> = lines.lines().filter(|line| line.contains("principals reduced")).collect();
     assert_eq!(reduced.len(), 1, "where the record is written: {lines}");
     assert!(reduced[0].contains("account=\"acme\" sync=2 reduced=1"), "{}", reduced[0]);
+    let metrics = recorder.handle().render();
+    assert!(metrics.contains("scimtail_principals_reduced_total{account=\"acme\"} 1\n"), "{metrics}");
+    assert!(metrics.contains("scimtail_events_total{account=\"acme\"} 2\n"), "{metrics}");
     assert!(!lines.contains("ann") && !lines.contains("u1"), "{lines}");
+    assert!(!metrics.contains("ann") && !metrics.contains("u1"), "{metrics}");
 }
 
 #[tokio::test]
-async fn copies_that_are_reduced_are_counted_in_the_log_and_named_nowhere() {
+async fn copies_that_are_reduced_are_counted_and_named_nowhere() {
     let (lines, _captured) = captured();
+    let recorder = PrometheusBuilder::new().build_recorder();
+    let _counted = metrics::set_default_local_recorder(&recorder);
     let mut account = memory::account("acme");
     account.outputs = Topic::OUTPUTS.to_vec();
     let mut world = memory::World::new(account);
@@ -287,5 +296,7 @@ async fn copies_that_are_reduced_are_counted_in_the_log_and_named_nowhere() {
     let reduced: Vec<&str> = lines.lines().filter(|line| line.contains("copies reduced")).collect();
     assert_eq!(reduced.len(), 1, "only a change from one such name to another states it too often: {lines}");
     assert!(reduced[0].contains("account=\"acme\" sync=3 reduced=1"), "{}", reduced[0]);
+    let metrics = recorder.handle().render();
+    assert!(metrics.contains("scimtail_copies_reduced_total{account=\"acme\"} 1\n"), "{metrics}");
     assert!(!lines.contains("principals reduced") && !lines.contains("ann") && !lines.contains("u1"), "{lines}");
 }

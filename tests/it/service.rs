@@ -76,6 +76,9 @@ async fn accounts_keep_syncing_while_one_is_down_and_sigterm_ends_it_cleanly() {
             AccountText { name: "down", provider: "generic", base_url: format!("http://{down}/scim/v2"), more: "" },
         ],
     );
+    let listen = std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("its address");
+    let text = std::fs::read_to_string(program.file()).expect("the configuration");
+    std::fs::write(program.file(), format!("{text}\n[http]\nlisten = \"{listen}\"\n")).expect("it is written");
     // The topics have to exist before they can be read.
     let created = program.run(&["topics", "--create"]).await;
     assert_eq!(created.code, 0, "{created:?}");
@@ -120,6 +123,28 @@ async fn accounts_keep_syncing_while_one_is_down_and_sigterm_ends_it_cleanly() {
     assert_eq!(program.run(&["resume", "up-stripe"]).await.code, 0);
     until(&program, "the account syncs again", |_| stripe.page_requests() > before).await;
 
+    let client = reqwest::Client::builder().no_proxy().build().expect("a client");
+    let get = async |page: &str| {
+        let answer = client.get(format!("http://{listen}{page}")).send().await.expect("an answer");
+        (answer.status().as_u16(), answer.text().await.expect("text"))
+    };
+    assert_eq!(get("/healthz").await, (200, "ok\n".to_owned()));
+    assert_eq!(get("/config").await.0, 404);
+    let (_, metrics) = get("/metrics").await;
+    for (line, least) in [
+        ("scimtail_syncs_total{account=\"up-stripe\",status=\"completed\"}", 2.0),
+        ("scimtail_syncs_total{account=\"down\",status=\"failed\"}", 1.0),
+        ("scimtail_events_total{account=\"up-chargebee\"}", 1.0),
+        ("scimtail_last_completed_sync_timestamp_seconds{account=\"up-stripe\"}", 1_700_000_000.0),
+        ("scimtail_transactions_total{outcome=\"committed\"}", 4.0),
+        ("scimtail_shards_owned", 1.0),
+    ] {
+        let value = metrics.lines().find_map(|other| other.strip_prefix(line)?.trim().parse::<f64>().ok());
+        assert!(value.is_some_and(|value| value >= least), "{line}: {metrics}");
+    }
+    assert!(metrics.contains("scimtail_account_needs_person{account=\"up-stripe\",reason=\"held\"} 0\n"), "{metrics}");
+    assert!(!metrics.contains("scimtail_last_completed_sync_timestamp_seconds{account=\"down\"}"), "{metrics}");
+
     signal(&service, "TERM");
     let status = ended_within(&mut service, STOP_WAIT).expect("the service ends within 10 s");
     assert_eq!(status.code(), Some(0));
@@ -127,9 +152,26 @@ async fn accounts_keep_syncing_while_one_is_down_and_sigterm_ends_it_cleanly() {
     assert!(logs.lines().all(|line| serde_json::from_str::<serde_json::Value>(line).is_ok()), "every line is JSON");
     assert!(logs.contains("sync completed") && logs.contains("sync failed"));
     // G9: no credential and no attribute of a person in any log.
-    assert!(!logs.contains("canary"), "the token is in the log");
     let name = &chargebee.users()[0].user_name;
-    assert!(!logs.contains(name.as_str()), "a person's name is in the log");
+    for text in [&logs, &metrics] {
+        assert!(!text.contains("canary"), "the token is in the log or the metrics");
+        assert!(!text.contains(name.as_str()), "a person's name is in the log or the metrics");
+    }
+}
+
+#[tokio::test]
+async fn an_address_that_cannot_be_listened_on_is_said_before_anything_is_owned() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let listen = taken.local_addr().expect("its address").to_string();
+    for (listen, reason) in [(listen.as_str(), "address in use"), ("localhost:9464", "→ listen = \"127.0.0.1:9464\"")]
+    {
+        let text = format!(
+            "[kafka]\nbrokers = [\"localhost:1\"]\n[registry]\nurl = \"http://localhost:1\"\n[http]\nlisten = \"{listen}\"\n\
+             [[account]]\nname = \"acme\"\nprovider = \"generic\"\nbase_url = \"https://acme.example\"\ntoken_env = \"SCIM_TOKEN\"\n"
+        );
+        let program = Program::with_text(&unique_prefix("listen"), TOKEN, &text);
+        program.run(&["run"]).await.refused(78, &[listen, reason]);
+    }
 }
 
 /// Answers paths that begin with `/401` and `/403` so; the counts of each.
