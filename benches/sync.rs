@@ -15,11 +15,15 @@ mod services;
 use std::time::{Duration, Instant};
 
 use directory::BenchDirectory;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::KafkaError;
+use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use scimtail::avro::{Codec, Registry};
 use scimtail::config::{AccountConfig, Config, Secret};
 use scimtail::connect::Connection;
 use scimtail::directory::{Known, Status, SyncStatus};
 use scimtail::kafka::topics;
+use scimtail::record::Topic;
 use scimtail::schedule::now_millis;
 use scimtail::shards::writer::Writer;
 use scimtail::shards::{Services, acquire, serve};
@@ -54,7 +58,8 @@ struct Figure {
 }
 
 async fn scenario(name: &str, groups: usize, memberships: usize) {
-    let (mut first, mut unchanged, mut churned, mut restores) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let (mut first, mut unchanged, mut churned) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut restores, mut bare) = (Vec::new(), Vec::new());
     let mut bytes_per_user = 0;
     for round in 0..ROUNDS {
         let directory = BenchDirectory::start(USERS, groups, memberships, PAGE, TOKEN).await;
@@ -76,11 +81,39 @@ async fn scenario(name: &str, groups: usize, memberships: usize) {
         let (_writer, known) = own(&services, &config).await;
         assert_eq!(known.state_records(), USERS + groups + memberships);
         restores.push(Figure { wall: started.elapsed(), cpu: cpu_seconds() - cpu });
+        bare.push(bare_consumer(&services));
     }
     report(&format!("first load, {name}"), &mut first, Some(bytes_per_user));
     report(&format!("unchanged poll, {name}"), &mut unchanged, None);
     report(&format!("poll with 0.1 % churn, {name}"), &mut churned, None);
     report(&format!("fence and restore, {name}"), &mut restores, None);
+    report(&format!("a bare consumer of the same topics, {name}"), &mut bare, None);
+}
+
+/// What a restore cannot be faster than: a consumer with the defaults of librdkafka that drops what it reads.
+fn bare_consumer(services: &Services) -> Figure {
+    let (started, cpu) = (Instant::now(), cpu_seconds());
+    let consumer: BaseConsumer = ClientConfig::new()
+        .set("bootstrap.servers", &services.kafka.brokers)
+        .set("group.id", "unused")
+        .set("enable.auto.commit", "false")
+        .set("enable.partition.eof", "true")
+        .create()
+        .expect("a consumer");
+    let mut topics = TopicPartitionList::new();
+    for topic in Topic::STATE {
+        topics.add_partition_offset(&services.kafka.topic(topic), 0, Offset::Beginning).expect("an offset");
+    }
+    consumer.assign(&topics).expect("the partitions");
+    let mut ends = 0;
+    while ends < Topic::STATE.len() {
+        match consumer.poll(Duration::from_secs(1)) {
+            Some(Err(KafkaError::PartitionEOF(_))) => ends += 1,
+            Some(Err(error)) => panic!("{error}"),
+            Some(Ok(_)) | None => {}
+        }
+    }
+    Figure { wall: started.elapsed(), cpu: cpu_seconds() - cpu }
 }
 
 /// A group that everybody is in: its body is one row of about 50 MB.

@@ -209,9 +209,13 @@ fn read_spans(
             .add_partition_offset(&client.topic(span.topic), span.partition, span.start)
             .map_err(|error| explain(client, "reading", &error))?;
     }
+    let names: Vec<(Topic, String)> = topics.iter().map(|topic| (*topic, client.topic(*topic))).collect();
+    // A partition whose leader librdkafka does not know when it is assigned waits half a second to ask again.
+    for (_, name) in &names {
+        reader.fetch_metadata(Some(name), WATERMARKS_WAIT).map_err(|error| explain(client, name, &error))?;
+    }
     reader.assign(&assignment).map_err(|error| explain(client, "reading", &error))?;
 
-    let names: Vec<(Topic, String)> = topics.iter().map(|topic| (*topic, client.topic(*topic))).collect();
     let mut last_progress = Instant::now();
     let mut records: u64 = 0;
     loop {
