@@ -17,7 +17,8 @@ pub enum LogFormat {
 /// # Errors
 /// A filter that is not understood.
 pub fn start(format: LogFormat, level: &str) -> Result<(), String> {
-    let filter = EnvFilter::try_new(level)
+    // Why a certificate is not trusted is said once, with the account, by whoever asked.
+    let filter = EnvFilter::try_new(format!("rustls_platform_verifier=off,{level}"))
         .map_err(|_| format!("log level `{level}` is not understood; → error, warn, info, debug"))?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
     let ansi = std::io::IsTerminal::is_terminal(&std::io::stderr());
@@ -112,6 +113,16 @@ pub fn keep_metrics() -> Result<PrometheusHandle, String> {
         }
     }
     Ok(handle)
+}
+
+/// An account is about to be synced. Its counters begin at 0, so that their first increase is seen as one.
+pub fn begin(account: &str) {
+    for metric in [Metric::Events, Metric::PrincipalsReduced, Metric::CopiesReduced] {
+        metric.add(0, [("account", account)]);
+    }
+    for status in ["completed", "held", "failed"] {
+        Metric::Syncs.add(0, [("account", account), ("status", status)]);
+    }
 }
 
 /// What a transaction carries of one account.

@@ -73,7 +73,7 @@ pub async fn run(file: &Path, options: Options) -> Result<u8, Failure> {
     let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
     let shutdown = CancellationToken::new();
     info!(group = config.kafka.topic_prefix, accounts = accounts.len(), "running; SIGTERM or Ctrl-C ends it");
-    let mut followed = Followed::new(file, config, &options.accounts, accounts.clone());
+    let mut followed = Followed::new(file, config, &options.accounts);
     let mut looks = tokio::time::interval(follow::LOOK_EVERY);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let (configured, accounts) = watch::channel(accounts);

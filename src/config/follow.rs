@@ -1,6 +1,8 @@
 //! The configuration while the service runs: its files are looked at again and again, and at once when somebody asks.
 
-use std::path::Path;
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::{AccountConfig, Config, ConfigError};
@@ -12,6 +14,9 @@ pub const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// The accounts, or why the files cannot be used.
 pub type Accounts = Result<Vec<AccountConfig>, ConfigError>;
 
+/// Files with their texts; `None` cannot be read.
+type Texts = BTreeMap<PathBuf, Option<String>>;
+
 /// What the files say, against what is in force.
 #[derive(Debug)]
 pub struct Followed<'a> {
@@ -19,38 +24,45 @@ pub struct Followed<'a> {
     /// Only these accounts; all where there are none.
     names: &'a [String],
     running: &'a Config,
-    /// What was said of the files last, so that it is said once.
-    told: Accounts,
-    /// What the last look found.
-    seen: Accounts,
+    /// What is in force was read from these.
+    told: Texts,
+    /// What the last look found there.
+    seen: Texts,
+    /// Why the files could not be used when they were last read.
+    complaint: Option<ConfigError>,
 }
 
 impl<'a> Followed<'a> {
-    /// `accounts` are in force: those of `running` that `names` select.
-    pub fn new(file: &'a Path, running: &'a Config, names: &'a [String], accounts: Vec<AccountConfig>) -> Followed<'a> {
-        Followed { file, names, running, told: Ok(accounts.clone()), seen: Ok(accounts) }
+    /// `running` is in force: of its accounts those that `names` select.
+    pub fn new(file: &'a Path, running: &'a Config, names: &'a [String]) -> Followed<'a> {
+        let told = texts_of(running);
+        Followed { file, names, running, seen: told.clone(), told, complaint: None }
     }
 
     /// What the files say now, whether or not it is new.
     pub fn now(&mut self) -> Accounts {
-        self.seen = self.read();
-        self.told = self.seen.clone();
-        self.told.clone()
+        let read = self.read();
+        self.complaint = read.as_ref().err().cloned();
+        let (texts, accounts) = read?;
+        self.told = texts;
+        Ok(accounts)
     }
 
-    /// What the files say, if it is new and stayed the same since the last look.
+    /// What the files say, if it is new and stayed the same since the last look. While they cannot be used they are read
+    /// at every look, because what mends them may be a file that is not there yet; the same complaint is made once.
     pub fn look(&mut self) -> Option<Accounts> {
-        let found = self.read();
+        let found = self.told.keys().map(|file| (file.clone(), fs::read_to_string(file).ok())).collect();
         let before = std::mem::replace(&mut self.seen, found);
-        if self.seen != before || self.seen == self.told {
+        if self.seen != before || (self.complaint.is_none() && self.seen == self.told) {
             return None;
         }
-        self.told = self.seen.clone();
-        Some(self.told.clone())
+        let complained = self.complaint.take();
+        let accounts = self.now();
+        (accounts.is_ok() || self.complaint != complained).then_some(accounts)
     }
 
     /// Everything is checked before anything changes.
-    fn read(&self) -> Accounts {
+    fn read(&self) -> Result<(Texts, Vec<AccountConfig>), ConfigError> {
         let config = Config::load(self.file)?;
         let (after, before) = (&config, self.running);
         if after.kafka != before.kafka
@@ -62,14 +74,16 @@ impl<'a> Followed<'a> {
                 "{file}: [kafka], [registry], [outputs] or [http] changed; → restart scimtail, accounts alone need none"
             )));
         }
-        config.select(self.names)
+        Ok((texts_of(&config), config.select(self.names)?))
     }
+}
+
+fn texts_of(config: &Config) -> Texts {
+    config.files.iter().map(|(file, text)| (file.clone(), Some(text.clone()))).collect()
 }
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
-
     use super::*;
 
     const ONE: &str = "[kafka]\nbrokers = [\"localhost:9092\"]\n\n[registry]\nurl = \"http://localhost:8081\"\n\n\
@@ -91,7 +105,7 @@ mod tests {
         let file = folder.path().join("scimtail.toml");
         fs::write(&file, ONE).unwrap();
         let running = Config::load(&file).unwrap();
-        let mut followed = Followed::new(&file, &running, &[], running.accounts.clone());
+        let mut followed = Followed::new(&file, &running, &[]);
         assert!(followed.look().is_none(), "nothing is new");
 
         fs::write(&file, two()).unwrap();
@@ -120,12 +134,32 @@ mod tests {
     }
 
     #[test]
+    fn the_files_of_providers_are_followed_too_and_waited_for_where_they_are_missing() {
+        let folder = tempfile::tempdir().unwrap();
+        let (file, ours) = (folder.path().join("scimtail.toml"), folder.path().join("ours.toml"));
+        fs::write(&file, ONE).unwrap();
+        let running = Config::load(&file).unwrap();
+        let mut followed = Followed::new(&file, &running, &[]);
+        fs::write(&file, format!("{ONE}\n[providers]\ngeneric = \"ours.toml\"\n")).unwrap();
+        assert!(followed.look().is_none());
+        assert!(followed.look().unwrap().unwrap_err().0.contains("ours.toml cannot be read"));
+        assert!(followed.look().is_none());
+        let page_size = |accounts: Option<Accounts>| accounts.unwrap().unwrap()[0].profile.page_size;
+        fs::write(&ours, "extends = \"generic\"\npage_size = 7").unwrap();
+        assert_eq!(page_size(followed.look()), 7, "it is there now");
+        fs::write(&ours, "extends = \"generic\"\npage_size = 8").unwrap();
+        assert!(followed.look().is_none());
+        assert_eq!(page_size(followed.look()), 8);
+        assert!(followed.look().is_none());
+    }
+
+    #[test]
     fn who_asks_is_told_at_once_and_not_again_by_the_looks() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("scimtail.toml");
         fs::write(&file, ONE).unwrap();
         let running = Config::load(&file).unwrap();
-        let mut followed = Followed::new(&file, &running, &[], running.accounts.clone());
+        let mut followed = Followed::new(&file, &running, &[]);
         fs::write(&file, two()).unwrap();
         assert_eq!(names(Some(followed.now())).unwrap(), ["one", "two"]);
         assert_eq!(names(Some(followed.now())).unwrap(), ["one", "two"], "whoever asks is answered");

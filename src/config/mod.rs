@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::fs;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -37,6 +37,8 @@ pub struct Config {
     pub registry_url: String,
     pub register: bool,
     pub accounts: Vec<AccountConfig>,
+    /// What it was read from: this file and those of `[providers]`.
+    pub files: BTreeMap<PathBuf, String>,
     /// Address of the HTTP listener, if configured.
     pub http_listen: Option<SocketAddr>,
 }
@@ -142,7 +144,10 @@ impl Config {
     /// # Errors
     /// One line that names the file, the line where there is one, the thing and the remedy.
     pub fn load(path: &Path) -> Result<Config, ConfigError> {
-        Config::parse(&path.display().to_string(), &read(path)?)
+        let text = read(path)?;
+        let mut config = Config::parse(&path.display().to_string(), &text)?;
+        config.files.insert(path.to_owned(), text);
+        Ok(config)
     }
 
     /// # Errors
@@ -190,6 +195,7 @@ impl Config {
 impl File {
     fn check(self, folder: &Path) -> Result<Config, String> {
         let providers = provider_texts(&self.providers, folder)?;
+        let files = self.providers.iter().map(|(name, path)| (folder.join(path), providers[name].clone())).collect();
         let kafka = self.kafka;
         if kafka.brokers.is_empty() {
             return Err("[kafka] brokers is empty; → brokers = [\"localhost:9092\"]".to_owned());
@@ -264,6 +270,7 @@ impl File {
             registry_url: self.registry.url,
             register: self.registry.register,
             accounts,
+            files,
             http_listen,
         })
     }

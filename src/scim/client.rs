@@ -1,7 +1,7 @@
 //! Requests to one SCIM endpoint: signed, paced, within limits, retried.
 
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use bytes::{Bytes, BytesMut};
@@ -9,6 +9,7 @@ use futures::Stream;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::header::{ACCEPT, CONTENT_TYPE, DATE, ETAG, IF_NONE_MATCH};
 use reqwest::{Response, StatusCode, redirect};
+use rustls_platform_verifier::BuilderVerifierExt;
 use serde_json::Value;
 use url::Url;
 
@@ -315,6 +316,13 @@ struct Answered {
 ///
 /// # Errors
 /// A URL that must not be asked, or a TLS set-up that fails.
+/// One for all clients: each would keep the certificates that this machine trusts, a quarter of a megabyte.
+static TLS: LazyLock<Result<rustls::ClientConfig, rustls::Error>> = LazyLock::new(|| {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let builder = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
+    Ok(builder.with_platform_verifier()?.with_no_client_auth())
+});
+
 pub(super) fn http_client(url: &Url, allow_private: bool, patience: Patience) -> Result<reqwest::Client, ReadError> {
     let unusable = |text: String| ReadError::new(error::UNREACHABLE, text);
     let allowed = Allowed { private: allow_private, loopback: address::is_loopback(url) };
@@ -329,7 +337,10 @@ pub(super) fn http_client(url: &Url, allow_private: bool, patience: Patience) ->
     if let Some(Err(reason)) = literal.map(|ip| allowed.check(ip)) {
         return Err(unusable(format!("the URL leads to {reason}")));
     }
+    let no_tls = || unusable("the HTTP client cannot be set up (TLS)".to_owned());
+    let tls = TLS.as_ref().map_err(|_| no_tls())?;
     reqwest::Client::builder()
+        .tls_backend_preconfigured(tls.clone())
         .user_agent(concat!("scimtail/", env!("CARGO_PKG_VERSION")))
         // A redirect could carry the token to another host (G11).
         .redirect(redirect::Policy::none())
@@ -339,7 +350,7 @@ pub(super) fn http_client(url: &Url, allow_private: bool, patience: Patience) ->
         .read_timeout(patience.silence)
         .timeout(patience.request)
         .build()
-        .map_err(|_| unusable("the HTTP client cannot be set up (TLS)".to_owned()))
+        .map_err(|_| no_tls())
 }
 
 fn worth_another_try(status: StatusCode) -> bool {

@@ -30,7 +30,7 @@ use crate::pipeline::{self, Ended, REPAIR};
 use crate::record::Topic;
 use crate::retry::Waits;
 use crate::schedule::{FenceWait, Schedule};
-use crate::telemetry::Metric;
+use crate::telemetry::{self, Metric};
 use crate::verify::{BLIND_SYNCS, WALK_INCOMPLETE};
 
 /// Control requests waiting for an account that is in the middle of a sync. A full inbox holds up the requests of its
@@ -159,6 +159,7 @@ async fn own(
             Some(Ok(_)) | None => {}
         }
         if let Some(Ok(known)) = known {
+            telemetry::begin(name);
             let (inbox, requests) = mpsc::channel(REQUESTS);
             let from = known.latest.as_ref().map_or(0, |latest| latest.control_offset);
             inboxes.push((config.account.name.clone(), from, inbox));

@@ -142,6 +142,8 @@ async fn accounts_keep_syncing_while_one_is_down_and_sigterm_ends_it_cleanly() {
         let value = metrics.lines().find_map(|other| other.strip_prefix(line)?.trim().parse::<f64>().ok());
         assert!(value.is_some_and(|value| value >= least), "{line}: {metrics}");
     }
+    // A counter that is not there before its first increase hides it from Prometheus.
+    assert!(metrics.contains("scimtail_principals_reduced_total{account=\"up-stripe\"} 0\n"), "{metrics}");
     assert!(metrics.contains("scimtail_account_needs_person{account=\"up-stripe\",reason=\"held\"} 0\n"), "{metrics}");
     assert!(!metrics.contains("scimtail_last_completed_sync_timestamp_seconds{account=\"down\"}"), "{metrics}");
 
