@@ -61,12 +61,12 @@ macro_rules! metrics {
 metrics! {
     Counter Syncs = "scimtail_syncs_total", "Syncs that ended, by `account` and `status`: completed, held or failed.";
     Gauge LastCompleted = "scimtail_last_completed_sync_timestamp_seconds",
-        "When the newest completed sync of the `account` began, in seconds since 1970; also of one that an earlier owner completed.";
+        "When the newest completed sync of the `account` began, in seconds since 1970; also of one that an earlier owner completed. No number where the account is no longer this instance's.";
     Gauge NeedsPerson = "scimtail_account_needs_person",
-        "1 while somebody has to look at the `account`, by `reason`: held, stopped, repair or blind (removals cannot be seen); otherwise 0.";
+        "1 while somebody has to look at the `account`, by `reason`: held, stopped, repair, blind (removals cannot be seen) or refused (Kafka does not give its shard); otherwise 0.";
     Counter Events = "scimtail_events_total", "Events committed, by `account`.";
     Gauge RemovalsSuppressed = "scimtail_removals_suppressed",
-        "Principals that the newest sync of the `account` missed but could not prove gone.";
+        "Principals that the newest completed sync of the `account` missed but could not prove gone. No number where the account is no longer this instance's.";
     Counter PrincipalsReduced = "scimtail_principals_reduced_total",
         "Records of principals committed in a reduced form, because they would have been too large, by `account`.";
     Counter CopiesReduced = "scimtail_copies_reduced_total",
@@ -75,7 +75,7 @@ metrics! {
     Counter Acquisitions = "scimtail_acquisitions_total", "Shards fenced and restored, by `partition`.";
     Counter AcquisitionsEnded = "scimtail_acquisitions_ended_total",
         "Acquisitions that ended other than by shutdown or rebalance, by `partition` and `reason`: fenced or failed.";
-    Counter Transactions = "scimtail_transactions_total", "Transactions, by `outcome`: committed, aborted or unknown.";
+    Counter Transactions = "scimtail_transactions_total", "Transactions, by `outcome`: committed, aborted, or ended, and with it the acquisition.";
 }
 
 impl Metric {
@@ -84,14 +84,25 @@ impl Metric {
         metrics::counter!(self.describe().1, owned(labels)).increment(count);
     }
 
-    /// Moves a gauge.
-    pub fn by(self, difference: f64) {
-        metrics::gauge!(self.describe().1).increment(difference);
+    /// One more on a gauge, for as long as what this returns is kept.
+    pub fn one_more(self) -> OneMore {
+        metrics::gauge!(self.describe().1).increment(1.0);
+        OneMore(self)
     }
 
     /// Sets a gauge.
     pub fn set<const N: usize>(self, value: f64, labels: [(&'static str, &str); N]) {
         metrics::gauge!(self.describe().1, owned(labels)).set(value);
+    }
+}
+
+/// One on a gauge.
+#[must_use = "dropped, it is no longer counted"]
+pub struct OneMore(Metric);
+
+impl Drop for OneMore {
+    fn drop(&mut self) {
+        metrics::gauge!(self.0.describe().1).decrement(1.0);
     }
 }
 
@@ -112,7 +123,55 @@ pub fn keep_metrics() -> Result<PrometheusHandle, String> {
             Kind::Gauge => metrics::describe_gauge!(name, help),
         }
     }
+    Metric::Shards.set(0.0, []);
+    for outcome in OUTCOMES {
+        Metric::Transactions.add(0, [("outcome", outcome)]);
+    }
     Ok(handle)
+}
+
+/// Of a transaction: a counter that is not there before its first increase hides it from Prometheus.
+const OUTCOMES: [&str; 3] = ["committed", "aborted", "ended"];
+/// Why somebody has to look at an account.
+const REASONS: [&str; 5] = ["held", "stopped", "repair", "blind", "refused"];
+
+/// Somebody has to look at the account for these reasons, and for no other.
+pub fn needs_person(account: &str, holding: &[&str]) {
+    for reason in REASONS {
+        let value = if holding.contains(&reason) { 1.0 } else { 0.0 };
+        Metric::NeedsPerson.set(value, [("account", account), ("reason", reason)]);
+    }
+}
+
+/// The accounts of a shard, for as long as this instance keeps it. Dropped, their gauges say nothing any more: whoever
+/// has them next says how they stand.
+pub struct Kept {
+    accounts: Vec<String>,
+}
+
+impl Kept {
+    pub fn new(partition: &str, accounts: Vec<String>) -> Kept {
+        Metric::Acquisitions.add(0, [("partition", partition)]);
+        for reason in ["fenced", "failed"] {
+            Metric::AcquisitionsEnded.add(0, [("partition", partition), ("reason", reason)]);
+        }
+        Kept { accounts }
+    }
+
+    /// Nobody syncs them until a person acts.
+    pub fn refused(&self) {
+        self.accounts.iter().for_each(|account| needs_person(account, &["refused"]));
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        for account in &self.accounts {
+            needs_person(account, &[]);
+            Metric::LastCompleted.set(f64::NAN, [("account", account)]);
+            Metric::RemovalsSuppressed.set(f64::NAN, [("account", account)]);
+        }
+    }
 }
 
 /// An account is about to be synced. Its counters begin at 0, so that their first increase is seen as one.

@@ -48,7 +48,7 @@ pub async fn retire(config: &Config, options: Retire) -> Result<u8, Failure> {
         return Err(Failure::new(
             CONFIGURATION,
             format!(
-                "{name} is still configured and would be read anew; → take it out of the configuration; ten \
+                "{name} is still configured and would be read anew; → take it out of the configuration; 15 \
                  seconds later a running service has let go of it; then retire it"
             ),
         ));

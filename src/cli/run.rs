@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anstyle::{AnsiColor, Style};
 use clap::Args;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::{CONFIGURATION, DONE, FAILED, Failure, TRY_LATER, UNREACHABLE, account_width, print, services};
-use crate::config::follow::{self, Accounts, Followed};
+use crate::config::follow::{Followed, LOOK_EVERY};
 use crate::config::{AccountConfig, Config};
 use crate::directory::{Status, SyncStatus};
 use crate::http;
@@ -36,7 +36,6 @@ pub struct Options {
     accounts: Vec<String>,
 }
 
-/// The service follows `file`: by looks, and on SIGHUP at once.
 ///
 /// # Errors
 /// What the person should read, and the exit code.
@@ -59,9 +58,9 @@ pub async fn run(file: &Path, options: Options) -> Result<u8, Failure> {
     }
     // Before anything that takes time: until then a signal ends the process.
     let failed = |error: std::io::Error| Failure::new(FAILED, format!("signals cannot be handled: {error}"));
-    let mut hangup = signal(SignalKind::hangup()).map_err(failed)?;
+    let hangup = signal(SignalKind::hangup()).map_err(failed)?;
     // Before anything is counted, and a refused address is known before anything is owned.
-    let _listening = match config.http_listen {
+    let mut beside = match config.http_listen {
         Some(address) => http::listen(address).await.map_err(|reason| Failure::new(CONFIGURATION, reason))?,
         None => JoinSet::new(),
     };
@@ -73,20 +72,14 @@ pub async fn run(file: &Path, options: Options) -> Result<u8, Failure> {
     let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
     let shutdown = CancellationToken::new();
     info!(group = config.kafka.topic_prefix, accounts = accounts.len(), "running; SIGTERM or Ctrl-C ends it");
-    let mut followed = Followed::new(file, config, &options.accounts);
-    let mut looks = tokio::time::interval(follow::LOOK_EVERY);
-    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let (configured, accounts) = watch::channel(accounts);
+    beside.spawn(follow(Followed::new(file, config, &options.accounts), hangup, configured));
     let service = group::run(services, accounts, shutdown.clone(), fastrand::Rng::new());
     tokio::pin!(service);
-    loop {
-        tokio::select! {
-            ended = &mut service => return Ok(ended.map(|()| DONE)?),
-            _ = terminate.recv() => break,
-            _ = interrupt.recv() => break,
-            _ = hangup.recv() => tell(&configured, followed.now()),
-            _ = looks.tick() => if let Some(accounts) = followed.look() { tell(&configured, accounts) },
-        }
+    tokio::select! {
+        ended = &mut service => return Ok(ended.map(|()| DONE)?),
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
     }
     info!("stopping");
     shutdown.cancel();
@@ -97,10 +90,30 @@ pub async fn run(file: &Path, options: Options) -> Result<u8, Failure> {
     Ok(DONE)
 }
 
-fn tell(service: &watch::Sender<Vec<AccountConfig>>, accounts: Accounts) {
-    match accounts {
-        Ok(accounts) => drop(service.send_replace(accounts)),
-        Err(error) => error!(reason = error.0, "the configuration stays as it was"),
+/// Tells the service what the files say: by looks, and on SIGHUP at once.
+async fn follow(mut followed: Followed, mut hangup: Signal, service: watch::Sender<Vec<AccountConfig>>) {
+    let mut looks = tokio::time::interval(LOOK_EVERY);
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        let asked = tokio::select! {
+            _ = hangup.recv() => true,
+            _ = looks.tick() => false,
+        };
+        // Files may lie where reading takes long; the service goes on.
+        let looked = tokio::task::spawn_blocking(move || {
+            let accounts = if asked { Some(followed.now()) } else { followed.look() };
+            (followed, accounts)
+        });
+        let Ok((back, accounts)) = looked.await else {
+            error!("the configuration is no longer followed; → restart scimtail");
+            return;
+        };
+        followed = back;
+        match accounts {
+            Some(Ok(accounts)) => drop(service.send_replace(accounts)),
+            Some(Err(error)) => error!(reason = error.0, "the configuration stays as it was"),
+            None => {}
+        }
     }
 }
 

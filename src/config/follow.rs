@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use super::{AccountConfig, Config, ConfigError};
 
-/// How often the files are looked at. What they say takes effect at the second look that finds it: an editor may be
-/// in the middle of writing, and half a file can be a valid one with fewer accounts.
+/// How often the files are looked at. What they say takes effect at the second look that finds it, or the third where it
+/// names another file: an editor may be in the middle of writing, and half a file can be a valid one with fewer accounts.
 pub const LOOK_EVERY: Duration = Duration::from_secs(5);
 
 /// The accounts, or why the files cannot be used.
@@ -19,11 +19,11 @@ type Texts = BTreeMap<PathBuf, Option<String>>;
 
 /// What the files say, against what is in force.
 #[derive(Debug)]
-pub struct Followed<'a> {
-    file: &'a Path,
+pub struct Followed {
+    file: PathBuf,
     /// Only these accounts; all where there are none.
-    names: &'a [String],
-    running: &'a Config,
+    names: Vec<String>,
+    running: Config,
     /// What is in force was read from these.
     told: Texts,
     /// What the last look found there.
@@ -32,18 +32,23 @@ pub struct Followed<'a> {
     complaint: Option<ConfigError>,
 }
 
-impl<'a> Followed<'a> {
+impl Followed {
     /// `running` is in force: of its accounts those that `names` select.
-    pub fn new(file: &'a Path, running: &'a Config, names: &'a [String]) -> Followed<'a> {
-        let told = texts_of(running);
-        Followed { file, names, running, seen: told.clone(), told, complaint: None }
+    pub fn new(file: &Path, running: &Config, names: &[String]) -> Followed {
+        let (file, running, told) = (file.to_owned(), running.clone(), texts_of(running));
+        Followed { file, names: names.to_vec(), running, seen: told.clone(), told, complaint: None }
     }
 
-    /// What the files say now, whether or not it is new.
+    /// What the files say now, whether or not it is new. Blocks, as [`Followed::look`] does.
     pub fn now(&mut self) -> Accounts {
         let read = self.read();
+        self.take(read)
+    }
+
+    fn take(&mut self, read: Result<(Texts, Vec<AccountConfig>), ConfigError>) -> Accounts {
         self.complaint = read.as_ref().err().cloned();
         let (texts, accounts) = read?;
+        self.seen.clone_from(&texts);
         self.told = texts;
         Ok(accounts)
     }
@@ -51,30 +56,34 @@ impl<'a> Followed<'a> {
     /// What the files say, if it is new and stayed the same since the last look. While they cannot be used they are read
     /// at every look, because what mends them may be a file that is not there yet; the same complaint is made once.
     pub fn look(&mut self) -> Option<Accounts> {
-        let found = self.told.keys().map(|file| (file.clone(), fs::read_to_string(file).ok())).collect();
+        let found = self.seen.keys().map(|file| (file.clone(), fs::read_to_string(file).ok())).collect();
         let before = std::mem::replace(&mut self.seen, found);
         if self.seen != before || (self.complaint.is_none() && self.seen == self.told) {
             return None;
         }
+        let read = self.read();
+        // A file that no look has found as it was read now may be in the middle of being written.
+        if let Ok((texts, _)) = &read
+            && texts.iter().any(|(file, text)| self.seen.get(file) != Some(text))
+        {
+            self.seen.clone_from(texts);
+            return None;
+        }
         let complained = self.complaint.take();
-        let accounts = self.now();
+        let accounts = self.take(read);
         (accounts.is_ok() || self.complaint != complained).then_some(accounts)
     }
 
     /// Everything is checked before anything changes.
     fn read(&self) -> Result<(Texts, Vec<AccountConfig>), ConfigError> {
-        let config = Config::load(self.file)?;
-        let (after, before) = (&config, self.running);
-        if after.kafka != before.kafka
-            || after.registry_url != before.registry_url
-            || after.http_listen != before.http_listen
-        {
+        let config = Config::load(&self.file)?;
+        if !config.has_services_of(&self.running) {
             let file = self.file.display();
             return Err(ConfigError(format!(
                 "{file}: [kafka], [registry], [outputs] or [http] changed; → restart scimtail, accounts alone need none"
             )));
         }
-        Ok((texts_of(&config), config.select(self.names)?))
+        Ok((texts_of(&config), config.select(&self.names)?))
     }
 }
 
@@ -146,6 +155,7 @@ mod tests {
         assert!(followed.look().is_none());
         let page_size = |accounts: Option<Accounts>| accounts.unwrap().unwrap()[0].profile.page_size;
         fs::write(&ours, "extends = \"generic\"\npage_size = 7").unwrap();
+        assert!(followed.look().is_none(), "somebody may be writing");
         assert_eq!(page_size(followed.look()), 7, "it is there now");
         fs::write(&ours, "extends = \"generic\"\npage_size = 8").unwrap();
         assert!(followed.look().is_none());

@@ -172,6 +172,16 @@ impl Config {
         provider_texts(&only.providers, folder(&file)).map_err(|complaint| ConfigError(format!("{file}: {complaint}")))
     }
 
+    /// Whether both are the same but for accounts: anything else takes a restart.
+    pub fn has_services_of(&self, other: &Config) -> bool {
+        self.kafka == other.kafka
+            && self.create_topics == other.create_topics
+            && self.replication == other.replication
+            && self.registry_url == other.registry_url
+            && self.register == other.register
+            && self.http_listen == other.http_listen
+    }
+
     /// The accounts named, or all of them.
     ///
     /// # Errors

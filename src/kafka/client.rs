@@ -14,6 +14,10 @@ use crate::record::Topic;
 /// quarter of a second, and with librdkafka's 1,000 ms then waits for the rest of it: more than half of a long read.
 const FETCH_BACKOFF: (&str, &str) = ("fetch.queue.backoff.ms", "10");
 
+/// How long librdkafka waits at most before a reader connects again. With its 10 s, a reader that lost its broker once more
+/// while that was starting knows for so long of none.
+const RECONNECT_BACKOFF: (&str, &str) = ("reconnect.backoff.max.ms", "1000");
+
 /// Where Kafka is and how scimtail's topics are named.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KafkaClient {
@@ -98,8 +102,10 @@ impl KafkaClient {
             ("auto.offset.reset", "error"),
             ("group.id", &format!("{}-reader", self.topic_prefix)),
         ]);
-        if !self.properties.contains_key(FETCH_BACKOFF.0) {
-            config.set(FETCH_BACKOFF.0, FETCH_BACKOFF.1);
+        for (name, value) in [FETCH_BACKOFF, RECONNECT_BACKOFF] {
+            if !self.properties.contains_key(name) {
+                config.set(name, value);
+            }
         }
         config
             .create_with_context(Quiet)

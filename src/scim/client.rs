@@ -1,8 +1,8 @@
 //! Requests to one SCIM endpoint: signed, paced, within limits, retried.
 
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::{Arc, LazyLock, Mutex, OnceLock, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
 
 use bytes::{Bytes, BytesMut};
 use futures::Stream;
@@ -312,17 +312,32 @@ struct Answered {
     pass: Pass,
 }
 
+/// How long clients that are made share a TLS configuration. Each one of its own would be a quarter of a megabyte of
+/// certificates that this machine trusts; one for ever would never know those that are installed later.
+const TLS_SHARED: Duration = Duration::from_secs(60);
+
+/// The TLS configuration of the clients that are made now.
+///
+/// # Errors
+/// No certificate that this machine trusts can be read.
+fn tls() -> Result<rustls::ClientConfig, rustls::Error> {
+    static SHARED: Mutex<Option<(Instant, rustls::ClientConfig)>> = Mutex::new(None);
+    let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some((_, config)) = shared.as_ref().filter(|(made, _)| made.elapsed() < TLS_SHARED) {
+        return Ok(config.clone());
+    }
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let builder = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
+    let mut config = builder.with_platform_verifier()?.with_no_client_auth();
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    *shared = Some((Instant::now(), config.clone()));
+    Ok(config)
+}
+
 /// An HTTP client that goes only where `url` may lead.
 ///
 /// # Errors
 /// A URL that must not be asked, or a TLS set-up that fails.
-/// One for all clients: each would keep the certificates that this machine trusts, a quarter of a megabyte.
-static TLS: LazyLock<Result<rustls::ClientConfig, rustls::Error>> = LazyLock::new(|| {
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let builder = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
-    Ok(builder.with_platform_verifier()?.with_no_client_auth())
-});
-
 pub(super) fn http_client(url: &Url, allow_private: bool, patience: Patience) -> Result<reqwest::Client, ReadError> {
     let unusable = |text: String| ReadError::new(error::UNREACHABLE, text);
     let allowed = Allowed { private: allow_private, loopback: address::is_loopback(url) };
@@ -337,10 +352,9 @@ pub(super) fn http_client(url: &Url, allow_private: bool, patience: Patience) ->
     if let Some(Err(reason)) = literal.map(|ip| allowed.check(ip)) {
         return Err(unusable(format!("the URL leads to {reason}")));
     }
-    let no_tls = || unusable("the HTTP client cannot be set up (TLS)".to_owned());
-    let tls = TLS.as_ref().map_err(|_| no_tls())?;
+    let tls = tls().map_err(|error| unusable(format!("TLS cannot be set up on this machine: {error}")))?;
     reqwest::Client::builder()
-        .tls_backend_preconfigured(tls.clone())
+        .tls_backend_preconfigured(tls)
         .user_agent(concat!("scimtail/", env!("CARGO_PKG_VERSION")))
         // A redirect could carry the token to another host (G11).
         .redirect(redirect::Policy::none())
@@ -350,7 +364,7 @@ pub(super) fn http_client(url: &Url, allow_private: bool, patience: Patience) ->
         .read_timeout(patience.silence)
         .timeout(patience.request)
         .build()
-        .map_err(|_| no_tls())
+        .map_err(|_| unusable("the HTTP client cannot be set up (TLS)".to_owned()))
 }
 
 fn worth_another_try(status: StatusCode) -> bool {

@@ -30,7 +30,7 @@ use crate::pipeline::{self, Ended, REPAIR};
 use crate::record::Topic;
 use crate::retry::Waits;
 use crate::schedule::{FenceWait, Schedule};
-use crate::telemetry::{self, Metric};
+use crate::telemetry::{self, Kept, Metric, needs_person};
 use crate::verify::{BLIND_SYNCS, WALK_INCOMPLETE};
 
 /// Control requests waiting for an account that is in the middle of a sync. A full inbox holds up the requests of its
@@ -65,17 +65,17 @@ pub async fn shard(
 ) -> Result<(), KafkaError> {
     let mut waits = Waits::endless(FIRST_WAIT, LONGEST_WAIT);
     let mut fenced = FenceWait::new(random.fork());
+    let label = partition.to_string();
+    let kept = Kept::new(&label, accounts.iter().map(|config| config.account.name.clone()).collect());
     while !shutdown.is_cancelled() {
         let wait = match acquire_unless(&shutdown, &services, partition, &accounts, log_progress(partition)).await {
             Ok(acquisition) => {
                 owned_before.store(true, Ordering::Relaxed);
-                let (acquired, label) = (Instant::now(), partition.to_string());
+                let acquired = Instant::now();
                 Metric::Acquisitions.add(1, [("partition", &label)]);
-                Metric::Shards.by(1.0);
+                let owned = Metric::Shards.one_more();
                 let ended = own(&services, acquisition, &accounts, &shutdown, &mut random).await;
-                Metric::Shards.by(-1.0);
-                // Who owns them next says what is wrong with them.
-                accounts.iter().for_each(|config| needs_person(&config.account.name, &[]));
+                drop(owned);
                 match ended {
                     None => return Ok(()),
                     Some(ended) => {
@@ -107,7 +107,10 @@ pub async fn shard(
                 let wait_s = wait.as_secs();
                 match &failure {
                     // Nobody syncs these accounts until a person acts.
-                    KafkaError::Refused(reason) => error!(partition, reason, wait_s, "shard not acquired: refused"),
+                    KafkaError::Refused(reason) => {
+                        kept.refused();
+                        error!(partition, reason, wait_s, "shard not acquired: refused");
+                    }
                     KafkaError::Unreachable(reason) => warn!(partition, reason, wait_s, "shard not acquired"),
                 }
                 wait
@@ -355,7 +358,8 @@ fn measure(account: &str, known: Option<&Known>, blind: bool) {
     let holding = [
         ("stopped", known.is_none()),
         ("repair", known.is_some_and(|known| known.repair.is_some())),
-        ("held", latest.is_some_and(|latest| latest.status == Status::Held)),
+        // A hold stands until it is released or the directory recovers, whatever fails in between.
+        ("held", latest.is_some_and(|latest| latest.hold.is_some() && latest.release.is_none())),
         ("blind", blind),
     ];
     needs_person(
@@ -364,16 +368,10 @@ fn measure(account: &str, known: Option<&Known>, blind: bool) {
     );
     if let Some(completed) = known.and_then(|known| known.completed.as_ref()) {
         Metric::LastCompleted.set(completed.started_at as f64 / 1_000.0, [("account", account)]);
-    }
-    if let Some(latest) = latest {
-        Metric::RemovalsSuppressed.set(latest.removals_suppressed as f64, [("account", account)]);
-    }
-}
-
-fn needs_person(account: &str, holding: &[&str]) {
-    for reason in ["stopped", "repair", "held", "blind"] {
-        let value = if holding.contains(&reason) { 1.0 } else { 0.0 };
-        Metric::NeedsPerson.set(value, [("account", account), ("reason", reason)]);
+        // A sync that read modifications only says nothing of who is missing.
+        if completed.users_read.is_some() {
+            Metric::RemovalsSuppressed.set(completed.removals_suppressed as f64, [("account", account)]);
+        }
     }
 }
 

@@ -128,7 +128,7 @@ fn commit_once(producer: &TransactionalProducer, batches: &[Batch]) -> Result<Ve
     let outcome = match &result {
         Ok(_) => "committed",
         Err(NotCommitted::Refused(_) | NotCommitted::Aborted(_)) => "aborted",
-        Err(NotCommitted::Ended(_)) => "unknown",
+        Err(NotCommitted::Ended(_)) => "ended",
     };
     Metric::Transactions.add(1, [("outcome", outcome)]);
     let open = begun.elapsed();

@@ -16,7 +16,7 @@ runs. Both can only be read, and ask nobody who they are: an address that other 
 start. Labels are names of the configuration, partition numbers and the words below, never anything of a person.
 
 Counters count from the start of the process. With several instances an account moves between them: sum its counters,
-and of a time take the `max`, because an earlier owner goes on to show what it knew.
+and take the `max` of its gauges, which skips those of an earlier owner (NaN).
 
 | metric | kind | what |
 |---|---|---|
@@ -30,14 +30,18 @@ Worth waking somebody:
 time() - max by (account) (scimtail_last_completed_sync_timestamp_seconds) > 3600
 
 # Somebody has to look: the log of this moment says at what.
-scimtail_account_needs_person == 1
+max by (account, reason) (scimtail_account_needs_person) == 1
+
+# Every sync fails; also of an account that never completed one.
+sum by (account) (increase(scimtail_syncs_total{status=\"failed\"}[1h])) > 0
+  unless sum by (account) (increase(scimtail_syncs_total{status=\"completed\"}[1h])) > 0
 ```
 
 Worth a look in the morning:
 
 ```promql
 # Removals that a directory shows but does not confirm.
-scimtail_removals_suppressed > 0
+max by (account) (scimtail_removals_suppressed) > 0
 
 # Two services that take each other's shards, or a broker that refuses.
 increase(scimtail_acquisitions_ended_total[1h]) > 3
