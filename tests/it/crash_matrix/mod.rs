@@ -204,9 +204,11 @@ async fn g1_killed_at_every_fail_point_it_leaves_what_a_calm_program_leaves() {
         let missed: Vec<&str> = Point::ALL.iter().filter(struck).map(|point| point.name()).collect();
         assert!(missed.is_empty(), "never reached: {missed:?}");
     }
-    // In the suite's own runs every kind is known to strike, however seldom it is drawn.
-    let excused = if whole && seed == SEED { 0 } else { DRAWS_WITHOUT_STRIKE_MAX };
-    let idle = |(_, tally): &(&Kind, &Tally)| tally.struck == 0 && tally.runs > excused;
+    // In the suite's own runs every kind is known to strike, however seldom it is drawn, but for the one where Kafka
+    // decides which of two instances gets a shard.
+    let certain = |kind: &Kind| whole && seed == SEED && *kind != Kind::Joined;
+    let excused = |kind: &Kind| if certain(kind) { 0 } else { DRAWS_WITHOUT_STRIKE_MAX };
+    let idle = |(kind, tally): &(&Kind, &Tally)| tally.struck == 0 && tally.runs > excused(kind);
     let idle: Vec<&Kind> = report.kinds.iter().filter(idle).map(|(kind, _)| kind).collect();
     assert!(idle.is_empty(), "seed {seed}: kinds of run whose fault never struck: {idle:?}");
 }
