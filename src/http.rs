@@ -1,12 +1,10 @@
 //! `[http] listen`: what monitoring reads. Counts and names of accounts, nothing of people, nothing to change.
 
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use axum::Router;
 use axum::http::header::CONTENT_TYPE;
 use axum::routing::get;
-use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tracing::{info, warn};
@@ -15,8 +13,6 @@ use crate::telemetry;
 
 /// What the exposition format of Prometheus calls itself.
 const EXPOSITION: &str = "text/plain; version=0.0.4; charset=utf-8";
-/// Between two rounds of the exporter's own housekeeping.
-const UPKEEP_EVERY: Duration = Duration::from_secs(5);
 
 /// Listens, and answers `/metrics` and `/healthz` (this process runs) for as long as the tasks are kept.
 ///
@@ -31,16 +27,10 @@ pub async fn listen(address: SocketAddr) -> Result<JoinSet<()>, String> {
     }
     info!(%address, "metrics at /metrics");
     let mut tasks = JoinSet::new();
-    tasks.spawn(keep_up(metrics.clone()));
+    // Descriptions only: what would grow while nobody reads are histograms, of which there are none.
+    metrics.run_upkeep();
     let exposed = move || async move { ([(CONTENT_TYPE, EXPOSITION)], metrics.render()) };
     let pages = Router::new().route("/metrics", get(exposed)).route("/healthz", get(|| async { "ok\n" }));
     tasks.spawn(async move { drop(axum::serve(listener, pages).await) });
     Ok(tasks)
-}
-
-async fn keep_up(metrics: PrometheusHandle) {
-    loop {
-        tokio::time::sleep(UPKEEP_EVERY).await;
-        metrics.run_upkeep();
-    }
 }

@@ -36,7 +36,6 @@ pub struct Options {
     accounts: Vec<String>,
 }
 
-///
 /// # Errors
 /// What the person should read, and the exit code.
 pub async fn run(file: &Path, options: Options) -> Result<u8, Failure> {
