@@ -62,7 +62,8 @@ pub async fn retire(config: &Config, options: Retire) -> Result<u8, Failure> {
         return Err(Failure::new(FAILED, format!("nothing of an account `{name}` is in the topics")));
     };
     print(&format!(
-        "{name}: {records} records are gone from the compacted topics, no event was published; {BACK_SOON}"
+        "{name}: {records} records are gone from the compacted topics, no event was published; {BACK_SOON}. Its events \
+         stay as long as their topic keeps them: until then, do not give the name to another account"
     ))?;
     Ok(DONE)
 }
