@@ -227,6 +227,26 @@ def replay_part(world, checks):
                 consumer,
                 3,
             )
+        for loads, (what, act) in enumerate(
+            [
+                ("state is repaired after a loss", play.repair),
+                ("groups are read by another pattern", play.configure),
+                ("an account is retired and comes back", play.retire),
+                ("consumers were away for long", play.be_away),
+                ("consumers have lost a row", play.lose_a_row),
+            ],
+            start=4,
+        ):
+            if not checks(f"replay: {what}, and consumers load state again", act):
+                return
+            for consumer in play.consumers:
+                checks(
+                    f"replay: {what}, and {consumer.name} knows the directories",
+                    replay.compare,
+                    play,
+                    consumer,
+                    loads,
+                )
         for consumer in play.consumers[:2]:
             checks(
                 f"replay: {consumer.name} says what it waits for, and that there is no such prefix",

@@ -1,6 +1,7 @@
 """The replay examples against directories that change at random, while consumers and scimtail are
 killed again and again: in the end each consumer knows what the directories hold, and has applied
-every event since it loaded exactly once. Then events and, after them, all topics are gone."""
+every event since it loaded exactly once. Then events and, after them, all topics are gone, and what
+is done that makes no events is seen, too."""
 
 import contextlib
 import functools
@@ -26,6 +27,10 @@ EARLY_SECONDS_MAX = 0.4
 APPLY_SECONDS_MAX = 3
 SYNC_SECONDS_MAX = 60
 CATCH_UP_SECONDS_MAX = 60
+# Exit code of scimtail where a person has to act.
+CONFIGURATION = 78
+# The account that is retired shares no partition.
+RETIRED = "globex"
 # Random changes are no reason to hold a sync.
 SETTINGS = "guard.max_ratio = 1.0\nguard.max_absolute = 1000000\nguard.min_losses = 1000000"
 
@@ -56,6 +61,13 @@ class Consumer:
                 time.sleep(0.01)
         self.process.kill()
         self.kills += 1
+        self.start()
+
+    def meddle(self, sql):
+        """Change the database while the program does not run."""
+        self.process.kill()
+        with contextlib.closing(sqlite3.connect(self.database)) as database, database:
+            database.execute(sql)
         self.start()
 
     def loads(self):
@@ -119,7 +131,8 @@ class Replay:
             Consumer("java", in_java, self.work),
             self.late,
         ]
-        self.events = []
+        # As of the last time that consumers caught up; and each account's newest.
+        self.events, self.last = [], {}
 
     def shake(self, times):
         for account, content in self.scimtail.directories.items():
@@ -178,11 +191,8 @@ class Replay:
         run("forget", command, self.work, SYNC_SECONDS_MAX)
         for consumer in self.consumers:
             consumer.start()
-            loaded = lambda consumer=consumer: consumer.loads() == 2 * len(ACCOUNTS)
-            consumer.process.wait_until(loaded, CATCH_UP_SECONDS_MAX)
-        self.shake(40)
-        self.sync().finish(SYNC_SECONDS_MAX)
-        self.catch_up()
+        self.wait_for_loads(2)
+        self.go_on()
 
     def begin_anew(self):
         """All topics are deleted and made anew while the consumers do not run: their positions are beyond the end."""
@@ -194,8 +204,83 @@ class Replay:
         self.sync().finish(SYNC_SECONDS_MAX)
         for consumer in self.consumers:
             consumer.start()
-            loaded = lambda consumer=consumer: consumer.loads() == 3 * len(ACCOUNTS)
+        self.wait_for_loads(3)
+        self.go_on()
+
+    def repair(self):
+        """The topic of users is lost, and then somebody is removed, of whom no event ever tells."""
+        command = self.world.python("delete.py", self.scimtail.topic("users"))
+        run("delete", command, self.work, SYNC_SECONDS_MAX)
+        gone = {}
+        for account, content in self.scimtail.directories.items():
+            gone[account] = self.rng.choice(sorted(content.users))
+            content.remove_user(gone[account])
+        self.sync().finish(SYNC_SECONDS_MAX, codes=(CONFIGURATION,))
+        for account in ACCOUNTS:
+            self.scimtail.run("reseed", account)
+        self.sync().finish(SYNC_SECONDS_MAX)
+        self.wait_for_loads(4)
+        for event in self.scimtail.lines("tail", "--from", "beginning", "--exit"):
+            account = event["account"]
+            if event["sequence"] > self.last[account] and event["principal_id"] == gone[account]:
+                raise Failed(f"an event tells of {gone[account]}: that proves nothing")
+        self.go_on()
+
+    def configure(self):
+        """Names of groups are read otherwise, which writes all users anew, and makes no events."""
+        self.scimtail.configure(ACCOUNTS, SETTINGS, 'group_pattern = "{name}"')
+        self.sync().finish(SYNC_SECONDS_MAX)
+        self.wait_for_loads(5)
+        self.go_on()
+
+    def retire(self):
+        """One account is retired, and taken up again later, when its events are gone."""
+        others = {account: baseline for account, baseline in ACCOUNTS.items() if account != RETIRED}
+        self.scimtail.configure(others, SETTINGS)
+        self.scimtail.run("retire", RETIRED)
+        for consumer in self.consumers:
+            forgotten = lambda consumer=consumer: (
+                consumer.query(
+                    "SELECT account FROM users UNION SELECT account FROM groups UNION"
+                    " SELECT account FROM memberships UNION SELECT account FROM progress ORDER BY 1"
+                )
+                == [(account,) for account in sorted(others)]
+            )
+            consumer.process.wait_until(forgotten, CATCH_UP_SECONDS_MAX)
+        command = self.world.python("forget.py", self.scimtail.topic("events"))
+        run("forget", command, self.work, SYNC_SECONDS_MAX)
+        self.scimtail.configure(ACCOUNTS, SETTINGS)
+        self.sync().finish(SYNC_SECONDS_MAX)
+        self.wait_for_loads(6)
+        self.go_on()
+
+    def be_away(self):
+        """A consumer that was away for long cannot know what markers said meanwhile."""
+        for consumer in self.consumers:
+            consumer.meddle("UPDATE progress SET current_at = 0")
+        self.wait_for_loads(7)
+        self.go_on()
+
+    def lose_a_row(self):
+        """A consumer's own database is not what it was: the next marker counts otherwise."""
+        for consumer in self.consumers:
+            consumer.meddle(
+                "DELETE FROM memberships WHERE rowid IN (SELECT min(rowid) FROM memberships GROUP BY account)"
+            )
+        # Nothing that happens to touch the row.
+        for account, content in self.scimtail.directories.items():
+            content.put_user("one-more", userName=f"one-more@{account}.example", active=True)
+        self.sync().finish(SYNC_SECONDS_MAX)
+        self.wait_for_loads(8)
+        self.go_on()
+
+    def wait_for_loads(self, times):
+        """Every consumer has loaded every account so often."""
+        for consumer in self.consumers:
+            loaded = lambda consumer=consumer: consumer.loads() == times * len(ACCOUNTS)
             consumer.process.wait_until(loaded, CATCH_UP_SECONDS_MAX)
+
+    def go_on(self):
         self.shake(40)
         self.sync().finish(SYNC_SECONDS_MAX)
         self.catch_up()
@@ -216,15 +301,16 @@ class Replay:
 
     def catch_up(self):
         self.events = self.scimtail.lines("tail", "--from", "beginning", "--exit")
-        last = {
-            account: max(e["sequence"] for e in self.events if e["account"] == account)
+        self.last = {
+            account: max(event["sequence"] for event in numbered(self.events, account))
             for account in ACCOUNTS
         }
         for consumer in self.consumers:
 
             def caught_up(consumer=consumer):
                 return (
-                    dict(consumer.query("SELECT account, next_sequence - 1 FROM progress")) == last
+                    dict(consumer.query("SELECT account, next_sequence - 1 FROM progress"))
+                    == self.last
                 )
 
             consumer.process.wait_until(caught_up, CATCH_UP_SECONDS_MAX)
@@ -280,8 +366,8 @@ def once(consumer, events):
         )
         expected = [
             (event["sequence"], event["event_id"], event["event_type"])
-            for event in sorted(events, key=lambda event: event["sequence"])
-            if event["account"] == account and event["sequence"] > loaded
+            for event in numbered(events, account)
+            if event["sequence"] > loaded
         ]
         if applied != expected:
             raise Failed(
@@ -289,6 +375,12 @@ def once(consumer, events):
             )
         if not expected:
             raise Failed(f"{account}: nothing was left to follow: that proves nothing")
+
+
+def numbered(events, account):
+    """The account's events by their number."""
+    own = [event for event in events if event["account"] == account]
+    return sorted(own, key=lambda event: event["sequence"])
 
 
 def as_stored(row):

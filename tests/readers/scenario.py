@@ -49,15 +49,20 @@ class Scimtail:
         self.token = secrets.token_hex(16)
         self.server = directory.Server(self.token)
         self.directories = {account: self.server.add(account) for account in accounts}
+        self.services = services
         self.file = work / "scimtail.toml"
+        self.configure(accounts, settings)
+
+    def configure(self, accounts, settings="", of_account=""):
+        """`accounts` gives each one's baseline, `of_account` more lines of every one."""
         text = f"""
 [kafka]
-brokers = ["{services.bootstrap}"]
+brokers = ["{self.services.bootstrap}"]
 topic_prefix = "{self.prefix}"
 partitions = {PARTITIONS}
 replication = 1
 [registry]
-url = "{services.registry}"
+url = "{self.services.registry}"
 [defaults]
 interval = "1s"
 {settings}
@@ -70,6 +75,7 @@ provider = "generic"
 base_url = "{self.server.base_url(account)}"
 token_env = "READERS_TOKEN"
 baseline = "{baseline}"
+{of_account}
 [account.profile]
 page_size = {directory.PAGE_ROWS_MAX}
 """

@@ -6,7 +6,9 @@
 For each account: state as of its newest completed sync (the marker) is read from the compacted
 topics. From then on its events are applied, beginning with the first that the marker does not
 cover. What is known and which event comes next change in one transaction of the database, so a
-restart, however sudden, goes on at the next event. docs/consumers/replay.md explains the pattern.
+restart, however sudden, goes on at the next event. Later markers are read, too: they say what
+changed without an event, and how many records there must be. docs/consumers/replay.md explains
+the pattern.
 
 The view `access` has direct memberships: whoever is in a group through another group is not in it.
 `scimtail state access` resolves nesting, and docs/consumers/replay.md has a query that does.
@@ -19,6 +21,7 @@ import logging
 import sqlite3
 import struct
 import sys
+import time
 
 import fastavro
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
@@ -28,6 +31,15 @@ from confluent_kafka.schema_registry import SchemaRegistryClient
 BATCH_EVENTS_MAX = 500
 BATCH_SECONDS_MAX = 0.2
 METADATA_SECONDS_MAX = 20
+# A marker may be replaced by a newer one after `min.compaction.lag.ms` of the topic: whoever was
+# away for longer cannot tell what it said.
+AWAY_SECONDS_MAX = 6 * 3600
+# How often it is noted that nothing was missed, where there is nothing to apply.
+NOTE_SECONDS = 60
+# Where one of these is another in a newer marker, state was written anew without events.
+SETTINGS = ["attributes", "group_pattern", "pseudonym_key_id"]
+# Of a row of progress, what changes while events and markers are read.
+NEXT = ["next_sequence", "next_event", "next_marker"]
 
 log = logging.getLogger("replay")
 
@@ -36,8 +48,11 @@ CREATE TABLE IF NOT EXISTS progress (
     account TEXT PRIMARY KEY,
     partition INTEGER NOT NULL,      -- of the account, in every topic
     loaded_sequence INTEGER NOT NULL, -- of the marker that state was loaded to
+    loaded_settings TEXT NOT NULL,   -- and what it says of SETTINGS
     next_sequence INTEGER NOT NULL,  -- of the event to apply next
-    next_offset INTEGER NOT NULL     -- where in the events topic to go on reading
+    next_event INTEGER NOT NULL,     -- offset in the events topic to go on reading at
+    next_marker INTEGER NOT NULL,    -- offset in the syncs topic to go on reading at
+    current_at REAL NOT NULL         -- when all that was last so, seconds since 1970
 );
 CREATE TABLE IF NOT EXISTS users (
     account TEXT, id TEXT, user_name TEXT, display_name TEXT, active INTEGER, PRIMARY KEY (account, id)
@@ -62,10 +77,11 @@ CREATE VIEW IF NOT EXISTS access AS
 """
 
 
-class Gap(Exception):
-    """The next event of this account is not the one after the last: load it again."""
+class LoadAgain(Exception):
+    """Events do not lead from what is known of this account to what there is."""
 
-    def __init__(self, account):
+    def __init__(self, account, why):
+        super().__init__(f"{account}: {why}; state is loaded again")
         self.account = account
 
 
@@ -85,6 +101,7 @@ def main():
     topics = Topics(arguments.bootstrap, arguments.registry, arguments.prefix)
     # Autocommit, so that transactions begin where this says BEGIN.
     database = sqlite3.connect(arguments.database, isolation_level=None)
+    database.row_factory = sqlite3.Row
     database.executescript(TABLES)
     while True:
         for account in arguments.accounts:
@@ -92,26 +109,40 @@ def main():
                 load(topics, database, account)
         try:
             follow(topics, database, arguments.accounts)
-        except Gap as gap:
-            log.warning("%s: events are missing; state is loaded again", gap.account)
-            load(topics, database, gap.account)
+        except LoadAgain as reason:
+            log.warning("%s", reason)
+            load(topics, database, reason.account)
 
 
 def can_go_on(topics, database, account):
-    """Whether state was loaded, and Kafka still has the events since, in the same topic as then."""
+    """Whether state was loaded, and Kafka still has all that came since, in the same topics as then."""
     row = database.execute(
-        "SELECT partition, next_offset FROM progress WHERE account = ?", [account]
+        "SELECT partition, next_event, next_marker, current_at FROM progress WHERE account = ?",
+        [account],
     ).fetchone()
-    if row is None:
+    if row is None or time.time() - row[3] > AWAY_SECONDS_MAX:
         return False
-    start, end = topics.bounds_of_events(row[0])
-    # Beyond the end, that one was deleted, and this is another by its name.
-    return start <= row[1] <= end
+    for kind, place in [("events", row[1]), ("syncs", row[2])]:
+        start, end = topics.bounds(kind, row[0])
+        # Beyond the end, that one was deleted, and this is another by its name.
+        if not start <= place <= end:
+            return False
+    return True
 
 
 def load(topics, database, account):
-    """Replace what is known of the account by its state as of its newest completed sync."""
-    marker = topics.marker(account)
+    """Replace what is known of the account by its state as of its newest completed sync, if there is one."""
+    marker, next_marker = topics.marker(account)
+    if marker is None:
+        log.info(
+            "%s: no sync of this account is complete in %s; waiting for the first. Is the name right?",
+            account,
+            topics.name("syncs"),
+        )
+        database.execute("BEGIN IMMEDIATE")
+        forget(database, account)
+        database.execute("COMMIT")
+        return
     positions = {position["topic"]: position for position in marker["positions"]}
     users, groups, memberships = (
         topics.state(account, positions[topics.name(kind)])
@@ -125,10 +156,19 @@ def load(topics, database, account):
         )
     events = positions[topics.name("events")]
     # Events of other accounts may be all that Kafka still had there, and be gone by now.
-    next_offset = max(events["next_offset"], topics.bounds_of_events(events["partition"])[0])
+    next_event = max(events["next_offset"], topics.bounds("events", events["partition"])[0])
+    progress = {
+        "account": account,
+        "partition": events["partition"],
+        "loaded_sequence": marker["sequence"],
+        "loaded_settings": settings(marker),
+        "next_sequence": marker["sequence"] + 1,
+        "next_event": next_event,
+        "next_marker": next_marker,
+        "current_at": time.time(),
+    }
     database.execute("BEGIN IMMEDIATE")
-    for table in ["users", "groups", "memberships", "applied"]:
-        database.execute(f"DELETE FROM {table} WHERE account = ?", [account])
+    forget(database, account)
     for user in users:
         put_user(database, account, user)
     for group in groups:
@@ -136,55 +176,125 @@ def load(topics, database, account):
     for membership in memberships:
         put_membership(database, membership)
     database.execute(
-        "INSERT OR REPLACE INTO progress VALUES (?, ?, ?, ?, ?)",
-        [account, events["partition"], marker["sequence"], marker["sequence"] + 1, next_offset],
+        f"INSERT INTO progress ({', '.join(progress)}) VALUES ({', '.join('?' * len(progress))})",
+        list(progress.values()),
     )
     database.execute("COMMIT")
     log.info("%s: %d records as of sync %d", account, loaded, marker["sync"])
 
 
+def settings(marker):
+    return json.dumps([marker[name] for name in SETTINGS])
+
+
+def forget(database, account):
+    for table in ["users", "groups", "memberships", "applied", "progress"]:
+        database.execute(f"DELETE FROM {table} WHERE account = ?", [account])
+
+
 def follow(topics, database, accounts):
-    """Apply the events of these accounts, for ever."""
-    # next_sequence and next_offset of each account.
-    following, starts = {}, {}
-    for account, partition, *next in database.execute(
-        "SELECT account, partition, next_sequence, next_offset FROM progress"
-    ):
-        if account in accounts:
-            following[account] = next
-            starts[partition] = min(next[1], starts.get(partition, next[1]))
-    with topics.reading("events", starts) as consumer:
+    """Apply the events of these accounts, and look at their markers, for ever."""
+    following = {
+        row["account"]: dict(row)
+        for row in database.execute("SELECT * FROM progress")
+        if row["account"] in accounts
+    }
+    starts = {}
+    for progress in following.values():
+        for topic, place in [("events", "next_event"), ("syncs", "next_marker")]:
+            partition = topics.name(topic), progress["partition"]
+            starts[partition] = min(progress[place], starts.get(partition, progress[place]))
+    if following.keys() != set(accounts):
+        # Their first marker may come in any partition, and have come since it was looked for.
+        for partition in topics.partitions("syncs"):
+            starts[topics.name("syncs"), partition] = OFFSET_BEGINNING
+    noted = 0
+    with topics.reading(starts) as consumer:
         while True:
             batch = consumer.consume(BATCH_EVENTS_MAX, BATCH_SECONDS_MAX)
-            if not batch:
+            now = time.time()
+            if not batch and now - noted < NOTE_SECONDS:
                 continue
             database.execute("BEGIN IMMEDIATE")
             try:
                 for message in batch:
-                    apply(topics, database, following, message)
+                    if message.error():
+                        if message.error().code() != KafkaError._PARTITION_EOF:
+                            raise KafkaException(message.error())
+                    elif message.topic() == topics.name("syncs"):
+                        look_at(topics, database, accounts, following, message)
+                    else:
+                        apply(topics, database, following, message)
             except BaseException:
                 database.execute("ROLLBACK")
                 raise
-            for account, (next_sequence, next_offset) in following.items():
+            for progress in following.values():
                 database.execute(
-                    "UPDATE progress SET next_sequence = ?, next_offset = ? WHERE account = ?",
-                    [next_sequence, next_offset, account],
+                    "UPDATE progress SET next_sequence = :next_sequence, next_event = :next_event,"
+                    " next_marker = :next_marker, current_at = :now WHERE account = :account",
+                    {name: progress[name] for name in ["account", *NEXT]} | {"now": now},
                 )
             database.execute("COMMIT")
+            noted = now
+
+
+def look_at(topics, database, accounts, following, message):
+    """A newer marker says what events do not: that state was written without them, or is retired."""
+    account = message.key().decode()
+    # The record of the newest attempt has another key.
+    if account not in accounts:
+        return
+    progress = following.get(account)
+    if progress is None:
+        if message.value() is not None:
+            raise LoadAgain(account, "a sync is complete")
+        return
+    if message.offset() < progress["next_marker"]:
+        return
+    if message.value() is None:
+        log.warning("%s: retired; it is forgotten", account)
+        forget(database, account)
+        del following[account]
+        return
+    marker = topics.decode(message.value())
+    if marker["reason_code"] == "repair":
+        raise LoadAgain(account, "state was lost, and repaired without events")
+    if settings(marker) != progress["loaded_settings"]:
+        raise LoadAgain(account, "attributes were configured anew, which makes no events")
+    progress["next_marker"] = message.offset() + 1
+    progress["marker"] = marker
+    count(database, progress)
+
+
+def count(database, progress):
+    """With the last event that the newest marker covers, there must be as many records as it says."""
+    marker = progress.get("marker")
+    if marker is None or progress["next_sequence"] <= marker["sequence"]:
+        return
+    if progress["next_sequence"] == marker["sequence"] + 1:
+        known = sum(
+            database.execute(
+                f"SELECT count(*) FROM {table} WHERE account = ?", [progress["account"]]
+            ).fetchone()[0]
+            for table in ["users", "groups", "memberships"]
+        )
+        if known != marker["state_records"]:
+            raise LoadAgain(
+                progress["account"], f"{known} records instead of {marker['state_records']}"
+            )
+    # Counted, or events of a later sync were read before the marker.
+    del progress["marker"]
 
 
 def apply(topics, database, following, message):
-    if message.error():
-        if message.error().code() == KafkaError._PARTITION_EOF:
-            return
-        raise KafkaException(message.error())
     event = topics.decode(message.value())
     account = event["account"]
+    progress = following.get(account)
     # Several accounts share a partition: this one may be another's, or further than the others.
-    if account not in following or message.offset() < following[account][1]:
+    if progress is None or message.offset() < progress["next_event"]:
         return
-    if event["sequence"] != following[account][0]:
-        raise Gap(account)
+    if event["sequence"] != progress["next_sequence"]:
+        raise LoadAgain(account, "events are missing")
     match event["event_type"]:
         case "user.removed":
             database.execute(
@@ -213,7 +323,9 @@ def apply(topics, database, following, message):
         "INSERT INTO applied VALUES (?, ?, ?, ?)",
         [account, event["sequence"], event["event_id"], event["event_type"]],
     )
-    following[account] = [event["sequence"] + 1, message.offset() + 1]
+    progress["next_sequence"] = event["sequence"] + 1
+    progress["next_event"] = message.offset() + 1
+    count(database, progress)
 
 
 def put_user(database, account, user):
@@ -256,45 +368,32 @@ class Topics:
     def name(self, kind):
         return f"{self.prefix}.{kind}"
 
-    def reading(self, kind, starts):
-        """A consumer of partitions, from these offsets."""
+    def reading(self, starts):
+        """A consumer of partitions, (topic, number), from these offsets."""
         consumer = Consumer(self.settings)
-        consumer.assign(
-            [
-                TopicPartition(self.name(kind), partition, start)
-                for partition, start in starts.items()
-            ]
-        )
+        consumer.assign([TopicPartition(*place, start) for place, start in starts.items()])
         return consumer
 
-    def bounds_of_events(self, partition):
+    def bounds(self, kind, partition):
         """The first offset there is, and the one behind the last, which may not be committed yet."""
         with Consumer(self.settings | {"isolation.level": "read_uncommitted"}) as consumer:
-            place = TopicPartition(self.name("events"), partition)
+            place = TopicPartition(self.name(kind), partition)
             return consumer.get_watermark_offsets(place, METADATA_SECONDS_MAX)
 
-    def marker(self, account):
-        """The record of the account's newest completed sync; waits for the first one."""
+    def partitions(self, kind):
         with Consumer(self.settings) as consumer:
-            partitions = (
-                consumer.list_topics(self.name("syncs"), METADATA_SECONDS_MAX)
-                .topics[self.name("syncs")]
-                .partitions
-            )
-        if not partitions:
-            sys.exit(f"there is no topic {self.name('syncs')}; is the prefix right?")
-        marker, unread, is_waiting = None, set(partitions), False
-        with self.reading(
-            "syncs", {partition: OFFSET_BEGINNING for partition in partitions}
-        ) as consumer:
-            while unread or marker is None:
-                if not unread and not is_waiting:
-                    is_waiting = True
-                    log.info(
-                        "%s: no sync of this account is complete in %s; waiting for the first. Is the name right?",
-                        account,
-                        self.name("syncs"),
-                    )
+            topics = consumer.list_topics(self.name(kind), METADATA_SECONDS_MAX).topics
+        if not topics[self.name(kind)].partitions:
+            sys.exit(f"there is no topic {self.name(kind)}; is the prefix right?")
+        return list(topics[self.name(kind)].partitions)
+
+    def marker(self, account):
+        """The record of the account's newest completed sync, or None, and the offset behind it."""
+        unread = set(self.partitions("syncs"))
+        marker, next_marker = None, 0
+        starts = {(self.name("syncs"), partition): OFFSET_BEGINNING for partition in unread}
+        with self.reading(starts) as consumer:
+            while unread:
                 message = consumer.poll()
                 if message.error():
                     if message.error().code() != KafkaError._PARTITION_EOF:
@@ -303,13 +402,14 @@ class Topics:
                 elif message.key().decode() == account:
                     # A tombstone: the account was retired.
                     marker = message.value() and self.decode(message.value())
-        return marker
+                    next_marker = message.offset() + 1
+        return marker, next_marker
 
     def state(self, account, position):
         """The account's live records of a compacted topic up to the marker's position."""
         records, end = {}, position["next_offset"]
-        kind = position["topic"].removeprefix(f"{self.prefix}.")
-        with self.reading(kind, {position["partition"]: OFFSET_BEGINNING}) as consumer:
+        start = {(position["topic"], position["partition"]): OFFSET_BEGINNING}
+        with self.reading(start) as consumer:
             at = 0
             while at < end:
                 message = consumer.poll()

@@ -14,6 +14,7 @@ import org.apache.avro.generic.GenericRecord;
 import org.apache.kafka.clients.consumer.ConsumerRecord;
 import org.apache.kafka.clients.consumer.ConsumerRecords;
 import org.apache.kafka.clients.consumer.KafkaConsumer;
+import org.apache.kafka.common.TopicPartition;
 
 /**
  * Who has access to what, in a database of one's own: loaded once, then followed event by event.
@@ -22,7 +23,8 @@ import org.apache.kafka.clients.consumer.KafkaConsumer;
  *
  * <p>For each account: state as of its newest completed sync (the marker) is read from the compacted topics. From then
  * on its events are applied, beginning with the first that the marker does not cover. What is known and which event
- * comes next change in one transaction of the database, so a restart, however sudden, goes on at the next event.
+ * comes next change in one transaction of the database, so a restart, however sudden, goes on at the next event. Later
+ * markers are read, too: they say what changed without an event, and how many records there must be.
  * docs/consumers/replay.md explains the pattern.
  *
  * <p>The view {@code access} has direct memberships: whoever is in a group through another group is not in it.
@@ -30,9 +32,19 @@ import org.apache.kafka.clients.consumer.KafkaConsumer;
  */
 public final class Replay {
     private static final Duration BATCH_MAX = Duration.ofMillis(200);
+    /**
+     * A marker may be replaced by a newer one after `min.compaction.lag.ms` of the topic: whoever was away for longer
+     * cannot tell what it said.
+     */
+    private static final Duration AWAY_MAX = Duration.ofHours(6);
+    /** How often it is noted that nothing was missed, where there is nothing to apply. */
+    private static final Duration NOTE_EVERY = Duration.ofSeconds(60);
+    /** Where one of these is another in a newer marker, state was written anew without events. */
+    private static final List<String> SETTINGS = List.of("attributes", "group_pattern", "pseudonym_key_id");
     private static final List<String> TABLES = List.of(
             "CREATE TABLE IF NOT EXISTS progress (account TEXT PRIMARY KEY, partition INTEGER NOT NULL,"
-                    + " loaded_sequence INTEGER NOT NULL, next_sequence INTEGER NOT NULL, next_offset INTEGER NOT NULL)",
+                    + " loaded_sequence INTEGER NOT NULL, loaded_settings TEXT NOT NULL, next_sequence INTEGER NOT NULL,"
+                    + " next_event INTEGER NOT NULL, next_marker INTEGER NOT NULL, current_at INTEGER NOT NULL)",
             "CREATE TABLE IF NOT EXISTS users (account TEXT, id TEXT, user_name TEXT, display_name TEXT, active INTEGER,"
                     + " PRIMARY KEY (account, id))",
             "CREATE TABLE IF NOT EXISTS groups (account TEXT, id TEXT, display_name TEXT, PRIMARY KEY (account, id))",
@@ -51,14 +63,26 @@ public final class Replay {
     private final Connection database;
     private final List<String> accounts;
 
-    /** How far an account is: the event to apply next, and where in the events topic to go on reading. */
-    private record Progress(int partition, long nextSequence, long nextOffset) {}
+    /** How far an account is: what its state was loaded with, and what to apply and look at next. */
+    private static final class Progress {
+        int partition;
+        String settings;
+        long nextSequence;
+        /** Offsets in the topics of events and syncs. */
+        long nextEvent;
+        long nextMarker;
+        /** When all that was last so, milliseconds since 1970. */
+        long currentAt;
+        /** The newest marker, until its last event is applied, and the records there must be then. */
+        GenericRecord marker;
+    }
 
-    /** The next event of this account is not the one after the last: load it again. */
-    private static final class Gap extends Exception {
+    /** Events do not lead from what is known of this account to what there is. */
+    private static final class LoadAgain extends Exception {
         final String account;
 
-        Gap(String account) {
+        LoadAgain(String account, String why) {
+            super(account + ": " + why + "; state is loaded again");
             this.account = account;
         }
     }
@@ -95,26 +119,39 @@ public final class Replay {
             }
             try {
                 follow();
-            } catch (Gap gap) {
+            } catch (LoadAgain reason) {
                 database.rollback();
-                System.err.println(gap.account + ": events are missing; state is loaded again");
-                load(gap.account);
+                System.err.println(reason.getMessage());
+                load(reason.account);
             }
         }
     }
 
-    /** Whether state was loaded, and Kafka still has the events since, in the same topic as then. */
+    /** Whether state was loaded, and Kafka still has all that came since, in the same topics as then. */
     private boolean canGoOn(String account) throws SQLException {
         Progress progress = progress().get(account);
-        // Beyond the end, that one was deleted, and this is another by its name.
         return progress != null
-                && progress.nextOffset >= topics.startOfEvents(progress.partition)
-                && progress.nextOffset <= topics.endOfEvents(progress.partition);
+                && System.currentTimeMillis() - progress.currentAt <= AWAY_MAX.toMillis()
+                && isThere(topics.place("events", progress.partition), progress.nextEvent)
+                && isThere(topics.place("syncs", progress.partition), progress.nextMarker);
     }
 
-    /** Replaces what is known of the account by its state as of its newest completed sync. */
+    private boolean isThere(TopicPartition place, long offset) {
+        // Beyond the end, that one was deleted, and this is another by its name.
+        return offset >= topics.start(place) && offset <= topics.end(place);
+    }
+
+    /** Replaces what is known of the account by its state as of its newest completed sync, if there is one. */
     private void load(String account) throws Exception {
-        GenericRecord marker = topics.marker(account);
+        Topics.Found found = topics.marker(account);
+        GenericRecord marker = found.marker();
+        if (marker == null) {
+            System.err.println(account + ": no sync of this account is complete in " + topics.name("syncs")
+                    + "; waiting for the first. Is the name right?");
+            forget(account);
+            database.commit();
+            return;
+        }
         Map<String, Topics.Position> positions = topics.positions(marker);
         List<GenericRecord> users = topics.state(account, positions.get("users"));
         List<GenericRecord> groups = topics.state(account, positions.get("groups"));
@@ -125,11 +162,7 @@ public final class Replay {
             throw new IllegalStateException(account + ": " + loaded + " records instead of "
                     + marker.get("state_records") + "; try the next marker");
         }
-        Topics.Position events = positions.get("events");
-        long sequence = (Long) marker.get("sequence");
-        for (String table : List.of("users", "groups", "memberships", "applied")) {
-            execute("DELETE FROM " + table + " WHERE account = ?", account);
-        }
+        forget(account);
         for (GenericRecord user : users) {
             putUser(account, user);
         }
@@ -139,36 +172,121 @@ public final class Replay {
         for (GenericRecord membership : memberships) {
             putMembership(membership);
         }
+        Topics.Position events = positions.get("events");
         // Events of other accounts may be all that Kafka still had there, and be gone by now.
-        long nextOffset = Math.max(events.nextOffset(), topics.startOfEvents(events.partition()));
-        execute("INSERT OR REPLACE INTO progress VALUES (?, ?, ?, ?, ?)",
-                account, events.partition(), sequence, sequence + 1, nextOffset);
+        long nextEvent = Math.max(events.nextOffset(), topics.start(topics.place("events", events.partition())));
+        long sequence = (Long) marker.get("sequence");
+        execute("INSERT INTO progress (account, partition, loaded_sequence, loaded_settings, next_sequence, next_event,"
+                        + " next_marker, current_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                account, events.partition(), sequence, settings(marker), sequence + 1, nextEvent, found.next(),
+                System.currentTimeMillis());
         database.commit();
         System.err.println(account + ": " + loaded + " records as of sync " + marker.get("sync"));
     }
 
-    /** Applies the events of these accounts, for ever. */
+    private static String settings(GenericRecord marker) {
+        return SETTINGS.stream().map(name -> String.valueOf(marker.get(name))).toList().toString();
+    }
+
+    private void forget(String account) throws SQLException {
+        for (String table : List.of("users", "groups", "memberships", "applied", "progress")) {
+            execute("DELETE FROM " + table + " WHERE account = ?", account);
+        }
+    }
+
+    /** Applies the events of these accounts, and looks at their markers, for ever. */
     private void follow() throws Exception {
         Map<String, Progress> following = progress();
         following.keySet().retainAll(accounts);
-        Map<Integer, Long> starts = new HashMap<>();
-        following.values().forEach(progress -> starts.merge(progress.partition, progress.nextOffset, Math::min));
         database.commit();
-        try (KafkaConsumer<String, byte[]> consumer = topics.reading("events", starts)) {
+        Map<TopicPartition, Long> starts = new HashMap<>();
+        for (Progress progress : following.values()) {
+            starts.merge(topics.place("events", progress.partition), progress.nextEvent, Math::min);
+            starts.merge(topics.place("syncs", progress.partition), progress.nextMarker, Math::min);
+        }
+        if (!following.keySet().containsAll(accounts)) {
+            // Their first marker may come in any partition, and have come since it was looked for.
+            topics.partitions("syncs").forEach(place -> starts.put(place, null));
+        }
+        long noted = 0;
+        try (KafkaConsumer<String, byte[]> consumer = topics.reading(starts)) {
             while (true) {
                 ConsumerRecords<String, byte[]> batch = consumer.poll(BATCH_MAX);
+                long now = System.currentTimeMillis();
+                if (batch.isEmpty() && now - noted < NOTE_EVERY.toMillis()) {
+                    continue;
+                }
                 for (ConsumerRecord<String, byte[]> record : batch) {
-                    apply(following, record);
-                }
-                if (!batch.isEmpty()) {
-                    for (Map.Entry<String, Progress> entry : following.entrySet()) {
-                        execute("UPDATE progress SET next_sequence = ?, next_offset = ? WHERE account = ?",
-                                entry.getValue().nextSequence, entry.getValue().nextOffset, entry.getKey());
+                    if (record.topic().equals(topics.name("syncs"))) {
+                        lookAt(following, record);
+                    } else {
+                        apply(following, record);
                     }
-                    database.commit();
                 }
+                for (Map.Entry<String, Progress> entry : following.entrySet()) {
+                    Progress progress = entry.getValue();
+                    execute("UPDATE progress SET next_sequence = ?, next_event = ?, next_marker = ?, current_at = ?"
+                                    + " WHERE account = ?",
+                            progress.nextSequence, progress.nextEvent, progress.nextMarker, now, entry.getKey());
+                }
+                database.commit();
+                noted = now;
             }
         }
+    }
+
+    /** A newer marker says what events do not: that state was written without them, or is retired. */
+    private void lookAt(Map<String, Progress> following, ConsumerRecord<String, byte[]> record) throws Exception {
+        String account = record.key();
+        // The record of the newest attempt has another key.
+        if (!accounts.contains(account)) {
+            return;
+        }
+        Progress progress = following.get(account);
+        if (progress == null) {
+            if (record.value() != null) {
+                throw new LoadAgain(account, "a sync is complete");
+            }
+            return;
+        }
+        if (record.offset() < progress.nextMarker) {
+            return;
+        }
+        if (record.value() == null) {
+            System.err.println(account + ": retired; it is forgotten");
+            forget(account);
+            following.remove(account);
+            return;
+        }
+        GenericRecord marker = topics.decode(record.value());
+        if ("repair".equals(text(marker, "reason_code"))) {
+            throw new LoadAgain(account, "state was lost, and repaired without events");
+        }
+        if (!settings(marker).equals(progress.settings)) {
+            throw new LoadAgain(account, "attributes were configured anew, which makes no events");
+        }
+        progress.nextMarker = record.offset() + 1;
+        progress.marker = marker;
+        count(account, progress);
+    }
+
+    /** With the last event that the newest marker covers, there must be as many records as it says. */
+    private void count(String account, Progress progress) throws Exception {
+        if (progress.marker == null || progress.nextSequence <= (Long) progress.marker.get("sequence")) {
+            return;
+        }
+        if (progress.nextSequence == (Long) progress.marker.get("sequence") + 1) {
+            long known = 0;
+            for (String table : List.of("users", "groups", "memberships")) {
+                known += rows(table, account);
+            }
+            if (known != (Long) progress.marker.get("state_records")) {
+                throw new LoadAgain(
+                        account, known + " records instead of " + progress.marker.get("state_records"));
+            }
+        }
+        // Counted, or events of a later sync were read before the marker.
+        progress.marker = null;
     }
 
     private void apply(Map<String, Progress> following, ConsumerRecord<String, byte[]> record) throws Exception {
@@ -176,12 +294,12 @@ public final class Replay {
         String account = text(event, "account");
         Progress progress = following.get(account);
         // Several accounts share a partition: this one may be another's, or further than the others.
-        if (progress == null || record.offset() < progress.nextOffset) {
+        if (progress == null || record.offset() < progress.nextEvent) {
             return;
         }
         long sequence = (Long) event.get("sequence");
         if (sequence != progress.nextSequence) {
-            throw new Gap(account);
+            throw new LoadAgain(account, "events are missing");
         }
         String type = text(event, "event_type");
         switch (type) {
@@ -200,7 +318,9 @@ public final class Replay {
             default -> System.err.println(account + ": event " + sequence + " is of the unknown type " + type);
         }
         execute("INSERT INTO applied VALUES (?, ?, ?, ?)", account, sequence, text(event, "event_id"), type);
-        following.put(account, new Progress(progress.partition, sequence + 1, record.offset() + 1));
+        progress.nextSequence = sequence + 1;
+        progress.nextEvent = record.offset() + 1;
+        count(account, progress);
     }
 
     private void putUser(String account, GenericRecord user) throws SQLException {
@@ -220,15 +340,32 @@ public final class Replay {
     }
 
     private Map<String, Progress> progress() throws SQLException {
-        Map<String, Progress> progress = new HashMap<>();
+        Map<String, Progress> all = new HashMap<>();
         try (Statement statement = database.createStatement();
-                ResultSet row = statement.executeQuery(
-                        "SELECT account, partition, next_sequence, next_offset FROM progress")) {
+                ResultSet row = statement.executeQuery("SELECT * FROM progress")) {
             while (row.next()) {
-                progress.put(row.getString(1), new Progress(row.getInt(2), row.getLong(3), row.getLong(4)));
+                Progress progress = new Progress();
+                progress.partition = row.getInt("partition");
+                progress.settings = row.getString("loaded_settings");
+                progress.nextSequence = row.getLong("next_sequence");
+                progress.nextEvent = row.getLong("next_event");
+                progress.nextMarker = row.getLong("next_marker");
+                progress.currentAt = row.getLong("current_at");
+                all.put(row.getString("account"), progress);
             }
         }
-        return progress;
+        return all;
+    }
+
+    private long rows(String table, String account) throws SQLException {
+        String sql = "SELECT count(*) FROM " + table + " WHERE account = ?";
+        try (PreparedStatement statement = database.prepareStatement(sql)) {
+            statement.setString(1, account);
+            try (ResultSet row = statement.executeQuery()) {
+                row.next();
+                return row.getLong(1);
+            }
+        }
     }
 
     private void execute(String sql, Object... values) throws SQLException {

@@ -8,7 +8,6 @@ import java.net.http.HttpRequest;
 import java.net.http.HttpResponse;
 import java.nio.ByteBuffer;
 import java.time.Duration;
-import java.util.ArrayList;
 import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
@@ -50,64 +49,65 @@ final class Topics {
                 "auto.offset.reset", "none");
     }
 
-    /** A consumer of partitions, from these offsets. */
-    KafkaConsumer<String, byte[]> reading(String kind, Map<Integer, Long> starts) {
-        KafkaConsumer<String, byte[]> consumer = consumer();
-        consumer.assign(starts.keySet().stream().map(partition -> place(kind, partition)).toList());
-        starts.forEach((partition, start) -> consumer.seek(place(kind, partition), start));
+    /** The newest completed sync of an account, null if there is none, and the offset behind its record. */
+    record Found(GenericRecord marker, long next) {}
+
+    /** A consumer of partitions, from these offsets; null is the first there is. */
+    KafkaConsumer<String, byte[]> reading(Map<TopicPartition, Long> starts) {
+        KafkaConsumer<String, byte[]> consumer = consumer(settings);
+        consumer.assign(starts.keySet());
+        starts.forEach((place, start) -> {
+            if (start == null) {
+                consumer.seekToBeginning(List.of(place));
+            } else {
+                consumer.seek(place, start);
+            }
+        });
         return consumer;
     }
 
-    long startOfEvents(int partition) {
-        try (KafkaConsumer<String, byte[]> consumer = consumer()) {
-            return consumer.beginningOffsets(List.of(place("events", partition))).get(place("events", partition));
+    long start(TopicPartition place) {
+        try (KafkaConsumer<String, byte[]> consumer = consumer(settings)) {
+            return consumer.beginningOffsets(List.of(place)).get(place);
         }
     }
 
     /** Behind the last record, which may not be committed yet. */
-    long endOfEvents(int partition) {
+    long end(TopicPartition place) {
         Map<String, Object> uncommitted = new HashMap<>(settings);
         uncommitted.put("isolation.level", "read_uncommitted");
-        TopicPartition place = place("events", partition);
-        try (KafkaConsumer<String, byte[]> consumer =
-                new KafkaConsumer<>(uncommitted, new StringDeserializer(), new ByteArrayDeserializer())) {
+        try (KafkaConsumer<String, byte[]> consumer = consumer(uncommitted)) {
             return consumer.endOffsets(List.of(place)).get(place);
         }
     }
 
-    /** The record of the account's newest completed sync; waits for the first one. */
-    GenericRecord marker(String account) throws IOException, InterruptedException {
-        try (KafkaConsumer<String, byte[]> consumer = consumer()) {
-            List<TopicPartition> partitions = new ArrayList<>();
-            List<PartitionInfo> known = consumer.partitionsFor(prefix + ".syncs");
+    List<TopicPartition> partitions(String kind) throws IOException {
+        try (KafkaConsumer<String, byte[]> consumer = consumer(settings)) {
+            List<PartitionInfo> known = consumer.partitionsFor(name(kind));
             if (known == null || known.isEmpty()) {
-                throw new IOException("there is no topic " + prefix + ".syncs; is the prefix right?");
+                throw new IOException("there is no topic " + name(kind) + "; is the prefix right?");
             }
-            for (PartitionInfo partition : known) {
-                partitions.add(place("syncs", partition.partition()));
-            }
-            consumer.assign(partitions);
-            consumer.seekToBeginning(partitions);
+            return known.stream().map(partition -> place(kind, partition.partition())).toList();
+        }
+    }
+
+    /** The record of the account's newest completed sync. */
+    Found marker(String account) throws IOException, InterruptedException {
+        List<TopicPartition> partitions = partitions("syncs");
+        Map<TopicPartition, Long> starts = new HashMap<>();
+        partitions.forEach(place -> starts.put(place, null));
+        try (KafkaConsumer<String, byte[]> consumer = reading(starts)) {
             Map<TopicPartition, Long> ends = consumer.endOffsets(partitions);
-            GenericRecord marker = null;
-            boolean isWaiting = false;
-            while (true) {
-                boolean isRead = partitions.stream().allMatch(place -> consumer.position(place) >= ends.get(place));
-                if (isRead && marker != null) {
-                    return marker;
-                }
-                if (isRead && !isWaiting) {
-                    isWaiting = true;
-                    System.err.println(account + ": no sync of this account is complete in " + prefix
-                            + ".syncs; waiting for the first. Is the name right?");
-                }
+            Found found = new Found(null, 0);
+            while (partitions.stream().anyMatch(place -> consumer.position(place) < ends.get(place))) {
                 for (ConsumerRecord<String, byte[]> record : consumer.poll(POLL)) {
                     if (record.key().equals(account)) {
                         // A tombstone: the account was retired.
-                        marker = record.value() == null ? null : decode(record.value());
+                        found = new Found(record.value() == null ? null : decode(record.value()), record.offset() + 1);
                     }
                 }
             }
+            return found;
         }
     }
 
@@ -128,9 +128,9 @@ final class Topics {
     List<GenericRecord> state(String account, Position position) throws IOException, InterruptedException {
         Map<String, GenericRecord> records = new HashMap<>();
         TopicPartition place = new TopicPartition(position.topic, position.partition);
-        try (KafkaConsumer<String, byte[]> consumer = consumer()) {
-            consumer.assign(List.of(place));
-            consumer.seekToBeginning(List.of(place));
+        Map<TopicPartition, Long> start = new HashMap<>();
+        start.put(place, null);
+        try (KafkaConsumer<String, byte[]> consumer = reading(start)) {
             // The consumer's position, because the last record before the marker's may be compacted away.
             while (consumer.position(place) < position.nextOffset) {
                 for (ConsumerRecord<String, byte[]> record : consumer.poll(POLL)) {
@@ -174,11 +174,15 @@ final class Topics {
         return new Schema.Parser().parse(new ObjectMapper().readTree(response.body()).get("schema").asText());
     }
 
-    private KafkaConsumer<String, byte[]> consumer() {
+    private static KafkaConsumer<String, byte[]> consumer(Map<String, Object> settings) {
         return new KafkaConsumer<>(settings, new StringDeserializer(), new ByteArrayDeserializer());
     }
 
-    private TopicPartition place(String kind, int partition) {
-        return new TopicPartition(prefix + "." + kind, partition);
+    String name(String kind) {
+        return prefix + "." + kind;
+    }
+
+    TopicPartition place(String kind, int partition) {
+        return new TopicPartition(name(kind), partition);
     }
 }
