@@ -233,6 +233,7 @@ def replay_part(world, checks):
                 ("groups are read by another pattern", play.configure),
                 ("an account is retired and comes back", play.retire),
                 ("consumers were away for long", play.be_away),
+                ("consumers have missed an event", play.miss_an_event),
                 ("consumers have lost a row", play.lose_a_row),
             ],
             start=4,

@@ -71,7 +71,10 @@ class Consumer:
         self.start()
 
     def loads(self):
-        return self.process.log.read_text().count("records as of sync")
+        return self.says("records as of sync")
+
+    def says(self, text):
+        return self.process.log.read_text().count(text)
 
     def applied(self):
         return self.query("SELECT count(*), total(sequence) FROM applied")
@@ -80,7 +83,7 @@ class Consumer:
         if not self.database.exists():
             return []
         with contextlib.closing(
-            sqlite3.connect(f"file:{self.database}?mode=ro", uri=True)
+            sqlite3.connect(f"file:{self.database}?mode=rw", uri=True)
         ) as database:
             try:
                 return database.execute(sql, values).fetchall()
@@ -215,6 +218,8 @@ class Replay:
         for account, content in self.scimtail.directories.items():
             gone[account] = self.rng.choice(sorted(content.users))
             content.remove_user(gone[account])
+            # So many as there were, and yet others: a count does not tell.
+            content.put_user("instead", userName=f"instead@{account}.example", active=True)
         self.sync().finish(SYNC_SECONDS_MAX, codes=(CONFIGURATION,))
         for account in ACCOUNTS:
             self.scimtail.run("reseed", account)
@@ -247,18 +252,37 @@ class Replay:
                 == [(account,) for account in sorted(others)]
             )
             consumer.process.wait_until(forgotten, CATCH_UP_SECONDS_MAX)
+            # The marker from before is still there, as long as nothing is compacted.
+            consumer.process.kill()
+            consumer.start()
+            waits = lambda consumer=consumer: consumer.says(f"{RETIRED}: no sync of this") == 2
+            consumer.process.wait_until(waits, CATCH_UP_SECONDS_MAX)
         command = self.world.python("forget.py", self.scimtail.topic("events"))
         run("forget", command, self.work, SYNC_SECONDS_MAX)
         self.scimtail.configure(ACCOUNTS, SETTINGS)
         self.sync().finish(SYNC_SECONDS_MAX)
         self.wait_for_loads(6)
         self.go_on()
+        for consumer in self.consumers:
+            found = consumer.says(f"{RETIRED}: a sync is complete")
+            if found != 1:
+                raise Failed(f"{consumer.name} found {found} new syncs of {RETIRED} instead of one")
 
     def be_away(self):
-        """A consumer that was away for long cannot know what markers said meanwhile."""
+        """A consumer that has read no marker for long cannot know what others said meanwhile."""
         for consumer in self.consumers:
-            consumer.meddle("UPDATE progress SET current_at = 0")
+            consumer.meddle("UPDATE progress SET read_until = 0")
+        self.sync().finish(SYNC_SECONDS_MAX)
         self.wait_for_loads(7)
+        self.go_on()
+
+    def miss_an_event(self):
+        """The next event is not the one after the last that was applied."""
+        for consumer in self.consumers:
+            consumer.meddle("UPDATE progress SET next_sequence = next_sequence - 1")
+        self.shake(40)
+        self.sync().finish(SYNC_SECONDS_MAX)
+        self.wait_for_loads(8)
         self.go_on()
 
     def lose_a_row(self):
@@ -271,7 +295,7 @@ class Replay:
         for account, content in self.scimtail.directories.items():
             content.put_user("one-more", userName=f"one-more@{account}.example", active=True)
         self.sync().finish(SYNC_SECONDS_MAX)
-        self.wait_for_loads(8)
+        self.wait_for_loads(9)
         self.go_on()
 
     def wait_for_loads(self, times):

@@ -31,15 +31,13 @@ from confluent_kafka.schema_registry import SchemaRegistryClient
 BATCH_EVENTS_MAX = 500
 BATCH_SECONDS_MAX = 0.2
 METADATA_SECONDS_MAX = 20
-# A marker may be replaced by a newer one after `min.compaction.lag.ms` of the topic: whoever was
-# away for longer cannot tell what it said.
-AWAY_SECONDS_MAX = 6 * 3600
-# How often it is noted that nothing was missed, where there is nothing to apply.
-NOTE_SECONDS = 60
+# A marker may be replaced by a newer one after `min.compaction.lag.ms` of the topic: whoever has
+# read none for longer cannot tell what others said.
+UNREAD_SECONDS_MAX = 6 * 3600
 # Where one of these is another in a newer marker, state was written anew without events.
 SETTINGS = ["attributes", "group_pattern", "pseudonym_key_id"]
 # Of a row of progress, what changes while events and markers are read.
-NEXT = ["next_sequence", "next_event", "next_marker"]
+NEXT = ["next_sequence", "next_event", "next_marker", "read_until"]
 
 log = logging.getLogger("replay")
 
@@ -47,12 +45,13 @@ TABLES = """
 CREATE TABLE IF NOT EXISTS progress (
     account TEXT PRIMARY KEY,
     partition INTEGER NOT NULL,      -- of the account, in every topic
-    loaded_sequence INTEGER NOT NULL, -- of the marker that state was loaded to
+    loaded_marker INTEGER NOT NULL,  -- offset behind the marker that state was loaded to
+    loaded_sequence INTEGER NOT NULL, -- its sequence
     loaded_settings TEXT NOT NULL,   -- and what it says of SETTINGS
     next_sequence INTEGER NOT NULL,  -- of the event to apply next
     next_event INTEGER NOT NULL,     -- offset in the events topic to go on reading at
     next_marker INTEGER NOT NULL,    -- offset in the syncs topic to go on reading at
-    current_at REAL NOT NULL         -- when all that was last so, seconds since 1970
+    read_until REAL NOT NULL         -- time of the last record read there, seconds since 1970
 );
 CREATE TABLE IF NOT EXISTS users (
     account TEXT, id TEXT, user_name TEXT, display_name TEXT, active INTEGER, PRIMARY KEY (account, id)
@@ -78,11 +77,12 @@ CREATE VIEW IF NOT EXISTS access AS
 
 
 class LoadAgain(Exception):
-    """Events do not lead from what is known of this account to what there is."""
+    """Events do not lead from what is known of this account to what there is; a marker that ends
+    behind `after` does."""
 
-    def __init__(self, account, why):
-        super().__init__(f"{account}: {why}; state is loaded again")
-        self.account = account
+    def __init__(self, account, why, after=0):
+        super().__init__(f"{account}: {why}; loading again")
+        self.account, self.after = account, after
 
 
 def main():
@@ -103,24 +103,25 @@ def main():
     database = sqlite3.connect(arguments.database, isolation_level=None)
     database.row_factory = sqlite3.Row
     database.executescript(TABLES)
+    # Accounts that cannot be loaded yet, and the offset that their next marker has at least.
+    waiting = {}
     while True:
         for account in arguments.accounts:
-            if not can_go_on(topics, database, account):
-                load(topics, database, account)
+            if account not in waiting and not can_go_on(topics, database, account):
+                load(topics, database, waiting, account)
         try:
-            follow(topics, database, arguments.accounts)
+            follow(topics, database, waiting, arguments.accounts)
         except LoadAgain as reason:
             log.warning("%s", reason)
-            load(topics, database, reason.account)
+            load(topics, database, waiting, reason.account, reason.after)
 
 
 def can_go_on(topics, database, account):
     """Whether state was loaded, and Kafka still has all that came since, in the same topics as then."""
     row = database.execute(
-        "SELECT partition, next_event, next_marker, current_at FROM progress WHERE account = ?",
-        [account],
+        "SELECT partition, next_event, next_marker FROM progress WHERE account = ?", [account]
     ).fetchone()
-    if row is None or time.time() - row[3] > AWAY_SECONDS_MAX:
+    if row is None:
         return False
     for kind, place in [("events", row[1]), ("syncs", row[2])]:
         start, end = topics.bounds(kind, row[0])
@@ -130,20 +131,25 @@ def can_go_on(topics, database, account):
     return True
 
 
-def load(topics, database, account):
-    """Replace what is known of the account by its state as of its newest completed sync, if there is one."""
+def load(topics, database, waiting, account, after=0):
+    """Replace what is known of the account by its state as of its newest completed sync. Where that
+    cannot be, it waits for the next one."""
+    now = time.time()
     marker, next_marker = topics.marker(account)
+    waiting[account] = next_marker
     if marker is None:
+        # Retired, or never there.
+        forget(database, account)
         log.info(
             "%s: no sync of this account is complete in %s; waiting for the first. Is the name right?",
             account,
             topics.name("syncs"),
         )
-        database.execute("BEGIN IMMEDIATE")
-        forget(database, account)
-        database.execute("COMMIT")
         return
     positions = {position["topic"]: position for position in marker["positions"]}
+    if next_marker <= after or not all(map(topics.reaches, positions.values())):
+        log.warning("%s: what was written is gone; waiting for the next sync", account)
+        return
     users, groups, memberships = (
         topics.state(account, positions[topics.name(kind)])
         for kind in ["users", "groups", "memberships"]
@@ -151,24 +157,29 @@ def load(topics, database, account):
     loaded = len(users) + len(groups) + len(memberships)
     if loaded != marker["state_records"]:
         # Only if the marker is older than the compaction lag, and a newer sync has replaced records.
-        raise RuntimeError(
-            f"{account}: {loaded} records instead of {marker['state_records']}; try the next marker"
+        log.warning(
+            "%s: %d records instead of %d; waiting for the next sync",
+            account,
+            loaded,
+            marker["state_records"],
         )
+        return
     events = positions[topics.name("events")]
     # Events of other accounts may be all that Kafka still had there, and be gone by now.
     next_event = max(events["next_offset"], topics.bounds("events", events["partition"])[0])
     progress = {
         "account": account,
         "partition": events["partition"],
+        "loaded_marker": next_marker,
         "loaded_sequence": marker["sequence"],
         "loaded_settings": settings(marker),
         "next_sequence": marker["sequence"] + 1,
         "next_event": next_event,
         "next_marker": next_marker,
-        "current_at": time.time(),
+        "read_until": now,
     }
     database.execute("BEGIN IMMEDIATE")
-    forget(database, account)
+    delete(database, account)
     for user in users:
         put_user(database, account, user)
     for group in groups:
@@ -180,6 +191,7 @@ def load(topics, database, account):
         list(progress.values()),
     )
     database.execute("COMMIT")
+    del waiting[account]
     log.info("%s: %d records as of sync %d", account, loaded, marker["sync"])
 
 
@@ -188,32 +200,36 @@ def settings(marker):
 
 
 def forget(database, account):
+    database.execute("BEGIN IMMEDIATE")
+    delete(database, account)
+    database.execute("COMMIT")
+
+
+def delete(database, account):
     for table in ["users", "groups", "memberships", "applied", "progress"]:
         database.execute(f"DELETE FROM {table} WHERE account = ?", [account])
 
 
-def follow(topics, database, accounts):
+def follow(topics, database, waiting, accounts):
     """Apply the events of these accounts, and look at their markers, for ever."""
     following = {
         row["account"]: dict(row)
         for row in database.execute("SELECT * FROM progress")
-        if row["account"] in accounts
+        if row["account"] in accounts and row["account"] not in waiting
     }
     starts = {}
     for progress in following.values():
         for topic, place in [("events", "next_event"), ("syncs", "next_marker")]:
             partition = topics.name(topic), progress["partition"]
             starts[partition] = min(progress[place], starts.get(partition, progress[place]))
-    if following.keys() != set(accounts):
-        # Their first marker may come in any partition, and have come since it was looked for.
+    if waiting:
+        # Their next marker may come in any partition, and have come since it was looked for.
         for partition in topics.partitions("syncs"):
             starts[topics.name("syncs"), partition] = OFFSET_BEGINNING
-    noted = 0
     with topics.reading(starts) as consumer:
         while True:
             batch = consumer.consume(BATCH_EVENTS_MAX, BATCH_SECONDS_MAX)
-            now = time.time()
-            if not batch and now - noted < NOTE_SECONDS:
+            if not batch:
                 continue
             database.execute("BEGIN IMMEDIATE")
             try:
@@ -222,7 +238,7 @@ def follow(topics, database, accounts):
                         if message.error().code() != KafkaError._PARTITION_EOF:
                             raise KafkaException(message.error())
                     elif message.topic() == topics.name("syncs"):
-                        look_at(topics, database, accounts, following, message)
+                        look_at(topics, database, following, waiting, message)
                     else:
                         apply(topics, database, following, message)
             except BaseException:
@@ -231,37 +247,38 @@ def follow(topics, database, accounts):
             for progress in following.values():
                 database.execute(
                     "UPDATE progress SET next_sequence = :next_sequence, next_event = :next_event,"
-                    " next_marker = :next_marker, current_at = :now WHERE account = :account",
-                    {name: progress[name] for name in ["account", *NEXT]} | {"now": now},
+                    " next_marker = :next_marker, read_until = :read_until WHERE account = :account",
+                    {name: progress[name] for name in ["account", *NEXT]},
                 )
             database.execute("COMMIT")
-            noted = now
 
 
-def look_at(topics, database, accounts, following, message):
+def look_at(topics, database, following, waiting, message):
     """A newer marker says what events do not: that state was written without them, or is retired."""
-    account = message.key().decode()
-    # The record of the newest attempt has another key.
-    if account not in accounts:
-        return
-    progress = following.get(account)
-    if progress is None:
-        if message.value() is not None:
+    account, _, is_latest = message.key().decode().partition("/")
+    if account in waiting:
+        if message.offset() >= waiting[account] and message.value() and not is_latest:
             raise LoadAgain(account, "a sync is complete")
         return
-    if message.offset() < progress["next_marker"]:
+    progress = following.get(account)
+    if progress is None or message.offset() < progress["next_marker"]:
+        return
+    is_unread = time.time() - progress["read_until"] > UNREAD_SECONDS_MAX
+    progress["next_marker"] = message.offset() + 1
+    if not is_unread:
+        progress["read_until"] = message.timestamp()[1] / 1000
+    # The record of the newest attempt, whatever became of it: one more that was not missed.
+    if is_latest:
         return
     if message.value() is None:
-        log.warning("%s: retired; it is forgotten", account)
-        forget(database, account)
-        del following[account]
-        return
+        raise LoadAgain(account, "retired")
+    if is_unread:
+        raise LoadAgain(account, "markers may have gone unread")
     marker = topics.decode(message.value())
     if marker["reason_code"] == "repair":
         raise LoadAgain(account, "state was lost, and repaired without events")
     if settings(marker) != progress["loaded_settings"]:
         raise LoadAgain(account, "attributes were configured anew, which makes no events")
-    progress["next_marker"] = message.offset() + 1
     progress["marker"] = marker
     count(database, progress)
 
@@ -294,7 +311,7 @@ def apply(topics, database, following, message):
     if progress is None or message.offset() < progress["next_event"]:
         return
     if event["sequence"] != progress["next_sequence"]:
-        raise LoadAgain(account, "events are missing")
+        raise LoadAgain(account, "events are missing", progress["loaded_marker"])
     match event["event_type"]:
         case "user.removed":
             database.execute(
@@ -379,6 +396,11 @@ class Topics:
         with Consumer(self.settings | {"isolation.level": "read_uncommitted"}) as consumer:
             place = TopicPartition(self.name(kind), partition)
             return consumer.get_watermark_offsets(place, METADATA_SECONDS_MAX)
+
+    def reaches(self, position):
+        """Whether the topic goes so far, and is not another by its name."""
+        kind = position["topic"].removeprefix(f"{self.prefix}.")
+        return self.bounds(kind, position["partition"])[1] >= position["next_offset"]
 
     def partitions(self, kind):
         with Consumer(self.settings) as consumer:

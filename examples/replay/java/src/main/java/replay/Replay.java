@@ -33,18 +33,17 @@ import org.apache.kafka.common.TopicPartition;
 public final class Replay {
     private static final Duration BATCH_MAX = Duration.ofMillis(200);
     /**
-     * A marker may be replaced by a newer one after `min.compaction.lag.ms` of the topic: whoever was away for longer
-     * cannot tell what it said.
+     * A marker may be replaced by a newer one after `min.compaction.lag.ms` of the topic: whoever has read none for
+     * longer cannot tell what others said.
      */
-    private static final Duration AWAY_MAX = Duration.ofHours(6);
-    /** How often it is noted that nothing was missed, where there is nothing to apply. */
-    private static final Duration NOTE_EVERY = Duration.ofSeconds(60);
+    private static final Duration UNREAD_MAX = Duration.ofHours(6);
     /** Where one of these is another in a newer marker, state was written anew without events. */
     private static final List<String> SETTINGS = List.of("attributes", "group_pattern", "pseudonym_key_id");
     private static final List<String> TABLES = List.of(
             "CREATE TABLE IF NOT EXISTS progress (account TEXT PRIMARY KEY, partition INTEGER NOT NULL,"
-                    + " loaded_sequence INTEGER NOT NULL, loaded_settings TEXT NOT NULL, next_sequence INTEGER NOT NULL,"
-                    + " next_event INTEGER NOT NULL, next_marker INTEGER NOT NULL, current_at INTEGER NOT NULL)",
+                    + " loaded_marker INTEGER NOT NULL, loaded_sequence INTEGER NOT NULL, loaded_settings TEXT NOT NULL,"
+                    + " next_sequence INTEGER NOT NULL, next_event INTEGER NOT NULL, next_marker INTEGER NOT NULL,"
+                    + " read_until INTEGER NOT NULL)",
             "CREATE TABLE IF NOT EXISTS users (account TEXT, id TEXT, user_name TEXT, display_name TEXT, active INTEGER,"
                     + " PRIMARY KEY (account, id))",
             "CREATE TABLE IF NOT EXISTS groups (account TEXT, id TEXT, display_name TEXT, PRIMARY KEY (account, id))",
@@ -62,28 +61,41 @@ public final class Replay {
     private final Topics topics;
     private final Connection database;
     private final List<String> accounts;
+    /** Accounts that cannot be loaded yet, and the offset that their next marker has at least. */
+    private final Map<String, Long> waiting = new HashMap<>();
 
     /** How far an account is: what its state was loaded with, and what to apply and look at next. */
     private static final class Progress {
         int partition;
+        /** Offset behind the marker that state was loaded to, and what it says of SETTINGS. */
+        long loadedMarker;
         String settings;
         long nextSequence;
         /** Offsets in the topics of events and syncs. */
         long nextEvent;
         long nextMarker;
-        /** When all that was last so, milliseconds since 1970. */
-        long currentAt;
+        /** Time of the last record read of syncs, milliseconds since 1970. */
+        long readUntil;
         /** The newest marker, until its last event is applied, and the records there must be then. */
         GenericRecord marker;
     }
 
-    /** Events do not lead from what is known of this account to what there is. */
+    /**
+     * Events do not lead from what is known of this account to what there is; a marker that ends behind {@code after}
+     * does.
+     */
     private static final class LoadAgain extends Exception {
         final String account;
+        final long after;
+
+        LoadAgain(String account, String why, long after) {
+            super(account + ": " + why + "; loading again");
+            this.account = account;
+            this.after = after;
+        }
 
         LoadAgain(String account, String why) {
-            super(account + ": " + why + "; state is loaded again");
-            this.account = account;
+            this(account, why, 0);
         }
     }
 
@@ -113,8 +125,8 @@ public final class Replay {
         database.setAutoCommit(false);
         while (true) {
             for (String account : accounts) {
-                if (!canGoOn(account)) {
-                    load(account);
+                if (!waiting.containsKey(account) && !canGoOn(account)) {
+                    load(account, 0);
                 }
             }
             try {
@@ -122,7 +134,7 @@ public final class Replay {
             } catch (LoadAgain reason) {
                 database.rollback();
                 System.err.println(reason.getMessage());
-                load(reason.account);
+                load(reason.account, reason.after);
             }
         }
     }
@@ -131,7 +143,6 @@ public final class Replay {
     private boolean canGoOn(String account) throws SQLException {
         Progress progress = progress().get(account);
         return progress != null
-                && System.currentTimeMillis() - progress.currentAt <= AWAY_MAX.toMillis()
                 && isThere(topics.place("events", progress.partition), progress.nextEvent)
                 && isThere(topics.place("syncs", progress.partition), progress.nextMarker);
     }
@@ -141,28 +152,39 @@ public final class Replay {
         return offset >= topics.start(place) && offset <= topics.end(place);
     }
 
-    /** Replaces what is known of the account by its state as of its newest completed sync, if there is one. */
-    private void load(String account) throws Exception {
+    /**
+     * Replaces what is known of the account by its state as of its newest completed sync. Where that cannot be, it waits
+     * for the next one.
+     */
+    private void load(String account, long after) throws Exception {
+        long now = System.currentTimeMillis();
         Topics.Found found = topics.marker(account);
         GenericRecord marker = found.marker();
+        waiting.put(account, found.next());
         if (marker == null) {
+            // Retired, or never there.
+            delete(account);
+            database.commit();
             System.err.println(account + ": no sync of this account is complete in " + topics.name("syncs")
                     + "; waiting for the first. Is the name right?");
-            forget(account);
-            database.commit();
             return;
         }
         Map<String, Topics.Position> positions = topics.positions(marker);
+        if (found.next() <= after || !positions.values().stream().allMatch(topics::reaches)) {
+            System.err.println(account + ": what was written is gone; waiting for the next sync");
+            return;
+        }
         List<GenericRecord> users = topics.state(account, positions.get("users"));
         List<GenericRecord> groups = topics.state(account, positions.get("groups"));
         List<GenericRecord> memberships = topics.state(account, positions.get("memberships"));
         long loaded = users.size() + groups.size() + memberships.size();
         if (loaded != (Long) marker.get("state_records")) {
             // Only if the marker is older than the compaction lag, and a newer sync has replaced records.
-            throw new IllegalStateException(account + ": " + loaded + " records instead of "
-                    + marker.get("state_records") + "; try the next marker");
+            System.err.println(account + ": " + loaded + " records instead of " + marker.get("state_records")
+                    + "; waiting for the next sync");
+            return;
         }
-        forget(account);
+        delete(account);
         for (GenericRecord user : users) {
             putUser(account, user);
         }
@@ -176,11 +198,12 @@ public final class Replay {
         // Events of other accounts may be all that Kafka still had there, and be gone by now.
         long nextEvent = Math.max(events.nextOffset(), topics.start(topics.place("events", events.partition())));
         long sequence = (Long) marker.get("sequence");
-        execute("INSERT INTO progress (account, partition, loaded_sequence, loaded_settings, next_sequence, next_event,"
-                        + " next_marker, current_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                account, events.partition(), sequence, settings(marker), sequence + 1, nextEvent, found.next(),
-                System.currentTimeMillis());
+        execute("INSERT INTO progress (account, partition, loaded_marker, loaded_sequence, loaded_settings,"
+                        + " next_sequence, next_event, next_marker, read_until) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                account, events.partition(), found.next(), sequence, settings(marker),
+                sequence + 1, nextEvent, found.next(), now);
         database.commit();
+        waiting.remove(account);
         System.err.println(account + ": " + loaded + " records as of sync " + marker.get("sync"));
     }
 
@@ -188,7 +211,7 @@ public final class Replay {
         return SETTINGS.stream().map(name -> String.valueOf(marker.get(name))).toList().toString();
     }
 
-    private void forget(String account) throws SQLException {
+    private void delete(String account) throws SQLException {
         for (String table : List.of("users", "groups", "memberships", "applied", "progress")) {
             execute("DELETE FROM " + table + " WHERE account = ?", account);
         }
@@ -198,22 +221,21 @@ public final class Replay {
     private void follow() throws Exception {
         Map<String, Progress> following = progress();
         following.keySet().retainAll(accounts);
+        following.keySet().removeAll(waiting.keySet());
         database.commit();
         Map<TopicPartition, Long> starts = new HashMap<>();
         for (Progress progress : following.values()) {
             starts.merge(topics.place("events", progress.partition), progress.nextEvent, Math::min);
             starts.merge(topics.place("syncs", progress.partition), progress.nextMarker, Math::min);
         }
-        if (!following.keySet().containsAll(accounts)) {
-            // Their first marker may come in any partition, and have come since it was looked for.
+        if (!waiting.isEmpty()) {
+            // Their next marker may come in any partition, and have come since it was looked for.
             topics.partitions("syncs").forEach(place -> starts.put(place, null));
         }
-        long noted = 0;
         try (KafkaConsumer<String, byte[]> consumer = topics.reading(starts)) {
             while (true) {
                 ConsumerRecords<String, byte[]> batch = consumer.poll(BATCH_MAX);
-                long now = System.currentTimeMillis();
-                if (batch.isEmpty() && now - noted < NOTE_EVERY.toMillis()) {
+                if (batch.isEmpty()) {
                     continue;
                 }
                 for (ConsumerRecord<String, byte[]> record : batch) {
@@ -225,38 +247,44 @@ public final class Replay {
                 }
                 for (Map.Entry<String, Progress> entry : following.entrySet()) {
                     Progress progress = entry.getValue();
-                    execute("UPDATE progress SET next_sequence = ?, next_event = ?, next_marker = ?, current_at = ?"
+                    execute("UPDATE progress SET next_sequence = ?, next_event = ?, next_marker = ?, read_until = ?"
                                     + " WHERE account = ?",
-                            progress.nextSequence, progress.nextEvent, progress.nextMarker, now, entry.getKey());
+                            progress.nextSequence, progress.nextEvent, progress.nextMarker, progress.readUntil,
+                            entry.getKey());
                 }
                 database.commit();
-                noted = now;
             }
         }
     }
 
     /** A newer marker says what events do not: that state was written without them, or is retired. */
     private void lookAt(Map<String, Progress> following, ConsumerRecord<String, byte[]> record) throws Exception {
-        String account = record.key();
-        // The record of the newest attempt has another key.
-        if (!accounts.contains(account)) {
-            return;
-        }
-        Progress progress = following.get(account);
-        if (progress == null) {
-            if (record.value() != null) {
+        String account = record.key().split("/")[0];
+        boolean isLatest = !record.key().equals(account);
+        if (waiting.containsKey(account)) {
+            if (record.offset() >= waiting.get(account) && record.value() != null && !isLatest) {
                 throw new LoadAgain(account, "a sync is complete");
             }
             return;
         }
-        if (record.offset() < progress.nextMarker) {
+        Progress progress = following.get(account);
+        if (progress == null || record.offset() < progress.nextMarker) {
+            return;
+        }
+        boolean isUnread = System.currentTimeMillis() - progress.readUntil > UNREAD_MAX.toMillis();
+        progress.nextMarker = record.offset() + 1;
+        if (!isUnread) {
+            progress.readUntil = record.timestamp();
+        }
+        // The record of the newest attempt, whatever became of it: one more that was not missed.
+        if (isLatest) {
             return;
         }
         if (record.value() == null) {
-            System.err.println(account + ": retired; it is forgotten");
-            forget(account);
-            following.remove(account);
-            return;
+            throw new LoadAgain(account, "retired");
+        }
+        if (isUnread) {
+            throw new LoadAgain(account, "markers may have gone unread");
         }
         GenericRecord marker = topics.decode(record.value());
         if ("repair".equals(text(marker, "reason_code"))) {
@@ -265,7 +293,6 @@ public final class Replay {
         if (!settings(marker).equals(progress.settings)) {
             throw new LoadAgain(account, "attributes were configured anew, which makes no events");
         }
-        progress.nextMarker = record.offset() + 1;
         progress.marker = marker;
         count(account, progress);
     }
@@ -299,7 +326,7 @@ public final class Replay {
         }
         long sequence = (Long) event.get("sequence");
         if (sequence != progress.nextSequence) {
-            throw new LoadAgain(account, "events are missing");
+            throw new LoadAgain(account, "events are missing", progress.loadedMarker);
         }
         String type = text(event, "event_type");
         switch (type) {
@@ -346,11 +373,12 @@ public final class Replay {
             while (row.next()) {
                 Progress progress = new Progress();
                 progress.partition = row.getInt("partition");
+                progress.loadedMarker = row.getLong("loaded_marker");
                 progress.settings = row.getString("loaded_settings");
                 progress.nextSequence = row.getLong("next_sequence");
                 progress.nextEvent = row.getLong("next_event");
                 progress.nextMarker = row.getLong("next_marker");
-                progress.currentAt = row.getLong("current_at");
+                progress.readUntil = row.getLong("read_until");
                 all.put(row.getString("account"), progress);
             }
         }

@@ -81,6 +81,11 @@ final class Topics {
         }
     }
 
+    /** Whether the topic goes so far, and is not another by its name. */
+    boolean reaches(Position position) {
+        return end(new TopicPartition(position.topic, position.partition)) >= position.nextOffset;
+    }
+
     List<TopicPartition> partitions(String kind) throws IOException {
         try (KafkaConsumer<String, byte[]> consumer = consumer(settings)) {
             List<PartitionInfo> known = consumer.partitionsFor(name(kind));
