@@ -123,8 +123,8 @@ def can_go_on(topics, database, account):
     ).fetchone()
     if row is None:
         return False
-    for kind, place in [("events", row[1]), ("syncs", row[2])]:
-        start, end = topics.bounds(kind, row[0])
+    for kind, place in [("events", row["next_event"]), ("syncs", row["next_marker"])]:
+        start, end = topics.bounds(kind, row["partition"])
         # Beyond the end, that one was deleted, and this is another by its name.
         if not start <= place <= end:
             return False
@@ -133,13 +133,15 @@ def can_go_on(topics, database, account):
 
 def load(topics, database, waiting, account, after=0):
     """Replace what is known of the account by its state as of its newest completed sync. Where that
-    cannot be, it waits for the next one."""
+    cannot be, it waits for the next one; what is known stays, because old is better than nobody."""
     now = time.time()
     marker, next_marker = topics.marker(account)
     waiting[account] = next_marker
     if marker is None:
         # Retired, or never there.
+        database.execute("BEGIN IMMEDIATE")
         forget(database, account)
+        database.execute("COMMIT")
         log.info(
             "%s: no sync of this account is complete in %s; waiting for the first. Is the name right?",
             account,
@@ -179,7 +181,7 @@ def load(topics, database, waiting, account, after=0):
         "read_until": now,
     }
     database.execute("BEGIN IMMEDIATE")
-    delete(database, account)
+    forget(database, account)
     for user in users:
         put_user(database, account, user)
     for group in groups:
@@ -200,12 +202,6 @@ def settings(marker):
 
 
 def forget(database, account):
-    database.execute("BEGIN IMMEDIATE")
-    delete(database, account)
-    database.execute("COMMIT")
-
-
-def delete(database, account):
     for table in ["users", "groups", "memberships", "applied", "progress"]:
         database.execute(f"DELETE FROM {table} WHERE account = ?", [account])
 
@@ -257,8 +253,8 @@ def look_at(topics, database, following, waiting, message):
     """A newer marker says what events do not: that state was written without them, or is retired."""
     account, _, is_latest = message.key().decode().partition("/")
     if account in waiting:
-        if message.offset() >= waiting[account] and message.value() and not is_latest:
-            raise LoadAgain(account, "a sync is complete")
+        if message.offset() >= waiting[account] and not is_latest:
+            raise LoadAgain(account, "a sync is complete" if message.value() else "retired")
         return
     progress = following.get(account)
     if progress is None or message.offset() < progress["next_marker"]:

@@ -154,7 +154,7 @@ public final class Replay {
 
     /**
      * Replaces what is known of the account by its state as of its newest completed sync. Where that cannot be, it waits
-     * for the next one.
+     * for the next one; what is known stays, because old is better than nobody.
      */
     private void load(String account, long after) throws Exception {
         long now = System.currentTimeMillis();
@@ -163,7 +163,7 @@ public final class Replay {
         waiting.put(account, found.next());
         if (marker == null) {
             // Retired, or never there.
-            delete(account);
+            forget(account);
             database.commit();
             System.err.println(account + ": no sync of this account is complete in " + topics.name("syncs")
                     + "; waiting for the first. Is the name right?");
@@ -184,7 +184,7 @@ public final class Replay {
                     + "; waiting for the next sync");
             return;
         }
-        delete(account);
+        forget(account);
         for (GenericRecord user : users) {
             putUser(account, user);
         }
@@ -211,7 +211,7 @@ public final class Replay {
         return SETTINGS.stream().map(name -> String.valueOf(marker.get(name))).toList().toString();
     }
 
-    private void delete(String account) throws SQLException {
+    private void forget(String account) throws SQLException {
         for (String table : List.of("users", "groups", "memberships", "applied", "progress")) {
             execute("DELETE FROM " + table + " WHERE account = ?", account);
         }
@@ -262,8 +262,8 @@ public final class Replay {
         String account = record.key().split("/")[0];
         boolean isLatest = !record.key().equals(account);
         if (waiting.containsKey(account)) {
-            if (record.offset() >= waiting.get(account) && record.value() != null && !isLatest) {
-                throw new LoadAgain(account, "a sync is complete");
+            if (record.offset() >= waiting.get(account) && !isLatest) {
+                throw new LoadAgain(account, record.value() == null ? "retired" : "a sync is complete");
             }
             return;
         }
