@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::config::AccountConfig;
-use crate::scim::{Client, Credential, ReadError, ScimDirectory};
+use crate::scim::{Client, Credential, Patience, ReadError, ScimDirectory};
 
 /// Keeps the HTTP client, and with it open connections and access tokens.
 pub struct Connection {
@@ -29,7 +29,10 @@ impl Connection {
         let AccountConfig { account, profile, base_url, scheme, secret, allow_private, .. } = &self.config;
         let secret = secret.clone();
         let credential = Credential::new(scheme.clone(), Arc::new(move || secret.read()), *allow_private)?;
-        let client = Client::new(base_url.clone(), credential, profile.clone(), *allow_private, self.clock)?;
+        let patience = Patience { rows: account.max_principals, ..Patience::default() };
+        let client =
+            Client::with_patience(base_url.clone(), credential, profile.clone(), *allow_private, self.clock, patience)?
+                .for_account(&account.name);
         let directory = ScimDirectory::new(client, account.attributes.clone());
         Ok(self.directory.insert(directory).clone())
     }

@@ -18,9 +18,8 @@ use serde_json::Value;
 use crate::avro::codec;
 use crate::avro::wire::{AttributeChange, ChangeEvent, Group, MembershipState, User};
 use crate::directory::{
-    Entry, EventType, Kind, Known, Map, Membership, Packed, Principal, StateKey, SyncStatus, UNKNOWN_TIME,
+    Entry, EventType, Kind, Known, Map, Membership, Packed, Principal, StateKey, SyncStatus, UNKNOWN_TIME, main_email,
 };
-use crate::scim::wire::main_email;
 
 /// One event, backwards.
 enum Undo {
@@ -324,6 +323,7 @@ fn entry(packed: Packed, first_seen_at: i64) -> Entry {
         sequence: 0,
         missing_since: None,
         missing_walks: 0,
+        members_unread: false,
     }
 }
 
@@ -342,7 +342,7 @@ fn changed(kind: Kind, mut principal: Principal, changes: Vec<AttributeChange>) 
             "entitlement_domain" | "entitlement_kind" | "entitlement_name" if kind == Kind::Group => {}
             _ => {
                 if attribute == "emails" {
-                    principal.email = json.as_ref().and_then(main_email);
+                    principal.email = old_value.as_deref().and_then(main_email);
                 }
                 match old_value {
                     Some(old) => drop(principal.attributes.insert(attribute, old)),

@@ -31,6 +31,7 @@ pub mod config;
 pub mod connect;
 pub mod shards;
 pub mod mapping;
+pub mod memory;
 pub mod history;
 pub mod telemetry;
 pub mod http;

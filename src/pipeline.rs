@@ -34,19 +34,10 @@ pub trait Directory: Sync {
     fn list(&self, kind: Kind, since: Option<i64>) -> impl Stream<Item = Result<Page, Self::Error>> + Send;
 
     /// Parses a row whose bytes are not recognised.
-    ///
-    /// # Errors
-    /// A row that is no resource.
-    fn read(&self, kind: Kind, page: &Page, row: &RawRow) -> Result<Observed, Self::Error>;
+    fn read(&self, kind: Kind, page: &Page, row: &RawRow) -> Parsed;
 
     /// Asks for one principal by its id.
     fn get(&self, kind: Kind, id: &Id) -> impl Future<Output = Answer> + Send;
-
-    /// How memberships are read here; asks the directory where its profile leaves that open.
-    ///
-    /// # Errors
-    /// The directory does not answer.
-    fn strategy(&self) -> impl Future<Output = Result<Strategy, Self::Error>> + Send;
 
     /// Ids of `kind` whose `attribute` is `id` (RFC 7644 §3.4.2.2). A filter is never proof of absence.
     ///
@@ -60,9 +51,16 @@ pub trait Directory: Sync {
     ) -> impl Future<Output = Result<Vec<Id>, Self::Error>> + Send;
 }
 
-/// Code of a row whose bytes the server did not send again (HTTP 304), although nobody recognises them any more. The
-/// directory has forgotten what it remembered of its pages: the walk begins anew, once.
-pub const STALE_PAGE: &str = "stale_page";
+/// What a row turned out to be.
+#[derive(Clone, Debug)]
+pub enum Parsed {
+    Resource(Box<Observed>),
+    /// It has no usable id: nobody can say whose row it is.
+    NoId,
+    /// The server did not send its bytes again (HTTP 304), although they are not recognised any more. The directory has
+    /// forgotten what it remembered of its pages: the walk begins again, once.
+    Stale,
+}
 
 /// The code under which a failed read is recorded.
 pub trait ReadFailure {
@@ -84,8 +82,14 @@ pub struct Page {
     pub restarted: bool,
     /// The server offers more (RFC 9865 `nextCursor`), whatever this page brings.
     pub more: bool,
+    /// Rows that stand on an earlier page of the walk with the same bytes; they are not among `rows`.
+    pub repeated: usize,
+    /// Rows that stand on this page twice with the same bytes; once among `rows`.
+    pub doubled: usize,
     /// `totalResults`, where readable.
     pub total: Option<u64>,
+    /// Of its body, decompressed.
+    pub bytes: usize,
     /// The server's clock minus ours, milliseconds.
     pub skew: Option<i64>,
     /// Milliseconds since 1970-01-01 UTC.
@@ -100,8 +104,8 @@ pub enum Answer {
     NotFound,
     /// 403, 405 or 501: this directory does not offer GET.
     NotOffered,
-    /// Anything else proves nothing.
-    Unproven,
+    /// Anything else proves nothing; says what it was, e.g. `HTTP 500`.
+    Unproven(String),
 }
 
 /// A transactional log with one writer.
@@ -144,6 +148,9 @@ pub struct Ended {
     pub reason: String,
 }
 
+/// Users and groups of one directory, unless the account says otherwise.
+pub const MAX_PRINCIPALS: usize = 1_000_000;
+
 /// What a sync needs to know of its account.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Account {
@@ -158,6 +165,8 @@ pub struct Account {
     pub batch: Bounds,
     /// Of [`Topic::OUTPUTS`], those that carry copies of the events.
     pub outputs: Vec<Topic>,
+    /// Users and groups that the directory may have.
+    pub max_principals: usize,
     pub topic_prefix: String,
     pub partition: i32,
 }
@@ -169,6 +178,8 @@ pub struct Habits {
     pub trust_total: bool,
     /// False where the directory serves no groups.
     pub groups: bool,
+    /// How memberships are read; `None`: by whichever of list and GET shows members.
+    pub memberships: Option<Strategy>,
     /// A group that shows no members has none; otherwise a directory that shows none at all leaves memberships unknown.
     pub empty_members_are_none: bool,
     /// A member list this long may be cut off.
@@ -193,6 +204,7 @@ impl Default for Habits {
         Habits {
             trust_total: true,
             groups: true,
+            memberships: None,
             empty_members_are_none: false,
             member_cap: None,
             publish_unlisted: false,
@@ -306,7 +318,11 @@ pub async fn plan<D: Directory>(account: &Account, directory: &D, known: &Known,
     let mut attempt = begin(account, known, now());
     let mut diff = Diff::against(known, rules(account, known, attempt.started_at));
     match verify::observe(account, directory, &mut diff, known, &mut attempt, None, &now).await {
-        Ok(vanishing) => Planned::Changes(attempt, diff.finish(&vanishing, now())),
+        Ok(vanishing) => {
+            let changes = diff.finish(&vanishing, now());
+            attempt.read(&changes);
+            Planned::Changes(attempt, changes)
+        }
         Err(Refusal::Held(reason, hold)) => {
             // Whoever looks at a hold wants to see what would go. Nothing of this is proven, nor published.
             for kind in Kind::BOTH {
@@ -314,7 +330,9 @@ pub async fn plan<D: Directory>(account: &Account, directory: &D, known: &Known,
                     diff.gone(kind, id, RemovalReason::Absent);
                 }
             }
-            Planned::Held(attempt, hold, reason, diff.finish(&BTreeSet::new(), now()))
+            let changes = diff.finish(&BTreeSet::new(), now());
+            attempt.read(&changes);
+            Planned::Held(attempt, hold, reason, changes)
         }
         Err(Refusal::Failed(reason)) => Planned::Failed(reason),
     }
@@ -353,6 +371,8 @@ fn begin(account: &Account, known: &Known, now: i64) -> SyncStatus {
         Some(latest) => latest.next_attempt(now, account.settings()),
         None => SyncStatus::initial(account.settings(), 0).next_attempt(now, account.settings()),
     };
+    // Of completed syncs alone: an attempt that failed has read nothing that anybody relies on.
+    let attempt = SyncStatus { kinds_read: known.kinds_read().names(), ..attempt };
     // What there is, not what there should be: the same, unless something was lost.
     let attempt =
         SyncStatus { state_records: known.state_records() as i64, state_digest: known.state_digest(), ..attempt };
@@ -372,8 +392,12 @@ fn begin(account: &Account, known: &Known, now: i64) -> SyncStatus {
 fn rules(account: &Account, known: &Known, not_before: i64) -> Rules {
     // The lists of the newest *completed* sync: an attempt that failed has published nothing under its own.
     let previous = known.completed.as_ref().map(|completed| &completed.settings);
+    let read = known.kinds_read();
     Rules {
-        first: known.is_first().then_some(account.baseline),
+        baseline: account.baseline,
+        first: [!read.users, !read.groups],
+        first_memberships: !read.memberships,
+        shown_before: false,
         repair: known.repair.is_some(),
         previous_attributes: previous.map(|settings| AttributeList::new(settings.attributes.clone())),
         attributes: account.attributes.clone(),
@@ -481,6 +505,7 @@ impl Account {
             limits: Limits::default(),
             batch: Bounds::default(),
             outputs: Vec::new(),
+            max_principals: MAX_PRINCIPALS,
             topic_prefix: topic_prefix.to_owned(),
             partition,
         }

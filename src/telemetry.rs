@@ -71,6 +71,9 @@ metrics! {
         "Records of principals committed in a reduced form, because they would have been too large, by `account`.";
     Counter CopiesReduced = "scimtail_copies_reduced_total",
         "JSON copies of events committed in a reduced form, by `account`.";
+    Counter Throttled = "scimtail_throttled_total", "Requests that a directory answered with HTTP 429, by `account`.";
+    Counter ThrottledSeconds = "scimtail_throttled_seconds_total",
+        "Seconds that directories asked to wait (Retry-After and its kin, from 5 s on), by `account`.";
     Gauge Shards = "scimtail_shards_owned", "Shards that this instance owns.";
     Counter Acquisitions = "scimtail_acquisitions_total", "Shards fenced and restored, by `partition`.";
     Counter AcquisitionsEnded = "scimtail_acquisitions_ended_total",

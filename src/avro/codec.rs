@@ -133,7 +133,9 @@ impl Codec {
         after: &After,
         sequence: i64,
     ) -> Result<Vec<u8>, String> {
-        let StateWrite::Put { first_seen_at, changed_at, missing_since, missing_walks, .. } = &unit.write else {
+        let StateWrite::Put { first_seen_at, changed_at, missing_since, missing_walks, members_unread, .. } =
+            &unit.write
+        else {
             return Err("a state record of something that is not put".to_owned());
         };
         match kind {
@@ -183,6 +185,7 @@ impl Codec {
                     entitlement_kind: kind,
                     entitlement_name: name,
                     dangling: fitting(&after.dangling),
+                    members_unread: *members_unread,
                 };
                 self.frame(Topic::Groups, &state)
             }
@@ -273,7 +276,7 @@ impl Stamp {
             provider: stamp.provider.clone(),
             sequence,
             sync: stamp.sync,
-            snapshot: stamp.snapshot,
+            snapshot: stamp.snapshot || unit.snapshot,
             principal_type: kind.principal_type().to_owned(),
             principal_id: principal_id.to_string(),
             principal_name: event.principal_name.clone().or_else(|| image?.name().map(str::to_owned)),

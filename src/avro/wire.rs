@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::directory::status::{Pause, Release, Settings};
-use crate::directory::{HoldId, Losses, Position as KnownPosition, Principal, Status, SyncStatus as Sync};
+use crate::directory::{HoldId, Losses, Position as KnownPosition, Principal, Status, Strategy, SyncStatus as Sync};
 use crate::pipeline::Account;
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -118,6 +118,7 @@ pub struct GroupState {
     pub entitlement_kind: Option<String>,
     pub entitlement_name: Option<String>,
     pub dangling: Vec<String>,
+    pub members_unread: bool,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -195,6 +196,12 @@ pub struct SyncStatus {
     pub profile_fingerprint: String,
     pub scimtail_version: String,
     pub positions: Vec<Position>,
+    pub unreadable_rows: i64,
+    pub kinds_read: Vec<String>,
+    pub memberships_by: Option<String>,
+    pub findings: Vec<String>,
+    pub hold_added: Option<i64>,
+    pub release_left_added: Option<i64>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -349,6 +356,12 @@ impl SyncStatus {
                     next_offset: position.next_offset,
                 })
                 .collect(),
+            unreadable_rows: status.unreadable_rows,
+            kinds_read: status.kinds_read.clone(),
+            memberships_by: status.memberships_by.map(|strategy| strategy.as_str().to_owned()),
+            findings: status.findings.clone(),
+            hold_added: count(held, |losses| losses.added),
+            release_left_added: count(left, |losses| losses.added),
         }
     }
 
@@ -368,6 +381,7 @@ impl SyncStatus {
             memberships: self.release_left_memberships.unwrap_or(0) as u64,
             disabled: self.release_left_disabled.unwrap_or(0) as u64,
             attributes: self.release_left_attributes.unwrap_or(0) as u64,
+            added: self.release_left_added.unwrap_or(0) as u64,
         });
         let release = self.released_by.zip(hold.clone()).map(|(by, hold)| Release { by, hold, left });
         let pause = self.paused_by.map(|by| Pause { by, at: self.paused_at.unwrap_or(0), reason: self.pause_reason });
@@ -418,6 +432,10 @@ impl SyncStatus {
                     next_offset: position.next_offset,
                 })
                 .collect(),
+            unreadable_rows: self.unreadable_rows,
+            kinds_read: self.kinds_read,
+            memberships_by: self.memberships_by.as_deref().and_then(Strategy::parse),
+            findings: self.findings,
         })
     }
 }

@@ -86,9 +86,10 @@ fn show(
     if let Some(reason) = &known.repair {
         print(&format!("in repair: {reason}; what is missing there is written silently, nobody is removed"))?;
     }
-    let mut read = attempt.clone();
-    read.read(changes);
-    print(&format!("read {} in {seconds:.1} s", super::run::counts(&read)))?;
+    print(&format!("read {} in {seconds:.1} s", super::run::counts(attempt)))?;
+    for finding in &attempt.findings {
+        print(&format!("note: {finding}"))?;
+    }
     let stamp = Stamp::new(&account.account, known, attempt);
     let mut sequence = attempt.sequence;
     let events: Vec<ChangeEvent> =

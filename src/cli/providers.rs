@@ -359,6 +359,7 @@ fn inactive(profile: &Profile) -> String {
     match profile.absent_active {
         AbsentActive::Unknown => stay.to_owned(),
         AbsentActive::True => format!("{stay}; a user without `active` is active"),
+        AbsentActive::False => format!("{stay}; a user without `active` is disabled"),
     }
 }
 

@@ -137,7 +137,9 @@ pub fn lines(name: &str, outcome: &Outcome, width: usize) -> Vec<String> {
         format!("{name:width$}  {style}{label:9}{style:#}  {text}")
     };
     let hint = |label: &str, text: String| format!("{:width$}  {:9}  {label:9} {text}", "", "");
-    match outcome {
+    let notes =
+        |status: &SyncStatus| status.findings.iter().map(|finding| hint("note:", finding.clone())).collect::<Vec<_>>();
+    let mut lines = match outcome {
         Outcome::Synced { status, seconds } => match status.status {
             Status::Completed if status.reason_code.as_deref() == Some(REPAIR) => {
                 let reason = status.reason.clone().unwrap_or_default();
@@ -172,7 +174,11 @@ pub fn lines(name: &str, outcome: &Outcome, width: usize) -> Vec<String> {
         ],
         Outcome::Ended(ended) => vec![row(AnsiColor::Red, "failed", ended.reason.clone())],
         Outcome::Unavailable(error) => vec![row(AnsiColor::Red, "failed", error.to_string())],
+    };
+    if let Outcome::Synced { status, .. } = outcome {
+        lines.extend(notes(status));
     }
+    lines
 }
 
 /// `sync 118   42 users, 7 groups, 64 memberships   1 change    0.6 s`.

@@ -145,6 +145,7 @@ impl AccountSection {
             baseline,
             batch: bounds(),
             outputs: kafka.outputs.clone(),
+            max_principals: crate::pipeline::MAX_PRINCIPALS,
             limits: limits(self.guard, defaults.guard)?,
             name: self.name,
         };
@@ -249,6 +250,7 @@ pub(super) fn limits(own: GuardSection, defaults: GuardSection) -> Result<Limits
         max_ratio,
         min_losses: own.min_losses.or(defaults.min_losses).unwrap_or(fallback.min_losses),
         max_absolute: own.max_absolute.or(defaults.max_absolute).unwrap_or(fallback.max_absolute),
+        max_added: None,
     })
 }
 

@@ -2,6 +2,7 @@
 
 use super::guard::Losses;
 use super::key::StateKey;
+use super::member_reads::Strategy;
 use super::packed::Packed;
 use super::principal::{Id, Kind, Member, RawHash};
 
@@ -47,6 +48,11 @@ impl EventType {
             EventType::MembershipAdded => "membership.added",
             EventType::MembershipRemoved => "membership.removed",
         }
+    }
+
+    /// True where somebody is there, or somewhere, who was not.
+    pub fn is_added(self) -> bool {
+        matches!(self, EventType::UserAdded | EventType::GroupAdded | EventType::MembershipAdded)
     }
 
     pub fn added(kind: Kind) -> EventType {
@@ -142,6 +148,8 @@ pub enum StateWrite {
         changed_at: i64,
         missing_since: Option<i64>,
         missing_walks: u32,
+        /// Groups only: no completed sync has read its members.
+        members_unread: bool,
     },
     Remove {
         kind: Kind,
@@ -182,6 +190,8 @@ pub struct Unit {
     pub observed_at: i64,
     /// True where this unit takes a value of a vanishing attribute away.
     pub loses_attribute: bool,
+    /// Its events are part of a first read: known, not new.
+    pub snapshot: bool,
 }
 
 impl Unit {
@@ -194,6 +204,7 @@ impl Unit {
                 EventType::GroupRemoved => losses.groups += 1,
                 EventType::MembershipRemoved if event.cause.is_none() => losses.memberships += 1,
                 EventType::UserDisabled => losses.disabled += 1,
+                added if added.is_added() && !self.snapshot => losses.added += 1,
                 _ => {}
             }
         }
@@ -227,6 +238,16 @@ pub struct Changes {
     pub removals_suppressed: i64,
     /// Principals that no list showed but GET found.
     pub hidden: i64,
+    /// Memberships that exist after this sync, whether or not all of them were read.
+    pub memberships: i64,
+    /// By which strategy this sync saw a member; `None`: it saw none.
+    pub members_seen_by: Option<Strategy>,
+    /// How this sync read memberships.
+    pub strategy: Strategy,
+    /// Members that are neither users nor groups.
+    pub others: usize,
+    /// Memberships were read, though perhaps not those of every group.
+    pub memberships_are_known: bool,
 }
 
 impl Changes {

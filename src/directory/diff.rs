@@ -11,12 +11,13 @@ use super::{Map, Set};
 use super::changes::{AttributeChange, Bytes, Changes, Event, EventType, RemovalReason, StateWrite, Unit};
 use super::entitlement::GroupPattern;
 use super::key::StateKey;
-use super::known::Known;
+use super::known::{Known, Membership};
 use super::member_reads::{GroupRead, ListedGroup, ListedMember, Strategy, UserGroups};
 use super::memberships;
 use super::packed::Packed;
-use super::principal::{AttributeList, Id, Kind, Principal, RawHash, json_text};
+use super::principal::{AttributeList, Id, Kind, Member, Principal, RawHash, json_text};
 use super::status::Baseline;
+use super::values::compatible;
 
 /// One row of a walk, or of a GET that found a principal the walk missed.
 #[derive(Clone, Debug)]
@@ -24,6 +25,19 @@ pub enum Row {
     /// These bytes are recognised: nothing changed.
     Same(RawHash),
     Read(Box<Observed>),
+    /// It has no usable id: whose row it is, nobody can say. So nobody of its kind can be said to be missing.
+    NoId,
+}
+
+/// How much of a resource could be read.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Readable {
+    #[default]
+    Whole,
+    /// All but these attributes, spelled as the account's list does; `members` and `groups` may be among them.
+    Without(Vec<String>),
+    /// It has an id, and nothing else of it can be read.
+    IdOnly,
 }
 
 /// A resource as read. Times are milliseconds since 1970-01-01 UTC.
@@ -38,13 +52,34 @@ pub struct Observed {
     pub observed_at: i64,
     /// `meta.lastModified` corrected by the skew of the server's clock.
     pub modified_at: Option<i64>,
+    pub readable: Readable,
+    /// The server states no `displayName`: it was put together from `name`, and is no attribute of its own.
+    pub composed_name: bool,
+    /// Members that are neither users nor groups: they are no principals, and not among `members`.
+    pub other_members: usize,
+}
+
+impl Observed {
+    fn is_unreadable(&self, attribute: &str) -> bool {
+        match &self.readable {
+            Readable::Whole => false,
+            Readable::Without(names) => names.iter().any(|name| name == attribute),
+            Readable::IdOnly => true,
+        }
+    }
 }
 
 /// What decides which differences are events.
 #[derive(Clone, Debug)]
 pub struct Rules {
-    /// The account has no completed sync yet: differences are its baseline, not news.
-    pub first: Option<Baseline>,
+    /// What a first read of something publishes.
+    pub baseline: Baseline,
+    /// No completed sync has read the kind: differences are its baseline, not news. [users, groups].
+    pub first: [bool; 2],
+    /// No completed sync has read memberships.
+    pub first_memberships: bool,
+    /// A completed sync saw members by the strategy of this one: none shown is none, not unknown.
+    pub shown_before: bool,
     /// Known is not what Kafka should hold: who is missing in it was perhaps published long ago, so it is written
     /// silently; and nothing is removed before one sync completed.
     pub repair: bool,
@@ -67,6 +102,13 @@ pub struct Rules {
     pub not_before: i64,
 }
 
+impl Rules {
+    /// `Some`: the kind is read for the first time, and this is what that publishes.
+    pub(super) fn first_read(&self, kind: Kind) -> Option<Baseline> {
+        of(&self.first, kind).then_some(self.baseline)
+    }
+}
+
 /// A principal that is new or differs from known.
 pub(super) struct Changed {
     pub packed: Packed,
@@ -84,6 +126,15 @@ impl Changed {
     pub fn silent(packed: Packed, observed_at: i64) -> Changed {
         Changed { packed, observed_at, events: Vec::new(), lost: Vec::new(), missing_since: None, missing_walks: 0 }
     }
+}
+
+/// When and how a principal was looked at.
+struct Looked {
+    observed_at: i64,
+    modified_at: Option<i64>,
+    composed_name: bool,
+    /// By GET where the list was compared with before, or the other way round.
+    otherwise: bool,
 }
 
 pub struct Diff<'k> {
@@ -105,6 +156,22 @@ pub struct Diff<'k> {
     pub(super) unread: [bool; 2],
     /// Kinds for which absence is the rule, because GET is not available.
     pub(super) absence: [bool; 2],
+    /// Rows of the walk under way without a usable id: while there are some, nobody of the kind can be missing.
+    pub(super) no_id: [usize; 2],
+    /// Rows with an id that is new, and nothing else that can be read: they are there, but cannot be published.
+    pub(super) unread_rows: [Set<Id>; 2],
+    /// Users who had `active` and are listed without it.
+    pub(super) active_lost: Set<Id>,
+    /// Users whose newest row states no `active`, where one was known.
+    without_active: Set<Id>,
+    /// Rows of one walk contradict each other on `active`: it is unknown.
+    contradicted: Set<Id>,
+    /// Several rows of one walk said different things: neither row's bytes may be recognised alone.
+    doubled: BTreeSet<(Kind, Id)>,
+    /// Members that are neither users nor groups.
+    other_members: usize,
+    /// Groups whose members could not be read in this sync.
+    pub(super) members_failed: Set<Id>,
     pub(super) groups_read: BTreeMap<Id, GroupRead>,
     pub(super) user_groups: BTreeMap<Id, UserGroups>,
     pub(super) gone: BTreeMap<(Kind, Id), RemovalReason>,
@@ -142,6 +209,14 @@ impl<'k> Diff<'k> {
             kept: 0,
             unread: [false; 2],
             absence: [false; 2],
+            no_id: [0; 2],
+            unread_rows: Default::default(),
+            active_lost: Set::default(),
+            without_active: Set::default(),
+            contradicted: Set::default(),
+            doubled: BTreeSet::new(),
+            other_members: 0,
+            members_failed: Set::default(),
             groups_read: BTreeMap::new(),
             user_groups: BTreeMap::new(),
             gone: BTreeMap::new(),
@@ -153,13 +228,25 @@ impl<'k> Diff<'k> {
         }
     }
 
-    /// How this sync reads memberships; said before the first row.
-    pub fn read_memberships_by(&mut self, strategy: Strategy) {
-        self.strategy = strategy;
+    /// How this sync reads memberships; said before the first row, or after a list of groups that showed no member at
+    /// all. `shown_before`: a completed sync saw members this way.
+    pub fn read_memberships_by(&mut self, strategy: Strategy, shown_before: bool) {
+        (self.strategy, self.rules.shown_before) = (strategy, shown_before);
+        // What the list said of members, it said by another strategy.
+        self.groups_read.clear();
+    }
+
+    pub fn strategy(&self) -> Strategy {
+        self.strategy
+    }
+
+    /// True if any answer of this sync showed a member.
+    pub fn shows_members(&self) -> bool {
+        self.members_shown
     }
 
     /// Not everything of the kind is read: nothing of it is missing.
-    pub fn unread(&mut self, kind: Kind) {
+    pub fn mark_unread(&mut self, kind: Kind) {
         *of_mut(&mut self.unread, kind) = true;
     }
 
@@ -194,23 +281,107 @@ impl<'k> Diff<'k> {
     /// A walk begins: what earlier walks listed stays listed.
     pub fn begin_walk(&mut self, kind: Kind) {
         self.again = (self.listed(kind) > 0).then(Set::default);
+        *of_mut(&mut self.no_id, kind) = 0;
+        self.contradicted.clear();
     }
 
-    /// Takes the rows of one page of a list; returns how many ids are new in this walk. A repeated id counts
-    /// once; its newest row stands.
+    /// Takes the rows of one page of a list; returns how many ids are new in this walk. An id counts once in a walk:
+    /// what its rows say is merged. What a second walk says replaces what the first one said.
     pub fn page(&mut self, kind: Kind, rows: impl IntoIterator<Item = Row>) -> usize {
         let mut fresh = 0;
         for row in rows {
-            let recognised = matches!(row, Row::Same(_));
-            if let Some(id) = self.row(kind, row) {
-                let again = self.again.as_mut().map(|walked| walked.insert(id.clone()));
-                let known = recognised || self.known.table(kind).contains(&id);
-                let first = of_mut(&mut self.listed, kind).insert(id);
-                *of_mut(&mut self.known_listed, kind) += usize::from(first && known);
-                fresh += usize::from(again.unwrap_or(first));
+            let id = match &row {
+                Row::Same(raw) => self.known.table(kind).recognise(*raw).cloned(),
+                Row::Read(observed) => Some(observed.principal.id.clone()),
+                Row::NoId => {
+                    *of_mut(&mut self.no_id, kind) += 1;
+                    fresh += 1;
+                    None
+                }
+            };
+            let Some(id) = id else { continue };
+            let in_this_walk = match &self.again {
+                Some(walked) => walked.contains(&id),
+                None => of(&self.listed, kind).contains(&id),
+            };
+            if in_this_walk {
+                self.another_row(kind, &id, row);
+                continue;
             }
+            fresh += 1;
+            self.again.as_mut().map(|walked| walked.insert(id.clone()));
+            if !self.row(kind, row) {
+                of_mut(&mut self.unread_rows, kind).insert(id);
+                continue;
+            }
+            of_mut(&mut self.unread_rows, kind).remove(&id);
+            let known = self.known.table(kind).contains(&id);
+            let first = of_mut(&mut self.listed, kind).insert(id);
+            *of_mut(&mut self.known_listed, kind) += usize::from(first && known);
         }
         fresh
+    }
+
+    /// One more row of an id in one walk: a join that lists somebody twice, or pages that overlap. What the rows say is
+    /// merged whatever their order; where they contradict each other on `active`, it is unknown.
+    fn another_row(&mut self, kind: Kind, id: &Id, row: Row) {
+        let (mut other, raw) = match row {
+            // Its first row had the same bytes, or what it says is what is known.
+            Row::Same(raw) if of(&self.recognised, kind).get(id).is_none_or(|first| *first == raw) => return,
+            Row::Same(raw) => (self.as_known(kind, id), raw),
+            Row::Read(observed) => {
+                let raw = observed.raw;
+                (*observed, raw)
+            }
+            Row::NoId => return,
+        };
+        if of(&self.recognised, kind).get(id) == Some(&raw) || other.readable == Readable::IdOnly {
+            return;
+        }
+        let Some(mut first) = self.principal(kind, id) else { return };
+        if self.without_active.contains(id) {
+            first.active = None;
+        }
+        let active = match (first.active, other.principal.active) {
+            _ if self.contradicted.contains(id) => None,
+            (Some(one), Some(other)) if one != other => {
+                self.contradicted.insert(id.clone());
+                None
+            }
+            (one, other) => one.or(other),
+        };
+        other.principal = Principal { active, ..first.merged(other.principal) };
+        if let Some(read) = self.groups_read.get(id).filter(|_| kind == Kind::Group) {
+            other.members.extend(read.members.iter().cloned());
+            other.members.sort_unstable();
+            other.members.dedup();
+        }
+        if let Some(read) = self.user_groups.get(id).filter(|_| kind == Kind::User) {
+            other.groups.extend(read.groups.iter().cloned());
+        }
+        self.read(kind, other, false);
+        of_mut(&mut self.recognised, kind).remove(id);
+        self.doubled.insert((kind, id.clone()));
+    }
+
+    /// What is known of a principal, as a row that says the same would be read.
+    fn as_known(&self, kind: Kind, id: &Id) -> Observed {
+        let member = |(member, membership): (&Member, &Membership)| ListedMember {
+            id: member.id.clone(),
+            kind: Some(member.kind),
+            direct: membership.direct,
+        };
+        Observed {
+            principal: self.known.table(kind).principal(id).unwrap_or_else(|| Principal::new(id.clone())),
+            raw: RawHash::MIN,
+            members: self.known.members(id).into_iter().flatten().map(member).collect(),
+            groups: Vec::new(),
+            observed_at: self.rules.not_before,
+            modified_at: None,
+            readable: Readable::Whole,
+            composed_name: false,
+            other_members: 0,
+        }
     }
 
     /// Takes GET's word on a listed group whose dangling member appeared after the group was listed.
@@ -224,16 +395,31 @@ impl<'k> Diff<'k> {
         }
     }
 
-    /// Takes a principal that GET found although no list showed it.
+    /// Takes a principal that GET found although no list showed it. One that is new, and of which GET shows nothing but
+    /// the id, cannot be published: it is asked for again.
     pub fn found(&mut self, kind: Kind, observed: Observed) {
-        let id = self.read(kind, observed, true);
-        of_mut(&mut self.found, kind).insert(id);
+        let id = observed.principal.id.clone();
+        if self.read(kind, observed, true) {
+            of_mut(&mut self.found, kind).insert(id);
+        }
     }
 
-    fn row(&mut self, kind: Kind, row: Row) -> Option<Id> {
+    /// Users who had `active` and are listed without it.
+    pub fn without_known_active(&self) -> usize {
+        self.active_lost.len()
+    }
+
+    /// Members that are neither users nor groups, of the groups that were parsed.
+    pub fn other_members(&self) -> usize {
+        self.other_members
+    }
+
+    /// False for a row that is there but cannot be published.
+    fn row(&mut self, kind: Kind, row: Row) -> bool {
         match row {
+            Row::NoId => false,
             Row::Same(raw) => {
-                let id = self.known.table(kind).recognise(raw)?.clone();
+                let Some(id) = self.known.table(kind).recognise(raw).cloned() else { return false };
                 self.members_shown |= match self.strategy {
                     Strategy::List => kind == Kind::Group && self.known.members(&id).is_some(),
                     Strategy::User => kind == Kind::User && self.known.memberships_len() > 0,
@@ -246,24 +432,52 @@ impl<'k> Diff<'k> {
                     Kind::Group => drop(self.groups_read.remove(&id)),
                     Kind::User => drop(self.user_groups.remove(&id)),
                 }
-                self.gone.remove(&(kind, id.clone()));
-                Some(id)
+                if kind == Kind::User {
+                    self.active_lost.remove(&id);
+                    self.without_active.remove(&id);
+                }
+                self.gone.remove(&(kind, id));
+                true
             }
-            Row::Read(observed) => Some(self.read(kind, *observed, false)),
+            Row::Read(observed) => self.read(kind, *observed, false),
         }
     }
 
-    /// `unlisted`: no list shows it, GET found it.
-    fn read(&mut self, kind: Kind, observed: Observed, unlisted: bool) -> Id {
-        let Observed { principal: mut new, raw, members, groups, observed_at, modified_at } = observed;
+    /// Takes a resource as read; false where nothing of it can be published. `unlisted`: no list shows it, GET found it.
+    fn read(&mut self, kind: Kind, observed: Observed, unlisted: bool) -> bool {
         // Our times never go backwards, whatever the clock did since the last sync.
-        let observed_at = observed_at.max(self.rules.not_before);
-        let id = new.id.clone();
+        let observed_at = observed.observed_at.max(self.rules.not_before);
+        let id = observed.principal.id.clone();
         let entry = self.known.table(kind).get(&id);
         let old = entry.map(|entry| entry.packed.unpack(id.clone()));
-        // Unknown never replaces a known value (design §4).
+        if observed.readable == Readable::IdOnly && old.is_none() {
+            return false;
+        }
+        let (members_unreadable, groups_unreadable) =
+            (observed.is_unreadable("members"), observed.is_unreadable("groups"));
+        let active_stated = observed.principal.active.is_some() || observed.is_unreadable("active");
+        self.other_members += observed.other_members;
+        let Observed { principal: mut new, raw, members, groups, modified_at, readable, composed_name, .. } = observed;
+        if let Some(old) = &old {
+            match &readable {
+                Readable::Whole => {}
+                Readable::Without(names) => new.keep_unreadable(old, names),
+                Readable::IdOnly => new = old.clone(),
+            }
+            if unlisted {
+                new.display_name = new.display_name.filter(|_| !composed_name);
+                new = old.as_shown_by_get(new);
+            }
+        }
+        if kind == Kind::User {
+            self.note_active(&id, old.as_ref(), active_stated, unlisted);
+        }
+        // Unknown never replaces a known value.
         new.active = new.active.or_else(|| old.as_ref().and_then(|old| old.active));
-        let changed = self.compare(kind, old.as_ref(), &new, observed_at, modified_at);
+        // Last seen by GET, and listed now: what only one of the two shows has not changed.
+        let hidden = entry.is_some_and(|entry| entry.missing_since.is_some() && entry.missing_walks == 0);
+        let looked = Looked { observed_at, modified_at, composed_name, otherwise: unlisted || hidden };
+        let changed = self.compare(kind, old.as_ref(), &new, looked);
         let since = entry.and_then(|entry| entry.missing_since);
         let missing_since = unlisted.then(|| since.unwrap_or(observed_at));
         let rewrite = entry.is_some_and(|entry| entry.missing_since != missing_since || entry.missing_walks > 0);
@@ -278,12 +492,41 @@ impl<'k> Diff<'k> {
         // Whatever an earlier answer said: it is there now.
         self.gone.remove(&(kind, id.clone()));
         match (kind, self.strategy) {
+            (Kind::Group, Strategy::List) if members_unreadable => self.members_unread(&id),
             (Kind::Group, Strategy::List) => self.list_members(&id, members, observed_at, unlisted),
+            (Kind::User, Strategy::User) if groups_unreadable => {
+                self.user_groups.remove(&id);
+                self.partly_unread = true;
+            }
             (Kind::User, Strategy::User) => self.groups_of_user(&id, groups, observed_at),
             _ => {}
         }
-        of_mut(&mut self.recognised, kind).insert(id.clone(), raw);
-        id
+        if readable == Readable::Whole {
+            of_mut(&mut self.recognised, kind).insert(id, raw);
+        } else {
+            // To be read again, however often it comes with the same bytes: somebody has to be told each time.
+            of_mut(&mut self.recognised, kind).remove(&id);
+            self.doubled.insert((kind, id));
+        }
+        true
+    }
+
+    /// Remembers who is listed without `active` although it was known: it counts against the guard.
+    fn note_active(&mut self, id: &Id, old: Option<&Principal>, stated: bool, unlisted: bool) {
+        let had = old.is_some_and(|old| old.active.is_some());
+        if stated || !had {
+            self.active_lost.remove(id);
+            self.without_active.remove(id);
+            return;
+        }
+        self.without_active.insert(id.clone());
+        // That GET does not show it says nothing; nor do rows that contradict each other.
+        if !unlisted && !self.contradicted.contains(id) {
+            self.active_lost.insert(id.clone());
+            self.doubled.insert((Kind::User, id.clone()));
+        } else {
+            self.active_lost.remove(id);
+        }
     }
 
     fn keep(&mut self, kind: Kind, id: &Id, changed: Changed) {
@@ -292,14 +535,8 @@ impl<'k> Diff<'k> {
     }
 
     /// `None` where nothing that is compared differs; `last_modified` alone never does.
-    fn compare(
-        &self,
-        kind: Kind,
-        old: Option<&Principal>,
-        new: &Principal,
-        observed_at: i64,
-        modified_at: Option<i64>,
-    ) -> Option<Changed> {
+    fn compare(&self, kind: Kind, old: Option<&Principal>, new: &Principal, looked: Looked) -> Option<Changed> {
+        let Looked { observed_at, modified_at, composed_name, otherwise } = looked;
         let mut changed = Changed::silent(Packed::pack(new), observed_at);
         // The server's own time counts only inside the window in which the change must lie.
         let occurred_at =
@@ -309,7 +546,7 @@ impl<'k> Diff<'k> {
         };
         let Some(old) = old else {
             // A silent baseline makes no events; a hundred thousand of them would only be dropped again.
-            if self.rules.first != Some(Baseline::State) && !self.rules.repair {
+            if self.rules.first_read(kind) != Some(Baseline::State) && !self.rules.repair {
                 event(EventType::added(kind), Vec::new());
             }
             return Some(changed);
@@ -320,17 +557,19 @@ impl<'k> Diff<'k> {
         if same_time == *old && !pattern_only {
             return None;
         }
-        let (before, after) = (old.compared(), new.compared());
-        let paths: BTreeSet<&str> = before.keys().chain(after.keys()).copied().collect();
-        let mut changes: Vec<AttributeChange> = paths
-            .into_iter()
-            .filter(|path| before.get(path) != after.get(path) && self.makes_events(path))
-            .map(|path| AttributeChange {
-                attribute: path.to_owned(),
-                old: before.get(path).cloned(),
-                new: after.get(path).cloned(),
-            })
-            .collect();
+        let mut changes = Principal::differences(old, new);
+        changes.retain(|change| self.makes_events(&change.attribute));
+        if otherwise {
+            changes.retain(|AttributeChange { attribute, old, new }| {
+                attribute == "active" || old.as_ref().zip(new.as_ref()).is_some_and(|(old, new)| !compatible(old, new))
+            });
+        }
+        if composed_name {
+            // It follows from `name`, which has a change of its own where it is listed. A stated name that is no longer
+            // served is a change.
+            let stated = old.display_name.is_some() && old.composed_name() != old.display_name;
+            changes.retain(|change| change.attribute != "displayName" || stated);
+        }
         let lost = changes.iter().filter(|change| change.new.is_none()).map(|change| change.attribute.clone());
         changed.lost = lost.collect();
         // Unknown → true is an update; only a known false can be enabled.
@@ -391,7 +630,7 @@ impl<'k> Diff<'k> {
 
     /// Takes the proof that a missing principal is gone. In repair it stays missing, to be asked for again.
     pub fn gone(&mut self, kind: Kind, id: Id, reason: RemovalReason) {
-        if self.rules.repair {
+        if self.rules.repair || *of(&self.no_id, kind) > 0 {
             return;
         }
         self.gone.insert((kind, id), reason);
@@ -405,6 +644,9 @@ impl<'k> Diff<'k> {
     /// All that differs, in publishable order. `vanishing`: the attributes whose loss the guard counts.
     /// `now`: milliseconds since 1970-01-01 UTC, when the last answer came.
     pub fn finish(mut self, vanishing: &BTreeSet<String>, now: i64) -> Changes {
+        if vanishing.contains("active") {
+            self.let_active_go(now);
+        }
         let memberships_known = self.memberships_are_known();
         self.count_absences(now);
         // A re-read that found no answer: the group is parsed again next time.
@@ -418,15 +660,25 @@ impl<'k> Diff<'k> {
             removals_suppressed: Kind::BOTH.iter().map(|kind| self.missing(*kind).len() as i64).sum(),
             hidden: Kind::BOTH.iter().map(|kind| self.hidden_count(*kind)).sum(),
             dangling: plan.dangling_total as i64,
+            memberships: plan.count as i64,
+            strategy: self.strategy,
+            others: self.other_members,
+            memberships_are_known: self.memberships_are_shown(),
+            members_seen_by: self.members_shown.then_some(self.strategy),
             bytes: Bytes {
                 recognised: Vec::new(),
-                unsettled: rereads.into_iter().map(|id| (Kind::Group, id)).collect(),
+                unsettled: rereads
+                    .into_iter()
+                    .map(|id| (Kind::Group, id))
+                    .chain(self.doubled.iter().cloned())
+                    .collect(),
             },
             ..Changes::default()
         };
         let [users, groups] = std::mem::take(&mut self.changed);
         // Group records: added, then updated, silent rewrites of `dangling` among them.
         let mut dangling = plan.dangling;
+        let written: BTreeSet<Id> = groups.keys().cloned().collect();
         let mut group_units: Vec<Unit> = groups
             .into_iter()
             .map(|(id, changed)| {
@@ -434,11 +686,17 @@ impl<'k> Diff<'k> {
                 self.put(Kind::Group, id, changed, list, vanishing)
             })
             .collect();
-        for (id, list) in dangling {
+        // Silent rewrites of groups whose members are read for the first time, or that list others without a principal.
+        let mut rewritten: BTreeMap<Id, Option<Vec<Id>>> =
+            dangling.into_iter().map(|(id, list)| (id, Some(list))).collect();
+        for id in self.members_read_first().into_iter().filter(|id| !written.contains(id)) {
+            rewritten.entry(id).or_insert(None);
+        }
+        for (id, list) in rewritten {
             if let Some(entry) = self.known.table(Kind::Group).get(&id) {
                 let (missing_since, missing_walks) = (entry.missing_since, entry.missing_walks);
                 let silent = Changed { missing_since, missing_walks, ..Changed::silent(entry.packed.clone(), now) };
-                group_units.push(self.put(Kind::Group, id, silent, Some(list), vanishing));
+                group_units.push(self.put(Kind::Group, id, silent, list, vanishing));
             }
         }
         group_units
@@ -452,12 +710,7 @@ impl<'k> Diff<'k> {
         changes.units.extend(plan.rewritten);
         for kind in Kind::BOTH {
             let gone = self.gone.iter().filter(|((of, _), _)| *of == kind);
-            changes.units.extend(gone.map(|((_, id), reason)| remove(kind, id.clone(), *reason, now)));
-        }
-        if self.rules.first == Some(Baseline::State) {
-            for unit in &mut changes.units {
-                unit.events.clear();
-            }
+            changes.units.extend(gone.map(|((_, id), reason)| self.remove(kind, id.clone(), *reason, now)));
         }
         // Bytes may be recognised only once all that they say is published.
         let holds_members = |kind: Kind| match self.strategy {
@@ -475,7 +728,9 @@ impl<'k> Diff<'k> {
         let mut recognised = Vec::new();
         let both = std::mem::take(&mut self.recognised);
         for (kind, read) in Kind::BOTH.into_iter().zip(both) {
-            recognised.extend(read.into_iter().filter(|(id, _)| settled(kind, id)).map(|(id, raw)| (kind, id, raw)));
+            let read =
+                read.into_iter().filter(|(id, _)| settled(kind, id) && !self.doubled.contains(&(kind, id.clone())));
+            recognised.extend(read.map(|(id, raw)| (kind, id, raw)));
         }
         changes.bytes.recognised = recognised;
         changes
@@ -496,11 +751,15 @@ impl<'k> Diff<'k> {
         vanishing: &BTreeSet<String>,
     ) -> Unit {
         let entry = self.known.table(kind).get(&id);
-        let silent = changed.events.is_empty();
+        let first = self.rules.first_read(kind);
+        let events = if first == Some(Baseline::State) { Vec::new() } else { changed.events };
+        let silent = events.is_empty();
         Unit {
+            snapshot: first == Some(Baseline::Events),
             observed_at: changed.observed_at,
             loses_attribute: changed.lost.iter().any(|path| vanishing.contains(path)),
             write: StateWrite::Put {
+                members_unread: kind == Kind::Group && self.members_stay_unread(&id),
                 kind,
                 id,
                 packed: changed.packed,
@@ -513,7 +772,58 @@ impl<'k> Diff<'k> {
                 missing_since: changed.missing_since,
                 missing_walks: changed.missing_walks,
             },
-            events: changed.events,
+            events,
+        }
+    }
+
+    /// Groups whose members this sync is the first to read.
+    fn members_read_first(&self) -> Vec<Id> {
+        let unread = self.known.table(Kind::Group).iter().filter(|(_, entry)| entry.members_unread);
+        unread
+            .map(|(id, _)| id)
+            .filter(|id| self.exists(Kind::Group, id) && !self.members_stay_unread(id))
+            .cloned()
+            .collect()
+    }
+
+    /// True for a group whose members no sync has read, this one included.
+    fn members_stay_unread(&self, group: &Id) -> bool {
+        let entry = self.known.table(Kind::Group).get(group);
+        let before = entry.is_some_and(|entry| entry.members_unread);
+        if !self.memberships_are_shown() || !self.appeared(Kind::Group, group) {
+            return before;
+        }
+        self.members_failed.contains(group) && (before || entry.is_none() || self.rules.first_memberships)
+    }
+
+    /// A person let the loss of `active` through: those who lost it have none now, so that it is not lost once more.
+    fn let_active_go(&mut self, now: i64) {
+        let lost: Vec<Id> = self.active_lost.iter().cloned().collect();
+        for id in lost {
+            let Some(mut user) = self.principal(Kind::User, &id) else { continue };
+            user.active = None;
+            let changed = of_mut(&mut self.changed, Kind::User).remove(&id);
+            let mut changed = changed.unwrap_or_else(|| Changed::silent(Packed::pack(&user), now));
+            changed.packed = Packed::pack(&user);
+            changed.lost.push("active".to_owned());
+            self.keep(Kind::User, &id, changed);
+        }
+    }
+
+    fn remove(&self, kind: Kind, id: Id, reason: RemovalReason, observed_at: i64) -> Unit {
+        let event_type = EventType::removed(kind);
+        let event = Event {
+            removal_reason: Some(reason),
+            cause: Some((event_type, StateKey::Principal(kind, id.clone()))),
+            ..Event::new(event_type)
+        };
+        let first = self.rules.first_read(kind);
+        Unit {
+            events: if first == Some(Baseline::State) { Vec::new() } else { vec![event] },
+            write: StateWrite::Remove { kind, id },
+            observed_at,
+            loses_attribute: false,
+            snapshot: first == Some(Baseline::Events),
         }
     }
 
@@ -530,14 +840,4 @@ impl<'k> Diff<'k> {
         let known = self.known.table(Kind::Group).ids();
         known.chain(of(&self.changed, Kind::Group).keys()).filter(|id| self.exists(Kind::Group, id)).collect()
     }
-}
-
-fn remove(kind: Kind, id: Id, reason: RemovalReason, observed_at: i64) -> Unit {
-    let event_type = EventType::removed(kind);
-    let event = Event {
-        removal_reason: Some(reason),
-        cause: Some((event_type, StateKey::Principal(kind, id.clone()))),
-        ..Event::new(event_type)
-    };
-    Unit { events: vec![event], write: StateWrite::Remove { kind, id }, observed_at, loses_attribute: false }
 }

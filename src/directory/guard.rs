@@ -13,11 +13,13 @@ pub struct Losses {
     pub disabled: u64,
     /// Principals that would lose a value in a vanishing attribute; 0 unless that rule held.
     pub attributes: u64,
+    /// Users, groups and memberships that would be added; 0 unless `max_added` held.
+    pub added: u64,
 }
 
 impl Losses {
-    fn all(&self) -> [u64; 5] {
-        [self.users, self.groups, self.memberships, self.disabled, self.attributes]
+    fn all(&self) -> [u64; 6] {
+        [self.users, self.groups, self.memberships, self.disabled, self.attributes, self.added]
     }
 
     /// True where every count of `self` is within the counts of `limit`.
@@ -33,12 +35,13 @@ impl Losses {
             memberships: self.memberships.saturating_sub(published.memberships),
             disabled: self.disabled.saturating_sub(published.disabled),
             attributes: self.attributes.saturating_sub(published.attributes),
+            added: self.added.saturating_sub(published.added),
         }
     }
 }
 
 /// What a hold lets through once released: the completed sync it was computed on, and the counts.
-/// Written `118-u31-g0-m77-d0-a0`.
+/// Written `118-u31-g0-m77-d0-a0`, with `-n500` behind it if additions are held as well.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HoldId {
     /// Number of the last completed sync: the base of the held batch.
@@ -48,8 +51,9 @@ pub struct HoldId {
 
 impl fmt::Display for HoldId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Losses { users, groups, memberships, disabled, attributes } = self.losses;
-        write!(f, "{}-u{users}-g{groups}-m{memberships}-d{disabled}-a{attributes}", self.base)
+        let Losses { users, groups, memberships, disabled, attributes, added } = self.losses;
+        write!(f, "{}-u{users}-g{groups}-m{memberships}-d{disabled}-a{attributes}", self.base)?;
+        if added > 0 { write!(f, "-n{added}") } else { Ok(()) }
     }
 }
 
@@ -65,7 +69,13 @@ impl HoldId {
             memberships: count('m')?,
             disabled: count('d')?,
             attributes: count('a')?,
+            added: 0,
         };
+        let added = match parts.next() {
+            None => 0,
+            Some(added) => added.strip_prefix('n')?.parse().ok()?,
+        };
+        let losses = Losses { added, ..losses };
         parts.next().is_none().then_some(HoldId { base, losses })
     }
 }
@@ -78,11 +88,13 @@ pub struct Limits {
     /// Below this many losses the ratio does not apply.
     pub min_losses: u64,
     pub max_absolute: u64,
+    /// More additions than this are held as well; `None`: additions never are.
+    pub max_added: Option<u64>,
 }
 
 impl Default for Limits {
     fn default() -> Limits {
-        Limits { max_ratio: 0.2, min_losses: 5, max_absolute: 500 }
+        Limits { max_ratio: 0.2, min_losses: 5, max_absolute: 500, max_added: None }
     }
 }
 
@@ -112,6 +124,8 @@ pub struct Evidence {
     pub vanishing: Vec<(u64, u64)>,
     /// Distinct principals that lose a value in an attribute for which the rule holds.
     pub attribute_losers: u64,
+    /// Users, groups and memberships that are news.
+    pub added: u64,
 }
 
 /// Returns what has to be held, or `None` where the batch may go out.
@@ -126,8 +140,10 @@ pub fn excess(evidence: &Evidence, limits: &Limits) -> Option<Losses> {
         || evidence.no_user_again
         || evidence.no_group_again
         || vanishing;
+    let flooded = limits.max_added.is_some_and(|max| evidence.added > max);
     let attributes = if vanishing { evidence.attribute_losers } else { 0 };
-    held.then_some(Losses { attributes, ..evidence.losses })
+    let added = if flooded { evidence.added } else { 0 };
+    (held || flooded).then_some(Losses { attributes, added, ..evidence.losses })
 }
 
 #[cfg(test)]
@@ -148,7 +164,9 @@ mod tests {
         assert!(held(|e| e.losses.groups = 21));
         assert!(held(|e| e.losses.memberships = 21));
         assert!(held(|e| e.losses.disabled = 21));
-        assert!(!held(|e| e.losses = Losses { users: 20, groups: 20, memberships: 20, disabled: 20, attributes: 0 }));
+        assert!(!held(
+            |e| e.losses = Losses { users: 20, groups: 20, memberships: 20, disabled: 20, ..Losses::default() }
+        ));
     }
 
     #[test]
@@ -165,6 +183,15 @@ mod tests {
     }
 
     #[test]
+    fn a_flood_of_additions_is_held_only_where_a_limit_says_so() {
+        let evidence = Evidence { added: 501, ..Evidence::default() };
+        assert_eq!(excess(&evidence, &Limits::default()), None);
+        let limits = Limits { max_added: Some(500), ..Limits::default() };
+        assert_eq!(excess(&evidence, &limits), Some(Losses { added: 501, ..Losses::default() }));
+        assert_eq!(excess(&Evidence { added: 500, ..Evidence::default() }, &limits), None);
+    }
+
+    #[test]
     fn a_vanishing_attribute_is_held_and_counts_its_losers() {
         let evidence = Evidence { vanishing: vec![(30, 100)], attribute_losers: 30, users: 100, ..Evidence::default() };
         assert_eq!(excess(&evidence, &Limits::default()), Some(Losses { attributes: 30, ..Losses::default() }));
@@ -174,11 +201,22 @@ mod tests {
 
     #[test]
     fn a_hold_id_reads_back_and_anything_else_is_refused() {
-        let losses = Losses { users: 31, groups: 0, memberships: 77, disabled: 0, attributes: 0 };
+        let losses = Losses { users: 31, groups: 0, memberships: 77, disabled: 0, ..Losses::default() };
         let id = HoldId { base: 118, losses };
         assert_eq!(id.to_string(), "118-u31-g0-m77-d0-a0");
         assert_eq!(HoldId::parse("118-u31-g0-m77-d0-a0"), Some(id));
-        for text in ["", "118", "118-u31", "118-u31-g0-m77-d0-a0-x", "x-u1-g0-m0-d0-a0", "118-g0-u31-m77-d0-a0"] {
+        let flood = HoldId { base: 118, losses: Losses { added: 500, ..Losses::default() } };
+        assert_eq!(HoldId::parse("118-u0-g0-m0-d0-a0-n500"), Some(flood));
+        for text in [
+            "",
+            "118",
+            "118-u0-g0-m0-d0-a0-n",
+            "118-u0-g0-m0-d0-a0-n1-n2",
+            "118-u31",
+            "118-u31-g0-m77-d0-a0-x",
+            "x-u1-g0-m0-d0-a0",
+            "118-g0-u31-m77-d0-a0",
+        ] {
             assert_eq!(HoldId::parse(text), None, "{text}");
         }
     }

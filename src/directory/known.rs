@@ -10,9 +10,10 @@ use std::collections::BTreeSet;
 use super::Map;
 use super::changes::{Bytes, StateWrite, Unit};
 use super::key::StateKey;
+use super::member_reads::Strategy;
 use super::packed::Packed;
 use super::principal::{Id, Kind, Member, Principal, RawHash};
-use super::status::SyncStatus;
+use super::status::{KindsRead, SyncStatus};
 
 /// Stands for a `first_seen_at` that nobody knows any more, in a state that events led back to.
 pub const UNKNOWN_TIME: i64 = 0;
@@ -31,6 +32,8 @@ pub struct Entry {
     pub sequence: i64,
     pub missing_since: Option<i64>,
     pub missing_walks: u32,
+    /// Groups only: no completed sync has read its members, so that they are no news when one does.
+    pub members_unread: bool,
 }
 
 /// A membership as its state record stands in Kafka.
@@ -154,7 +157,7 @@ pub struct Known {
     /// Set while it is restored.
     pub seen: Seen,
     /// Why what was restored is not what the newest `syncs` record says: until one sync completes, whoever is missing
-    /// here is written silently and nobody is removed (issue 5).
+    /// here is written silently and nobody is removed.
     pub repair: Option<String>,
     /// When the last full walk that completed began, milliseconds since 1970-01-01 UTC; `None` after a restore.
     pub walked_at: Option<i64>,
@@ -273,6 +276,31 @@ impl Known {
         self.completed.is_none() && self.repair.is_none()
     }
 
+    /// What completed syncs have read, so that it is news when it changes.
+    pub fn kinds_read(&self) -> KindsRead {
+        match &self.completed {
+            // An account in repair is no beginner: what is known of it was published.
+            None => KindsRead { users: !self.is_first(), groups: !self.is_first(), memberships: !self.is_first() },
+            Some(completed) if completed.kinds_read.is_empty() => KindsRead {
+                // Written by a version that did not say so: by what is there.
+                users: true,
+                groups: completed.groups_read.is_some() || !self.groups.is_empty(),
+                memberships: completed.memberships_as_of.is_some() || self.memberships_len > 0,
+            },
+            Some(completed) => KindsRead::of(&completed.kinds_read),
+        }
+    }
+
+    /// True if a completed sync has seen members by this strategy: what the server has shown once, it is known to show.
+    pub fn has_shown_members_by(&self, strategy: Strategy) -> bool {
+        match &self.completed {
+            None => false,
+            // Written by a version that did not say by which.
+            Some(completed) if completed.kinds_read.is_empty() => self.memberships_len > 0,
+            Some(completed) => completed.memberships_by == Some(strategy),
+        }
+    }
+
     pub fn put_principal(&mut self, kind: Kind, id: Id, entry: Entry, dangling: Option<Vec<Id>>) {
         self.digest = self.digest.wrapping_add(entry.digest);
         if let Some(dangling) = dangling {
@@ -336,7 +364,17 @@ impl Known {
     /// `sequence` is that of the unit's last event, `None` for a silent one.
     pub fn apply(&mut self, unit: &Unit, sequence: Option<i64>, digest: u128) {
         match &unit.write {
-            StateWrite::Put { kind, id, packed, dangling, first_seen_at, changed_at, missing_since, missing_walks } => {
+            StateWrite::Put {
+                kind,
+                id,
+                packed,
+                dangling,
+                first_seen_at,
+                changed_at,
+                missing_since,
+                missing_walks,
+                members_unread,
+            } => {
                 let kept = self.table(*kind).get(id).map_or(0, |entry| entry.sequence);
                 let entry = Entry {
                     packed: packed.clone(),
@@ -347,6 +385,7 @@ impl Known {
                     sequence: sequence.unwrap_or(kept),
                     missing_since: *missing_since,
                     missing_walks: *missing_walks,
+                    members_unread: *members_unread,
                 };
                 self.put_principal(*kind, id.clone(), entry, dangling.clone());
             }

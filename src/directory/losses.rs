@@ -48,7 +48,7 @@ impl Diff<'_> {
             groups: lost(Kind::Group, &missing_groups),
             memberships,
             disabled,
-            attributes: 0,
+            ..Losses::default()
         };
         Evidence {
             losses,
@@ -60,6 +60,16 @@ impl Diff<'_> {
             no_group_again,
             ..Evidence::default()
         }
+    }
+
+    /// Users, groups and memberships that are news, for a guard that limits them.
+    pub fn additions(&self) -> u64 {
+        let principals = Kind::BOTH.iter().filter(|kind| self.rules.first_read(**kind).is_none()).map(|kind| {
+            let added = |changed: &&Changed| changed.events.iter().any(|event| event.event_type.is_added());
+            of(&self.changed, *kind).values().filter(added).count() as u64
+        });
+        let memberships = self.groups_read.iter().map(|(group, read)| memberships::added(self, group, read) as u64);
+        principals.sum::<u64>() + memberships.sum::<u64>()
     }
 
     /// Known users that are not disabled; counted only where a disable makes it matter.
@@ -79,15 +89,24 @@ impl Diff<'_> {
         vanishes: impl Fn(u64, u64) -> bool,
         evidence: &mut Evidence,
     ) -> BTreeSet<String> {
+        let mut vanishing = BTreeSet::new();
         let mut losers: HashMap<(Kind, &str), u64> = HashMap::new();
         for kind in Kind::BOTH {
             for path in of(&self.changed, kind).values().flat_map(|changed| &changed.lost) {
                 *losers.entry((kind, path)).or_default() += 1;
             }
         }
-        let mut vanishing = BTreeSet::new();
+        let lost_active = self.active_lost.len() as u64;
+        if lost_active >= min_losses.max(1) {
+            let holds = |(id, entry): &(&Id, &Entry)| entry.packed.unpack((*id).clone()).active.is_some();
+            let holding = self.known.table(Kind::User).iter().filter(holds).count() as u64;
+            evidence.vanishing.push((lost_active, holding));
+            if vanishes(lost_active, holding) {
+                vanishing.insert("active".to_owned());
+            }
+        }
         for ((kind, path), losing) in losers.into_iter().filter(|(_, losing)| *losing >= min_losses.max(1)) {
-            let holds = |(id, entry): &(&Id, &Entry)| entry.packed.unpack((*id).clone()).compared().contains_key(path);
+            let holds = |(id, entry): &(&Id, &Entry)| entry.packed.unpack((*id).clone()).published().contains_key(path);
             let holding = self.known.table(kind).iter().filter(holds).count() as u64;
             evidence.vanishing.push((losing, holding));
             if vanishes(losing, holding) {
@@ -95,8 +114,11 @@ impl Diff<'_> {
             }
         }
         let loses = |changed: &&Changed| changed.lost.iter().any(|path| vanishing.contains(path));
-        evidence.attribute_losers =
+        let counted: u64 =
             Kind::BOTH.iter().map(|kind| of(&self.changed, *kind).values().filter(loses).count() as u64).sum();
+        let of_active = self.active_lost.iter().filter(|_| vanishing.contains("active"));
+        let of_active = of_active.filter(|id| !of(&self.changed, Kind::User).get(*id).as_ref().is_some_and(loses));
+        evidence.attribute_losers = counted + of_active.count() as u64;
         vanishing
     }
 }

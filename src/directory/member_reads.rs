@@ -12,9 +12,10 @@ use super::memberships;
 use super::principal::{Id, Kind};
 
 /// How memberships are read (scim.md §4.3).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Strategy {
     /// `members` in the list of groups.
+    #[default]
     List,
     /// `members` in GET of each group.
     Get,
@@ -26,6 +27,42 @@ pub enum Strategy {
     User,
     /// Not at all: memberships stay unknown.
     Never,
+}
+
+impl Strategy {
+    pub const ALL: [Strategy; 6] = [
+        Strategy::List,
+        Strategy::Get,
+        Strategy::GroupsFilter,
+        Strategy::MembersFilter,
+        Strategy::User,
+        Strategy::Never,
+    ];
+
+    /// As the profile's `memberships` spells it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Strategy::List => "list",
+            Strategy::Get => "get",
+            Strategy::GroupsFilter => "groups_filter",
+            Strategy::MembersFilter => "members_filter",
+            Strategy::User => "user",
+            Strategy::Never => "never",
+        }
+    }
+
+    pub fn parse(text: &str) -> Option<Strategy> {
+        Strategy::ALL.into_iter().find(|strategy| strategy.as_str() == text)
+    }
+}
+
+/// Of two statements on one membership: direct is direct whatever else is said; then what is not stated is not known.
+pub(super) fn directer(one: Option<bool>, other: Option<bool>) -> Option<bool> {
+    match (one, other) {
+        (Some(true), _) | (_, Some(true)) => Some(true),
+        (None, _) | (_, None) => None,
+        _ => Some(false),
+    }
 }
 
 /// A member as a group lists it: the type is often not said.
@@ -72,6 +109,7 @@ impl Diff<'_> {
     /// Members as the list of groups shows them. `unlisted`: no list shows the group, GET found it.
     pub(super) fn list_members(&mut self, group: &Id, members: Vec<ListedMember>, observed_at: i64, unlisted: bool) {
         self.members_shown |= !members.is_empty();
+        self.members_failed.remove(group);
         let capped = self.is_capped(&members);
         self.partly_unread |= capped;
         // Some servers show members in lists but none in a GET: an empty GET alone ends no membership.
@@ -110,9 +148,17 @@ impl Diff<'_> {
         self.user_groups.insert(user.clone(), UserGroups { groups, observed_at });
     }
 
-    /// The memberships of one group or user could not be read: they stay as they were.
+    /// The memberships of some groups or users could not be read: they stay as they were.
     pub fn memberships_unread(&mut self) {
         self.partly_unread = true;
+    }
+
+    /// The members of one group could not be read: they stay as they were, and the group is read again.
+    pub fn members_unread(&mut self, group: &Id) {
+        self.partly_unread = true;
+        self.groups_read.remove(group);
+        self.members_failed.insert(group.clone());
+        self.unsettled.insert((Kind::Group, group.clone()));
     }
 
     /// Principals that this sync saw, sorted: whom to ask for memberships.
@@ -162,7 +208,14 @@ impl Diff<'_> {
         }
         for read in reads.values_mut() {
             read.members.sort_unstable();
-            read.members.dedup_by(|a, b| a.id == b.id);
+            // Who is in a group directly is so, whatever else is said.
+            read.members.dedup_by(|later, first| {
+                let same = later.id == first.id;
+                if same {
+                    first.direct = directer(first.direct, later.direct);
+                }
+                same
+            });
         }
         self.partly_unread |= doubtful;
         self.unsettled.extend(unsettled);
@@ -245,6 +298,11 @@ impl Diff<'_> {
             .collect()
     }
 
+    /// The list of this sync shows members, or the profile vouches that none shown is none.
+    pub fn list_shows_members(&self) -> bool {
+        self.members_shown || self.rules.empty_members_are_none
+    }
+
     /// Takes the answer that no principal has this id, so that its members dangle.
     pub fn nobody(&mut self, id: Id) {
         self.nobody.insert(id);
@@ -263,14 +321,22 @@ impl Diff<'_> {
     /// Takes GET's word on a group that lost members; `None`: no answer that proves anything.
     pub fn confirm_group(&mut self, group: &Id, members: Option<Vec<ListedMember>>) {
         if let Some(read) = self.groups_read.get_mut(group) {
+            self.partly_unread |= members.is_none();
             read.confirmed = Some(members);
         }
     }
 
-    /// An empty `members` of a server not known to return them is unknown, not none.
+    /// An empty `members` of a server not known to return them is unknown, not none. Where there are no groups there
+    /// are no members either.
     pub fn memberships_are_known(&self) -> bool {
         let no_groups = of(&self.listed, Kind::Group).is_empty() && self.known.table(Kind::Group).is_empty();
-        self.strategy != Strategy::Never && (self.rules.empty_members_are_none || self.members_shown || no_groups)
+        self.memberships_are_shown() || (self.strategy != Strategy::Never && no_groups)
+    }
+
+    /// This directory shows members: in this sync, in an earlier one by the same strategy, or by the profile's word.
+    pub(super) fn memberships_are_shown(&self) -> bool {
+        let shown = self.rules.empty_members_are_none || self.members_shown || self.rules.shown_before;
+        self.strategy != Strategy::Never && shown
     }
 }
 

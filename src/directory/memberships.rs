@@ -10,8 +10,9 @@ use super::Map;
 use super::changes::{Event, EventType, RemovalReason, StateWrite, Unit};
 use super::diff::Diff;
 use super::key::StateKey;
-use super::member_reads::{GroupRead, ListedMember};
+use super::member_reads::{GroupRead, ListedMember, directer};
 use super::principal::{Id, Kind, Member};
+use super::status::Baseline;
 
 /// The principal that a listed member names: by the type the server states, else user before group.
 pub(super) fn resolve(diff: &Diff<'_>, member: &ListedMember) -> Option<Member> {
@@ -51,6 +52,17 @@ pub(super) fn lost(diff: &Diff<'_>, group: &Id, read: &GroupRead) -> Vec<Member>
         .collect();
     lost.sort_unstable();
     lost
+}
+
+/// How many members the group shows that are news.
+pub(super) fn added(diff: &Diff<'_>, group: &Id, read: &GroupRead) -> usize {
+    if !diff.memberships_are_known() || first_read(diff, group).is_some() {
+        return 0;
+    }
+    let known = diff.known.members(group);
+    let is_new = |member: &Member| !known.is_some_and(|known| known.contains_key(member));
+    let new: BTreeSet<Member> = read.members.iter().filter_map(|listed| resolve(diff, listed)).filter(is_new).collect();
+    new.len()
 }
 
 /// The list alone is no proof where GET of the group can be asked: both must lack the member. In repair nothing is.
@@ -156,7 +168,7 @@ fn read_group(
         }
     }
     let known = diff.known.members(group);
-    let mut added: BTreeMap<Member, Option<bool>> = BTreeMap::new();
+    let mut shown: BTreeMap<Member, Option<bool>> = BTreeMap::new();
     for listed in &read.members {
         match resolve(diff, listed) {
             None if dangles(diff, group, &listed.id) => drop(dangling.insert(listed.id.clone())),
@@ -166,20 +178,25 @@ fn read_group(
             }
             // Nobody answered whether this member exists: it is asked again in the next sync.
             None => drop(plan.unsettled.insert(group.clone())),
-            Some(member) if known.is_some_and(|known| known.contains_key(&member)) => {
-                plan.rewritten.extend(redirected(diff, group, read, member, listed.direct));
+            Some(member) => {
+                let direct = shown.get(&member).map_or(listed.direct, |direct| directer(*direct, listed.direct));
+                shown.insert(member, direct);
             }
-            Some(member) => drop(added.insert(member, listed.direct)),
         }
     }
-    *count += added.len();
-    for (member, direct) in added {
+    for (member, direct) in shown {
+        if known.is_some_and(|known| known.contains_key(&member)) {
+            plan.rewritten.extend(redirected(diff, group, read, member, direct));
+            continue;
+        }
+        *count += 1;
         let event = membership_event(diff, EventType::MembershipAdded, group, &member);
         plan.added.push(Unit {
             events: event.into_iter().collect(),
             write: StateWrite::PutMembership { group: group.clone(), member, direct, first_seen_at: read.observed_at },
             observed_at: read.observed_at,
             loses_attribute: false,
+            snapshot: first_read(diff, group) == Some(Baseline::Events),
         });
     }
 }
@@ -196,6 +213,7 @@ fn redirected(diff: &Diff<'_>, group: &Id, read: &GroupRead, member: Member, dir
         write: StateWrite::PutMembership { group: group.clone(), member, direct, first_seen_at },
         observed_at: read.observed_at,
         loses_attribute: false,
+        snapshot: false,
     })
 }
 
@@ -235,12 +253,26 @@ fn remove(
         write: StateWrite::RemoveMembership { group: group.clone(), member },
         observed_at,
         loses_attribute: false,
+        snapshot: first_read(diff, group) == Some(Baseline::Events),
     }
+}
+
+/// `Some`: the members of this group are read for the first time, and this is what that publishes. Members of a group
+/// that is new itself are news.
+fn first_read(diff: &Diff<'_>, group: &Id) -> Option<Baseline> {
+    let rules = &diff.rules;
+    let known = diff.known.table(Kind::Group).get(group);
+    let first = match known {
+        _ if rules.first_read(Kind::Group).is_some() => true,
+        Some(entry) => entry.members_unread || rules.first_memberships,
+        None => false,
+    };
+    first.then_some(rules.baseline)
 }
 
 /// `None` where the sync publishes no events, so that a first load looks up no names.
 fn membership_event(diff: &Diff<'_>, event_type: EventType, group: &Id, member: &Member) -> Option<Event> {
-    if diff.rules.first == Some(super::status::Baseline::State)
+    if first_read(diff, group) == Some(Baseline::State)
         || (diff.rules.repair && event_type == EventType::MembershipAdded)
     {
         return None;

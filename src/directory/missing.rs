@@ -38,7 +38,14 @@ impl Diff<'_> {
             .count();
         let gone =
             self.gone.iter().filter(|((of, _), reason)| *of == kind && **reason == RemovalReason::NotFound).count();
-        listed.len() + alive + gone + self.hidden_unasked(kind)
+        // Rows that nobody can publish are there all the same.
+        let unread = of(&self.unread_rows, kind).iter().filter(|id| !listed.contains(*id)).count();
+        listed.len() + alive + gone + self.hidden_unasked(kind) + of(&self.no_id, kind) + unread
+    }
+
+    /// Rows of the walk that have no usable id.
+    pub fn without_id(&self, kind: Kind) -> usize {
+        *of(&self.no_id, kind)
     }
 
     fn unlisted(&self, kind: Kind) -> impl Iterator<Item = &Id> {
@@ -93,7 +100,8 @@ impl Diff<'_> {
 
     /// Missing principals that this walk loses: where absence is the rule, those that it was the last to miss.
     pub fn losing(&self, kind: Kind) -> Vec<Id> {
-        if self.rules.repair {
+        // A row without an id may be anybody's.
+        if self.rules.repair || *of(&self.no_id, kind) > 0 {
             return Vec::new();
         }
         let mut missing = self.missing(kind);
@@ -106,7 +114,7 @@ impl Diff<'_> {
     /// Raises the count of those that are missing where absence is the rule: a silent rewrite.
     pub(super) fn count_absences(&mut self, now: i64) {
         for kind in Kind::BOTH {
-            if !of(&self.absence, kind) {
+            if !of(&self.absence, kind) || *of(&self.no_id, kind) > 0 {
                 continue;
             }
             for id in self.missing(kind) {
@@ -122,7 +130,7 @@ impl Diff<'_> {
     /// Somebody was known, and nobody known is listed again: another directory answers, or none. Who was hidden or
     /// is being counted was not listed before either.
     pub(super) fn nobody_again(&self, kind: Kind) -> bool {
-        if *of(&self.unread, kind) || *of(&self.known_listed, kind) > 0 {
+        if *of(&self.unread, kind) || *of(&self.known_listed, kind) > 0 || *of(&self.no_id, kind) > 0 {
             return false;
         }
         self.known.table(kind).iter().any(|(_, entry)| entry.missing_since.is_none())

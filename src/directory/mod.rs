@@ -17,6 +17,7 @@ pub mod guard;
 pub mod entitlement;
 pub mod status;
 pub mod access;
+pub mod values;
 
 /// Hash maps and sets of ids, seeded against servers that choose ids to collide.
 pub type Map<K, V> = std::collections::HashMap<K, V, foldhash::fast::RandomState>;
@@ -24,7 +25,7 @@ pub type Set<K> = std::collections::HashSet<K, foldhash::fast::RandomState>;
 
 pub use access::{Above, Nesting, later};
 pub use changes::{Changes, EventType, RemovalReason, StateWrite, Unit};
-pub use diff::{Diff, Observed, Row, Rules};
+pub use diff::{Diff, Observed, Readable, Row, Rules};
 pub use entitlement::{Entitlement, GroupPattern};
 pub use guard::{Evidence, HoldId, Limits, Losses};
 pub use key::StateKey;
@@ -32,4 +33,5 @@ pub use known::{Entry, Known, Membership, Seen, Table, UNKNOWN_TIME};
 pub use member_reads::{ListedGroup, ListedMember, Strategy};
 pub use packed::Packed;
 pub use principal::{AttributeList, Id, Kind, Member, NOBODY, Principal, RawHash};
-pub use status::{Baseline, Position, Status, SyncStatus};
+pub use status::{Baseline, KindsRead, Position, Status, SyncStatus};
+pub use values::{comparable, compatible, main_email};

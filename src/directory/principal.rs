@@ -1,8 +1,11 @@
 //! Principals: users and groups as one shape, named by their SCIM `id`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU128;
 use std::sync::Arc;
+
+use super::changes::AttributeChange;
+use super::values::{comparable, compatible, main_email, text};
 
 /// An id that nobody has: what is found by it is found by accident.
 pub const NOBODY: &str = "00000000-0000-0000-0000-000000000000";
@@ -96,9 +99,9 @@ impl Principal {
         self.user_name.as_deref().or(self.display_name.as_deref())
     }
 
-    /// Every compared attribute as (SCIM path, JSON text), sorted by path. `email` is derived from
-    /// `emails` and `last_modified` moves without a change of the person: neither is compared.
-    pub fn compared(&self) -> BTreeMap<&str, String> {
+    /// Every published attribute as (SCIM path, JSON text), sorted by path. `email` is derived from `emails` and
+    /// `last_modified` moves without a change of the person: neither is among them.
+    pub fn published(&self) -> BTreeMap<&str, String> {
         let mut all: BTreeMap<&str, String> =
             self.attributes.iter().map(|(path, value)| (path.as_str(), value.clone())).collect();
         let text = |value: &Option<String>| value.as_deref().map(json_text);
@@ -112,6 +115,139 @@ impl Principal {
         all.extend(fields.into_iter().filter_map(|(path, value)| Some((path, value?))));
         all
     }
+}
+
+impl Principal {
+    /// `name.formatted`, else given and family name: what stands in for a `displayName` that the server does not state.
+    /// As far as the account lists them.
+    pub fn composed_name(&self) -> Option<String> {
+        let part = |name: &str| {
+            let (_, value) = self.attributes.iter().find(|(path, _)| path.eq_ignore_ascii_case(name))?;
+            text(value).map(|text| text.trim().to_owned()).filter(|text| !text.is_empty())
+        };
+        part("name.formatted").or_else(|| {
+            let parts: Vec<String> = ["name.givenName", "name.familyName"].into_iter().filter_map(part).collect();
+            (!parts.is_empty()).then(|| parts.join(" "))
+        })
+    }
+
+    /// True for the name of what an attribute points to, e.g. `manager.displayName` beside `manager.value`: it is
+    /// published, but a difference in it is not a change of this principal.
+    pub fn is_derived(&self, path: &str) -> bool {
+        let Some((head, name)) = path.rsplit_once('.') else { return false };
+        ["display", "displayName"].iter().any(|derived| derived.eq_ignore_ascii_case(name))
+            && self.attributes.contains_key(&format!("{head}.value"))
+    }
+
+    /// The differences between two principals that count as changes, sorted by path, with the published values.
+    pub fn differences(before: &Principal, after: &Principal) -> Vec<AttributeChange> {
+        let (old, new) = (before.published(), after.published());
+        let paths: BTreeSet<&str> = old.keys().chain(new.keys()).copied().collect();
+        paths
+            .into_iter()
+            .filter(|path| old.get(path) != new.get(path))
+            .filter(|path| !before.is_derived(path) && !after.is_derived(path))
+            .filter(|path| !is_equal(path, old.get(path).map(String::as_str), new.get(path).map(String::as_str)))
+            .map(|path| AttributeChange {
+                attribute: path.to_owned(),
+                old: old.get(path).cloned(),
+                new: new.get(path).cloned(),
+            })
+            .collect()
+    }
+
+    /// A known principal as GET shows it. GET proves that somebody is there, and tells `active`; of the other
+    /// attributes only those count that both show: a server's GET and its list rarely show the same.
+    pub fn as_shown_by_get(&self, got: Principal) -> Principal {
+        let mut shown = self.clone();
+        shown.active = got.active.or(shown.active);
+        shown.last_modified = got.last_modified.or(shown.last_modified);
+        let contradicts =
+            |path: &str, known: &str, got: &str| !is_equal(path, Some(known), Some(got)) && !compatible(known, got);
+        for (field, got) in [
+            (&mut shown.user_name, got.user_name),
+            (&mut shown.display_name, got.display_name),
+            (&mut shown.external_id, got.external_id),
+        ] {
+            if field.is_some() && got.is_some() {
+                *field = got;
+            }
+        }
+        for (path, got) in got.attributes {
+            if let Some(known) = shown.attributes.get_mut(&path)
+                && contradicts(&path, known, &got)
+            {
+                *known = got;
+            }
+        }
+        let emails = shown.attributes.iter().find(|(path, _)| path.eq_ignore_ascii_case("emails"));
+        shown.email = emails.and_then(|(_, emails)| main_email(emails)).or(shown.email);
+        shown
+    }
+
+    /// What two rows of one walk say of the same principal, whichever came first: the smaller text where they differ.
+    /// `active` is the caller's, because there a difference means that it is unknown.
+    pub fn merged(self, other: Principal) -> Principal {
+        fn smaller<T: Ord>(one: Option<T>, other: Option<T>) -> Option<T> {
+            match (one, other) {
+                (Some(one), Some(other)) => Some(one.min(other)),
+                (one, other) => one.or(other),
+            }
+        }
+        let mut attributes = self.attributes;
+        for (path, value) in other.attributes {
+            let before = attributes.remove(&path);
+            attributes.extend(smaller(before, Some(value)).map(|value| (path, value)));
+        }
+        let mut omitted = self.omitted;
+        omitted.extend(other.omitted);
+        omitted.sort_unstable();
+        omitted.dedup();
+        let emails = attributes.iter().find(|(path, _)| path.eq_ignore_ascii_case("emails"));
+        Principal {
+            email: emails.and_then(|(_, emails)| main_email(emails)).or_else(|| smaller(self.email, other.email)),
+            id: self.id,
+            user_name: smaller(self.user_name, other.user_name),
+            display_name: smaller(self.display_name, other.display_name),
+            active: self.active,
+            external_id: smaller(self.external_id, other.external_id),
+            created: smaller(self.created, other.created),
+            last_modified: self.last_modified.max(other.last_modified),
+            attributes,
+            omitted,
+        }
+    }
+
+    /// Takes over from `known` what could not be read of this principal. `entries`: attributes as the list spells them.
+    pub fn keep_unreadable(&mut self, known: &Principal, entries: &[String]) {
+        for entry in entries {
+            match entry.to_ascii_lowercase().as_str() {
+                "active" => self.active = known.active,
+                "username" => self.user_name.clone_from(&known.user_name),
+                "displayname" => self.display_name.clone_from(&known.display_name),
+                "externalid" => self.external_id.clone_from(&known.external_id),
+                "meta.created" => self.created = known.created,
+                "meta.lastmodified" => self.last_modified = known.last_modified,
+                "emails" => self.email.clone_from(&known.email),
+                _ => {}
+            }
+            let below = |path: &str| {
+                path.get(..entry.len()).is_some_and(|head| head.eq_ignore_ascii_case(entry))
+                    && matches!(path.as_bytes().get(entry.len()), None | Some(b'.' | b':'))
+            };
+            let kept = known.attributes.iter().filter(|(path, _)| below(path));
+            self.attributes.extend(kept.map(|(path, value)| (path.clone(), value.clone())));
+        }
+    }
+}
+
+/// True if two values of an attribute are no difference. Absence equals whatever is nothing (RFC 7643 §2.5).
+fn is_equal(path: &str, one: Option<&str>, other: Option<&str>) -> bool {
+    let of = |value: Option<&str>| {
+        let value = value.map(|value| comparable(path, value).into_owned());
+        value.filter(|value| !matches!(value.as_str(), "[]" | "{}" | "\"\"" | "null"))
+    };
+    one == other || of(one) == of(other)
 }
 
 /// A string as JSON text (RFC 8259 §7).
@@ -143,6 +279,9 @@ pub const ENTERPRISE: &str = "urn:ietf:params:scim:schemas:extension:enterprise:
 const DEFAULT: &[&str] = &[
     "userName",
     "displayName",
+    "name.formatted",
+    "name.givenName",
+    "name.familyName",
     "active",
     "externalId",
     "emails",

@@ -2,6 +2,7 @@
 
 use super::changes::{Changes, EventType};
 use super::guard::{HoldId, Losses};
+use super::member_reads::Strategy;
 
 /// How a sync stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,7 +82,33 @@ pub struct Settings {
     pub profile_fingerprint: String,
 }
 
-/// One `SyncStatus` record (contract.md). Times are milliseconds since 1970-01-01 UTC.
+/// What completed syncs have read. What was never read before is no news when it is read first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct KindsRead {
+    pub users: bool,
+    pub groups: bool,
+    pub memberships: bool,
+}
+
+impl KindsRead {
+    const NAMES: [&str; 3] = ["users", "groups", "memberships"];
+
+    pub fn of(names: &[String]) -> KindsRead {
+        let has = |name: &str| names.iter().any(|other| other == name);
+        let [users, groups, memberships] = KindsRead::NAMES.map(has);
+        KindsRead { users, groups, memberships }
+    }
+
+    pub fn names(self) -> Vec<String> {
+        let read = [self.users, self.groups, self.memberships];
+        KindsRead::NAMES.into_iter().zip(read).filter(|(_, read)| *read).map(|(name, _)| name.to_owned()).collect()
+    }
+}
+
+/// Findings that one record names; each is a line for people.
+pub const FINDINGS_MAX: usize = 20;
+
+/// One `SyncStatus` record. Times are milliseconds since 1970-01-01 UTC.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SyncStatus {
     pub sync: i64,
@@ -113,6 +140,14 @@ pub struct SyncStatus {
     pub pause: Option<Pause>,
     pub settings: Settings,
     pub positions: Vec<Position>,
+    /// Rows of the lists that could not be read, or not in full.
+    pub unreadable_rows: i64,
+    /// Kinds that completed syncs have read: `users`, `groups`, `memberships`.
+    pub kinds_read: Vec<String>,
+    /// By which strategy members were last seen.
+    pub memberships_by: Option<Strategy>,
+    /// What a person should know of this sync although it completed: ids and counts, never attributes of people.
+    pub findings: Vec<String>,
 }
 
 impl SyncStatus {
@@ -142,6 +177,10 @@ impl SyncStatus {
             pause: None,
             settings,
             positions: Vec::new(),
+            unreadable_rows: 0,
+            kinds_read: Vec::new(),
+            memberships_by: None,
+            findings: Vec::new(),
         }
     }
 
@@ -163,6 +202,8 @@ impl SyncStatus {
             release,
             pause: self.pause.clone(),
             positions: self.positions.clone(),
+            kinds_read: self.kinds_read.clone(),
+            memberships_by: self.memberships_by,
             ..SyncStatus::initial(settings, self.control_offset)
         }
     }
@@ -175,10 +216,32 @@ impl SyncStatus {
         if changes.memberships_read.is_some() {
             self.memberships_as_of = Some(self.sync);
         }
+        let before = KindsRead::of(&self.kinds_read);
+        let read = KindsRead {
+            users: before.users || changes.users_read.is_some(),
+            groups: before.groups || changes.groups_read.is_some(),
+            memberships: before.memberships || changes.memberships_are_known,
+        };
+        if changes.memberships == 0 && changes.dangling > 0 {
+            self.find(format!(
+                "Groups: none of {} listed members is a user or group here (dangling), so there are no memberships; \
+                 → compare the ids in `members` with the ids of both lists",
+                changes.dangling
+            ));
+        }
+        self.kinds_read = read.names();
+        self.memberships_by = changes.members_seen_by.or(self.memberships_by);
         self.dangling = changes.dangling;
         if changes.users_read.is_some() {
             self.hidden = changes.hidden;
             self.removals_suppressed = changes.removals_suppressed;
+        }
+    }
+
+    /// Adds a line for people, once.
+    pub fn find(&mut self, finding: String) {
+        if self.findings.len() < FINDINGS_MAX && !self.findings.contains(&finding) {
+            self.findings.push(finding);
         }
     }
 

@@ -329,7 +329,8 @@ impl Grant<'_> {
     }
 
     async fn ask(&self, http: &reqwest::Client, in_body: bool) -> Result<(StatusCode, bytes::Bytes), ReadError> {
-        let response = self.request(http, in_body).send().await.map_err(|error| at_token_url(transport(&error)))?;
+        let response =
+            self.request(http, in_body).send().await.map_err(|error| at_token_url(transport(&error, false)))?;
         let status = response.status();
         let body = read_body(response, TOKEN_ANSWER_BYTES_MAX).await.map_err(|error| match error.code {
             error::TOO_LARGE => no_token(status, "with more than any token needs"),
@@ -438,6 +439,7 @@ mod tests {
     use tokio::task::JoinSet;
 
     use super::*;
+    use crate::directory::Kind;
     use crate::scim::client::{Client, refusal};
     use crate::scim::profile::Profile;
 
@@ -598,7 +600,8 @@ mod tests {
         world.vendor().accepts_nothing = true;
         assert_eq!(all(&client).await, vec![Ok(401); 8]);
         assert_eq!(world.vendor().issued, 2);
-        let error = refusal(StatusCode::UNAUTHORIZED, client.profile());
+        let reply = client.get(client.list_url(Kind::User, &[])).await.unwrap();
+        let error = refusal(&reply, client.profile(), Kind::User);
         assert_eq!((error.code, error.text.lines().count()), (error::REFUSED, 1));
     }
 

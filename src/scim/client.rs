@@ -1,13 +1,14 @@
 //! Requests to one SCIM endpoint: signed, paced, within limits, retried.
 
+use std::io::ErrorKind;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures::Stream;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-use reqwest::header::{ACCEPT, CONTENT_TYPE, DATE, ETAG, IF_NONE_MATCH};
+use reqwest::header::{ACCEPT, CONTENT_TYPE, DATE, ETAG, IF_NONE_MATCH, LOCATION};
 use reqwest::{Response, StatusCode, redirect};
 use rustls_platform_verifier::BuilderVerifierExt;
 use serde_json::Value;
@@ -15,19 +16,25 @@ use url::Url;
 
 use super::address::{self, Allowed, CheckedResolver};
 use super::auth::{Credential, Pass};
+use super::envelope;
 use super::error::{self, ReadError};
 use super::listing::{self, PAGES_MAX, Query, Remembered};
 use super::pace::{Advice, Budget, PAUSE_MAX, Permit, Tries};
-use super::probe::{self, Advertised};
+use super::probe::Advertised;
 use super::profile::{Memberships, Operation, Profile};
-use super::wire::{self, Reading};
-use crate::directory::{AttributeList, Id, Kind, Observed, Strategy};
+use super::wire::{self, Reading, Resource, Unreadable};
+use crate::directory::{AttributeList, Id, Kind, Observed, Principal, Readable};
 use crate::failpoint::{self, Point};
-use crate::pipeline::{Answer, Directory, Page, RawRow, STALE_PAGE};
+use crate::pipeline::{Answer, Directory, MAX_PRINCIPALS, Page, Parsed, RawRow};
 use crate::retry::Waits;
+use crate::telemetry::Metric;
 
 /// Decompressed bytes of one body; a group of 250,000 members is about 40 MB.
 pub const BODY_BYTES_MAX: usize = 64 << 20;
+/// Decompressed bytes of an answer that is no list and no group: a user, a ServiceProviderConfig.
+pub const ANSWER_BYTES_MAX: usize = 1 << 20;
+/// Bytes of an answer that is an error: its `scimType` is all that is read of it.
+const ERROR_BYTES_MAX: usize = 64 << 10;
 /// Media type of bodies (RFC 7644 §3.8).
 const SCIM_JSON: &str = "application/scim+json";
 
@@ -54,6 +61,8 @@ pub struct Patience {
     pub pages: usize,
     /// Longest pause that a server gets by asking for it (Retry-After, RateLimit-Reset).
     pub longest_pause: Duration,
+    /// Rows that one filter may find: as many principals as the directory may have.
+    pub rows: usize,
 }
 
 impl Default for Patience {
@@ -69,6 +78,7 @@ impl Default for Patience {
             throttled_wait: Duration::from_secs(5),
             pages: PAGES_MAX,
             longest_pause: PAUSE_MAX,
+            rows: MAX_PRINCIPALS,
         }
     }
 }
@@ -79,10 +89,22 @@ pub struct Client {
     shared: Arc<Shared>,
     /// What the server turned out to do, as long as this client lives.
     pub(super) advertised: Arc<OnceLock<Option<Advertised>>>,
-    pub(super) strategy: Arc<OnceLock<Strategy>>,
     /// The server's clock minus ours as last seen, milliseconds.
     skew: Arc<AtomicI64>,
+    /// What the server last said of its own accord.
+    last: Arc<Mutex<Option<LastAnswer>>>,
+    /// Whose requests these are, for logs and metrics.
+    account: Arc<str>,
     pub(super) remembered: Remembered,
+}
+
+/// The newest answer: what a person should be told who waits in vain for the next one.
+#[derive(Clone, Copy, Debug)]
+pub struct LastAnswer {
+    /// HTTP status.
+    pub status: u16,
+    /// How long it asked to wait, if it did.
+    pub wait: Option<Duration>,
 }
 
 struct Shared {
@@ -140,8 +162,9 @@ impl Client {
         Ok(Client {
             shared,
             advertised: Arc::default(),
-            strategy: Arc::default(),
             skew: Arc::default(),
+            last: Arc::default(),
+            account: Arc::default(),
             remembered: Remembered::default(),
         })
     }
@@ -154,10 +177,16 @@ impl Client {
         if self.shared.credential.reread()? {
             self.follow_credential();
             // Another secret may lead to another directory: nothing that was seen of this one counts.
-            (self.advertised, self.strategy, self.skew) = (Arc::default(), Arc::default(), Arc::default());
+            (self.advertised, self.skew) = (Arc::default(), Arc::default());
             self.remembered = Remembered::default();
         }
         Ok(())
+    }
+
+    /// Says in logs and metrics whose requests these are.
+    #[must_use]
+    pub fn for_account(self, account: &str) -> Client {
+        Client { account: account.into(), ..self }
     }
 
     fn budget(&self) -> Arc<Budget> {
@@ -189,6 +218,28 @@ impl Client {
             url.query_pairs_mut().extend_pairs(query);
         }
         url
+    }
+
+    /// `base/Users`, or `base/Users/` where the profile says so: some servers redirect from the one to the other.
+    pub fn list_url(&self, kind: Kind, query: &[(&str, String)]) -> Url {
+        let path = self.profile().path(kind);
+        let mut parts: Vec<&str> = path.trim_end_matches('/').split('/').collect();
+        if path.ends_with('/') {
+            parts.push("");
+        }
+        self.url(&parts, query)
+    }
+
+    /// `base/Users/ID`.
+    pub fn resource_url(&self, kind: Kind, id: &str, query: &[(&str, String)]) -> Url {
+        let path = self.profile().path(kind).trim_end_matches('/');
+        let parts: Vec<&str> = path.split('/').chain([id]).collect();
+        self.url(&parts, query)
+    }
+
+    /// The newest answer, whatever it was.
+    pub fn last_answer(&self) -> Option<LastAnswer> {
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// GET, retried within bounds where another try may help (transport errors, 401, 429, 5xx).
@@ -260,31 +311,72 @@ impl Client {
         };
         let sending = credential.sign(sending, &pass).header(ACCEPT, &profile.accept);
         failpoint::hit(Point::FetchBefore);
-        let response = sending.send().await.map_err(|error| transport(&error))?;
+        let response = sending.send().await.map_err(|error| transport(&error, false))?;
         let received_at = now();
         let status = response.status();
         let advice = Advice::read(status, response.headers(), received_at).at_most(patience.longest_pause);
         permit.answered(&advice);
+        self.note(status, &advice);
         if status.is_redirection() && status != StatusCode::NOT_MODIFIED {
-            let text = format!(
-                "the server redirects (HTTP {}); scimtail never follows, set base_url to the final address",
-                status.as_u16()
-            );
-            return Err(ReadError::new(error::REDIRECTED, text));
+            return Err(self.redirected(&request.url, &response));
         }
         let skew = header_time(&response, DATE).map(|at| at - received_at);
         self.skew.store(skew.unwrap_or(0), Ordering::Relaxed);
         let etag = response.headers().get(ETAG).and_then(|etag| etag.to_str().ok()).map(str::to_owned);
-        let body = read_body(response, BODY_BYTES_MAX).await?;
+        let body = match self.operation(&request.url) {
+            _ if !status.is_success() => read_error_body(response).await,
+            Some(Operation::ListUsers | Operation::ListGroups | Operation::GetGroup) => {
+                read_body(response, BODY_BYTES_MAX).await?
+            }
+            Some(Operation::GetUser) | None => read_body(response, ANSWER_BYTES_MAX).await?,
+        };
         failpoint::hit(Point::FetchAfter);
         Ok(Answered { reply: Reply { status, body, etag, skew, received_at }, advice, pass })
+    }
+
+    /// A vendor that throttles is no failure, and takes time: a person has to be able to see why.
+    fn note(&self, status: StatusCode, advice: &Advice) {
+        let answer = LastAnswer { status: status.as_u16(), wait: advice.wait };
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(answer);
+        let account = &*self.account;
+        if advice.throttled {
+            Metric::Throttled.add(1, [("account", account)]);
+        }
+        if let Some(wait) = advice.wait.filter(|wait| *wait >= WAIT_LOGGED) {
+            Metric::ThrottledSeconds.add(wait.as_secs(), [("account", account)]);
+            let (status, wait_s) = (status.as_u16(), wait.as_secs());
+            tracing::warn!(account, status, wait_s, "the directory asked to wait {wait_s} s, HTTP {status}");
+        }
+    }
+
+    /// Redirects are never followed. One that only adds a slash can be cured by the profile.
+    fn redirected(&self, url: &Url, response: &Response) -> ReadError {
+        let status = response.status().as_u16();
+        let location = response.headers().get(LOCATION).and_then(|location| location.to_str().ok());
+        let target = location.and_then(|location| url.join(location).ok());
+        let slashed = target.is_some_and(|target| target.path() == format!("{}/", url.path()));
+        let list = Kind::BOTH.into_iter().find(|kind| self.list_url(*kind, &[]).path() == url.path());
+        let text = match list.filter(|_| slashed) {
+            Some(kind) => {
+                let field = if kind == Kind::User { "users_path" } else { "groups_path" };
+                format!(
+                    "the server redirects to the same address with a slash (HTTP {status}); \
+                     → [account.profile] {field} = \"{}/\"",
+                    self.profile().path(kind)
+                )
+            }
+            None => format!(
+                "the server redirects (HTTP {status}), and scimtail never follows; → set base_url to the final address"
+            ),
+        };
+        ReadError { status: Some(status), ..ReadError::new(error::REDIRECTED, text) }
     }
 
     /// What a URL of [`Client::url`] asks for, as rate limits tell requests apart.
     fn operation(&self, url: &Url) -> Option<Operation> {
         Kind::BOTH.into_iter().find_map(|kind| {
-            let list = self.url(&[self.profile().path(kind)], &[]);
-            let below = url.path().strip_prefix(list.path())?;
+            let list = self.list_url(kind, &[]);
+            let below = url.path().strip_prefix(list.path().trim_end_matches('/'))?;
             let (lists, gets) = match kind {
                 Kind::User => (Operation::ListUsers, Operation::GetUser),
                 Kind::Group => (Operation::ListGroups, Operation::GetGroup),
@@ -311,6 +403,9 @@ struct Answered {
     /// What the request was signed with.
     pass: Pass,
 }
+
+/// Waits that are asked for and shorter than this are not worth a line.
+const WAIT_LOGGED: Duration = Duration::from_secs(5);
 
 /// How long clients that are made share a TLS configuration. Each one of its own would be a quarter of a megabyte of
 /// certificates that this machine trusts; one for ever would never know those that are installed later.
@@ -371,25 +466,51 @@ fn worth_another_try(status: StatusCode) -> bool {
     status == StatusCode::TOO_MANY_REQUESTS || status.is_server_error() && status != StatusCode::NOT_IMPLEMENTED
 }
 
+/// Up to here a body grows by doubling; a larger one gets all the room that it may need at once. Room that is not
+/// written to is not memory, and doubling 32 MiB would hold them twice over.
+const GROWN_BYTES_MAX: usize = 4 << 20;
+
 /// Reads a body within its limit, counting decompressed bytes.
 pub(super) async fn read_body(mut response: Response, bytes_max: usize) -> Result<Bytes, ReadError> {
     // Growing a page of megabytes chunk by chunk would copy it several times over.
     let stated = response.content_length().and_then(|length| usize::try_from(length).ok()).unwrap_or(0);
-    let mut body = BytesMut::with_capacity(stated.min(bytes_max));
-    while let Some(chunk) = response.chunk().await.map_err(|error| transport(&error))? {
+    let mut body = Vec::with_capacity(stated.min(bytes_max));
+    while let Some(chunk) = response.chunk().await.map_err(|error| transport(&error, !body.is_empty()))? {
         if body.len() + chunk.len() > bytes_max {
             let text = format!("the body is larger than {} MiB", bytes_max >> 20);
             return Err(ReadError::new(error::TOO_LARGE, text));
         }
+        if body.len() + chunk.len() > body.capacity() && body.len() > GROWN_BYTES_MAX {
+            body.reserve_exact(bytes_max - body.len());
+        }
         body.extend_from_slice(&chunk);
     }
-    Ok(body.freeze())
+    Ok(body.into())
 }
 
-/// Says what went wrong in our words: error texts of the library may hold the URL.
-pub(super) fn transport(error: &reqwest::Error) -> ReadError {
+/// The beginning of an error's body; what cannot be read of it says nothing.
+async fn read_error_body(mut response: Response) -> Bytes {
+    let mut body = Vec::new();
+    while let Ok(Some(chunk)) = response.chunk().await {
+        body.extend_from_slice(&chunk[..chunk.len().min(ERROR_BYTES_MAX - body.len())]);
+        if body.len() == ERROR_BYTES_MAX {
+            break;
+        }
+    }
+    body.into()
+}
+
+/// Says what went wrong in our words: error texts of the library may hold the URL. `in_body`: an answer had begun.
+pub(super) fn transport(error: &reqwest::Error, in_body: bool) -> ReadError {
     let causes = || std::iter::successors(std::error::Error::source(error), |cause| cause.source());
     let said = |words: &str| causes().any(|cause| cause.to_string().contains(words));
+    let broke_off = || {
+        let ended = [ErrorKind::UnexpectedEof, ErrorKind::ConnectionReset, ErrorKind::BrokenPipe];
+        let by_kind = |cause: &(dyn std::error::Error + 'static)| {
+            cause.downcast_ref::<std::io::Error>().is_some_and(|error| ended.contains(&error.kind()))
+        };
+        causes().any(by_kind) || said("connection closed") || said("end of file") || said("unexpected EOF")
+    };
     let text = if error.is_timeout() {
         "the server did not answer in time"
     } else if said("the name leads to") {
@@ -397,11 +518,14 @@ pub(super) fn transport(error: &reqwest::Error) -> ReadError {
     } else if said("dns error") || said("failed to lookup") {
         "the host name cannot be resolved"
     } else if said("certificate") || said("invalid peer") {
-        "the server's TLS certificate is not trusted"
+        "the server's TLS certificate is not trusted by this machine; \
+         → install the CA that issued it (a private CA: SSL_CERT_FILE names a file that holds it)"
     } else if said("Connection refused") {
         "nothing listens at this address (connection refused)"
     } else if error.is_connect() {
         "no connection to the server"
+    } else if (in_body || error.is_body() || error.is_decode()) && broke_off() {
+        "the connection was closed in the middle of the body"
     } else if error.is_decode() {
         "the body cannot be decompressed"
     } else {
@@ -417,30 +541,54 @@ fn header_time(response: &Response, name: reqwest::header::HeaderName) -> Option
     i64::try_from(since.as_millis()).ok()
 }
 
-/// What a status other than 200 means, in words with a remedy.
-pub fn refusal(status: StatusCode, profile: &Profile) -> ReadError {
-    let code = status.as_u16();
-    match code {
-        401 => {
-            let text = format!("401: {} refused the {}; {}", profile.title, profile.auth.noun(), profile.token_hint);
-            ReadError::new(error::REFUSED, text)
+/// What a status other than 200 means for a list, in words with a remedy. Nothing of the server's own text is said.
+pub fn refusal(reply: &Reply, profile: &Profile, kind: Kind) -> ReadError {
+    let code = reply.status.as_u16();
+    let no_groups =
+        (kind == Kind::Group).then_some("where this directory serves no groups: [account.profile] groups = false");
+    let no_list = |otherwise: &str| match (no_groups, profile.no_list_hint.as_deref()) {
+        (Some(hint), _) => hint.to_owned(),
+        (None, hint) => hint.unwrap_or(otherwise).to_owned(),
+    };
+    let (error_code, text) = match code {
+        400 if envelope::scim_type(&reply.body).as_deref() == Some("toomany") => (
+            error::HTTP_STATUS,
+            "400 tooMany: the server does not list without a filter; \
+             → scimtail reads whole lists: ask the vendor for an endpoint that lists everybody"
+                .to_owned(),
+        ),
+        400 => {
+            let remedy = no_groups.unwrap_or("ask the vendor which parameters its lists take");
+            (error::HTTP_STATUS, format!("the server refuses the list (HTTP 400); → {remedy}"))
         }
+        401 => (
+            error::REFUSED,
+            format!("401: {} refused the {}; → {}", profile.title, profile.auth.noun(), profile.token_hint),
+        ),
         403 => {
-            ReadError::new(error::REFUSED, format!("403: the credentials may not read this; {}", profile.token_hint))
+            let groups = no_groups.map(|hint| format!("; {hint}")).unwrap_or_default();
+            let text = format!("403: the credentials may not read this list; → {}{groups}", profile.token_hint);
+            (error::REFUSED, text)
         }
         404 => {
-            let hint = profile.no_list_hint.as_deref().unwrap_or("check base_url: it usually ends in /scim/v2");
-            ReadError::new(error::HTTP_STATUS, format!("404: there is no SCIM list at this address; {hint}"))
+            let remedy = no_list("check base_url: it usually ends in /scim/v2");
+            (error::HTTP_STATUS, format!("404: there is no SCIM list at this address; → {remedy}"))
         }
         405 | 501 => {
-            let hint =
-                profile.no_list_hint.as_deref().unwrap_or("this endpoint does not list; scimtail cannot read it");
-            ReadError::new(error::HTTP_STATUS, format!("{code}: listing is refused; {hint}"))
+            let remedy = no_list("this endpoint does not list, and scimtail cannot read it");
+            (error::HTTP_STATUS, format!("{code}: listing is refused; → {remedy}"))
         }
-        429 => ReadError::new(error::UNAVAILABLE, "429: the vendor's rate limit is used up"),
-        500.. => ReadError::new(error::UNAVAILABLE, format!("the server answers HTTP {code}")),
-        _ => ReadError::new(error::HTTP_STATUS, format!("the server answers HTTP {code}")),
-    }
+        406 => (
+            error::HTTP_STATUS,
+            "406: the server does not answer in the form asked for; \
+             → [account.profile] accept = \"application/json\", or accept = \"*/*\""
+                .to_owned(),
+        ),
+        429 => (error::UNAVAILABLE, "429: the vendor's rate limit is used up; → a longer interval".to_owned()),
+        500.. => (error::UNAVAILABLE, format!("the server answers HTTP {code}; → try later, or ask the vendor")),
+        _ => (error::HTTP_STATUS, format!("the server answers HTTP {code}")),
+    };
+    ReadError { status: Some(code), ..ReadError::new(error_code, text) }
 }
 
 /// A directory as the pipeline sees it.
@@ -453,8 +601,12 @@ pub struct ScimDirectory {
 impl ScimDirectory {
     pub fn new(client: Client, attributes: AttributeList) -> ScimDirectory {
         let Profile { absent_active, memberships, .. } = client.profile();
-        let (absent_active, groups_on_user) = (*absent_active, *memberships == Memberships::User);
-        let reading = Reading { attributes, absent_active, groups_on_user };
+        let reading = Reading {
+            attributes,
+            absent_active: *absent_active,
+            groups_on_user: *memberships == Memberships::User,
+            paths: Kind::BOTH.map(|kind| client.profile().path(kind).to_owned()),
+        };
         ScimDirectory { client, reading }
     }
 
@@ -464,12 +616,19 @@ impl ScimDirectory {
         format!("meta.lastModified ge \"{}\"", at.unwrap_or(jiff::Timestamp::UNIX_EPOCH))
     }
 
-    /// The attributes to ask lists for: what may leave the process, and what decides.
-    fn requested(&self, kind: Kind) -> String {
+    /// The parameter that asks for the account's attributes only, where the profile wants that (RFC 7644 §3.9).
+    pub(super) fn attributes_asked_for(&self, kind: Kind, by_get: bool) -> Option<(&'static str, String)> {
+        self.client.profile().request_attributes.then(|| ("attributes", self.requested(kind, by_get)))
+    }
+
+    /// The attributes to ask for: what may leave the process, and what decides. A GET asks for what its list does, or
+    /// what is served on request only would be missing from it; and for members wherever they decide.
+    fn requested(&self, kind: Kind, by_get: bool) -> String {
         let decides: &[&str] = match (kind, self.client.profile().memberships) {
             (Kind::User, Memberships::User) => &["id", "active", "groups"],
             (Kind::User, _) => &["id", "active"],
             (Kind::Group, Memberships::List | Memberships::Auto) => &["id", "members"],
+            (Kind::Group, Memberships::Get) if by_get => &["id", "members"],
             (Kind::Group, _) => &["id"],
         };
         let listed = self.reading.attributes.paths().iter().map(String::as_str);
@@ -490,56 +649,92 @@ impl Directory for ScimDirectory {
     type Error = ReadError;
 
     fn list(&self, kind: Kind, since: Option<i64>) -> impl Stream<Item = Result<Page, ReadError>> + Send {
-        let attributes = self.client.profile().request_attributes.then(|| self.requested(kind));
+        let attributes = self.attributes_asked_for(kind, false).map(|(_, attributes)| attributes);
         listing::pages(
             self.client.clone(),
             Query { kind, filter: since.map(|since| self.modified_since(since)), attributes },
         )
     }
 
-    fn read(&self, kind: Kind, page: &Page, row: &RawRow) -> Result<Observed, ReadError> {
+    fn read(&self, kind: Kind, page: &Page, row: &RawRow) -> Parsed {
         if row.bytes.is_empty() {
             self.client.remembered.forget();
-            return Err(ReadError::new(STALE_PAGE, "a page that did not change has to be read again"));
+            return Parsed::Stale;
         }
-        let resource = wire::read_resource(kind, &row.bytes, &self.reading)?;
-        let skew = page.skew.unwrap_or(0);
-        Ok(Observed {
-            modified_at: resource.principal.last_modified.map(|modified| modified - skew),
-            principal: resource.principal,
-            raw: row.hash,
-            members: resource.members,
-            groups: resource.groups,
-            observed_at: page.received_at,
-        })
+        parse_row(kind, page, row, &self.reading)
     }
 
     async fn get(&self, kind: Kind, id: &Id) -> Answer {
-        let url = self.client.url(&[self.client.profile().path(kind), id], &[]);
-        let Ok(reply) = self.client.get(url).await else { return Answer::Unproven };
+        let query: Vec<(&str, String)> = self.attributes_asked_for(kind, true).into_iter().collect();
+        let reply = match self.client.get(self.client.resource_url(kind, id, &query)).await {
+            Ok(reply) => reply,
+            Err(error) => return Answer::Unproven(error.text),
+        };
         match reply.status.as_u16() {
-            200 if wire::id_of(&reply.body).as_ref() == Some(id) => {
-                let row = wire::raw_row(reply.body);
+            200 => {
+                let body = envelope::utf_8(&reply.body).unwrap_or_default();
+                if wire::id_of(&body).as_ref() != Some(id) {
+                    return Answer::Unproven("HTTP 200 without the id that was asked for".to_owned());
+                }
+                let row = envelope::raw_row(body);
                 let page = Page { skew: reply.skew, received_at: reply.received_at, ..Page::default() };
                 match self.read(kind, &page, &row) {
-                    Ok(observed) => Answer::Found(Box::new(observed)),
-                    Err(_) => Answer::Unproven,
+                    Parsed::Resource(observed) => Answer::Found(observed),
+                    Parsed::NoId | Parsed::Stale => Answer::Unproven("a body that cannot be read".to_owned()),
                 }
             }
             404 | 410 => Answer::NotFound,
             403 | 405 | 501 => Answer::NotOffered,
-            _ => Answer::Unproven,
+            status => Answer::Unproven(format!("HTTP {status}")),
         }
-    }
-
-    async fn strategy(&self) -> Result<Strategy, ReadError> {
-        probe::strategy(&self.client, &self.reading).await
     }
 
     async fn matching(&self, kind: Kind, attribute: &'static str, id: &Id) -> Result<Vec<Id>, ReadError> {
         // A JSON text is a filter's text (RFC 7644 §3.4.2.2): quotes in ids are escaped the same way.
         let filter = format!("{attribute} eq {}", Value::String(id.to_string()));
         listing::matching(&self.client, kind, filter).await
+    }
+}
+
+/// A row as read, or what is left of it.
+pub fn parse_row(kind: Kind, page: &Page, row: &RawRow, reading: &Reading) -> Parsed {
+    match wire::read_resource(kind, &row.bytes, reading) {
+        Ok(resource) => Parsed::Resource(Box::new(observed(resource, page, row))),
+        Err(Unreadable { id: Some(id) }) => Parsed::Resource(Box::new(only_id(id, page, row))),
+        Err(Unreadable { id: None }) => Parsed::NoId,
+    }
+}
+
+/// A resource as read, with when and how it was looked at.
+fn observed(resource: Resource, page: &Page, row: &RawRow) -> Observed {
+    let skew = page.skew.unwrap_or(0);
+    let readable =
+        if resource.unreadable.is_empty() { Readable::Whole } else { Readable::Without(resource.unreadable) };
+    Observed {
+        modified_at: resource.principal.last_modified.map(|modified| modified - skew),
+        principal: resource.principal,
+        raw: row.hash,
+        members: resource.members,
+        groups: resource.groups,
+        observed_at: page.received_at,
+        readable,
+        composed_name: resource.composed_name,
+        other_members: resource.other_members,
+    }
+}
+
+/// A row of which nothing but its id can be read.
+fn only_id(id: Id, page: &Page, row: &RawRow) -> Observed {
+    Observed {
+        principal: Principal::new(id),
+        raw: row.hash,
+        members: Vec::new(),
+        groups: Vec::new(),
+        observed_at: page.received_at,
+        modified_at: None,
+        readable: Readable::IdOnly,
+        composed_name: false,
+        other_members: 0,
     }
 }
 

@@ -1,9 +1,11 @@
 //! Walks as a stream of pages that is complete or ends in an error: by index (RFC 7644 §3.4.2.4), by cursor (RFC
 //! 9865), by `.search` (RFC 7644 §3.4.3), or in one answer.
 //!
-//! Walk rules (design §5): advance by rows received, never by `itemsPerPage`; end at an empty page or one that brings
-//! no new row, never at a short one, because a silent cap looks like the end; a cursor only when advertised or
-//! offered, and then only the server's word that there is no next one ends the walk.
+//! **How a walk ends.** It advances by rows received, never by `itemsPerPage`, and ends at a page without rows, whatever
+//! its form, or at one that brings no new row; never at a short one, because a silent cap looks like the end. Some
+//! servers refuse the page behind the last row (400, 404): that is the end too, if their own total says that nothing is
+//! missing. A cursor is used only if it is advertised or offered, and then only the server's word that there is no next
+//! one ends the walk. Whether everything was listed is judged by totals afterwards.
 
 use std::collections::HashMap;
 use std::pin::pin;
@@ -17,10 +19,11 @@ use tokio_util::task::AbortOnDropHandle;
 use url::Url;
 
 use super::client::{Client, Reply, refusal};
+use super::envelope::{self, ListPage};
 use super::error::{self, ReadError};
 use super::probe;
 use super::profile::Paging;
-use super::wire::{self, ListPage};
+use super::wire;
 use crate::directory::{Id, Kind, RawHash, Set};
 use crate::pipeline::{Page, RawRow};
 
@@ -30,6 +33,11 @@ pub const PAGES_MAX: usize = 100_000;
 pub const CURSOR_RESTARTS_MAX: usize = 3;
 /// Where a page is too large, pages this many times smaller are asked for.
 const SMALLER: u32 = 10;
+/// Page sizes that are tried where a server refuses the one it was asked for, to name one that it takes.
+const SIZES_TRIED: [u32; 4] = [50, 25, 10, 1];
+/// Bytes of a body from which on the next page is asked for only when this one is done with, so that an account holds
+/// one of them at a time; and from which on it is split on a thread of its own.
+const LARGE_BODY: usize = 1 << 20;
 
 /// Where in a walk a page begins.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,23 +50,31 @@ enum At {
 }
 
 /// A page and what the server says comes after it.
+#[derive(Default)]
 struct Fetched {
     page: Page,
     next_cursor: Option<String>,
+    /// False if a first page of this form is not an empty list, but none.
+    is_an_answer: bool,
 }
 
 /// Ids of all rows that a filter matches.
 ///
 /// # Errors
-/// As a walk.
+/// As a walk, and more rows than a directory may have.
 pub async fn matching(client: &Client, kind: Kind, filter: String) -> Result<Vec<Id>, ReadError> {
     let attributes = client.profile().request_attributes.then(|| "id".to_owned());
     let mut pages = pin!(pages(client.clone(), Query { kind, filter: Some(filter), attributes }));
     let mut ids: Set<Id> = Set::default();
     while let Some(page) = pages.next().await {
         for row in page?.rows {
-            let broken = || ReadError::new(error::NOT_A_RESOURCE, "a row that a filter found has no usable `id`");
+            let broken =
+                || ReadError::new(error::NOT_A_RESOURCE, "a row that a filter found has no usable `id`").of(kind);
             ids.insert(wire::id_of(&row.bytes).ok_or_else(broken)?);
+        }
+        if ids.len() > client.patience().rows {
+            let text = format!("a filter finds more than {} rows", client.patience().rows);
+            Err(ReadError::new(error::TOO_MANY_ROWS, text).of(kind))?;
         }
     }
     let mut ids: Vec<Id> = ids.into_iter().collect();
@@ -78,25 +94,86 @@ pub struct Query {
 
 /// The pages of one walk. Dropping the stream aborts the request under way.
 pub fn pages(client: Client, query: Query) -> impl Stream<Item = Result<Page, ReadError>> + Send {
+    let kind = query.kind;
+    walk(client, query).map(move |page| page.map_err(|error| error.of(kind)))
+}
+
+/// What a walk had seen when `startIndex` turned out to be ignored.
+#[derive(Clone, Copy)]
+struct Ignored {
+    rows: usize,
+    total: Option<u64>,
+}
+
+/// What a walk has seen since its first page.
+#[derive(Default)]
+struct Walked {
+    rows: Set<RawHash>,
+    /// Of the first page.
+    first_row: Option<RawHash>,
+    first_received: usize,
+    /// The largest total that any page stated.
+    total: Option<u64>,
+}
+
+impl Walked {
+    /// Takes out the rows that an earlier page showed, and those that this page shows twice.
+    fn take(&mut self, page: &mut Page) {
+        let mut here: Set<RawHash> = Set::default();
+        let (mut doubled, mut repeated) = (0, 0);
+        page.rows.retain(|row| {
+            let new_here = here.insert(row.hash);
+            let new = new_here && self.rows.insert(row.hash);
+            doubled += usize::from(!new_here);
+            repeated += usize::from(new_here && !new);
+            new
+        });
+        (page.doubled, page.repeated) = (doubled, repeated);
+        self.first_row = self.first_row.or_else(|| page.rows.first().map(|row| row.hash));
+        self.total = self.total.max(page.total);
+    }
+
+    fn so_far(&self) -> Ignored {
+        Ignored { rows: self.rows.len(), total: self.total }
+    }
+
+    /// By the server's own total nothing is missing.
+    fn is_whole(&self) -> bool {
+        self.total.is_some_and(|total| self.rows.len() as u64 >= total)
+    }
+}
+
+fn walk(client: Client, query: Query) -> impl Stream<Item = Result<Page, ReadError>> + Send {
     try_stream! {
-        let kind = query.kind;
         let list = List { client: client.clone(), query };
         let mut begin = first(&client).await;
         let forced = client.profile().paging == Paging::CursorForced;
+        let trust_total = client.profile().trust_total;
+        // What the walk by `startIndex` had seen when it turned out to be ignored.
+        let mut ignored: Option<Ignored> = None;
         let (mut count, mut restarts, mut number, mut restarted) = (client.profile().page_size, 0, 0, false);
         'walk: loop {
-            let mut seen: Set<RawHash> = Set::default();
-            let mut first_row = None;
+            let mut walked = Walked::default();
             let mut at = begin.clone();
             let mut request = list.fetch(&at, count);
             for number_here in 0.. {
                 number += 1;
                 let pages_max = client.patience().pages;
                 if number > pages_max {
-                    let text = format!("{} has more than {pages_max} pages", kind.endpoint());
+                    let text = format!("the list has more than {pages_max} pages");
                     Err(ReadError::new(error::TOO_MANY_PAGES, text))?;
                 }
                 let fetched = match page(request).await {
+                    // Behind the last row: the end, if the server's own total says so.
+                    Err(error) if trust_total && number_here > 0 && walked.is_whole() && refuses_the_end(&error, &at, &walked) => {
+                        Fetched::default()
+                    }
+                    Err(error) if error.status == Some(400) && number_here == 0 => {
+                        Err(list.size_refused(&at, count, error).await)?
+                    }
+                    Err(error) if error.code == error::PAGING_IGNORED => {
+                        Err(paging_ignored(ignored.unwrap_or(walked.so_far()), count))?
+                    }
                     Err(error) if error.code == error::CURSOR_REFUSED && restarts < CURSOR_RESTARTS_MAX => {
                         restarts += 1;
                         restarted = true;
@@ -110,21 +187,30 @@ pub fn pages(client: Client, query: Query) -> impl Stream<Item = Result<Page, Re
                     }
                     fetched => fetched?,
                 };
-                let Fetched { mut page, next_cursor } = fetched;
+                let Fetched { mut page, next_cursor, is_an_answer } = fetched;
+                if number_here == 0 && !is_an_answer {
+                    Err(envelope::no_rows())?;
+                }
                 let received = page.rows.len();
-                page.rows.retain(|row| seen.insert(row.hash));
-                first_row = first_row.or_else(|| page.rows.first().map(|row| row.hash));
+                walked.take(&mut page);
+                if number_here == 0 {
+                    walked.first_received = received;
+                }
                 let repeats = page.rows.is_empty();
-                // A page of repeats after the first: the walk went round (harmless) or startIndex is ignored.
-                if repeats && received > 1 && number_here == 1 && next_cursor.is_none()
-                    && list.ignores_start_index(&at, first_row).await?
+                // A page of repeats after the first: the list has no second page, the walk went round (harmless), or
+                // startIndex is ignored and there may be more than is ever shown. A first page that held as many rows
+                // as its total states, and fewer than were asked for, is the whole list.
+                let one_page = trust_total && walked.is_whole() && walked.first_received < count as usize;
+                if repeats && received > 0 && number_here == 1 && next_cursor.is_none() && !one_page
+                    && list.ignores_start_index(&at, walked.first_row).await?
                 {
                     if matches!(at, At::Index(_)) {
                         begin = At::Search(1);
                         restarted = true;
+                        ignored = Some(walked.so_far());
                         continue 'walk;
                     }
-                    Err(paging_ignored(kind))?;
+                    Err(paging_ignored(ignored.unwrap_or(walked.so_far()), count))?;
                 }
                 let next = following(&at, next_cursor, received, repeats, forced && number_here == 0)?;
                 page.restarted = std::mem::take(&mut restarted);
@@ -133,6 +219,11 @@ pub fn pages(client: Client, query: Query) -> impl Stream<Item = Result<Page, Re
                     None => {
                         yield page;
                         return;
+                    }
+                    Some(next) if page.bytes > LARGE_BODY => {
+                        yield page;
+                        request = list.fetch(&next, count);
+                        at = next;
                     }
                     // The next page is on its way while this one is compared.
                     Some(next) => {
@@ -238,7 +329,7 @@ impl List {
 
     async fn ask(&self, at: At, count: u32) -> Result<Fetched, ReadError> {
         let Query { kind, filter, attributes } = &self.query;
-        let (client, path) = (&self.client, self.client.profile().path(*kind));
+        let client = &self.client;
         let reply = if let At::Search(start) = at {
             let schema = "urn:ietf:params:scim:api:messages:2.0:SearchRequest";
             let mut body = json!({ "schemas": [schema], "startIndex": start, "count": count });
@@ -248,7 +339,7 @@ impl List {
             if let Some(attributes) = attributes {
                 body["attributes"] = json!(attributes.split(',').collect::<Vec<_>>());
             }
-            client.post(client.url(&[path, ".search"], &[]), body).await?
+            client.post(client.resource_url(*kind, ".search", &[]), body).await?
         } else {
             let mut query = match &at {
                 At::Index(start) => vec![("startIndex", start.to_string()), ("count", count.to_string())],
@@ -259,28 +350,33 @@ impl List {
             };
             query.extend(filter.clone().map(|filter| ("filter", filter)));
             query.extend(attributes.clone().map(|attributes| ("attributes", attributes)));
-            let url = client.url(&[path], &query);
+            let url = client.list_url(*kind, &query);
             if client.profile().list_etags && filter.is_none() {
                 return self.ask_if_changed(url).await;
             }
             client.get(url).await?
         };
-        self.read(reply, matches!(at, At::Search(_)))
+        self.read(reply, matches!(at, At::Search(_))).await
     }
 
-    fn read(&self, reply: Reply, is_search: bool) -> Result<Fetched, ReadError> {
+    async fn read(&self, reply: Reply, is_search: bool) -> Result<Fetched, ReadError> {
         match reply.status.as_u16() {
             200 => {}
-            400 if wire::refuses_cursor(&reply.body) => {
+            400 if envelope::refuses_cursor(&reply.body) => {
                 let text = "the cursor was refused as expired or invalid, again and again";
                 return Err(ReadError::new(error::CURSOR_REFUSED, text));
             }
-            400 | 404 | 405 | 501 if is_search => return Err(paging_ignored(self.query.kind)),
-            _ => return Err(refusal(reply.status, self.client.profile())),
+            // The walk says what that means.
+            400 | 404 | 405 | 501 if is_search => return Err(ReadError::new(error::PAGING_IGNORED, String::new())),
+            _ => return Err(refusal(&reply, self.client.profile(), self.query.kind)),
         }
-        let ListPage { rows, total, next_cursor } = wire::split_list(&reply.body)?;
-        let page = Page { rows, total, skew: reply.skew, received_at: reply.received_at, ..Page::default() };
-        Ok(Fetched { page, next_cursor })
+        let Reply { skew, received_at, body, .. } = reply;
+        let bytes = body.len();
+        let list = split(body).await?;
+        let is_an_answer = list.is_an_answer();
+        let ListPage { rows, total, next_cursor, .. } = list;
+        let page = Page { rows, total, bytes, skew, received_at, ..Page::default() };
+        Ok(Fetched { page, next_cursor, is_an_answer })
     }
 
     /// A page whose ETag still matches holds the rows it held: they come without their bytes.
@@ -293,14 +389,33 @@ impl List {
         if let (304, Some(RememberedPage { rows, total, next_cursor, .. })) = (reply.status.as_u16(), remembered) {
             let rows = rows.into_iter().map(|hash| RawRow { hash, bytes: Bytes::new() }).collect();
             let page = Page { rows, total, skew, received_at, ..Page::default() };
-            return Ok(Fetched { page, next_cursor });
+            return Ok(Fetched { page, next_cursor, is_an_answer: true });
         }
         let etag = reply.etag.clone();
-        let fetched = self.read(reply, false)?;
+        let fetched = self.read(reply, false).await?;
         let (rows, total) = (fetched.page.rows.iter().map(|row| row.hash).collect(), fetched.page.total);
         let next_cursor = fetched.next_cursor.clone();
         client.remembered.put(url, etag.map(|etag| RememberedPage { etag, rows, total, next_cursor }));
         Ok(fetched)
+    }
+
+    /// A first page that is refused may be too large: then this names a size that the server takes.
+    async fn size_refused(&self, at: &At, count: u32, refusal: ReadError) -> ReadError {
+        if matches!(at, At::Everything) {
+            return refusal;
+        }
+        let advertised = probe::advertised(&self.client).await.and_then(|advertised| advertised.max_page_size);
+        let advertised = advertised.and_then(|size| u32::try_from(size).ok()).filter(|size| *size > 0);
+        for size in advertised.into_iter().chain(SIZES_TRIED).filter(|size| *size < count) {
+            if self.ask(at.clone(), size).await.is_ok() {
+                let text = format!(
+                    "the server refuses {count} rows a page (HTTP 400) and serves {size}; \
+                     → [account.profile] page_size = {size}"
+                );
+                return ReadError::new(error::PAGE_SIZE, text);
+            }
+        }
+        refusal
     }
 
     /// Asked for the second row, a server that ignores `startIndex` answers with the first.
@@ -319,8 +434,35 @@ async fn page(request: Request) -> Result<Fetched, ReadError> {
     request.await.unwrap_or_else(|_| Err(ReadError::new(error::UNREACHABLE, "the request was cut off")))
 }
 
-fn paging_ignored(kind: Kind) -> ReadError {
-    let text =
-        format!("{} ignores startIndex, and .search does not help: only its first page can be read", kind.endpoint());
+/// A body large enough to hold up others is split on a thread that may block.
+async fn split(body: Bytes) -> Result<ListPage, ReadError> {
+    if body.len() <= LARGE_BODY {
+        return envelope::split_list(&body);
+    }
+    let split = tokio::task::spawn_blocking(move || envelope::split_list(&body)).await;
+    split.unwrap_or_else(|_| Err(ReadError::new(error::UNREACHABLE, "the request was cut off")))
+}
+
+/// True for a page that begins behind the stated total and is refused.
+fn refuses_the_end(error: &ReadError, at: &At, walked: &Walked) -> bool {
+    let (At::Index(start) | At::Search(start)) = at else { return false };
+    matches!(error.status, Some(400 | 404)) && walked.total.is_some_and(|total| *start as u64 > total)
+}
+
+fn paging_ignored(walked: Ignored, count: u32) -> ReadError {
+    let seen = walked.rows;
+    let text = match walked.total.filter(|total| *total > seen as u64) {
+        // One answer does not hold everybody, so that reading one answer alone would not help.
+        Some(total) => format!(
+            "startIndex is ignored, and .search does not help: {seen} of {total} rows can be read; \
+             → if the server sends {total} rows at once: [account.profile] page_size = {total}, \
+             else ask the vendor how its list is paged"
+        ),
+        None => format!(
+            "startIndex is ignored, and .search does not help: every page is the first one, of {seen} rows; \
+             → if one answer holds everybody: [account.profile] paging = \"none\", \
+             else a page_size above {count}"
+        ),
+    };
     ReadError::new(error::PAGING_IGNORED, text)
 }

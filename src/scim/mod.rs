@@ -6,7 +6,9 @@
 pub mod address;
 pub mod auth;
 pub mod client;
+pub mod envelope;
 pub mod error;
+pub(crate) mod json;
 pub mod listing;
 pub mod pace;
 pub mod probe;

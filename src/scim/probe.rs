@@ -1,17 +1,20 @@
 //! What a directory says and shows of itself: what `generic` goes by, and what `check` prints.
 
 use serde_json::Value;
+use serde_json::value::RawValue;
 
-use super::client::{Client, refusal};
+use super::client::{Client, ScimDirectory, refusal};
+use super::envelope::{self, ListPage};
 use super::error::ReadError;
+use super::json::{Bounded, Fields};
 use super::listing;
 use super::profile::{Memberships, Paging};
-use super::wire::{self, ListPage, Reading};
-use crate::directory::{Id, Kind, NOBODY, Strategy};
+use super::wire::{self, Reading};
+use crate::directory::{Id, Kind, NOBODY};
 use crate::pipeline::RawRow;
 
-/// Groups asked one by one whether they show members.
-const GROUPS_ASKED: usize = 5;
+/// ServiceProviderConfigs of one server: some wrap theirs into a list.
+const CONFIGS_MAX: usize = 10;
 
 /// ServiceProviderConfig (RFC 7643 §5, RFC 9865 §4). It lies both ways on some servers: only what costs nothing when
 /// wrong is believed.
@@ -36,9 +39,9 @@ pub async fn advertised(client: &Client) -> Option<Advertised> {
         // A server in trouble is asked again with the next walk.
         let reply = client.get(client.url(&[path], &[])).await.ok()?;
         if reply.status.as_u16() == 200
-            && let Ok(config) = serde_json::from_slice::<Value>(&reply.body)
+            && let Ok(body) = envelope::utf_8(&reply.body)
         {
-            found = read_config(path, &config);
+            found = read_config(path, &body);
         }
         if found.is_some() {
             break;
@@ -47,100 +50,52 @@ pub async fn advertised(client: &Client) -> Option<Advertised> {
     *client.advertised.get_or_init(|| found)
 }
 
-fn read_config(path: &'static str, config: &Value) -> Option<Advertised> {
+/// Typed and without building a value: the body may hold anything.
+fn read_config(path: &'static str, body: &[u8]) -> Option<Advertised> {
+    let fields: Fields<'_> = serde_json::from_slice(body).ok()?;
     // Some wrap it into a list of one.
-    let config = config.get("Resources").and_then(|list| list.get(0)).unwrap_or(config);
-    let config = config.as_object()?;
-    let supported = |name: &str| config.get(name).and_then(|feature| feature.get("supported")).and_then(Value::as_bool);
-    let pagination = |name: &str| config.get("pagination").and_then(|paging| paging.get(name));
+    let wrapped = fields.get("Resources").and_then(|list| {
+        let list: Bounded<&RawValue, CONFIGS_MAX> = serde_json::from_str(list.get()).ok()?;
+        Fields::of(list.0.first()?)
+    });
+    let config = wrapped.unwrap_or(fields);
+    let below = |name: &str, field: &str| Fields::of(config.get(name)?)?.get(field).map(RawValue::get);
+    let flag = |name: &str, field: &str| below(name, field).and_then(|said| said.parse::<bool>().ok());
     Some(Advertised {
         path,
-        cursor: pagination("cursor").and_then(Value::as_bool) == Some(true),
-        index: pagination("index").and_then(Value::as_bool),
-        max_page_size: pagination("maxPageSize").and_then(Value::as_u64),
-        filter: supported("filter"),
-        etag: supported("etag"),
+        cursor: flag("pagination", "cursor") == Some(true),
+        index: flag("pagination", "index"),
+        max_page_size: below("pagination", "maxPageSize").and_then(|said| said.parse().ok()),
+        filter: flag("filter", "supported"),
+        etag: flag("etag", "supported"),
     })
-}
-
-/// How memberships are read: by the profile, or, where it leaves that open, by what the groups show. Groups that show
-/// no member anywhere leave the question open for the next sync.
-///
-/// # Errors
-/// The directory does not answer.
-pub async fn strategy(client: &Client, reading: &Reading) -> Result<Strategy, ReadError> {
-    Ok(match client.profile().memberships {
-        Memberships::List => Strategy::List,
-        Memberships::Get => Strategy::Get,
-        Memberships::GroupsFilter => Strategy::GroupsFilter,
-        Memberships::MembersFilter => Strategy::MembersFilter,
-        Memberships::User => Strategy::User,
-        Memberships::Never => Strategy::Never,
-        Memberships::Auto if !client.profile().groups => Strategy::Never,
-        Memberships::Auto => match client.strategy.get() {
-            Some(strategy) => *strategy,
-            None => match members_shown(client, reading).await? {
-                MembersShown::InList => *client.strategy.get_or_init(|| Strategy::List),
-                MembersShown::ByGet => *client.strategy.get_or_init(|| Strategy::Get),
-                MembersShown::Nowhere | MembersShown::Unread => Strategy::List,
-            },
-        },
-    })
-}
-
-/// Where the groups of the first page show their members.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum MembersShown {
-    InList,
-    ByGet,
-    Nowhere,
-    /// The list of groups cannot be read; the walk says why.
-    Unread,
-}
-
-/// # Errors
-/// A row that is no resource.
-pub async fn members_shown(client: &Client, reading: &Reading) -> Result<MembersShown, ReadError> {
-    let Ok(page) = first_page(client, Kind::Group).await else { return Ok(MembersShown::Unread) };
-    let mut groups: Vec<Id> = Vec::new();
-    for row in &page.rows {
-        let group = wire::read_resource(Kind::Group, &row.bytes, reading)?;
-        if !group.members.is_empty() {
-            return Ok(MembersShown::InList);
-        }
-        groups.push(group.principal.id);
-    }
-    for id in groups.iter().take(GROUPS_ASKED) {
-        let url = client.url(&[client.profile().path(Kind::Group), id], &[]);
-        let Ok(reply) = client.get(url).await else { continue };
-        let shows =
-            |body: &[u8]| wire::read_resource(Kind::Group, body, reading).is_ok_and(|group| !group.members.is_empty());
-        if reply.status.as_u16() == 200 && shows(&reply.body) {
-            return Ok(MembersShown::ByGet);
-        }
-    }
-    Ok(MembersShown::Nowhere)
 }
 
 /// The first page, asked for as the profile pages.
 ///
 /// # Errors
 /// As a walk.
-pub async fn first_page(client: &Client, kind: Kind) -> Result<ListPage, ReadError> {
+pub async fn first_page(directory: &ScimDirectory, kind: Kind) -> Result<ListPage, ReadError> {
+    let client = &directory.client;
     let count = ("count", client.profile().page_size.to_string());
-    let query = match client.profile().paging {
+    let mut query = match client.profile().paging {
         Paging::None => vec![],
         Paging::CursorForced => vec![("cursor", String::new()), count],
         Paging::Auto | Paging::Index | Paging::Cursor => vec![("startIndex", "1".to_owned()), count],
     };
+    query.extend(directory.attributes_asked_for(kind, false));
     list(client, kind, &query).await
 }
 
-async fn list(client: &Client, kind: Kind, query: &[(&str, String)]) -> Result<ListPage, ReadError> {
-    let reply = client.get(client.url(&[client.profile().path(kind)], query)).await?;
+/// The first page that a query finds.
+///
+/// # Errors
+/// As a walk.
+pub async fn list(client: &Client, kind: Kind, query: &[(&str, String)]) -> Result<ListPage, ReadError> {
+    let reply = client.get(client.list_url(kind, query)).await.map_err(|error| error.of(kind))?;
     match reply.status.as_u16() {
-        200 => wire::split_list(&reply.body),
-        _ => Err(refusal(reply.status, client.profile())),
+        200 => envelope::split_list(&reply.body).map_err(|error| error.of(kind)),
+        _ => Err(refusal(&reply, client.profile(), kind).of(kind)),
     }
 }
 

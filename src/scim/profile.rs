@@ -10,7 +10,7 @@ use serde::Deserialize;
 use toml::{Table, Value};
 use xxhash_rust::xxh3::xxh3_128;
 
-use crate::directory::{GroupPattern, Kind};
+use crate::directory::{GroupPattern, Kind, Strategy};
 use crate::pipeline::Habits;
 
 /// Profiles that ship with the binary, by name.
@@ -246,6 +246,19 @@ pub enum AbsentActive {
     Unknown,
     /// The vendor lists active users only, or says that absent means active.
     True,
+    /// Users who were deactivated lose the attribute.
+    False,
+}
+
+impl AbsentActive {
+    /// `active` of a user who is shown without it.
+    pub fn meaning(self) -> Option<bool> {
+        match self {
+            AbsentActive::Unknown => None,
+            AbsentActive::True => Some(true),
+            AbsentActive::False => Some(false),
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
@@ -375,6 +388,7 @@ impl Profile {
         Habits {
             trust_total: self.trust_total,
             groups: self.groups,
+            memberships: self.strategy(),
             empty_members_are_none: self.empty_members == EmptyMembers::None,
             member_cap: self.member_cap.map(|cap| cap as usize),
             publish_unlisted: self.unlisted_members == UnlistedMembers::Publish,
@@ -387,6 +401,20 @@ impl Profile {
                 .ok()
                 .flatten()
                 .and_then(|every| i64::try_from(every.as_millis()).ok()),
+        }
+    }
+
+    /// How memberships are read; `None`: by whichever of list and GET shows members.
+    fn strategy(&self) -> Option<Strategy> {
+        match self.memberships {
+            Memberships::Auto if !self.groups => Some(Strategy::Never),
+            Memberships::Auto => None,
+            Memberships::List => Some(Strategy::List),
+            Memberships::Get => Some(Strategy::Get),
+            Memberships::GroupsFilter => Some(Strategy::GroupsFilter),
+            Memberships::MembersFilter => Some(Strategy::MembersFilter),
+            Memberships::User => Some(Strategy::User),
+            Memberships::Never => Some(Strategy::Never),
         }
     }
 

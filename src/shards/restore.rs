@@ -187,15 +187,16 @@ pub fn take(
             known.seen.note(state.sync, state.sequence);
             let (first, changed, sequence) = (state.first_seen_at, state.changed_at, state.sequence);
             let (since, walks) = (state.missing_since, state.missing_walks);
-            put(known, key, state.into_principal(), (first, changed, sequence, since, walks), digest, None)
+            put(known, key, state.into_principal(), (first, changed, sequence, since, walks), digest, None, false)
         }
         Topic::Groups => {
             let mut state: GroupState = decoder.decode(topic, value)?;
             known.seen.note(state.sync, state.sequence);
             let dangling = std::mem::take(&mut state.dangling).into_iter().map(Into::into).collect();
             let (first, changed, sequence) = (state.first_seen_at, state.changed_at, state.sequence);
-            let (since, walks) = (state.missing_since, state.missing_walks);
-            put(known, key, state.into_principal(), (first, changed, sequence, since, walks), digest, Some(dangling))
+            let (since, walks, unread) = (state.missing_since, state.missing_walks, state.members_unread);
+            let book = (first, changed, sequence, since, walks);
+            put(known, key, state.into_principal(), book, digest, Some(dangling), unread)
         }
         Topic::Memberships => {
             let state: MembershipState = decoder.decode(topic, value)?;
@@ -235,6 +236,7 @@ fn put(
     (first_seen_at, changed_at, sequence, missing_since, missing_walks): Book,
     digest: u128,
     dangling: Option<Vec<crate::directory::Id>>,
+    members_unread: bool,
 ) -> Result<(), Undecodable> {
     let Some(StateKey::Principal(kind, id)) = StateKey::parse(key) else {
         return Err("a key of no known form".into());
@@ -251,6 +253,7 @@ fn put(
         sequence,
         missing_since,
         missing_walks: u32::try_from(missing_walks).unwrap_or(0),
+        members_unread,
     };
     known.put_principal(kind, id, entry, dangling);
     Ok(())

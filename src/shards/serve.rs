@@ -382,6 +382,9 @@ fn report(config: &AccountConfig, status: &SyncStatus, wait: Duration, blind: bo
     let code = status.reason_code.as_deref().unwrap_or_default();
     let reason = status.reason.as_deref().unwrap_or_default();
     Metric::Syncs.add(1, [("account", account), ("status", status.status.as_str())]);
+    for finding in &status.findings {
+        warn!(account, sync, finding, "sync: something could not be read");
+    }
     match status.status {
         Status::Completed => info!(account, sync, users, groups, memberships, changes, next_s, "sync completed"),
         Status::Held => {

@@ -19,6 +19,9 @@ pub(super) fn judge(account: &Account, diff: &Diff<'_>, known: &Known, attempt: 
     }
     let limits = &account.limits;
     let mut evidence = diff.evidence();
+    if limits.max_added.is_some() {
+        evidence.added = diff.additions();
+    }
     let vanishes = |losing: u64, holding: u64| losing as f64 > limits.max_ratio * holding as f64;
     let vanishing = diff.vanishing(limits.min_losses, vanishes, &mut evidence);
     let Some(losses) = guard::excess(&evidence, limits) else {
@@ -42,6 +45,10 @@ fn in_words(losses: &Losses, evidence: &Evidence, account: &Account) -> String {
         of(losses.memberships, evidence.memberships, "memberships would go"),
         of(losses.disabled, evidence.enabled_users, "users would be disabled"),
         (losses.attributes > 0).then(|| format!("{} principals would lose an attribute", losses.attributes)),
+        (losses.added > 0).then(|| {
+            let max = account.limits.max_added.unwrap_or_default();
+            format!("{} users, groups and memberships would be added (guard.max_added is {max})", losses.added)
+        }),
     ]
     .into_iter()
     .flatten()

@@ -1,49 +1,89 @@
 //! Reading memberships by the directory's strategy, and asking about members that no list shows.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 
 use futures::StreamExt;
 
+use xxhash_rust::xxh3::xxh3_64_with_seed;
+
 use super::proof::{self, Control, ask};
 use super::{GETS_AT_ONCE, Refusal, failed};
-use crate::directory::{Diff, Id, Kind, Known, ListedGroup, ListedMember, NOBODY, Strategy, SyncStatus};
+use crate::directory::{Diff, Id, Kind, Known, ListedGroup, ListedMember, NOBODY, Readable, Strategy, SyncStatus};
 use crate::pipeline::{Account, Answer, Directory};
 
 /// Where nobody says what an id is, it is asked for as a user and then as a group.
 const GETS_OF_UNTYPED: usize = 2;
+/// Groups of one sync that are asked whether they show members. Most groups of a directory may be empty: every sync asks
+/// others, until one shows a member.
+const GROUPS_ASKED: usize = 32;
 /// Reads in a row that fail before the rest is given up: a server in trouble is not asked a hundred thousand times.
 const FAILURES_MAX: usize = 20;
+
+/// How members were seen last, where the profile leaves it open; in the list until a sync found out.
+pub(super) fn remembered(known: &Known) -> Strategy {
+    let by = known.completed.as_ref().and_then(|completed| completed.memberships_by);
+    if by == Some(Strategy::Get) { Strategy::Get } else { Strategy::List }
+}
+
+/// Where the list showed no member at all, GET of some groups may: then all of them are read so. Those that had members
+/// are asked first, the others in an order that differs from sync to sync.
+pub(super) async fn find_out<D: Directory>(directory: &D, diff: &mut Diff<'_>, known: &Known, attempt: &SyncStatus) {
+    if diff.strategy() != Strategy::List || diff.shows_members() {
+        return;
+    }
+    let mut groups = diff.seen(Kind::Group);
+    groups.sort_by_key(|id| (known.members(id).is_none(), xxh3_64_with_seed(id.as_bytes(), attempt.sync as u64)));
+    groups.truncate(GROUPS_ASKED);
+    let mut answers =
+        futures::stream::iter(groups.into_iter().map(|id| async move { directory.get(Kind::Group, &id).await }))
+            .buffered(GETS_AT_ONCE);
+    while let Some(answer) = answers.next().await {
+        match answer {
+            Answer::Found(observed) if !observed.members.is_empty() => {
+                let shown_before = known.has_shown_members_by(Strategy::Get);
+                diff.read_memberships_by(Strategy::Get, shown_before);
+                return;
+            }
+            // It will not be offered for the next one either.
+            Answer::NotOffered => return,
+            _ => {}
+        }
+    }
+}
 
 /// Reads what the walks did not bring. What cannot be read stays as it was.
 pub(super) async fn read_memberships<D: Directory>(
     account: &Account,
     directory: &D,
     diff: &mut Diff<'_>,
-    strategy: Strategy,
     now: impl Fn() -> i64,
 ) -> Result<(), Refusal> {
-    match strategy {
+    match diff.strategy() {
         Strategy::List | Strategy::Never => {}
         Strategy::User => diff.settle_user_groups(),
         Strategy::Get => {
-            let groups = diff.seen(Kind::Group);
-            let mut answers = futures::stream::iter(groups.into_iter().map(|id| async move {
+            let mut left: BTreeSet<Id> = diff.seen(Kind::Group).into_iter().collect();
+            let mut answers = futures::stream::iter(left.clone().into_iter().map(|id| async move {
                 let answer = directory.get(Kind::Group, &id).await;
                 (id, answer)
             }))
             .buffered(GETS_AT_ONCE);
             let mut failures = 0;
             while let Some((group, answer)) = answers.next().await {
-                if let Answer::Found(observed) = answer {
-                    diff.group_members(&group, observed.members, observed.observed_at);
-                    failures = 0;
-                } else {
-                    diff.memberships_unread();
-                    failures += 1;
+                match answer {
+                    Answer::Found(observed) if shows_members(&observed.readable) => {
+                        diff.group_members(&group, observed.members, observed.observed_at);
+                        left.remove(&group);
+                        failures = 0;
+                    }
+                    _ => failures += 1,
                 }
                 if failures == FAILURES_MAX {
                     break;
                 }
+            }
+            for group in left {
+                diff.members_unread(&group);
             }
         }
         Strategy::GroupsFilter => {
@@ -69,9 +109,18 @@ pub(super) async fn read_memberships<D: Directory>(
     Ok(())
 }
 
+/// False where the members of a resource could not be read.
+fn shows_members(readable: &Readable) -> bool {
+    match readable {
+        Readable::Whole => true,
+        Readable::Without(names) => names.iter().all(|name| name != "members"),
+        Readable::IdOnly => false,
+    }
+}
+
 /// After a walk that read only what was modified: memberships that its rows carry are settled, none is read completely.
-pub(super) fn settle_rows(diff: &mut Diff<'_>, strategy: Strategy) {
-    if strategy == Strategy::User {
+pub(super) fn settle_rows(diff: &mut Diff<'_>) {
+    if diff.strategy() == Strategy::User {
         diff.settle_user_groups();
     }
     diff.memberships_unread();
@@ -81,7 +130,11 @@ pub(super) fn settle_rows(diff: &mut Diff<'_>, strategy: Strategy) {
 async fn filters_work<D: Directory>(directory: &D, kind: Kind, attribute: &'static str) -> Result<(), Refusal> {
     match directory.matching(kind, attribute, &NOBODY.into()).await {
         Ok(ids) if !ids.is_empty() => {
-            let text = format!("{} ignores the filter `{attribute} eq`: memberships cannot be read", kind.endpoint());
+            let text = format!(
+                "{}: the filter `{attribute} eq` is ignored, so memberships cannot be read this way; \
+                 → another [account.profile] memberships",
+                kind.endpoint()
+            );
             Err(failed("filter_ignored", text))
         }
         // Refused, because nobody has this id, is as good as nobody found; a server in trouble shows itself below.
@@ -100,8 +153,8 @@ async fn filtered<D: Directory>(
         Kind::Group => (Kind::User, "groups.value"),
         Kind::User => (Kind::Group, "members.value"),
     };
-    let ids = diff.seen(kind);
-    let mut answers = futures::stream::iter(ids.into_iter().map(|id| async move {
+    let mut left: BTreeSet<Id> = diff.seen(kind).into_iter().collect();
+    let mut answers = futures::stream::iter(left.clone().into_iter().map(|id| async move {
         let answer = directory.matching(other, attribute, &id).await;
         (id, answer)
     }))
@@ -111,15 +164,19 @@ async fn filtered<D: Directory>(
         match answer {
             Ok(ids) => {
                 take(diff, &id, ids);
+                left.remove(&id);
                 failures = 0;
             }
-            Err(_) => {
-                diff.memberships_unread();
-                failures += 1;
-            }
+            Err(_) => failures += 1,
         }
         if failures == FAILURES_MAX {
             break;
+        }
+    }
+    for id in left {
+        match kind {
+            Kind::Group => diff.members_unread(&id),
+            Kind::User => diff.memberships_unread(),
         }
     }
 }
@@ -198,7 +255,7 @@ pub(super) async fn ask_members<D: Directory>(
                 // Where the type is not stated, it may still be a group.
                 Answer::NotFound | Answer::NotOffered if kind == Kind::User && untyped.contains(&id) => groups.push(id),
                 Answer::NotFound | Answer::NotOffered => diff.nobody(id),
-                Answer::Unproven => {}
+                Answer::Unproven(_) => {}
             }
         }
     }
@@ -207,7 +264,9 @@ pub(super) async fn ask_members<D: Directory>(
 /// Groups whose dangling member appeared after they were listed are read again.
 pub(super) async fn reread_groups<D: Directory>(directory: &D, diff: &mut Diff<'_>) {
     for (_, answer) in ask(directory, Kind::Group, diff.rereads()).await {
-        if let Answer::Found(observed) = answer {
+        if let Answer::Found(observed) = answer
+            && shows_members(&observed.readable)
+        {
             diff.reread(*observed);
         }
     }
@@ -216,14 +275,16 @@ pub(super) async fn reread_groups<D: Directory>(directory: &D, diff: &mut Diff<'
 /// GET of a group has to agree that it lost members.
 pub(super) async fn confirm_groups<D: Directory>(directory: &D, diff: &mut Diff<'_>) {
     let answers = ask(directory, Kind::Group, diff.groups_that_lost_members()).await;
-    // Where no group can be asked, the completely read list is all there is. One that refuses while others answer
-    // proves nothing.
-    let offered = answers.iter().any(|(_, answer)| !matches!(answer, Answer::NotOffered));
+    // Where no group can be asked, the completely read list is all there is, if it shows members at all: a list that has
+    // stopped to show them may only lack the permission. One group that refuses while others answer proves nothing.
+    let offered = answers.iter().any(|(_, answer)| !matches!(answer, Answer::NotOffered)) || !diff.list_shows_members();
     for (group, answer) in answers {
         match answer {
-            Answer::Found(observed) => diff.confirm_group(&group, Some(observed.members)),
+            Answer::Found(observed) if shows_members(&observed.readable) => {
+                diff.confirm_group(&group, Some(observed.members));
+            }
             Answer::NotOffered if !offered => {}
-            Answer::NotFound | Answer::NotOffered | Answer::Unproven => diff.confirm_group(&group, None),
+            _ => diff.confirm_group(&group, None),
         }
     }
 }

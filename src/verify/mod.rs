@@ -1,7 +1,7 @@
 //! Before anything is published: read everything, ask about what is missing, let the guard judge.
 //!
-//! **A removal needs proof** (design §5): a complete walk, and for each id a GET that says 404 or 410 while
-//! the same kind of GET finds an id that the walk listed. What is not proven stays as it was.
+//! **A removal needs proof**: a complete walk, and for each id a GET that says 404 or 410 while the same kind of GET
+//! finds an id that the walk listed. What is not proven stays as it was.
 
 mod judge;
 mod members;
@@ -9,19 +9,25 @@ mod proof;
 mod walk;
 
 use std::collections::BTreeSet;
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use crate::directory::status::Reason;
 use crate::directory::{Diff, HoldId, Id, Kind, Known, SyncStatus};
+use crate::memory::Reserved;
 use crate::pipeline::{Account, Directory, ReadFailure};
 use judge::{Judgement, judge};
 use proof::Control;
-use walk::walk;
+use walk::{Walk, walk};
 
 /// GETs under way at once.
 const GETS_AT_ONCE: usize = 8;
 /// GETs of one sync for principals known as hidden, members known as dangling and members that no list shows. What is
 /// missing unexpectedly is asked beside that, within the guard's limits or a person's release.
 const BUDGET: usize = 200;
+/// One sync, however slow the vendor: a million users at ten requests a minute take less.
+const SYNC_WAIT: Duration = Duration::from_secs(24 * 3600);
 
 /// Code of a sync whose lists stayed short of their own totals.
 pub const WALK_INCOMPLETE: &str = "walk_incomplete";
@@ -49,20 +55,42 @@ pub async fn observe<D: Directory>(
     since: Option<i64>,
     now: impl Fn() -> i64,
 ) -> Result<BTreeSet<String>, Refusal> {
-    let strategy = directory.strategy().await.map_err(unreadable)?;
-    diff.read_memberships_by(strategy);
-    let mut totals = [0; 2];
+    let looking = look(account, directory, diff, known, attempt, since, now);
+    tokio::time::timeout_at(Instant::now() + SYNC_WAIT, looking).await.unwrap_or_else(|_| {
+        let text =
+            format!("the sync took longer than {} h; → ask the vendor for higher limits", SYNC_WAIT.as_secs() / 3600);
+        Err(failed("sync_timeout", text))
+    })
+}
+
+async fn look<D: Directory>(
+    account: &Account,
+    directory: &D,
+    diff: &mut Diff<'_>,
+    known: &Known,
+    attempt: &mut SyncStatus,
+    since: Option<i64>,
+    now: impl Fn() -> i64,
+) -> Result<BTreeSet<String>, Refusal> {
+    let by_profile = account.habits.memberships;
+    let strategy = by_profile.unwrap_or_else(|| members::remembered(known));
+    diff.read_memberships_by(strategy, known.has_shown_members_by(strategy));
+    let mut memory = Reserved::default();
+    let mut walks: [Walk; 2] = Default::default();
     for kind in served(account, diff) {
         if since.is_some() {
             // Whoever was not modified is not listed, and nothing follows from that.
-            diff.unread(kind);
+            diff.mark_unread(kind);
         }
-        totals[kind as usize] = walk(directory, diff, kind, since).await?;
+        walks[kind as usize] = walk(account, directory, diff, kind, since, &mut memory, attempt).await?;
         let read = since.is_none().then(|| diff.listed(kind) as i64);
         match kind {
             Kind::User => attempt.users_read = read,
             Kind::Group => attempt.groups_read = read,
         }
+    }
+    if by_profile.is_none() && since.is_none() {
+        members::find_out(directory, diff, known, attempt).await;
     }
 
     // What a GET is worth here decides what "missing" means; asked only where somebody is to be asked for.
@@ -83,6 +111,12 @@ pub async fn observe<D: Directory>(
     if judge(account, diff, known, attempt).held.is_some() {
         // Unless that is only what lists leave out of groups: GET knows better than a person would.
         members::confirm_groups(directory, diff).await;
+        if judge(account, diff, known, attempt).held.is_some() {
+            // A list that says itself that it is short is no reason to ask a person for a release.
+            for kind in complete_lists(account, diff, since) {
+                walks[kind as usize].again(account, directory, diff, kind, known, &mut memory, attempt).await?;
+            }
+        }
         if let Some((mut reason, mut hold)) = judge(account, diff, known, attempt).held {
             let hidden = proof::sample(account, directory, diff, attempt.sync).await?;
             if hidden > 0 {
@@ -95,26 +129,25 @@ pub async fn observe<D: Directory>(
     }
     for kind in served(account, diff) {
         if let Some(control) = controls[kind as usize] {
-            proof::prove(directory, diff, known, kind, control, std::mem::take(&mut hidden[kind as usize])).await?;
+            let due = std::mem::take(&mut hidden[kind as usize]);
+            proof::prove(directory, diff, known, kind, control, due, attempt).await?;
         }
-        if since.is_none() && account.habits.trust_total && short(diff, kind, totals[kind as usize]) {
-            // Rows slide between pages (scim.md §0.3): a second walk and the union of both decide.
-            let total = walk(directory, diff, kind, None).await?;
-            if short(diff, kind, total) {
-                return Err(failed(WALK_INCOMPLETE, incomplete(diff, kind, total, known, attempt)));
-            }
+        if complete_lists(account, diff, since).contains(&kind) {
+            // Rows slide between pages: a second walk and the union of both decide.
+            walks[kind as usize].again(account, directory, diff, kind, known, &mut memory, attempt).await?;
         }
     }
     members::recheck_dangling(directory, diff, known, attempt, &mut budget).await;
     if since.is_none() {
-        members::read_memberships(account, directory, diff, strategy, now).await?;
+        members::read_memberships(account, directory, diff, &now).await?;
     } else {
         // Those of the rows that came are read; all the others stay as they were.
-        members::settle_rows(diff, strategy);
+        members::settle_rows(diff);
     }
     members::ask_members(account, directory, diff, &mut controls[Kind::User as usize], &mut budget).await;
     members::reread_groups(directory, diff).await;
     members::confirm_groups(directory, diff).await;
+    note_active(diff, attempt);
 
     // And last, on what is now known to be true.
     match judge(account, diff, known, attempt) {
@@ -128,8 +161,24 @@ fn served(account: &Account, diff: &mut Diff<'_>) -> Vec<Kind> {
     if account.habits.groups {
         return Kind::BOTH.to_vec();
     }
-    diff.unread(Kind::Group);
+    diff.mark_unread(Kind::Group);
     vec![Kind::User]
+}
+
+/// The kinds whose lists have to reach their totals.
+fn complete_lists(account: &Account, diff: &mut Diff<'_>, since: Option<i64>) -> Vec<Kind> {
+    if since.is_some() || !account.habits.trust_total { Vec::new() } else { served(account, diff) }
+}
+
+/// Unknown never replaces a known value, but somebody has to be told.
+fn note_active(diff: &Diff<'_>, attempt: &mut SyncStatus) {
+    let lost = diff.without_known_active();
+    if lost > 0 {
+        attempt.find(format!(
+            "Users: `active` is no longer stated for {lost} of the users who had it, and stays as last seen; \
+             → if that means deactivated: [account.profile] absent_active = \"false\""
+        ));
+    }
 }
 
 fn unreadable(error: impl std::fmt::Display + ReadFailure) -> Refusal {
@@ -138,25 +187,4 @@ fn unreadable(error: impl std::fmt::Display + ReadFailure) -> Refusal {
 
 fn failed(code: &'static str, text: String) -> Refusal {
     Refusal::Failed(Reason { code, text })
-}
-
-/// True where fewer principals were seen or settled than the server says there are.
-fn short(diff: &Diff<'_>, kind: Kind, total: u64) -> bool {
-    (diff.accounted_for(kind) as u64) < total
-}
-
-fn incomplete(diff: &Diff<'_>, kind: Kind, total: u64, known: &Known, attempt: &SyncStatus) -> String {
-    let text = format!(
-        "{} of {total} {} could be read, twice; nothing is published from half a list",
-        diff.accounted_for(kind),
-        kind.endpoint(),
-    );
-    let again = known.latest.as_ref().is_some_and(|latest| latest.reason_code.as_deref() == Some(WALK_INCOMPLETE));
-    if !again || attempt.sync - known.base() < BLIND_SYNCS {
-        return text;
-    }
-    format!(
-        "removals cannot be seen: {text}; → if totalResults of this directory means something else, \
-         [account.profile] trust_total = false"
-    )
 }

@@ -40,7 +40,7 @@ pub(super) async fn control<D: Directory>(account: &Account, directory: &D, diff
         control = match directory.get(kind, &id).await {
             Answer::Found(_) => return Control::Works,
             Answer::NotFound | Answer::NotOffered => Control::NotAvailable,
-            Answer::Unproven => return Control::Unclear,
+            Answer::Unproven(_) => return Control::Unclear,
         };
     }
     control
@@ -89,8 +89,8 @@ pub(super) async fn sample<D: Directory>(
             }
             let endpoint = kind.endpoint();
             let text = format!(
-                "{endpoint} that the list leaves out still answer one by one: the list is incomplete; → if this \
-                 directory lists active users only, its profile says inactive = \"hidden\""
+                "{endpoint}: some that the list leaves out still answer one by one, so the list is incomplete; \
+                 → if this directory lists active users only: [account.profile] inactive = \"hidden\""
             );
             return Err(failed("list_incomplete", text));
         }
@@ -114,6 +114,7 @@ pub(super) async fn prove<D: Directory>(
     kind: Kind,
     control: Control,
     hidden: Vec<Id>,
+    attempt: &mut SyncStatus,
 ) -> Result<(), Refusal> {
     let missing = diff.missing(kind);
     let list_is_empty = diff.listed(kind) == 0;
@@ -129,7 +130,10 @@ pub(super) async fn prove<D: Directory>(
         Control::Works | Control::Unclear => ask(directory, kind, missing).await,
     };
     if list_is_empty && answers.iter().any(|(_, answer)| matches!(answer, Answer::Found(_))) {
-        let text = format!("the list of {} is empty, but they answer one by one", kind.endpoint());
+        let text = format!(
+            "{}: the list is empty, but they answer one by one; → ask the vendor why the list is empty",
+            kind.endpoint()
+        );
         return Err(failed("list_incomplete", text));
     }
     // An empty list was held before it came here; released and empty again, it is its own proof.
@@ -137,14 +141,24 @@ pub(super) async fn prove<D: Directory>(
         let read = if kind == Kind::User { latest.users_read } else { latest.groups_read };
         read == Some(0)
     });
+    let mut unproven: Option<String> = None;
     for (id, answer) in answers {
         match answer {
             Answer::Found(observed) => diff.found(kind, *observed),
+            Answer::Unproven(said) if !list_is_empty => unproven = Some(said),
             Answer::NotFound if control == Control::Works => diff.gone(kind, id, RemovalReason::NotFound),
             _ if list_is_empty && empty_before && !known.is_first() => diff.gone(kind, id, RemovalReason::Absent),
             // Kept, and shown in `removals_suppressed`.
             _ => {}
         }
+    }
+    if let Some(said) = unproven {
+        attempt.find(format!(
+            "{}: {} that the list leaves out cannot be settled, because GET by id gives no answer that proves anything \
+             ({said}): they stay; → if that does not pass: [account.profile] removal_proof = \"absence\"",
+            kind.endpoint(),
+            diff.missing(kind).len(),
+        ));
     }
     for (id, answer) in ask(directory, kind, hidden).await {
         match answer {

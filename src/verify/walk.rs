@@ -1,75 +1,189 @@
-//! Reading all pages of one kind into the diff.
+//! Reading all pages of one kind into the diff, and what a list that stays short of its total turns out to be.
 
+use std::collections::BTreeSet;
 use std::pin::pin;
-use std::time::Duration;
 
 use futures::StreamExt;
-use tokio::time::Instant;
+use tokio::runtime::{Handle, RuntimeFlavor};
 
-use super::{Refusal, failed, unreadable};
-use crate::directory::{Diff, Kind, Row};
-use crate::pipeline::{Directory, Page, RawRow, STALE_PAGE};
+use super::{BLIND_SYNCS, Refusal, WALK_INCOMPLETE, failed, unreadable};
+use crate::directory::status::Reason;
+use crate::directory::{Diff, Kind, Known, Readable, Row, SyncStatus};
+use crate::memory::Reserved;
+use crate::pipeline::{Account, Directory, Page, Parsed, RawRow};
 
-/// Principals of one kind in one directory.
-const ROWS_MAX: usize = 10_000_000;
-/// Changed principals of one sync in memory: a first load of five million users takes about 3 GiB.
-const KEPT_BYTES_MAX: usize = 8 << 30;
-/// One walk, however slow the vendor: a million users at ten requests a minute take less.
-const WALK_WAIT: Duration = Duration::from_secs(24 * 3600);
 /// Pages in a row without a new id, while the server goes on offering cursors.
 const BARREN_PAGES_MAX: usize = 100;
-
 /// Rows parsed before the diff takes them: a bound on memory beside the page itself.
 const ROWS_AT_ONCE: usize = 2_000;
 /// Below this, starting a thread costs more than it saves.
 const TWO_THREADS_MIN: usize = 200;
+/// Rows that cannot be read and are named; the others are only counted.
+const ROWS_NAMED: usize = 10;
 
-/// Reads all pages of one kind; returns the largest total that any page stated.
+/// What one or two walks over a list have shown of it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Walk {
+    /// The largest total that any page of the newest walk stated.
+    total: u64,
+    /// Rows that its pages held, repeats included.
+    received: usize,
+    /// Rows that stood on one page twice, or said different things of one id.
+    doubled: usize,
+    /// Rows that an earlier page had shown already.
+    repeated: usize,
+    pages: usize,
+    /// It was walked twice.
+    twice: bool,
+}
+
+/// A row that cannot be read, or not in full.
+type UnreadRow = (String, String);
+
+/// Reads all pages of one kind.
 pub(super) async fn walk<D: Directory>(
+    account: &Account,
     directory: &D,
     diff: &mut Diff<'_>,
     kind: Kind,
     since: Option<i64>,
-) -> Result<u64, Refusal> {
-    match walk_once(directory, diff, kind, since).await {
-        Err(Refusal::Failed(reason)) if reason.code == STALE_PAGE => walk_once(directory, diff, kind, since).await,
-        walked => walked,
+    memory: &mut Reserved,
+    attempt: &mut SyncStatus,
+) -> Result<Walk, Refusal> {
+    let mut unread = BTreeSet::new();
+    let walked = match walk_once(account, directory, diff, kind, since, memory, &mut unread).await? {
+        Some(walk) => walk,
+        // The directory remembered pages whose rows nobody recognises any more, and has forgotten them now.
+        None => {
+            let again = walk_once(account, directory, diff, kind, since, memory, &mut unread).await?;
+            again.ok_or_else(|| {
+                failed("stale_page", format!("{}: a page is not sent again; → try later", kind.endpoint()))
+            })?
+        }
+    };
+    note_unread(kind, &unread, diff, attempt);
+    if walked.received > 0 && diff.listed(kind) == 0 {
+        let text = format!(
+            "{}: not one of {} rows can be read: no usable `id`; → ask the vendor whether this is SCIM 2.0",
+            kind.endpoint(),
+            walked.received
+        );
+        return Err(failed("not_a_resource", text));
+    }
+    Ok(walked)
+}
+
+impl Walk {
+    /// Where the list is short of its own total: walks it once more, and judges the union of both walks.
+    ///
+    /// # Errors
+    /// It is still short. Says what the list does, with the remedy for that.
+    pub(super) async fn again<D: Directory>(
+        &mut self,
+        account: &Account,
+        directory: &D,
+        diff: &mut Diff<'_>,
+        kind: Kind,
+        known: &Known,
+        memory: &mut Reserved,
+        attempt: &mut SyncStatus,
+    ) -> Result<(), Refusal> {
+        if !self.is_short(diff, kind) {
+            return Ok(());
+        }
+        if !self.twice {
+            let second = walk(account, directory, diff, kind, None, memory, attempt).await?;
+            *self = Walk { twice: true, ..second };
+        }
+        if self.is_short(diff, kind) {
+            let text = self.shortage(diff, kind);
+            let again =
+                known.latest.as_ref().is_some_and(|latest| latest.reason_code.as_deref() == Some(WALK_INCOMPLETE));
+            let blind = again && attempt.sync - known.base() >= BLIND_SYNCS;
+            let text = if blind { format!("removals cannot be seen: {text}") } else { text };
+            return Err(Refusal::Failed(Reason { code: WALK_INCOMPLETE, text }));
+        }
+        Ok(())
+    }
+
+    /// True where fewer principals were seen or settled than the server says there are.
+    fn is_short(&self, diff: &Diff<'_>, kind: Kind) -> bool {
+        (diff.accounted_for(kind) as u64) < self.total
+    }
+
+    /// Which of three lists this is: one whose pages overlap always alike, one whose total counts rows of which several
+    /// are the same principal, or one whose total counts what is never listed.
+    fn shortage(&self, diff: &Diff<'_>, kind: Kind) -> String {
+        let (list, total, seen) = (kind.endpoint(), self.total, diff.accounted_for(kind));
+        let short = format!("{list}: {seen} of {total} could be read, twice; nothing is published from half a list");
+        if self.doubled == 0 && self.repeated > 0 {
+            return format!(
+                "{short}. Its pages overlap: {} of {} rows were shown before, and as many are never shown; \
+                 → [account.profile] page_size large enough for one page, e.g. page_size = {total}",
+                self.repeated, self.received
+            );
+        }
+        if self.doubled > 0 {
+            return format!(
+                "{short}. It lists the same id more than once ({} of {} rows), and its total counts rows; \
+                 → [account.profile] trust_total = false",
+                self.doubled + self.repeated,
+                self.received
+            );
+        }
+        format!(
+            "{short}. The total counts {} that are never listed; → if that does not pass, the total means something \
+             else here: [account.profile] trust_total = false, or inactive = \"hidden\" where only active users are listed",
+            total - seen as u64
+        )
     }
 }
 
+/// `None`: a page has to be sent again, see [`Parsed::Stale`].
 async fn walk_once<D: Directory>(
+    account: &Account,
     directory: &D,
     diff: &mut Diff<'_>,
     kind: Kind,
     since: Option<i64>,
-) -> Result<u64, Refusal> {
-    let mut total = 0;
+    memory: &mut Reserved,
+    unread: &mut BTreeSet<UnreadRow>,
+) -> Result<Option<Walk>, Refusal> {
+    let mut walk = Walk::default();
     let mut barren = 0;
     let mut pages = pin!(directory.list(kind, since));
-    let deadline = Instant::now() + WALK_WAIT;
     diff.begin_walk(kind);
-    loop {
-        let next = tokio::time::timeout_at(deadline, pages.next()).await;
-        let Some(page) = next.map_err(|_| failed("walk_timeout", too_long(kind)))? else { break };
+    unread.clear();
+    while let Some(page) = pages.next().await {
         let page = page.map_err(unreadable)?;
         if page.restarted {
             // What was read stays read; what is new is judged from here.
             diff.begin_walk(kind);
-            barren = 0;
+            unread.clear();
+            (walk, barren) = (Walk::default(), 0);
         }
         // The largest that any page states: a total that shrinks inside the walk means that rows slid.
-        total = total.max(page.total.unwrap_or(0));
+        walk.total = walk.total.max(page.total.unwrap_or(0));
         let (received, mut fresh) = (page.rows.len(), 0);
-        for rows in page.rows.chunks(ROWS_AT_ONCE) {
-            let rows = read(directory, diff, kind, &page, rows).map_err(unreadable)?;
+        for (number, rows) in page.rows.chunks(ROWS_AT_ONCE).enumerate() {
+            let first = walk.received + number * ROWS_AT_ONCE;
+            let read = on_a_blocking_thread(rows.len(), || read(directory, diff, kind, &page, rows, first, unread));
+            let Some(rows) = read else { return Ok(None) };
             fresh += diff.page(kind, rows);
         }
+        walk.received += received + page.repeated + page.doubled;
+        walk.repeated += page.repeated;
+        // Rows with other bytes and the same id.
+        walk.doubled += page.doubled + (received - fresh);
+        walk.pages += 1;
         barren = if fresh == 0 { barren + 1 } else { 0 };
+        bounded(account, diff, kind, &page, memory)?;
         if page.more {
             // The server says that there is more: only its word ends a walk by cursor, or our patience.
             if barren == BARREN_PAGES_MAX {
                 let text = format!(
-                    "{} offers cursor after cursor without a new row: its end is not in sight",
+                    "{}: cursor after cursor is offered without a new row, and the end is not in sight; \
+                     → [account.profile] paging = \"index\", or ask the vendor",
                     kind.endpoint()
                 );
                 return Err(failed("paging_endless", text));
@@ -78,51 +192,115 @@ async fn walk_once<D: Directory>(
             // A page without a new id is the end: the walk went round, or the server repeats itself for ever.
             break;
         }
-        if diff.listed(kind) > ROWS_MAX || diff.kept_bytes() > KEPT_BYTES_MAX {
-            let text = format!(
-                "{} is larger than {ROWS_MAX} rows or {} GiB of changes in one sync",
-                kind.endpoint(),
-                KEPT_BYTES_MAX >> 30
-            );
-            return Err(failed("too_many_rows", text));
-        }
     }
-    Ok(total)
+    Ok(Some(walk))
+}
+
+/// A directory without end must not take the memory of the others.
+fn bounded(account: &Account, diff: &Diff<'_>, kind: Kind, page: &Page, memory: &mut Reserved) -> Result<(), Refusal> {
+    let principals = Kind::BOTH.iter().map(|kind| diff.listed(*kind)).sum::<usize>();
+    if principals > account.max_principals {
+        let text = format!(
+            "{}: the directory has more than {} users and groups; → if it really has: [account.limits] max_principals",
+            kind.endpoint(),
+            account.max_principals
+        );
+        return Err(failed("too_many_principals", text));
+    }
+    memory
+        .set(diff.kept_bytes() + page.bytes)
+        .map_err(|text| failed("memory_budget", format!("{}: {text}", kind.endpoint())))
+}
+
+/// Parsing thousands of rows takes long enough to keep a thread of the runtime from other accounts.
+fn on_a_blocking_thread<T>(rows: usize, work: impl FnOnce() -> T) -> T {
+    let many = Handle::try_current().is_ok_and(|handle| handle.runtime_flavor() == RuntimeFlavor::MultiThread);
+    if many && rows >= TWO_THREADS_MIN { tokio::task::block_in_place(work) } else { work() }
 }
 
 /// Parses the rows whose bytes are not recognised. Where the first one is not, most are new (a first load, a
-/// restart), and a second thread takes half of them.
+/// restart), and a second thread takes half of them. `None`: one has to be sent again.
 fn read<D: Directory>(
     directory: &D,
     diff: &Diff<'_>,
     kind: Kind,
     page: &Page,
     rows: &[RawRow],
-) -> Result<Vec<Row>, D::Error> {
-    let read = |rows: &[RawRow]| -> Result<Vec<Row>, D::Error> {
+    first: usize,
+    unread: &mut BTreeSet<UnreadRow>,
+) -> Option<Vec<Row>> {
+    let read = |rows: &[RawRow]| -> Option<Vec<Row>> {
         let each = rows.iter().map(|row| {
             if diff.recognises(kind, row.hash) {
-                return Ok(Row::Same(row.hash));
+                return Some(Row::Same(row.hash));
             }
-            directory.read(kind, page, row).map(|observed| Row::Read(Box::new(observed)))
+            match directory.read(kind, page, row) {
+                Parsed::Resource(observed) => Some(Row::Read(observed)),
+                Parsed::NoId => Some(Row::NoId),
+                Parsed::Stale => None,
+            }
         });
         each.collect()
     };
     let known = rows.first().is_none_or(|row| diff.recognises(kind, row.hash));
-    if known || rows.len() < TWO_THREADS_MIN {
-        return read(rows);
+    let rows = if known || rows.len() < TWO_THREADS_MIN {
+        read(rows)?
+    } else {
+        let (here, there) = rows.split_at(rows.len() / 2);
+        std::thread::scope(|scope| {
+            let there = scope.spawn(|| read(there));
+            let here = read(here);
+            let there = there.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            let mut rows = here?;
+            rows.extend(there?);
+            Some(rows)
+        })?
+    };
+    for (number, row) in rows.iter().enumerate() {
+        unread.extend(unread_row(row, first + number + 1));
     }
-    let (here, there) = rows.split_at(rows.len() / 2);
-    std::thread::scope(|scope| {
-        let there = scope.spawn(|| read(there));
-        let here = read(here);
-        let there = there.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-        let mut rows = here?;
-        rows.extend(there?);
-        Ok(rows)
-    })
+    Some(rows)
 }
 
-fn too_long(kind: Kind) -> String {
-    format!("the walk of {} took longer than {} h", kind.endpoint(), WALK_WAIT.as_secs() / 3600)
+/// Who a row is and what of it cannot be read; `number`: of the row in its list, from 1.
+fn unread_row(row: &Row, number: usize) -> Option<UnreadRow> {
+    match row {
+        Row::Same(_) => None,
+        Row::NoId => Some((format!("row {number}"), "no usable id".to_owned())),
+        Row::Read(observed) => match &observed.readable {
+            Readable::Whole => None,
+            Readable::Without(names) => Some((observed.principal.id.to_string(), names.join(", "))),
+            Readable::IdOnly => Some((observed.principal.id.to_string(), "all but its id".to_owned())),
+        },
+    }
+}
+
+/// Says which rows could not be read: the sync goes on without them.
+fn note_unread(kind: Kind, unread: &BTreeSet<UnreadRow>, diff: &Diff<'_>, attempt: &mut SyncStatus) {
+    if unread.is_empty() {
+        return;
+    }
+    attempt.unreadable_rows += unread.len() as i64;
+    let named: Vec<String> =
+        unread.iter().take(ROWS_NAMED).map(|(row, what)| format!("{} ({what})", printable(row))).collect();
+    let more = unread.len().saturating_sub(ROWS_NAMED);
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    let nobody = if diff.without_id(kind) > 0 {
+        "; nobody of this list is removed meanwhile, because a row without an id may be anybody's"
+    } else {
+        ""
+    };
+    attempt.find(format!(
+        "{}: {} cannot be read in full: {}{more}; what is known of them stays{nobody}",
+        kind.endpoint(),
+        if unread.len() == 1 { "1 row".to_owned() } else { format!("{} rows", unread.len()) },
+        named.join(", ")
+    ));
+}
+
+/// Ids come from the server: nothing of them may steer a terminal or a log.
+fn printable(id: &str) -> String {
+    const SHOWN_MAX: usize = 64;
+    let shown: String = id.chars().take(SHOWN_MAX).collect();
+    shown.escape_debug().to_string()
 }

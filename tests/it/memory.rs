@@ -10,14 +10,15 @@ use futures::Stream;
 use scimtail::avro::wire::{ChangeEvent, SyncStatus as SyncRecord};
 use scimtail::avro::{Codec, Decoder, Registry, SchemaIds};
 use scimtail::directory::{
-    AttributeList, Baseline, GroupPattern, Id, Kind, Known, Limits, Observed, Status, Strategy, SyncStatus,
+    AttributeList, Baseline, GroupPattern, Id, Kind, Known, Limits, Status, Strategy, SyncStatus,
 };
 use scimtail::pipeline::{
-    self, Account, Answer, Batch, CommitError, Directory, Ended, Habits, Log, Page, Positions, RawRow,
+    self, Account, Answer, Batch, CommitError, Directory, Ended, Habits, Log, MAX_PRINCIPALS, Page, Parsed, Positions,
+    RawRow,
 };
 use scimtail::record::{Record, Topic};
-use scimtail::scim::profile::AbsentActive;
-use scimtail::scim::wire::{Reading, raw_row, read_resource};
+use scimtail::scim::client::parse_row;
+use scimtail::scim::wire::{Reading, raw_row};
 use scimtail::scim::{ReadError, error};
 use scimtail::shards::restore::{self, Ends, Stopped};
 use serde_json::{Value, json};
@@ -197,21 +198,9 @@ impl Directory for MemoryDirectory {
         futures::stream::iter(pages)
     }
 
-    fn read(&self, kind: Kind, page: &Page, row: &RawRow) -> Result<Observed, ReadError> {
-        let reading = Reading {
-            attributes: AttributeList::default(),
-            absent_active: AbsentActive::Unknown,
-            groups_on_user: self.shows() == Strategy::User,
-        };
-        let resource = read_resource(kind, &row.bytes, &reading)?;
-        Ok(Observed {
-            principal: resource.principal,
-            raw: row.hash,
-            members: resource.members,
-            groups: resource.groups,
-            observed_at: page.received_at,
-            modified_at: None,
-        })
+    fn read(&self, kind: Kind, page: &Page, row: &RawRow) -> Parsed {
+        let groups_on_user = self.shows() == Strategy::User;
+        parse_row(kind, page, row, &Reading { groups_on_user, ..Reading::plain(AttributeList::default()) })
     }
 
     async fn get(&self, kind: Kind, id: &Id) -> Answer {
@@ -220,27 +209,26 @@ impl Directory for MemoryDirectory {
             return Answer::NotOffered;
         }
         if self.faults.get_times_out {
-            return Answer::Unproven;
+            return Answer::Unproven("HTTP 500".to_owned());
         }
         if self.faults.silent.as_deref() == Some(id) {
-            return Answer::Unproven;
+            return Answer::Unproven("HTTP 500".to_owned());
         }
         let walk = self.walks.load(Ordering::Relaxed);
         if self.faults.first_get_404.as_deref() == Some(id) && walk == 1 {
             return Answer::NotFound;
         }
         if self.shows() == Strategy::Get && kind == Kind::Group && self.faults.memberships_unread.contains(&**id) {
-            return Answer::Unproven;
+            return Answer::Unproven("HTTP 500".to_owned());
         }
         if self.faults.get_always_404 || !self.resources(kind).contains_key(&**id) {
             return Answer::NotFound;
         }
         let row = Self::row(&self.shown(kind, id, false));
-        Answer::Found(Box::new(self.read(kind, &page(Vec::new(), None), &row).expect("a stored resource reads")))
-    }
-
-    async fn strategy(&self) -> Result<Strategy, ReadError> {
-        Ok(self.shows())
+        match self.read(kind, &page(Vec::new(), None), &row) {
+            Parsed::Resource(observed) => Answer::Found(observed),
+            other => panic!("a stored resource reads: {other:?}"),
+        }
     }
 
     async fn matching(&self, kind: Kind, attribute: &'static str, id: &Id) -> Result<Vec<Id>, ReadError> {
@@ -447,6 +435,7 @@ pub fn account(name: &str) -> Account {
         // Small enough that most syncs need several transactions.
         batch: scimtail::batch::Bounds { principals: 3, units: 4, bytes: 1 << 20 },
         outputs: Vec::new(),
+        max_principals: MAX_PRINCIPALS,
         topic_prefix: "test".to_owned(),
         partition: 0,
     }
@@ -468,6 +457,7 @@ impl World {
 
     pub async fn try_sync(&mut self, directory: &MemoryDirectory) -> Result<SyncStatus, Ended> {
         directory.walks.store(0, Ordering::Relaxed);
+        self.account.habits.memberships = Some(directory.shows());
         self.try_sync_with(directory).await
     }
 

@@ -10,7 +10,7 @@ use std::time::Instant;
 use scimtail::avro::Codec;
 use scimtail::avro::wire::{ChangeEvent, ControlRequest};
 use scimtail::control::{self, Request};
-use scimtail::directory::{Baseline, Kind, Status, Strategy, SyncStatus};
+use scimtail::directory::{Baseline, Id, Kind, Status, Strategy, SyncStatus};
 use scimtail::pipeline;
 use serde_json::json;
 
@@ -166,6 +166,7 @@ impl Life {
         let faultless = format!("{:?}", self.directory.faults) == format!("{:?}", Faults::default());
         let was_first = self.world.known.is_first();
         let crash = *self.world.log.crash.lock().unwrap();
+        let unread = self.groups_never_read();
         let status = match self.world.try_sync(&self.directory).await {
             Ok(status) => {
                 let reason = status.reason_code.as_deref().map(|code| format!(": {code}")).unwrap_or_default();
@@ -196,6 +197,9 @@ impl Life {
             (self.facts, self.folded) = (Some(self.state()), self.world.log.events().len());
         } else if let Some(facts) = self.facts.take() {
             let events = self.world.log.events();
+            // Members that no completed sync had read before are no news: they come silently.
+            let mut facts = facts;
+            facts.extend(self.members_of(&unread).filter(|_| self.world.account.baseline == Baseline::State));
             let facts = fold_unless(self.lossy, facts, &events[self.folded..]).unwrap_or_else(|| self.state());
             assert_eq!(facts, self.state(), "events and state part ways");
             (self.facts, self.folded) = (Some(facts), events.len());
@@ -206,6 +210,20 @@ impl Life {
             self.release(status).await;
         }
         status
+    }
+
+    /// Groups whose members no completed sync has read.
+    fn groups_never_read(&self) -> BTreeSet<Id> {
+        let known = &self.world.known;
+        let all = !known.kinds_read().memberships;
+        let groups = known.table(Kind::Group).iter().filter(|(_, entry)| all || entry.members_unread);
+        groups.map(|(id, _)| id.clone()).collect()
+    }
+
+    /// Facts of the members that these groups have in the state.
+    fn members_of(&self, groups: &BTreeSet<Id>) -> impl Iterator<Item = String> {
+        let members = self.world.known.memberships().filter(|(group, ..)| groups.contains(*group));
+        members.map(|(group, member, _)| format!("member {group} {}", member.id)).collect::<Vec<_>>().into_iter()
     }
 
     /// Every event since `before` is true of the directory as it is, and in its place.

@@ -11,7 +11,7 @@ use axum::response::Response;
 use futures::StreamExt;
 use scimtail::directory::{AttributeList, Kind, Status};
 use scimtail::schedule::now_millis;
-use scimtail::scim::{Client, Credential, Profile, ScimDirectory, wire};
+use scimtail::scim::{Client, Credential, Profile, ScimDirectory, envelope};
 use serde_json::json;
 
 use crate::memory::{World, account};
@@ -51,8 +51,9 @@ async fn pass(State(passage): State<Arc<Passage>>, request: Request) -> Response
     if is_users && !second && status == 200 {
         let mut armed = passage.armed.lock().unwrap();
         if armed.as_ref().is_some_and(Vec::is_empty) {
-            let rows = wire::split_list(&body).unwrap().rows;
-            *armed = Some(rows.iter().map(|row| wire::id_of(&row.bytes).unwrap().to_string()).collect());
+            let rows = envelope::split_list(&body).unwrap().rows;
+            *armed =
+                Some(rows.iter().map(|row| scimtail::scim::wire::id_of(&row.bytes).unwrap().to_string()).collect());
         }
     }
     Response::builder().status(status).body(body.into()).unwrap()

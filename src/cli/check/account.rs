@@ -1,67 +1,104 @@
 //! One account: whether its directory can be read, what it turned out to do, and which settings follow.
+//!
+//! It reads as a sync reads, by the same code and against what Kafka holds: whatever makes `run` fail, hold or stay
+//! blind is said here in the same words. What it asks beside that only tells which settings would fit better.
+
+use std::collections::BTreeSet;
 
 use tokio::time::Instant;
 
 use super::Report;
+use super::settings::{self, Setting};
 use crate::cli::Failure;
 use crate::config::AccountConfig;
 use crate::connect::Connection;
-use crate::directory::{Id, Kind, NOBODY, Strategy};
-use crate::pipeline::{Answer, Directory};
-use crate::scim::probe::{self, Habits, MembersShown};
-use crate::scim::profile::{Memberships, Paging, Profile};
-use crate::scim::wire::ListPage;
-use crate::scim::{ReadError, ScimDirectory, error, wire};
+use crate::directory::status::Reason;
+use crate::directory::{Changes, Id, Kind, Known, NOBODY, Strategy, SyncStatus};
+use crate::pipeline::{self, Answer, Directory, Parsed, Planned};
+use crate::scim::envelope::ListPage;
+use crate::scim::probe::{self, Advertised, Habits};
+use crate::scim::profile::{Paging, Profile};
+use crate::scim::{Client, ReadError, ScimDirectory, error};
 
-/// A setting of `[account.profile]` that would fit this directory better.
-struct Setting {
-    field: &'static str,
-    value: String,
-    because: String,
-}
+/// Groups whose list row is compared with their GET.
+const GROUPS_COMPARED: usize = 20;
 
-pub(super) async fn check(account: &AccountConfig, report: &mut Report) -> Result<(), Failure> {
+/// Reads the directory as a sync would; `known`: what Kafka holds of the account.
+pub(super) async fn check(account: &AccountConfig, known: &Known, report: &mut Report) -> Result<(), Failure> {
     let directory = match Connection::new(account, crate::schedule::now_millis).directory() {
         Ok(directory) => directory,
         Err(error) => return report.fail("token", &error.text, true),
     };
-    let (client, profile) = (&directory.client, directory.client.profile());
+    let client = &directory.client;
     let started = Instant::now();
-    let users = match probe::first_page(client, Kind::User).await {
-        Ok(page) => page,
-        Err(error) => return unreadable(&error, started, report),
+    let advertised = probe::advertised(client).await;
+    let millis = started.elapsed().as_millis();
+    let reading = pipeline::plan(&account.account, &directory, known, crate::schedule::now_millis);
+    let read = match tokio::time::timeout(super::DIRECTORY_WAIT, reading).await {
+        Ok(Planned::Failed(reason)) => return unreadable(&reason, millis, report),
+        Ok(planned) => Some(planned),
+        Err(_) => match waiting(client) {
+            Some(text) => return report.fail("reach", &text, false),
+            None => None,
+        },
     };
-    let scheme = account.base_url.scheme().to_uppercase();
-    report.ok("reach", &format!("{scheme}, answers in {} ms", started.elapsed().as_millis()))?;
-    let selects = if profile.base_url.is_some() { "; the token selects the account" } else { "" };
+    report.ok("reach", &format!("{}, answers in {millis} ms", account.base_url.scheme().to_uppercase()))?;
+    let selects = if client.profile().base_url.is_some() { "; the token selects the account" } else { "" };
     report.ok("token", &format!("accepted{selects}"))?;
+    say_advertised(advertised, report)?;
 
     let mut settings = Vec::new();
-    let advertised = probe::advertised(client).await;
-    match advertised {
-        Some(advertised) => {
-            let paging = if advertised.cursor { "pages by cursor" } else { "no cursors" };
-            let text = format!("/{}: {paging}{}", advertised.path, features(advertised));
-            report.ok("advertised", &text)?;
-        }
-        None => report.note("advertised", "nothing: no readable ServiceProviderConfig at either path")?,
-    }
-    let Some(first_user) = check_users(&directory, &users, &mut settings, report).await? else {
-        return notes(profile, report);
+    let Some(first_user) = check_users(account, &directory, read.as_ref(), &mut settings, report).await? else {
+        return notes(client.profile(), report);
     };
     // `auto` follows cursors that are advertised by itself.
-    let by_itself = profile.paging == Paging::Auto && advertised.is_some_and(|advertised| advertised.cursor);
+    let by_itself = client.profile().paging == Paging::Auto && advertised.is_some_and(|advertised| advertised.cursor);
     settings.retain(|setting: &Setting| setting.field != "paging" || !by_itself);
-    if profile.groups {
-        check_groups(&directory, &users, &first_user, &mut settings, report).await?;
+    if client.profile().groups {
+        check_groups(&directory, read.as_ref(), first_user.as_ref(), &mut settings, report).await?;
     } else {
         report.note("groups", "not served by this vendor")?;
     }
-    check_get(&directory, &first_user, report).await?;
+    if let Some(first_user) = &first_user {
+        check_get(&directory, first_user, report).await?;
+    }
+    match &read {
+        None => {
+            let text = format!(
+                "not all of it was read within {} s; → scimtail plan {} reads everything",
+                super::DIRECTORY_WAIT.as_secs(),
+                account.account.name
+            );
+            report.note("sync", &text)?;
+        }
+        Some(read) => say_findings(account, read, report)?,
+    }
     for Setting { field, value, because } in settings {
         report.note("settings", &format!("[account.profile] {field} = {value}: {because}"))?;
     }
-    notes(profile, report)
+    notes(client.profile(), report)
+}
+
+/// What a sync would find; `None` for one that fails.
+fn found(read: &Planned) -> Option<(&SyncStatus, &Changes)> {
+    match read {
+        Planned::Changes(attempt, changes) | Planned::Held(attempt, _, _, changes) => Some((attempt, changes)),
+        Planned::Failed(_) => None,
+    }
+}
+
+/// Why a directory does not come to an end: it asked to wait, or it does not answer. `None`: it is only large.
+fn waiting(client: &Client) -> Option<String> {
+    let seconds = super::DIRECTORY_WAIT.as_secs();
+    match client.last_answer() {
+        None => Some(format!("no answer within {seconds} s; → try again, or ask the vendor")),
+        Some(last) if last.status == 200 && last.wait.is_none() => None,
+        Some(last) => {
+            let wait = last.wait.map(|wait| format!(", asked to wait {} s", wait.as_secs())).unwrap_or_default();
+            let status = last.status;
+            Some(format!("no complete answer within {seconds} s; the last one was HTTP {status}{wait}; → try later"))
+        }
+    }
 }
 
 fn notes(profile: &Profile, report: &Report) -> Result<(), Failure> {
@@ -73,22 +110,51 @@ fn notes(profile: &Profile, report: &Report) -> Result<(), Failure> {
     Ok(())
 }
 
-fn unreadable(error: &ReadError, started: Instant, report: &mut Report) -> Result<(), Failure> {
-    let topic = match error.code {
+/// A sync would fail: says so in its words.
+fn unreadable(reason: &Reason, millis: u128, report: &mut Report) -> Result<(), Failure> {
+    let topic = match reason.code {
         error::UNREACHABLE | error::REDIRECTED => "reach",
-        error::REFUSED => "token",
+        error::REFUSED | error::NO_CREDENTIAL | error::NOT_A_TOKEN => "token",
+        _ if reason.text.starts_with("Groups") => "groups",
         _ => "users",
     };
     if topic != "reach" {
-        report.ok("reach", &format!("answers in {} ms", started.elapsed().as_millis()))?;
+        report.ok("reach", &format!("answers in {millis} ms"))?;
     }
-    let hint = if error.code == error::NOT_A_LIST { "; → check base_url: it usually ends in /scim/v2" } else { "" };
-    report.fail(topic, &format!("{}{hint}", error.text), is_refusal(error))
+    let hint = if reason.code == error::NOT_A_LIST { "; → check base_url: it usually ends in /scim/v2" } else { "" };
+    report.fail(topic, &format!("{}{hint}", reason.text), is_refusal(reason.code))
 }
 
 /// True where a person has to act; false where trying later may help.
-fn is_refusal(error: &ReadError) -> bool {
-    !matches!(error.code, error::UNREACHABLE | error::UNAVAILABLE)
+fn is_refusal(code: &str) -> bool {
+    !matches!(code, error::UNREACHABLE | error::UNAVAILABLE)
+}
+
+fn say_advertised(advertised: Option<Advertised>, report: &Report) -> Result<(), Failure> {
+    match advertised {
+        Some(advertised) => {
+            let paging = if advertised.cursor { "pages by cursor" } else { "no cursors" };
+            report.ok("advertised", &format!("/{}: {paging}{}", advertised.path, features(advertised)))
+        }
+        None => report.note("advertised", "nothing: no readable ServiceProviderConfig at either path"),
+    }
+}
+
+/// What `run` would say of a sync that completes, and whether it would be held.
+fn say_findings(account: &AccountConfig, read: &Planned, report: &Report) -> Result<(), Failure> {
+    if let Planned::Held(_, hold, reason, _) = read {
+        let release = format!("scimtail release {} --hold {hold}", account.account.name);
+        report.note("held", &format!("a sync would publish nothing: {}; → {release}", reason.text))?;
+    }
+    for finding in found(read).into_iter().flat_map(|(attempt, _)| &attempt.findings) {
+        let topic = match finding {
+            of_members if of_members.contains("members") => "members",
+            of_groups if of_groups.starts_with("Groups") => "groups",
+            _ => "users",
+        };
+        report.note(topic, finding)?;
+    }
+    Ok(())
 }
 
 fn features(advertised: probe::Advertised) -> String {
@@ -98,27 +164,31 @@ fn features(advertised: probe::Advertised) -> String {
     said.chain(cap).map(|text| format!(", {text}")).collect()
 }
 
-/// Returns an id that the list shows; `None` where there is no user.
+/// Returns an id that the list shows, if it shows one; `None` if the list cannot be looked at any closer.
 async fn check_users(
+    account: &AccountConfig,
     directory: &ScimDirectory,
-    page: &ListPage,
+    read: Option<&Planned>,
     settings: &mut Vec<Setting>,
     report: &mut Report,
-) -> Result<Option<Id>, Failure> {
-    let habits = probe::habits(&directory.client, Kind::User, page).await;
-    let mut users = Vec::new();
-    for row in &page.rows {
-        match wire::read_resource(Kind::User, &row.bytes, &directory.reading) {
-            Ok(user) => users.push(user.principal),
-            Err(error) => {
-                report.fail("users", &error.text, true)?;
-                return Ok(None);
-            }
+) -> Result<Option<Option<Id>>, Failure> {
+    let page = match probe::first_page(directory, Kind::User).await {
+        Ok(page) => page,
+        Err(error) => {
+            report.fail("users", &error.text, is_refusal(error.code))?;
+            return Ok(None);
         }
-    }
-    report.ok("users", &listed(page, &directory.client.profile().paging, habits))?;
+    };
+    let habits = probe::habits(&directory.client, Kind::User, &page).await;
+    let listed = say_listed("users", read, &page, directory, habits, report)?;
+    let users = principals(directory, Kind::User, &page);
     let unknown = users.iter().filter(|user| user.active.is_none()).count();
     let inactive = users.iter().filter(|user| user.active == Some(false)).count();
+    if listed == Some(0) {
+        let text = "nobody is listed: the wrong directory, a token that may not see users, or an endpoint that only \
+                    takes pushes";
+        report.note("users", text)?;
+    }
     if unknown > 0 {
         let text = format!(
             "active is not stated for {unknown} of {} users on the first page: their state stays unknown",
@@ -129,14 +199,44 @@ async fn check_users(
         report
             .ok("inactive", &format!("{inactive} of {} users on the first page: listed, as disabled", users.len()))?;
     }
-    paging_settings(directory.client.profile(), habits, page, settings);
-    Ok(users.into_iter().next().map(|user| user.id))
+    for text in settings::unknown_attributes(account, &page) {
+        report.note("attributes", &text)?;
+    }
+    paging_settings(directory.client.profile(), habits, &page, settings);
+    Ok(Some(users.into_iter().next().map(|user| user.id)))
 }
 
-fn listed(page: &ListPage, paging: &Paging, habits: Habits) -> String {
-    let count = match page.total {
-        Some(total) => format!("{total} listed"),
-        None => format!("{} on the first page, no total stated", page.rows.len()),
+/// Says how many a list shows and how it is paged. Returns the number, as far as a sync would count it.
+fn say_listed(
+    topic: &str,
+    read: Option<&Planned>,
+    page: &ListPage,
+    directory: &ScimDirectory,
+    habits: Habits,
+    report: &Report,
+) -> Result<Option<i64>, Failure> {
+    let counted = read.and_then(found).and_then(|(attempt, _)| match topic {
+        "users" => attempt.users_read,
+        _ => attempt.groups_read,
+    });
+    let text = listed(counted, page, directory.client.profile().paging, habits);
+    report.ok(topic, &text)?;
+    Ok(counted)
+}
+
+fn principals(directory: &ScimDirectory, kind: Kind, page: &ListPage) -> Vec<crate::directory::Principal> {
+    let read = |row| match directory.read(kind, &Default::default(), row) {
+        Parsed::Resource(observed) => Some(observed.principal),
+        Parsed::NoId | Parsed::Stale => None,
+    };
+    page.rows.iter().filter_map(read).collect()
+}
+
+fn listed(counted: Option<i64>, page: &ListPage, paging: Paging, habits: Habits) -> String {
+    let count = match (counted, page.total) {
+        (Some(counted), _) => format!("{counted} listed"),
+        (None, Some(total)) => format!("{total} stated"),
+        (None, None) => format!("{} on the first page, no total stated", page.rows.len()),
     };
     let how = match paging {
         Paging::None => "all at once",
@@ -167,74 +267,105 @@ fn paging_settings(profile: &Profile, habits: Habits, page: &ListPage, settings:
 
 async fn check_groups(
     directory: &ScimDirectory,
-    users: &ListPage,
-    first_user: &Id,
+    read: Option<&Planned>,
+    first_user: Option<&Id>,
     settings: &mut Vec<Setting>,
     report: &mut Report,
 ) -> Result<(), Failure> {
-    let (client, profile) = (&directory.client, directory.client.profile());
-    let page = match probe::first_page(client, Kind::Group).await {
+    let client = &directory.client;
+    let page = match probe::first_page(directory, Kind::Group).await {
         Ok(page) => page,
-        Err(error) => {
-            let hint = "; → where this directory serves no groups: [account.profile] groups = false";
-            let hint = if error.code == error::HTTP_STATUS { hint } else { "" };
-            return report.fail("groups", &format!("{}{hint}", error.text), is_refusal(&error));
-        }
+        Err(ReadError { text, code, .. }) => return report.fail("groups", &text, is_refusal(code)),
     };
-    let shown = match probe::members_shown(client, &directory.reading).await {
-        Ok(shown) => shown,
-        Err(error) => return report.fail("groups", &error.text, true),
-    };
-    report.ok("groups", &listed(&page, &profile.paging, probe::habits(client, Kind::Group, &page).await))?;
-    let Some(first_group) = page.rows.first().and_then(|row| wire::id_of(&row.bytes)) else {
+    let habits = probe::habits(client, Kind::Group, &page).await;
+    say_listed("groups", read, &page, directory, habits, report)?;
+    let Some(first_group) = principals(directory, Kind::Group, &page).into_iter().next() else {
         return report.note("members", "no groups yet: how members are shown will be found out when there are some");
     };
-    let strategy = match directory.strategy().await {
-        Ok(strategy) => strategy,
-        Err(error) => return report.fail("members", &error.text, true),
+    let Some((_, changes)) = read.and_then(found) else {
+        return report.note("members", "how they are shown is found out by a whole sync");
     };
-    let text = match (strategy, shown) {
-        (Strategy::List, MembersShown::InList) => "in the list of groups",
-        (Strategy::Get, MembersShown::ByGet | MembersShown::InList) => "by GET of each group",
-        (Strategy::GroupsFilter, _) => "by a filter on users, one request for each group",
-        (Strategy::MembersFilter, _) => "by a filter on groups, one request for each user",
-        (Strategy::User, _) if probe::groups_on_users(users, &directory.reading) => "on the users",
-        (Strategy::Never, _) => "not shown by this vendor: memberships stay unknown",
-        _ => {
-            let other = match shown {
-                MembersShown::InList => Some(("list", "groups show their members in the list")),
-                MembersShown::ByGet => Some(("get", "groups show their members by GET, not in the list")),
-                _ if probe::groups_on_users(users, &directory.reading) => Some(("user", "users say their groups")),
-                _ => match probe::filter_for_members(client, first_user, &first_group).await {
-                    Some(Memberships::MembersFilter) => Some(("members_filter", "a filter for members finds groups")),
-                    Some(_) => Some(("groups_filter", "a filter for groups finds users")),
-                    None => None,
-                },
-            };
-            if let Some((value, because)) = other {
-                let (value, because) = (format!("\"{value}\""), because.to_owned());
-                settings.push(Setting { field: "memberships", value, because });
-            }
-            return report.note("members", "none shown this way: memberships stay unknown until one is");
+    if changes.others > 0 {
+        let text =
+            format!("{} are neither users nor groups (service principals, devices, …): not published", changes.others);
+        report.note("members", &text)?;
+    }
+    match changes.strategy {
+        Strategy::Never => report.ok("members", "not shown by this vendor: memberships stay unknown"),
+        _ if !changes.memberships_are_known => {
+            settings.extend(settings::for_members(directory, first_user, &first_group.id).await);
+            report.note("members", "none shown this way: memberships stay unknown until one is")
         }
-    };
-    report.ok("members", text)
+        Strategy::List => match hidden_in_list(directory, &page).await {
+            0 => report.ok("members", "in the list of groups"),
+            groups => {
+                settings.push(Setting {
+                    field: "memberships",
+                    value: "\"get\"".to_owned(),
+                    because: "GET of a group shows members that the list leaves out".to_owned(),
+                });
+                let text = format!("the list shows only some of the members of {groups} groups: GET shows more");
+                report.note("members", &text)
+            }
+        },
+        Strategy::Get => report.ok("members", "by GET of each group"),
+        Strategy::GroupsFilter => report.ok("members", "by a filter on users, one request for each group"),
+        Strategy::MembersFilter => report.ok("members", "by a filter on groups, one request for each user"),
+        Strategy::User => report.ok("members", "on the users"),
+    }
+}
+
+/// Groups of the first page whose GET shows members that their row leaves out: the largest, because they may be cut
+/// off, and others.
+async fn hidden_in_list(directory: &ScimDirectory, page: &ListPage) -> usize {
+    let mut groups: Vec<(Id, BTreeSet<Id>)> = Vec::new();
+    for row in &page.rows {
+        if let Parsed::Resource(observed) = directory.read(Kind::Group, &Default::default(), row) {
+            let members = observed.members.into_iter().map(|member| member.id).collect();
+            groups.push((observed.principal.id, members));
+        }
+    }
+    groups.sort_by_key(|(_, members)| std::cmp::Reverse(members.len()));
+    let half = GROUPS_COMPARED / 2;
+    let spread = groups.len().saturating_sub(half).div_ceil(half).max(1);
+    let chosen = groups.iter().take(half).chain(groups.iter().skip(half).step_by(spread));
+    let mut hidden = 0;
+    for (id, listed) in chosen {
+        if let Answer::Found(observed) = directory.get(Kind::Group, id).await {
+            hidden += usize::from(observed.members.iter().any(|member| !listed.contains(&member.id)));
+        }
+    }
+    hidden
 }
 
 async fn check_get(directory: &ScimDirectory, first_user: &Id, report: &mut Report) -> Result<(), Failure> {
+    const ABSENCE: &str =
+        "→ [account.profile] removal_proof = \"absence\" takes 3 complete walks without somebody for a proof";
     match directory.get(Kind::User, first_user).await {
         Answer::Found(_) => {}
         Answer::NotFound | Answer::NotOffered => {
             let text = "users are not found by id: a removal takes absence from 3 complete walks";
             return report.note("get", text);
         }
-        Answer::Unproven => {
-            let text = "GET by id gives no usable answer: what is missing stays, shown in removals_suppressed";
-            return report.note("get", text);
+        Answer::Unproven(said) => {
+            let text = format!(
+                "GET by id gives no usable answer ({said}): what is missing stays, in removals_suppressed; {ABSENCE}"
+            );
+            return report.note("get", &text);
         }
     }
     match directory.get(Kind::User, &NOBODY.into()).await {
         Answer::NotFound => report.ok("get", "users are found by id, others are not: removals can be proven"),
-        _ => report.note("get", "an id that nobody has gets no 404: what is missing stays, in removals_suppressed"),
+        answer => {
+            let said = match answer {
+                Answer::Unproven(said) => said,
+                Answer::NotOffered => "a refusal".to_owned(),
+                _ => "an answer".to_owned(),
+            };
+            let text = format!(
+                "an id that does not exist gets {said}, not 404: what is missing stays, in removals_suppressed; {ABSENCE}"
+            );
+            report.note("get", &text)
+        }
     }
 }

@@ -1,15 +1,19 @@
 //! `check`: "Test API Credentials". One line a fact, with what to do; writes nothing.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use anstyle::{AnsiColor, Style};
 use clap::Args;
 
 mod account;
+mod settings;
 
 use super::{CONFIGURATION, DONE, Failure, UNREACHABLE, print};
 use crate::avro::{Registry, registry::RegistryError, schema};
-use crate::config::Config;
+use crate::config::{AccountConfig, Config};
+use crate::directory::{Known, SyncStatus};
+use crate::kafka::KafkaError;
 use crate::kafka::topics::{partition_counts, verify};
 use crate::record::Topic;
 
@@ -61,21 +65,19 @@ pub async fn check(config: &Config, options: Options) -> Result<u8, Failure> {
     let accounts = config.select(&options.accounts)?;
     let width = super::account_width(config);
     let mut report = Report::default();
+    let counts = partition_counts(&config.kafka).await;
+    let mut known = known(config, &accounts, &counts).await;
     for account in &accounts {
         print(&format!("{:width$}  {:10}  {}", account.account.name, account.account.provider, account.base_url))?;
-        let checking = tokio::time::timeout(DIRECTORY_WAIT, account::check(account, &mut report));
-        if let Ok(result) = checking.await {
-            result?;
-        } else {
-            report.fail(
-                "reach",
-                &format!("no complete answer within {} s; → try again, or ask the vendor", DIRECTORY_WAIT.as_secs()),
-                false,
-            )?;
+        match known.remove(&account.account.name) {
+            // Nothing of it is synced before a person acts, whatever its directory says.
+            Some(Err(Failure { text, .. })) => report.fail("state", &text, true)?,
+            Some(Ok(known)) => account::check(account, &known, &mut report).await?,
+            None => account::check(account, &nothing(account), &mut report).await?,
         }
     }
     print(&format!("{:width$}  {}", "kafka", config.kafka.brokers))?;
-    check_kafka(config, &mut report).await?;
+    check_kafka(config, counts, &mut report).await?;
     print(&format!("{:width$}  {}", "registry", config.registry_url))?;
     check_registry(config, &mut report).await?;
     match report.problems {
@@ -87,8 +89,35 @@ pub async fn check(config: &Config, options: Options) -> Result<u8, Failure> {
     }
 }
 
-async fn check_kafka(config: &Config, report: &mut Report) -> Result<(), Failure> {
-    let (text, refused) = match partition_counts(&config.kafka).await {
+/// What Kafka holds of the accounts, so that they are checked as a sync would read them. Where it cannot be read, what
+/// follows says why, and the directories are read as for the first time.
+async fn known(
+    config: &Config,
+    accounts: &[AccountConfig],
+    counts: &Result<Vec<Option<i32>>, KafkaError>,
+) -> HashMap<String, Result<Known, Failure>> {
+    let there = counts.as_ref().is_ok_and(|counts| counts.iter().any(Option::is_some));
+    let Ok(registry) = Registry::new(&config.registry_url) else { return HashMap::new() };
+    if !there {
+        return HashMap::new();
+    }
+    let accounts: Vec<_> = accounts.iter().map(|config| config.account.clone()).collect();
+    super::read_states(&config.kafka, &registry, &accounts).await.unwrap_or_default()
+}
+
+/// Of an account that was never synced.
+fn nothing(account: &AccountConfig) -> Known {
+    let mut known = Known::new(0);
+    known.latest = Some(SyncStatus::initial(account.account.settings(), 0));
+    known
+}
+
+async fn check_kafka(
+    config: &Config,
+    counts: Result<Vec<Option<i32>>, KafkaError>,
+    report: &mut Report,
+) -> Result<(), Failure> {
+    let (text, refused) = match counts {
         Err(error) => (error.to_string(), matches!(error, crate::kafka::KafkaError::Refused(_))),
         Ok(counts) if counts.iter().all(Option::is_none) && config.create_topics => {
             report.ok("reach", "a broker answers")?;

@@ -223,6 +223,7 @@ mod tests {
             sequence: 0,
             missing_since: None,
             missing_walks: 0,
+            members_unread: false,
         };
         known.put_principal(kind, id.into(), entry, None);
     }

@@ -122,7 +122,7 @@ async fn no_sequence_of_pages_and_no_mutation_of_one_keeps_a_walk_from_ending() 
 /// The corpus holds what it is for: pages that are read as well as pages that are refused.
 #[test]
 fn the_corpus_has_pages_of_both_sorts() {
-    let read = |bytes: &Vec<u8>| scimtail::scim::wire::split_list(&bytes.clone().into()).is_ok();
+    let read = |bytes: &Vec<u8>| scimtail::scim::envelope::split_list(&bytes.clone().into()).is_ok();
     let files = corpus("list_response");
     let good = files.iter().filter(|(_, bytes)| read(bytes)).count();
     assert!(good >= 20 && files.len() - good >= 10, "{good} of {}", files.len());

@@ -69,17 +69,17 @@ fn amplifiers() -> Vec<Amplifier> {
     let user = |attribute: &str| format!(r#"{{"totalResults":1,"Resources":[{{"id":"u00",{attribute}"#);
     let group = r#"{"totalResults":1,"Resources":[{"id":"g1","members":["#;
     let extension = r#""urn:ietf:params:scim:schemas:extension:enterprise:2.0:User":{"#;
-    let (no_list, no_resource) = (Some("not_a_list_response"), Some("not_a_resource"));
+    let no_list = Some("not_a_list_response");
     let all = [
         (USERS, list.to_owned(), "0,", "0]}", no_list),
         (USERS, list.to_owned(), r#"{"id":"x"},"#, "{}]}", no_list),
         (USERS, "{".to_owned(), r#""":0,"#, r#""":0}"#, no_list),
         (USERS, r#"{"schemas":["#.to_owned(), r#""","#, r#"""]}"#, no_list),
-        (USERS, user(""), r#""":0,"#, r#""":0}]}"#, no_resource),
-        (USERS, user(""), r#""title":0,"#, r#""":0}]}"#, no_resource),
+        (USERS, user(""), r#""":0,"#, r#""":0}]}"#, None),
+        (USERS, user(""), r#""title":0,"#, r#""":0}]}"#, None),
         (USERS, user(r#""nickName":"#), "[", "", no_list),
-        (GROUPS, group.to_owned(), "{},", "{}]}]}", no_resource),
-        (GROUPS, group.to_owned(), r#"{"value":1},"#, "{}]}]}", no_resource),
+        (GROUPS, group.to_owned(), "{},", "{}]}]}", None),
+        (GROUPS, group.to_owned(), r#"{"value":1},"#, "{}]}]}", None),
         (GROUPS, group.to_owned(), r#"{"value":"u00","type":[0,0,0,0,0,0,0,0]},"#, r#"{"value":"u00"}]}]}"#, None),
         (USERS, user(r#""emails":["#), "0,", "0]}]}", None),
         (USERS, user(r#""roles":["#), r#"{"a":[]},"#, "0]}]}", None),

@@ -19,3 +19,4 @@ mod absence;
 mod credentials;
 mod soak;
 mod corpus;
+mod accidents;

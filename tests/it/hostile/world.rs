@@ -27,6 +27,7 @@ pub fn patient() -> Patience {
         throttled_wait: Duration::from_millis(1),
         pages: 500,
         longest_pause: Duration::from_millis(5),
+        rows: 100_000,
     }
 }
 

@@ -1,0 +1,95 @@
+//! Settings of `[account.profile]` that would fit a directory better than those it has.
+
+use crate::config::AccountConfig;
+use crate::directory::{AttributeList, Id, Kind};
+use crate::pipeline::{Answer, Directory};
+use crate::scim::envelope::ListPage;
+use crate::scim::probe;
+use crate::scim::profile::Memberships;
+use crate::scim::{ScimDirectory, wire};
+
+/// A setting that would fit this directory better.
+pub(super) struct Setting {
+    pub field: &'static str,
+    pub value: String,
+    pub because: String,
+}
+
+/// Where a directory shows its members, if not where it was looked for: on request, on its users, or to a filter.
+pub(super) async fn for_members(directory: &ScimDirectory, user: Option<&Id>, group: &Id) -> Option<Setting> {
+    let setting =
+        |field, value: &str, because: &str| Setting { field, value: value.to_owned(), because: because.to_owned() };
+    let client = &directory.client;
+    if !client.profile().request_attributes && on_request(directory, group).await {
+        let because = "groups show their members only if they are asked for them";
+        return Some(setting("request_attributes", "true", because));
+    }
+    if let Answer::Found(observed) = directory.get(Kind::Group, group).await
+        && !observed.members.is_empty()
+    {
+        return Some(setting("memberships", "\"get\"", "groups show their members by GET, not in the list"));
+    }
+    let users = probe::first_page(directory, Kind::User).await.ok()?;
+    if probe::groups_on_users(&users, &directory.reading) {
+        return Some(setting("memberships", "\"user\"", "users say their groups"));
+    }
+    match probe::filter_for_members(client, user?, group).await? {
+        Memberships::MembersFilter => {
+            Some(setting("memberships", "\"members_filter\"", "a filter for members finds groups"))
+        }
+        _ => Some(setting("memberships", "\"groups_filter\"", "a filter for groups finds users")),
+    }
+}
+
+/// True where a group, or one of the first page of the list, shows members only if `attributes` names them.
+async fn on_request(directory: &ScimDirectory, group: &Id) -> bool {
+    let shows = |body: &[u8]| {
+        wire::read_resource(Kind::Group, body, &directory.reading).is_ok_and(|group| !group.members.is_empty())
+    };
+    let query = [("attributes", "id,members".to_owned())];
+    let client = &directory.client;
+    let by_get = client.get(client.resource_url(Kind::Group, group, &query)).await;
+    if by_get.is_ok_and(|reply| reply.status.as_u16() == 200 && shows(&reply.body)) {
+        return true;
+    }
+    let list = probe::list(client, Kind::Group, &query).await;
+    list.is_ok_and(|page| page.rows.iter().any(|row| shows(&row.bytes)))
+}
+
+/// Attributes that the account lists by itself and that no user of the first page has: most often a misspelling.
+pub(super) fn unknown_attributes(account: &AccountConfig, page: &ListPage) -> Vec<String> {
+    let list = &account.account.attributes;
+    if *list == AttributeList::default() || page.rows.is_empty() {
+        return Vec::new();
+    }
+    let names: Vec<String> =
+        page.rows.iter().flat_map(|row| wire::names_of(&row.bytes)).filter(|name| is_plain(name)).collect();
+    let defaults = AttributeList::default();
+    let known: Vec<&str> =
+        names.iter().map(String::as_str).chain(defaults.paths().iter().map(String::as_str)).collect();
+    let is_there = |path: &str| {
+        names.iter().any(|name| {
+            path.get(..name.len()).is_some_and(|head| head.eq_ignore_ascii_case(name))
+                && matches!(path.as_bytes().get(name.len()), None | Some(b'.' | b':'))
+        })
+    };
+    let missing = list.paths().iter().filter(|path| !is_there(path) && !defaults.covers(path));
+    missing
+        .map(|path| {
+            let nearest = known
+                .iter()
+                .max_by(|one, other| strsim::jaro_winkler(one, path).total_cmp(&strsim::jaro_winkler(other, path)));
+            let nearest = nearest.filter(|name| strsim::jaro_winkler(name, path) > 0.8);
+            let hint = nearest.map(|name| format!("; did you mean `{name}`?")).unwrap_or_default();
+            format!("`{path}` is on none of the {} users of the first page{hint}", page.rows.len())
+        })
+        .collect()
+}
+
+/// A name of the server that may be printed.
+fn is_plain(name: &str) -> bool {
+    const SHOWN_MAX: usize = 128;
+    !name.is_empty()
+        && name.len() <= SHOWN_MAX
+        && name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, ':' | '.' | '_' | '-'))
+}

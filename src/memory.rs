@@ -1,0 +1,98 @@
+//! One memory budget for the process, shared by all accounts: no directory may take the memory of the others.
+//!
+//! What a sync keeps until it publishes (changed principals, the page under way) is reserved here. A sync that would go
+//! beyond the budget fails with a reason, and the process lives on. A small sync is always let through, so that an
+//! account that floods the process does not stop the others.
+
+use std::fs;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// The share of the memory that this process may use which syncs under way get: known and everything else come beside it.
+const SHARE: u64 = 4;
+/// Where nothing says how much memory there is.
+const FALLBACK_BYTES: u64 = 1 << 30;
+/// A sync that keeps no more than this never fails for want of memory.
+const SMALL_BYTES: u64 = 32 << 20;
+
+static LIMIT: OnceLock<u64> = OnceLock::new();
+static RESERVED: AtomicU64 = AtomicU64::new(0);
+
+/// Sets the budget, once, before the first sync; `None`: a quarter of the cgroup's limit or of the machine's memory.
+pub fn set_budget(bytes: Option<u64>) {
+    LIMIT.get_or_init(|| bytes.unwrap_or_else(|| available().unwrap_or(FALLBACK_BYTES * SHARE) / SHARE));
+}
+
+fn limit() -> u64 {
+    set_budget(None);
+    LIMIT.get().copied().unwrap_or(FALLBACK_BYTES)
+}
+
+/// The smaller of the cgroup's limit (v2, v1) and the machine's memory; `None` where neither can be read.
+fn available() -> Option<u64> {
+    let number = |path: &str| fs::read_to_string(path).ok()?.trim().parse::<u64>().ok();
+    let cgroups = ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"];
+    let total = || {
+        let info = fs::read_to_string("/proc/meminfo").ok()?;
+        let kib = info
+            .lines()
+            .find_map(|line| line.strip_prefix("MemTotal:"))?
+            .trim()
+            .strip_suffix("kB")?
+            .trim()
+            .parse::<u64>();
+        Some(kib.ok()? << 10)
+    };
+    cgroups.into_iter().filter_map(number).chain(total()).min()
+}
+
+/// What one sync has reserved; given back when it is dropped.
+#[derive(Debug, Default)]
+pub struct Reserved(u64);
+
+impl Reserved {
+    /// Reserves `bytes` in all.
+    ///
+    /// # Errors
+    /// The budget is used up. Says what to do.
+    pub fn set(&mut self, bytes: usize) -> Result<(), String> {
+        let bytes = bytes as u64;
+        let others = RESERVED.load(Ordering::Relaxed).saturating_sub(self.0);
+        if bytes > SMALL_BYTES && others + bytes > limit() {
+            return Err(format!(
+                "reading this directory would take more than the memory budget of {} MiB; → [limits] memory, \
+                 or [account.limits] max_principals if the directory should be smaller",
+                limit() >> 20
+            ));
+        }
+        if bytes > self.0 {
+            RESERVED.fetch_add(bytes - self.0, Ordering::Relaxed);
+        } else {
+            RESERVED.fetch_sub(self.0 - bytes, Ordering::Relaxed);
+        }
+        self.0 = bytes;
+        Ok(())
+    }
+}
+
+impl Drop for Reserved {
+    fn drop(&mut self) {
+        RESERVED.fetch_sub(self.0, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_budget_refuses_large_syncs_beyond_it_and_never_small_ones() {
+        let (mut large, mut small) = (Reserved::default(), Reserved::default());
+        let refusal = large.set(usize::MAX >> 1).unwrap_err();
+        assert!(refusal.contains("→ [limits] memory"), "{refusal}");
+        small.set(SMALL_BYTES as usize).unwrap();
+        let before = RESERVED.load(Ordering::Relaxed);
+        small.set(1).unwrap();
+        assert_eq!(before - RESERVED.load(Ordering::Relaxed), SMALL_BYTES - 1);
+    }
+}
