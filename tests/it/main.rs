@@ -10,6 +10,7 @@
 
 mod asyncapi;
 mod broker;
+mod cases;
 mod cli;
 mod contract;
 mod crash_matrix;
