@@ -39,6 +39,13 @@ pub trait Directory: Sync {
     /// Asks for one principal by its id.
     fn get(&self, kind: Kind, id: &Id) -> impl Future<Output = Answer> + Send;
 
+    /// The first page of a list, asked for with room for `count` rows: whether pages overlap, or rows repeat, shows where
+    /// there is one page only. `None`: it cannot be told.
+    fn in_one_page(&self, kind: Kind, count: u64) -> impl Future<Output = Option<Vec<RawRow>>> + Send {
+        let _ = (kind, count);
+        async { None }
+    }
+
     /// Ids of `kind` whose `attribute` is `id` (RFC 7644 §3.4.2.2). A filter is never proof of absence.
     ///
     /// # Errors

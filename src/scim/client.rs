@@ -20,7 +20,7 @@ use super::envelope;
 use super::error::{self, ReadError};
 use super::listing::{self, PAGES_MAX, Query, Remembered};
 use super::pace::{Advice, Budget, PAUSE_MAX, Permit, Tries};
-use super::probe::Advertised;
+use super::probe::{self, Advertised};
 use super::profile::{Memberships, Operation, Profile};
 use super::wire::{self, Reading, Resource, Unreadable};
 use crate::directory::{AttributeList, Id, Kind, Observed, Principal, Readable};
@@ -404,6 +404,9 @@ struct Answered {
     pass: Pass,
 }
 
+/// Rows that are asked for at once to find out what a list does.
+const ONE_PAGE_MAX: u64 = 10_000;
+
 /// Waits that are asked for and shorter than this are not worth a line.
 const WAIT_LOGGED: Duration = Duration::from_secs(5);
 
@@ -687,6 +690,16 @@ impl Directory for ScimDirectory {
             403 | 405 | 501 => Answer::NotOffered,
             status => Answer::Unproven(format!("HTTP {status}")),
         }
+    }
+
+    async fn in_one_page(&self, kind: Kind, count: u64) -> Option<Vec<RawRow>> {
+        if count > ONE_PAGE_MAX {
+            return None;
+        }
+        let mut query = vec![("startIndex", "1".to_owned()), ("count", count.to_string())];
+        query.extend(self.attributes_asked_for(kind, false));
+        let page = probe::list(&self.client, kind, &query).await.ok()?;
+        Some(page.rows)
     }
 
     async fn matching(&self, kind: Kind, attribute: &'static str, id: &Id) -> Result<Vec<Id>, ReadError> {

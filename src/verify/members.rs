@@ -7,6 +7,7 @@ use futures::StreamExt;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::proof::{self, Control, ask};
+use super::walk::named;
 use super::{GETS_AT_ONCE, Refusal, failed};
 use crate::directory::{Diff, Id, Kind, Known, ListedGroup, ListedMember, NOBODY, Readable, Strategy, SyncStatus};
 use crate::pipeline::{Account, Answer, Directory};
@@ -56,6 +57,7 @@ pub(super) async fn read_memberships<D: Directory>(
     account: &Account,
     directory: &D,
     diff: &mut Diff<'_>,
+    attempt: &mut SyncStatus,
     now: impl Fn() -> i64,
 ) -> Result<(), Refusal> {
     match diff.strategy() {
@@ -68,7 +70,7 @@ pub(super) async fn read_memberships<D: Directory>(
                 (id, answer)
             }))
             .buffered(GETS_AT_ONCE);
-            let mut failures = 0;
+            let (mut failures, mut said) = (0, String::new());
             while let Some((group, answer)) = answers.next().await {
                 match answer {
                     Answer::Found(observed) if shows_members(&observed.readable) => {
@@ -76,20 +78,24 @@ pub(super) async fn read_memberships<D: Directory>(
                         left.remove(&group);
                         failures = 0;
                     }
-                    _ => failures += 1,
+                    answer => {
+                        said = words(&answer);
+                        failures += 1;
+                    }
                 }
                 if failures == FAILURES_MAX {
                     break;
                 }
             }
-            for group in left {
-                diff.members_unread(&group);
+            for group in &left {
+                diff.members_unread(group);
             }
+            note_unread(attempt, Kind::Group, &left, &said);
         }
         Strategy::GroupsFilter => {
             filters_work(directory, Kind::User, "groups.value").await?;
             let direct = account.habits.filter_is_direct.then_some(true);
-            filtered(directory, diff, Kind::Group, |diff, group, users| {
+            filtered(directory, diff, attempt, Kind::Group, |diff, group, users| {
                 let member = |id| ListedMember { id, kind: Some(Kind::User), direct };
                 diff.group_members(group, users.into_iter().map(member).collect(), now());
             })
@@ -98,7 +104,7 @@ pub(super) async fn read_memberships<D: Directory>(
         Strategy::MembersFilter => {
             filters_work(directory, Kind::Group, "members.value").await?;
             let direct = account.habits.filter_is_direct.then_some(true);
-            filtered(directory, diff, Kind::User, |diff, user, groups| {
+            filtered(directory, diff, attempt, Kind::User, |diff, user, groups| {
                 let group = |id| ListedGroup { id: Some(id), name: None, direct };
                 diff.groups_of_user(user, groups.into_iter().map(group).collect(), now());
             })
@@ -146,6 +152,7 @@ async fn filters_work<D: Directory>(directory: &D, kind: Kind, attribute: &'stat
 async fn filtered<D: Directory>(
     directory: &D,
     diff: &mut Diff<'_>,
+    attempt: &mut SyncStatus,
     kind: Kind,
     take: impl Fn(&mut Diff<'_>, &Id, Vec<Id>),
 ) {
@@ -159,7 +166,7 @@ async fn filtered<D: Directory>(
         (id, answer)
     }))
     .buffered(GETS_AT_ONCE);
-    let mut failures = 0;
+    let (mut failures, mut said) = (0, String::new());
     while let Some((id, answer)) = answers.next().await {
         match answer {
             Ok(ids) => {
@@ -167,18 +174,46 @@ async fn filtered<D: Directory>(
                 left.remove(&id);
                 failures = 0;
             }
-            Err(_) => failures += 1,
+            Err(error) => {
+                said = error.to_string();
+                failures += 1;
+            }
         }
         if failures == FAILURES_MAX {
             break;
         }
     }
-    for id in left {
+    for id in &left {
         match kind {
-            Kind::Group => diff.members_unread(&id),
+            Kind::Group => diff.members_unread(id),
             Kind::User => diff.memberships_unread(),
         }
     }
+    note_unread(attempt, kind, &left, &said);
+}
+
+/// What an answer that shows no members was.
+fn words(answer: &Answer) -> String {
+    match answer {
+        Answer::Found(_) => "its members are unreadable".to_owned(),
+        Answer::NotFound => "HTTP 404".to_owned(),
+        Answer::NotOffered => "GET by id is refused".to_owned(),
+        Answer::Unproven(said) => said.clone(),
+    }
+}
+
+/// Says whose memberships could not be read: they stay as last seen.
+fn note_unread(attempt: &mut SyncStatus, kind: Kind, left: &BTreeSet<Id>, said: &str) {
+    if left.is_empty() {
+        return;
+    }
+    attempt.find(format!(
+        "{}: {} of {} cannot be read ({said}) and stay as last seen: {}",
+        kind.endpoint(),
+        if kind == Kind::Group { "members" } else { "memberships" },
+        left.len(),
+        named(left)
+    ));
 }
 
 /// Members known as dangling may have come back without being listed: each is asked for when its time comes.

@@ -139,7 +139,7 @@ async fn look<D: Directory>(
     }
     members::recheck_dangling(directory, diff, known, attempt, &mut budget).await;
     if since.is_none() {
-        members::read_memberships(account, directory, diff, &now).await?;
+        members::read_memberships(account, directory, diff, attempt, &now).await?;
     } else {
         // Those of the rows that came are read; all the others stay as they were.
         members::settle_rows(diff);

@@ -8,7 +8,7 @@ use tokio::runtime::{Handle, RuntimeFlavor};
 
 use super::{BLIND_SYNCS, Refusal, WALK_INCOMPLETE, failed, unreadable};
 use crate::directory::status::Reason;
-use crate::directory::{Diff, Kind, Known, Readable, Row, SyncStatus};
+use crate::directory::{Diff, Id, Kind, Known, RawHash, Readable, Row, Set, SyncStatus};
 use crate::memory::Reserved;
 use crate::pipeline::{Account, Directory, Page, Parsed, RawRow};
 
@@ -96,7 +96,7 @@ impl Walk {
             *self = Walk { twice: true, ..second };
         }
         if self.is_short(diff, kind) {
-            let text = self.shortage(diff, kind);
+            let text = self.shortage(directory, diff, kind).await;
             let again =
                 known.latest.as_ref().is_some_and(|latest| latest.reason_code.as_deref() == Some(WALK_INCOMPLETE));
             let blind = again && attempt.sync - known.base() >= BLIND_SYNCS;
@@ -113,17 +113,21 @@ impl Walk {
 
     /// Which of three lists this is: one whose pages overlap always alike, one whose total counts rows of which several
     /// are the same principal, or one whose total counts what is never listed.
-    fn shortage(&self, diff: &Diff<'_>, kind: Kind) -> String {
+    async fn shortage<D: Directory>(&self, directory: &D, diff: &Diff<'_>, kind: Kind) -> String {
         let (list, total, seen) = (kind.endpoint(), self.total, diff.accounted_for(kind));
         let short = format!("{list}: {seen} of {total} could be read, twice; nothing is published from half a list");
-        if self.doubled == 0 && self.repeated > 0 {
+        // A row that stands on two pages may be either: where all rows stand on one page, it shows.
+        let doubled = self.doubled > 0
+            || self.repeated > 0
+                && directory.in_one_page(kind, total).await.is_some_and(|rows| has_doubles(&rows, total));
+        if !doubled && self.repeated > 0 {
             return format!(
                 "{short}. Its pages overlap: {} of {} rows were shown before, and as many are never shown; \
                  → [account.profile] page_size large enough for one page, e.g. page_size = {total}",
                 self.repeated, self.received
             );
         }
-        if self.doubled > 0 {
+        if doubled {
             return format!(
                 "{short}. It lists the same id more than once ({} of {} rows), and its total counts rows; \
                  → [account.profile] trust_total = false",
@@ -137,6 +141,12 @@ impl Walk {
             total - seen as u64
         )
     }
+}
+
+/// A page that holds the whole list, with fewer different rows than its total.
+fn has_doubles(rows: &[RawRow], total: u64) -> bool {
+    let different: Set<RawHash> = rows.iter().map(|row| row.hash).collect();
+    rows.len() as u64 >= total && (different.len() as u64) < total
 }
 
 /// `None`: a page has to be sent again, see [`Parsed::Stale`].
@@ -296,6 +306,13 @@ fn note_unread(kind: Kind, unread: &BTreeSet<UnreadRow>, diff: &Diff<'_>, attemp
         if unread.len() == 1 { "1 row".to_owned() } else { format!("{} rows", unread.len()) },
         named.join(", ")
     ));
+}
+
+/// Names the first of some ids that come from the server.
+pub(super) fn named(ids: &BTreeSet<Id>) -> String {
+    let shown: Vec<String> = ids.iter().take(ROWS_NAMED).map(|id| printable(id)).collect();
+    let more = ids.len().saturating_sub(ROWS_NAMED);
+    if more > 0 { format!("{} and {more} more", shown.join(", ")) } else { shown.join(", ") }
 }
 
 /// Ids come from the server: nothing of them may steer a terminal or a log.

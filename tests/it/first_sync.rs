@@ -108,6 +108,27 @@ async fn a_failed_first_sync_leaves_the_next_one_a_first_sync() {
     assert_eq!((status.sync, world.lines(0)), (3, vec![]));
 }
 
+/// G11: a directory that never answers does not hold its account for ever.
+#[tokio::test(start_paused = true)]
+async fn g11_a_sync_that_does_not_end_fails_at_its_deadline() {
+    let mut world = World::new(account("acme"));
+    let mut silent = MemoryDirectory::parse(BEFORE);
+    silent.faults.never_answers = true;
+    let status = world.sync(&silent).await;
+    assert_eq!(status.reason_code.as_deref(), Some("sync_timeout"));
+    world.completed(&MemoryDirectory::parse(BEFORE)).await;
+}
+
+/// G11: more users and groups than the account says fail it by its name.
+#[tokio::test(flavor = "multi_thread")]
+async fn g11_a_directory_larger_than_its_account_says_fails() {
+    let mut world = World::new(account("acme"));
+    world.account.max_principals = 3;
+    let status = world.sync(&MemoryDirectory::parse(BEFORE)).await;
+    assert_eq!(status.reason_code.as_deref(), Some("too_many_principals"));
+    assert!(status.reason.unwrap().contains("[account.limits] max_principals"));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn memberships_unknown_from_the_beginning_are_none_read_and_no_news_once_shown() {
     let mut world = World::new(account("acme"));

@@ -18,6 +18,7 @@ mod crashes;
 mod end_to_end;
 mod events_page;
 mod first_sync;
+mod flood;
 mod group_commit;
 mod history;
 mod hostile;

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{LazyLock, Mutex};
 
 use bytes::Bytes;
-use futures::Stream;
+use futures::{Stream, StreamExt};
 use scimtail::avro::wire::{ChangeEvent, SyncStatus as SyncRecord};
 use scimtail::avro::{Codec, Decoder, Registry, SchemaIds};
 use scimtail::directory::{
@@ -61,6 +61,20 @@ pub struct Faults {
     pub memberships_unread: BTreeSet<String>,
     /// Users show the names of their groups, not the ids.
     pub groups_by_name: bool,
+    /// The list shows this principal without its id.
+    pub nameless: Option<String>,
+    /// Lists show these users without `active`.
+    pub without_active: BTreeSet<String>,
+    /// The list shows this user twice, the second time with the opposite `active`.
+    pub contradicted: Option<String>,
+    /// Members of these groups have no `value` in lists.
+    pub members_unreadable: BTreeSet<String>,
+    /// GET shows no `title`.
+    pub get_is_poorer: bool,
+    /// A group that lists a device beside its members.
+    pub with_a_device: Option<String>,
+    /// The list never answers.
+    pub never_answers: bool,
     /// Users say that they are in these groups indirectly.
     pub indirect: BTreeSet<String>,
 }
@@ -163,16 +177,39 @@ impl MemoryDirectory {
         }
         let slid = !self.faults.first_walk_only || walk == 0;
         self.resources(kind)
-            .iter()
-            .filter(|(id, _)| !(slid && self.faults.unlisted.contains(*id)))
-            .map(|(id, _)| {
-                let mut value = self.shown(kind, id, true);
-                if self.faults.list_hides_members_of.contains(id) {
-                    value["members"] = json!([]);
-                }
-                Self::row(&value)
-            })
+            .keys()
+            .filter(|id| !(slid && self.faults.unlisted.contains(*id)))
+            .flat_map(|id| self.listed(kind, id))
             .collect()
+    }
+
+    /// The rows by which a list shows one resource: one, unless something goes wrong.
+    fn listed(&self, kind: Kind, id: &String) -> Vec<RawRow> {
+        let faults = &self.faults;
+        let mut value = self.shown(kind, id, true);
+        if faults.list_hides_members_of.contains(id) {
+            value["members"] = json!([]);
+        }
+        if faults.members_unreadable.contains(id) {
+            value["members"] = json!([{ "display": "nobody" }]);
+        }
+        if faults.with_a_device.as_ref() == Some(id)
+            && let Some(members) = value["members"].as_array_mut()
+        {
+            members.push(json!({ "value": "u1", "type": "Device" }));
+        }
+        if faults.without_active.contains(id) {
+            value.as_object_mut().expect("a resource").remove("active");
+        }
+        if faults.nameless.as_ref() == Some(id) {
+            value.as_object_mut().expect("a resource").remove("id");
+        }
+        let mut rows = vec![Self::row(&value)];
+        if faults.contradicted.as_ref() == Some(id) && kind == Kind::User {
+            value["active"] = json!(value["active"] == json!(false));
+            rows.push(Self::row(&value));
+        }
+        rows
     }
 }
 
@@ -195,7 +232,14 @@ impl Directory for MemoryDirectory {
             pages.truncate(page);
             pages.push(Err(ReadError::new(error::HTTP_STATUS, "the server answers HTTP 500")));
         }
-        futures::stream::iter(pages)
+        let silence = self.faults.never_answers;
+        futures::stream::once(async move {
+            if silence {
+                std::future::pending::<()>().await;
+            }
+            futures::stream::iter(pages)
+        })
+        .flatten()
     }
 
     fn read(&self, kind: Kind, page: &Page, row: &RawRow) -> Parsed {
@@ -224,7 +268,11 @@ impl Directory for MemoryDirectory {
         if self.faults.get_always_404 || !self.resources(kind).contains_key(&**id) {
             return Answer::NotFound;
         }
-        let row = Self::row(&self.shown(kind, id, false));
+        let mut shown = self.shown(kind, id, false);
+        if self.faults.get_is_poorer {
+            shown.as_object_mut().expect("a resource").remove("title");
+        }
+        let row = Self::row(&shown);
         match self.read(kind, &page(Vec::new(), None), &row) {
             Parsed::Resource(observed) => Answer::Found(observed),
             other => panic!("a stored resource reads: {other:?}"),

@@ -278,7 +278,7 @@ impl Life {
         let (users, groups): (Vec<String>, Vec<String>) = (users.collect(), groups.collect());
         let kind = if random.bool() { Kind::User } else { Kind::Group };
         let none = Faults::default();
-        match random.u8(0..9) {
+        match random.u8(0..15) {
             0 => Faults { fails_at: Some((random.usize(0..3), kind)), ..none },
             // Where absence is the rule, a list that leaves somebody out three times is believed: that is the rule.
             1 | 2 if !self.world.account.habits.absence_only => Faults {
@@ -294,6 +294,12 @@ impl Life {
             5 => Faults { silent: some(random, users).pop_first(), ..none },
             6 => Faults { list_hides_members_of: some(random, groups), ..none },
             7 => Faults { first_get_404: some(random, users).pop_first(), ..none },
+            9 => Faults { nameless: some(random, if random.bool() { users } else { groups }).pop_first(), ..none },
+            10 => Faults { without_active: users.into_iter().filter(|_| random.bool()).collect(), ..none },
+            11 => Faults { contradicted: some(random, users).pop_first(), ..none },
+            12 => Faults { members_unreadable: some(random, groups), ..none },
+            13 => Faults { get_is_poorer: true, unlisted: some(random, users), ..none },
+            14 => Faults { with_a_device: some(random, groups).pop_first(), ..none },
             _ => none,
         }
     }

@@ -75,6 +75,9 @@ pub async fn state(config: &Config, options: Options) -> Result<u8, Failure> {
                     let (whole, words) = completeness(&known);
                     // On standard error, so that the listing stays a listing.
                     anstream::eprintln!("{}: {words}", account.account.name);
+                    for finding in known.completed.iter().flat_map(|completed| &completed.findings) {
+                        anstream::eprintln!("{}: note: {finding}", account.account.name);
+                    }
                     complete &= whole;
                 }
                 read.push((account, known));

@@ -20,3 +20,6 @@ mod credentials;
 mod soak;
 mod corpus;
 mod accidents;
+pub mod flood;
+
+pub use server::TOKEN;

@@ -173,6 +173,37 @@ async fn a_list_without_an_end_fails_the_sync_at_the_limit_of_pages() {
     world.calm(HISTORY).await;
 }
 
+/// Whatever the number of rows, the size of pages and the form of the end: everybody is read, and nobody twice.
+#[tokio::test(flavor = "multi_thread")]
+async fn every_form_of_the_end_of_a_list_ends_it_whatever_its_length() {
+    let seed = std::env::var("PAGING_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(20_261_128);
+    println!("repeat it: PAGING_SEED={seed}");
+    let mut random = fastrand::Rng::with_seed(seed);
+    for round in 0..60 {
+        let (users, cap) = (random.usize(0..10), random.usize(1..5));
+        let last = users.div_ceil(cap) + 1;
+        let end = match random.u8(0..7) {
+            0 => Effect::field("Resources", Value::Null),
+            1 => Effect::edit(|body| body["Resources"] = Value::Null),
+            2 => Effect::Status(400),
+            3 => Effect::Status(404),
+            4 => Effect::body(r#"{"totalResults":0}"#),
+            5 => Effect::body("{}"),
+            _ => Effect::field("itemsPerPage", json!(0)),
+        };
+        let mut world = HostileWorld::new(super::world::directory(users.max(3)), "page_size = 4").await;
+        world.server.change(|truth| truth.users.retain(|id, _| id.as_str() < format!("u{users:02}").as_str()));
+        // A first page has to say itself that it is empty.
+        let rules = if users == 0 { vec![] } else { vec![on(USERS).page(last).then(end)] };
+        let capped = on(USERS).then(Effect::Cap(cap));
+        world.server.script([rules, vec![capped]].concat());
+        let status = world.sync().await;
+        let what = format!("round {round}: {users} users, {cap} a page: {:?}", status.reason);
+        assert_eq!((status.users_read, status.reason), (Some(users as i64), None), "{what}");
+        world.assert_state_is_the_truth();
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_empty_page_in_the_middle_is_not_the_end_of_everybody_behind_it() {
     let mut world = HostileWorld::baseline(9).await;
