@@ -8,9 +8,10 @@ use url::Url;
 
 use super::explain::in_profile;
 use super::providers::{ProviderTexts, provider};
-use super::{Defaults, Secret, parse_duration};
+use super::{Defaults, Secret};
 use crate::batch::Bounds;
 use crate::directory::{AttributeList, Baseline, GroupPattern, Limits};
+use crate::duration::parse_duration;
 use crate::failpoint;
 use crate::kafka::KafkaClient;
 use crate::pipeline::Account;
@@ -117,7 +118,7 @@ impl AccountSection {
             return Err("base_url must not hold credentials or a query; → token_env or token_file".to_owned());
         }
         let interval = self.interval.as_deref().or(defaults.interval.as_deref()).unwrap_or("5m");
-        let interval = parse_duration(interval).map_err(|complaint| format!("interval {complaint}"))?;
+        let interval = parse_duration(interval).map_err(|complaint| format!("interval: {complaint}"))?;
         if interval < INTERVAL_MIN {
             return Err("interval must be at least 1s".to_owned());
         }

@@ -6,7 +6,6 @@ use std::collections::{BTreeMap, HashSet};
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use serde::Deserialize;
 use url::Url;
@@ -296,17 +295,6 @@ fn is_local_broker(broker: &str) -> bool {
     })
 }
 
-/// A duration with its unit: `90s`, `5m`, `1h 30m`, `7d`; a day has 24 hours here.
-///
-/// # Errors
-/// Says what a duration looks like.
-pub fn parse_duration(text: &str) -> Result<Duration, String> {
-    let wrong = || format!("`{text}` is not a duration; → a number with its unit, e.g. \"90s\", \"5m\", \"1h\"");
-    let span: jiff::Span = text.parse().map_err(|_| wrong())?;
-    let duration = span.to_duration(jiff::SpanRelativeTo::days_are_24_hours()).map_err(|_| wrong())?;
-    Duration::try_from(duration).map_err(|_| wrong())
-}
-
 fn read(path: &Path) -> Result<String, ConfigError> {
     fs::read_to_string(path).map_err(|error| {
         ConfigError(format!("{}: cannot be read ({}); → scimtail --config FILE", path.display(), error.kind()))
@@ -319,6 +307,8 @@ fn folder(file: &str) -> &Path {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::scim::profile::Profile;
 
@@ -372,14 +362,6 @@ attributes = ["userName", "displayName", "emails", "urn:ietf:params:scim:schemas
         assert_eq!(config.accounts[0].interval, Duration::from_secs(300));
         assert_eq!(config.accounts[1].interval, Duration::from_secs(60));
         assert_eq!(config.accounts[1].account.attributes.paths().len(), 4);
-    }
-
-    #[test]
-    fn durations_have_units_up_to_weeks_and_are_not_negative() {
-        let seconds = |text| parse_duration(text).map(|duration| duration.as_secs()).ok();
-        assert_eq!(["90s", "5m", "1h 30m", "7d", "1w"].map(seconds), [90, 300, 5_400, 604_800, 604_800].map(Some));
-        // A month is no number of hours.
-        assert_eq!(["90", "1mo", "-5m", "soon", ""].map(seconds), [None; 5]);
     }
 
     #[test]
