@@ -10,15 +10,15 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use url::Url;
 
-use self::account::{AccountSection, BaselineName, GuardSection};
-use self::explain::{did_you_mean, explain};
+use self::account::{AccountSection, BaselineName, GuardSection, has_userinfo, is_account_name};
+use self::explain::{did_you_mean, explain, is_word};
 use self::providers::{ProviderPaths, provider_texts};
 use crate::kafka::KafkaClient;
 use crate::record::Topic;
 
 pub use self::account::AccountConfig;
 pub use self::providers::{ProviderTexts, provider};
-pub use self::secret::Secret;
+pub use self::secret::{Purpose, Secret};
 
 mod account;
 mod explain;
@@ -218,17 +218,14 @@ impl File {
         if !prefix_ok {
             return Err("[kafka] topic_prefix may hold letters, digits, `.`, `_` and `-`".to_owned());
         }
-        let properties: BTreeMap<String, String> = kafka
-            .properties
-            .into_iter()
-            .map(|(name, value)| {
-                let text = match value {
-                    toml::Value::String(text) => text,
-                    other => other.to_string(),
-                };
-                (name, text)
-            })
-            .collect();
+        // Kafka's messages name the brokers.
+        if kafka.brokers.iter().any(|broker| broker.contains(['@', '?', '#']) || broker.contains(char::is_whitespace)) {
+            return Err("[kafka] brokers holds more than host:port; \
+                        → credentials are \"sasl.username\" and \"sasl.password\" in [kafka.properties]"
+                .to_owned());
+        }
+        let properties: BTreeMap<String, String> =
+            kafka.properties.into_iter().map(property).collect::<Result<_, String>>()?;
         let protocol = properties.get("security.protocol").map_or("plaintext", String::as_str);
         let remote = kafka.brokers.iter().find(|broker| !is_local_broker(broker));
         if let Some(broker) = remote.filter(|_| protocol.eq_ignore_ascii_case("plaintext") && !kafka.allow_plaintext) {
@@ -241,12 +238,15 @@ impl File {
         if !matches!(registry.scheme(), "http" | "https") {
             return Err("[registry] url must begin with http:// or https://".to_owned());
         }
-        if registry.username() != "" || registry.password().is_some() {
-            return Err("[registry] url must not hold credentials".to_owned());
+        // The registry's messages name it.
+        if has_userinfo(&registry) || registry.query().is_some() || registry.fragment().is_some() {
+            return Err("[registry] url must not hold credentials, a query or a fragment; \
+                        → scimtail asks the registry without credentials"
+                .to_owned());
         }
         let address = |HttpSection { listen }| {
             listen.parse().map_err(|_| {
-                format!("[http] listen = \"{listen}\" is not an IP address with a port; → listen = \"127.0.0.1:9464\"")
+                format!("[http] listen = {listen:?} is not an IP address with a port; → listen = \"127.0.0.1:9464\"")
             })
         };
         let http_listen = self.http.map(address).transpose()?;
@@ -259,8 +259,13 @@ impl File {
         };
         let mut names = HashSet::new();
         let mut accounts = Vec::new();
-        for section in self.account {
+        for (number, section) in (1..).zip(self.account) {
             let name = section.name.clone();
+            if !is_account_name(&name) {
+                return Err(format!(
+                    "[[account]] number {number}: a name is [a-z0-9][a-z0-9._-]{{0,62}}; → one that stays, it is part of every key"
+                ));
+            }
             if !names.insert(name.clone()) {
                 return Err(format!("two accounts are named `{name}`; → every [[account]] needs a name of its own"));
             }
@@ -282,6 +287,24 @@ impl File {
             files,
             http_listen,
         })
+    }
+}
+
+/// A property of librdkafka as text.
+fn property((name, value): (String, toml::Value)) -> Result<(String, String), String> {
+    if !is_word(&name) {
+        return Err("[kafka.properties] holds a name that is not one of a property; \
+                    → \"name\" = \"value\", e.g. \"security.protocol\" = \"sasl_ssl\""
+            .to_owned());
+    }
+    match value {
+        toml::Value::String(text) => Ok((name, text)),
+        toml::Value::Integer(_) | toml::Value::Float(_) | toml::Value::Boolean(_) => Ok((name, value.to_string())),
+        // Without quotes, a name with dots is that of tables in each other.
+        toml::Value::Table(_) | toml::Value::Array(_) | toml::Value::Datetime(_) => Err(format!(
+            "[kafka.properties] {name} is not a text, a number or true or false; \
+             → the whole name in quotes, e.g. \"security.protocol\" = \"sasl_ssl\""
+        )),
     }
 }
 
@@ -399,10 +422,129 @@ attributes = ["userName", "displayName", "emails", "urn:ietf:params:scim:schemas
             ("url = \"http://localhost:8081\"", "url = \"localhost\"", "[registry] url"),
             ("partitions = 12", "partitions = 0", "between 1 and 10000"),
             ("http://localhost:8081", "http://user:pass@localhost:8081", "[registry] url must not hold credentials"),
+            ("http://localhost:8081", "http://localhost:8081?key=x", "[registry] url must not hold credentials"),
+            (
+                "localhost:9092",
+                "user:pass@localhost:9092",
+                "\"sasl.username\" and \"sasl.password\" in [kafka.properties]",
+            ),
+            ("\"security.protocol\"", "security.protocol", "[kafka.properties] security is not a text"),
+            (
+                "token_env",
+                "token",
+                "`token` in [[account]] acme-stripe: a secret never stands in this file; → token_env or",
+            ),
+            ("token_file", "API-Key", "a secret never stands in this file; → token_env or token_file"),
+            (
+                "interval",
+                "password",
+                "in [defaults]: a secret never stands in this file; → password_env or password_file",
+            ),
+            ("register", "password", "→ scimtail asks the registry without credentials"),
+            ("partitions", "password", "unknown key `password` in [kafka]"),
         ] {
             assert!(GOOD.contains(from), "{from}");
             let error = error(&GOOD.replacen(from, to, 1));
             assert!(error.contains(expected) && error.lines().count() == 1, "{to}: {error}");
+        }
+    }
+
+    /// Mistakes with a secret in the wrong place: what of the good configuration, and what stands there instead.
+    const MISTAKES: &[(&str, &str)] = &[
+        ("\"STRIPE_SCIM_TOKEN\"", "\"CANARY"),
+        ("\"STRIPE_SCIM_TOKEN\"", "'CANARY\""),
+        ("\"STRIPE_SCIM_TOKEN\"", "CANARY"),
+        ("\"STRIPE_SCIM_TOKEN\"", "\"CANARY\" \"CANARY\""),
+        ("\"STRIPE_SCIM_TOKEN\"", "\"CANARY\\q\""),
+        ("\"STRIPE_SCIM_TOKEN\"", "\"\"\"CANARY\nCANARY\"\"\""),
+        ("\"STRIPE_SCIM_TOKEN\"", "\"Bearer CANARY\""),
+        ("\"STRIPE_SCIM_TOKEN\"", "\"$CANARY\""),
+        ("\"STRIPE_SCIM_TOKEN\"", "[\"CANARY\"]"),
+        ("\"STRIPE_SCIM_TOKEN\"", "{ CANARY = \"CANARY\" }"),
+        ("\"STRIPE_SCIM_TOKEN\"", "\"A\"\ntoken_env = \"CANARY\""),
+        ("\"STRIPE_SCIM_TOKEN\"", "\"A\"\ntoken_file = \"CANARY\""),
+        ("\"STRIPE_SCIM_TOKEN\"", "\"A\"\nCANARY"),
+        ("\"STRIPE_SCIM_TOKEN\"", "\"A\"\nCANARY = 1"),
+        ("\"STRIPE_SCIM_TOKEN\"", "\"A\"\n[account.CANARY]"),
+        ("\"STRIPE_SCIM_TOKEN\"", "\"A\"\nusername = \"CANARY\""),
+        ("\"STRIPE_SCIM_TOKEN\"", "\"A\"\nbaseline = \"CANARY\""),
+        ("\"STRIPE_SCIM_TOKEN\"", "\"A\"\nallow_private = \"CANARY\""),
+        ("\"STRIPE_SCIM_TOKEN\"", "\"A\"\nattributes = \"CANARY\""),
+        ("\"STRIPE_SCIM_TOKEN\"", "\"A\"\nattributes = [\n[\"CANARY\"]\n]"),
+        ("\"STRIPE_SCIM_TOKEN\"", "\"A\"\nguard = \"CANARY\""),
+        ("token_env = \"STRIPE_SCIM_TOKEN\"", "token = \"CANARY\""),
+        ("token_env = \"STRIPE_SCIM_TOKEN\"", "token = CANARY"),
+        ("token_env = \"STRIPE_SCIM_TOKEN\"", "token: \"CANARY\""),
+        ("token_env = \"STRIPE_SCIM_TOKEN\"", "token_env.CANARY = 1"),
+        ("token_env = \"STRIPE_SCIM_TOKEN\"", "password = \"CANARY\""),
+        ("token_env = \"STRIPE_SCIM_TOKEN\"", "client_secret = \"CANARY\""),
+        ("token_env = \"STRIPE_SCIM_TOKEN\"", "client_secret_env = \"CANARY\""),
+        ("token_env = \"STRIPE_SCIM_TOKEN\"", "api_key = \"CANARY\""),
+        ("token_env = \"STRIPE_SCIM_TOKEN\"", "secret = \"CANARY\""),
+        ("token_env = \"STRIPE_SCIM_TOKEN\"", "bearer = \"CANARY\""),
+        ("token_env = \"STRIPE_SCIM_TOKEN\"", "profile.auth = \"CANARY\""),
+        ("token_env = \"STRIPE_SCIM_TOKEN\"", "profile = \"CANARY\""),
+        ("token_env = \"STRIPE_SCIM_TOKEN\"", "profile = { token = \"CANARY\" }"),
+        ("token_env = \"STRIPE_SCIM_TOKEN\"", "profile = { page_size = \"CANARY\" }"),
+        ("token_env = \"STRIPE_SCIM_TOKEN\"", "profile = { auth_header = [\"CANARY\"] }"),
+        ("token_env", "profile = { auth = \"api_key\", auth_header = \"X-Key: CANARY\" }\ntoken_env"),
+        ("token_env", "profile = { rate_limits = [{ requests = 1, per = \"CANARY and more of it\" }] }\ntoken_env"),
+        ("https://acme.example/scim/v2", "https://user:CANARY@acme.example/scim/v2"),
+        ("https://acme.example/scim/v2", "http://user:CANARY@acme.example/scim/v2"),
+        ("https://acme.example/scim/v2", "https://acme.example:CANARY/scim/v2"),
+        ("https://acme.example/scim/v2", "//user:CANARY@acme.example/scim/v2"),
+        ("https://acme.example/scim/v2", "https://acme.example/scim/v2?token=CANARY"),
+        ("https://acme.example/scim/v2", "https://acme.example/scim/v2#CANARY"),
+        ("http://localhost:8081", "http://user:CANARY@localhost:8081"),
+        ("http://localhost:8081", "http://localhost:8081?key=CANARY"),
+        ("http://localhost:8081", "http://localhost:8081/#CANARY"),
+        ("http://localhost:8081", "user:CANARY@localhost:8081"),
+        ("register = true", "password = \"CANARY\""),
+        ("register = true", "register = \"CANARY\""),
+        ("localhost:9092", "user:CANARY@kafka.example:9092"),
+        ("localhost:9092", "sasl_ssl://user:CANARY@kafka.example:9092"),
+        ("\"security.protocol\" = \"plaintext\"", "\"sasl.password\" = \"CANARY"),
+        ("\"security.protocol\" = \"plaintext\"", "\"sasl.password\" = [\"CANARY\"]"),
+        ("\"security.protocol\" = \"plaintext\"", "sasl.password = \"CANARY\""),
+        ("\"security.protocol\" = \"plaintext\"", "\"sasl.password=CANARY\" = \"\""),
+        ("\"security.protocol\" = \"plaintext\"", "\"sasl.password\" = \"a\"\n\"sasl.password\" = \"CANARY\""),
+        ("[kafka.properties]", "password = \"CANARY\"\n[kafka.properties]"),
+        ("partitions = 12", "partitions = \"CANARY\""),
+        ("interval = \"5m\"", "token = \"CANARY\""),
+    ];
+
+    #[test]
+    fn no_error_repeats_a_secret_that_stands_in_the_wrong_place() {
+        for canary in ["sk_live_4ca9ary", "eyJ4ca9ary", "4CA9ARY4CA9ARY"] {
+            for (from, to) in MISTAKES {
+                assert!(GOOD.contains(from), "{from}");
+                let to = to.replace("CANARY", canary);
+                let error = error(&GOOD.replacen(from, &to, 1));
+                assert!(!error.contains(canary) && error.lines().count() == 1, "{to}: {error}");
+            }
+        }
+    }
+
+    #[test]
+    fn no_error_repeats_a_number_that_may_be_a_password() {
+        for key in
+            ["username", "password_env", "token_env", "client_secret_env", "client_id", "token_file", "token_url"]
+        {
+            let error = error(&GOOD.replacen("token_env = \"STRIPE_SCIM_TOKEN\"", &format!("{key} = 918273"), 1));
+            assert!(error.contains("invalid type: integer, expected ") && !error.contains("918273"), "{error}");
+        }
+    }
+
+    #[test]
+    fn no_error_about_a_token_url_repeats_it() {
+        let keys = "provider = \"generic\"\nprofile = { auth = \"oauth2\" }\nclient_id = \"a\"\nclient_secret_env = \"B\"\n\
+                    base_url = \"https://acme.example\"\ntoken_url = ";
+        for url in
+            ["https://a:4ca9ary@b.example", "https//4ca9ary", "https://b.example?client_secret=4ca9ary", "4ca9ary"]
+        {
+            let mistake = GOOD.replace("token_env = \"STRIPE_SCIM_TOKEN\"", "");
+            let error = error(&mistake.replacen("provider = \"stripe\"", &format!("{keys}\"{url}\""), 1));
+            assert!(error.contains("token_url") && !error.contains("4ca9ary"), "{error}");
         }
     }
 
