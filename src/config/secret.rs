@@ -13,6 +13,10 @@ const VARIABLE_BYTES_MAX: usize = 128;
 /// Of such a name that a message repeats.
 const TOLD_VARIABLE_BYTES_MAX: usize = 64;
 
+/// What a header has in front of a token; it is not part of the token.
+const SCHEMES: [&str; 10] =
+    ["Bearer", "Basic", "Token", "ApiKey", "Api-Key", "Key", "GenieKey", "SSWS", "OAuth", "Authorization:"];
+
 /// What a secret is. Its keys in the configuration are named after it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
@@ -86,21 +90,17 @@ impl Secret {
         }
     }
 
-    /// Reads the secret as it is now, without white space around it.
+    /// Reads the secret as it is now: a token without white space around it, a password without the line's end.
     ///
     /// # Errors
     /// Names the variable or file where that tells no secret, never its content.
     pub fn read(&self) -> Result<SecretString, String> {
-        let text = match self {
+        let (purpose, text) = match self {
             Secret::Given(secret) => return Ok(secret.clone()),
-            Secret::Env { purpose, variable } => self.read_variable(*purpose, variable)?,
-            Secret::File { purpose, path } => self.read_file(*purpose, path)?,
+            Secret::Env { purpose, variable } => (*purpose, self.read_variable(*purpose, variable)?),
+            Secret::File { purpose, path } => (*purpose, self.read_file(*purpose, path)?),
         };
-        let secret = text.trim();
-        if secret.is_empty() || secret.contains(char::is_control) {
-            return Err(format!("{self} holds no usable secret (empty, or more than one line)"));
-        }
-        Ok(SecretString::from(secret.to_owned()))
+        usable(purpose, &text).map(SecretString::from).map_err(|complaint| format!("{self} {complaint}"))
     }
 
     fn read_variable(&self, purpose: Purpose, variable: &str) -> Result<String, String> {
@@ -150,6 +150,40 @@ impl fmt::Debug for Secret {
     }
 }
 
+/// The secret in what was read.
+///
+/// # Errors
+/// What the variable or file holds instead, and what belongs there.
+fn usable(purpose: Purpose, text: &str) -> Result<&str, String> {
+    let secret = match purpose {
+        // White space and quotes may be part of a password.
+        Purpose::Password => text.trim_matches(['\r', '\n']),
+        Purpose::Token | Purpose::ClientSecret => plain_token(purpose.noun(), text.trim())?,
+    };
+    if secret.trim().is_empty() || secret.contains(char::is_control) {
+        return Err("holds no usable secret (empty, or more than one line)".to_owned());
+    }
+    Ok(secret)
+}
+
+/// A token or client secret that was not copied together with what stood around it.
+fn plain_token<'t>(noun: &str, token: &'t str) -> Result<&'t str, String> {
+    let is_wrapped = |quote: char| token.len() > 1 && token.starts_with(quote) && token.ends_with(quote);
+    if is_wrapped('"') || is_wrapped('\'') {
+        return Err(format!("holds quotes around the {noun}; → the {noun} without them"));
+    }
+    let mut words = token.split_whitespace();
+    let first = words.next().unwrap_or("");
+    let more = words.next().is_some();
+    let scheme = SCHEMES.iter().find(|scheme| first.eq_ignore_ascii_case(scheme));
+    match scheme {
+        Some(scheme) if more => Err(format!("holds `{scheme} ` in front of the {noun}; → the {noun} alone")),
+        Some(scheme @ &"Bearer") => Err(format!("holds `{scheme}` and nothing behind it; → the {noun} alone")),
+        _ if more => Err(format!("holds white space inside the {noun}; → the {noun} alone, in one line")),
+        _ => Ok(token),
+    }
+}
+
 /// Many tokens are of this form too.
 fn is_variable_name(text: &str) -> bool {
     text.len() <= VARIABLE_BYTES_MAX
@@ -175,6 +209,8 @@ fn leads_somewhere(path: &Path) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use secrecy::ExposeSecret;
+
     use super::*;
 
     fn variable(purpose: Purpose, name: &str) -> Secret {
@@ -193,10 +229,57 @@ mod tests {
             "environment variable SCIMTAIL_TEST_NO_SUCH_VARIABLE is not set; → export SCIMTAIL_TEST_NO_SUCH_VARIABLE=…"
         );
         let given = tempfile::NamedTempFile::new().unwrap();
-        fs::write(given.path(), "se\ncret\u{7}").unwrap();
+        fs::write(given.path(), "secret\u{7}").unwrap();
         let unusable = file(Purpose::Token, given.path()).read().unwrap_err();
-        assert!(!unusable.contains("cret\u{7}") && unusable.contains("no usable secret"), "{unusable}");
+        assert!(!unusable.contains("secret\u{7}") && unusable.contains("no usable secret"), "{unusable}");
         assert_eq!(format!("{:?}", Secret::Given("secret".to_owned().into())), "Given(SecretBox<str>([REDACTED]))");
+    }
+
+    /// What is read from a file of this content, or the complaint without the name of the file.
+    fn read(purpose: Purpose, content: &str) -> Result<String, String> {
+        let given = tempfile::NamedTempFile::new().unwrap();
+        fs::write(given.path(), content).unwrap();
+        let named = format!("secret file {} ", given.path().display());
+        let read = file(purpose, given.path()).read();
+        read.map(|secret| secret.expose_secret().to_owned())
+            .map_err(|error| error.strip_prefix(&named).expect("it names the file").to_owned())
+    }
+
+    #[test]
+    fn white_space_around_a_token_is_left_out_and_of_a_password_only_the_end_of_the_line() {
+        for purpose in [Purpose::Token, Purpose::ClientSecret] {
+            for content in ["4ca9ary", "4ca9ary\n", " 4ca9ary \r\n\n", "\t4ca9ary"] {
+                assert_eq!(read(purpose, content).as_deref(), Ok("4ca9ary"));
+            }
+        }
+        for content in [" 4ca9 ary ", "\"4ca9ary\"", "Bearer 4ca9ary"] {
+            assert_eq!(read(Purpose::Password, &format!("{content}\r\n")).as_deref(), Ok(content));
+        }
+    }
+
+    #[test]
+    fn what_was_copied_together_with_a_token_is_named_with_what_to_do_and_the_token_never() {
+        for (content, complaint) in [
+            ("Bearer 4ca9ary", "holds `Bearer ` in front of the token; → the token alone"),
+            ("bearer\t4ca9ary\n", "holds `Bearer ` in front of the token; → the token alone"),
+            ("Bearer ", "holds `Bearer` and nothing behind it; → the token alone"),
+            ("SSWS 4ca9ary", "holds `SSWS ` in front of the token; → the token alone"),
+            ("Authorization: Bearer 4ca9ary", "holds `Authorization: ` in front of the token; → the token alone"),
+            ("\"4ca9ary\"\n", "holds quotes around the token; → the token without them"),
+            ("'4ca9ary'", "holds quotes around the token; → the token without them"),
+            ("4ca9 ary", "holds white space inside the token; → the token alone, in one line"),
+            ("4ca9\nary", "holds white space inside the token; → the token alone, in one line"),
+            ("SLACK_TOKEN=x 4ca9ary", "holds white space inside the token; → the token alone, in one line"),
+            (" \n", "holds no usable secret (empty, or more than one line)"),
+            ("4ca9\u{7}ary", "holds no usable secret (empty, or more than one line)"),
+        ] {
+            assert_eq!(read(Purpose::Token, content), Err(complaint.to_owned()), "{content}");
+            let complaint = complaint.replace("the token", "the client secret");
+            assert_eq!(read(Purpose::ClientSecret, content), Err(complaint), "{content}");
+        }
+        for content in ["\n", "  ", "4ca9\nary"] {
+            assert!(read(Purpose::Password, content).unwrap_err().starts_with("holds no usable secret"), "{content}");
+        }
     }
 
     #[test]
