@@ -36,6 +36,7 @@ mod reader;
 mod refusals;
 mod removals;
 mod repair;
+mod requests;
 mod reseed;
 mod restore;
 mod samples;
