@@ -7,6 +7,7 @@ use serde::Deserialize;
 use url::Url;
 
 use super::explain::{in_profile, secret_key};
+use super::limits::AccountLimits;
 use super::providers::{ProviderTexts, provider};
 use super::secret::Purpose;
 use super::{Defaults, Secret};
@@ -32,6 +33,10 @@ pub struct AccountConfig {
     pub secret: Secret,
     pub allow_private: bool,
     pub interval: Duration,
+    /// Users and groups that the directory may have; with more, a sync fails.
+    pub max_principals: u64,
+    /// Users, and groups, that one sync may add; more are held. `None`: any number.
+    pub max_added: Option<u64>,
 }
 
 /// Whether both lead to the same syncs. The profile is compared by its fingerprint, which the account carries: by what
@@ -44,6 +49,8 @@ impl PartialEq for AccountConfig {
             && self.base_url == other.base_url
             && self.allow_private == other.allow_private
             && self.interval == other.interval
+            && self.max_principals == other.max_principals
+            && self.max_added == other.max_added
     }
 }
 
@@ -53,6 +60,7 @@ pub(super) struct GuardSection {
     max_ratio: Option<f64>,
     min_losses: Option<u64>,
     max_absolute: Option<u64>,
+    max_added: Option<u64>,
 }
 
 #[derive(Clone, Copy, Debug, Deserialize)]
@@ -84,6 +92,8 @@ pub(super) struct AccountSection {
     group_pattern: Option<String>,
     #[serde(default)]
     guard: GuardSection,
+    #[serde(default)]
+    limits: AccountLimits,
     #[serde(default)]
     allow_private: bool,
     /// Single fields of the profile, for this account.
@@ -119,6 +129,8 @@ impl AccountSection {
             Some(paths) => AttributeList::new(paths),
             None => AttributeList::default(),
         };
+        let max_principals = self.limits.max_principals(defaults.limits)?;
+        let max_added = max_added(self.guard, defaults.guard)?;
         let account = Account {
             partition: kafka.partition_of(&self.name),
             topic_prefix: kafka.topic_prefix.clone(),
@@ -133,7 +145,17 @@ impl AccountSection {
             limits: limits(self.guard, defaults.guard)?,
             name: self.name,
         };
-        Ok(AccountConfig { account, profile, base_url, scheme, secret, allow_private: self.allow_private, interval })
+        Ok(AccountConfig {
+            account,
+            profile,
+            base_url,
+            scheme,
+            secret,
+            allow_private: self.allow_private,
+            interval,
+            max_principals,
+            max_added,
+        })
     }
 
     /// Which keys an account needs follows from its profile's `auth`.
@@ -267,6 +289,13 @@ pub(super) fn limits(own: GuardSection, defaults: GuardSection) -> Result<Limits
         min_losses: own.min_losses.or(defaults.min_losses).unwrap_or(fallback.min_losses),
         max_absolute: own.max_absolute.or(defaults.max_absolute).unwrap_or(fallback.max_absolute),
     })
+}
+
+fn max_added(own: GuardSection, defaults: GuardSection) -> Result<Option<u64>, String> {
+    match own.max_added.or(defaults.max_added) {
+        Some(0) => Err("guard.max_added must be at least 1; → leave it out to let any number in".to_owned()),
+        max_added => Ok(max_added),
+    }
 }
 
 pub(super) fn is_account_name(name: &str) -> bool {

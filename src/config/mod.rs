@@ -12,6 +12,7 @@ use url::Url;
 
 use self::account::{AccountSection, BaselineName, GuardSection, has_userinfo, is_account_name};
 use self::explain::{did_you_mean, explain, is_word};
+use self::limits::{AccountLimits, ProcessLimits};
 use self::providers::{ProviderPaths, provider_texts};
 use crate::kafka::KafkaClient;
 use crate::record::Topic;
@@ -23,6 +24,7 @@ pub use self::secret::{Purpose, Secret};
 mod account;
 mod explain;
 pub mod follow;
+mod limits;
 mod providers;
 mod secret;
 
@@ -40,6 +42,8 @@ pub struct Config {
     pub files: BTreeMap<PathBuf, String>,
     /// Address of the HTTP listener, if configured.
     pub http_listen: Option<SocketAddr>,
+    /// Bytes that the process may take; `None`: chosen at start.
+    pub memory: Option<u64>,
 }
 
 /// A configuration that cannot be used: one line with file, line number and remedy.
@@ -55,6 +59,8 @@ struct File {
     #[serde(default)]
     defaults: Defaults,
     http: Option<HttpSection>,
+    #[serde(default)]
+    limits: ProcessLimits,
     #[serde(default)]
     outputs: OutputsSection,
     #[serde(default)]
@@ -121,6 +127,8 @@ struct Defaults {
     baseline: Option<BaselineName>,
     #[serde(default)]
     guard: GuardSection,
+    #[serde(default)]
+    limits: AccountLimits,
 }
 
 fn default_prefix() -> String {
@@ -179,6 +187,7 @@ impl Config {
             && self.registry_url == other.registry_url
             && self.register == other.register
             && self.http_listen == other.http_listen
+            && self.memory == other.memory
     }
 
     /// The accounts named, or all of them.
@@ -250,6 +259,7 @@ impl File {
             })
         };
         let http_listen = self.http.map(address).transpose()?;
+        let memory = self.limits.memory()?;
         let client = KafkaClient {
             brokers: kafka.brokers.join(","),
             topic_prefix: kafka.topic_prefix,
@@ -286,6 +296,7 @@ impl File {
             accounts,
             files,
             http_listen,
+            memory,
         })
     }
 }
@@ -556,6 +567,52 @@ attributes = ["userName", "displayName", "emails", "urn:ietf:params:scim:schemas
         }
         let loaded = Config::load(&folder.path().join("scimtail.toml"));
         loaded.map_err(|error| ConfigError(error.0.replace(&format!("{}/", folder.path().display()), "")))
+    }
+
+    #[test]
+    fn limits_have_defaults_and_an_account_says_what_differs() {
+        let config = Config::parse("scimtail.toml", GOOD).unwrap();
+        let limits = |config: &Config| {
+            config.accounts.iter().map(|account| (account.max_principals, account.max_added)).collect::<Vec<_>>()
+        };
+        assert_eq!((config.memory, limits(&config)), (None, vec![(1_000_000, None); 2]));
+
+        let own = "[account.limits]\nmax_principals = 7\n[account.guard]\nmax_added = 8\n";
+        let defaults = "max_absolute = 500\nmax_added = 100\n[defaults.limits]\nmax_principals = 5000\n";
+        let text = format!("{}{own}[limits]\nmemory = \"512MiB\"\n", GOOD.replace("max_absolute = 500\n", defaults));
+        let config = Config::parse("scimtail.toml", &text).unwrap();
+        assert_eq!((config.memory, limits(&config)), (Some(512 << 20), vec![(5_000, Some(100)), (7, Some(8))]));
+    }
+
+    #[test]
+    fn a_limit_that_makes_no_sense_is_refused_with_its_remedy() {
+        let with = |lines: &str| error(&format!("{GOOD}{lines}\n"));
+        for (lines, expected) in [
+            ("[limits]\nmemory = \"512MB\"", "[limits] memory: this is not a size; → a whole number with KiB, MiB"),
+            ("[limits]\nmemory = \"63MiB\"", "[limits] memory must be at least 64MiB"),
+            ("[limits]\nmemory = 512", "invalid type: integer, expected a string"),
+            ("[limits]\nmax_principals = 5", "unknown key `max_principals` in [limits]"),
+            ("[account.limits]\nmax_principals = 0", "acme-chargebee: limits.max_principals must be at least 1"),
+            ("[account.limits]\nmax_principals = -5", "invalid value: integer, expected u64"),
+            ("[account.limits]\nmemory = \"1GiB\"", "unknown key `memory` in [account.limits]"),
+            ("[account.guard]\nmax_added = 0", "acme-chargebee: guard.max_added must be at least 1; → leave it out"),
+        ] {
+            let error = with(lines);
+            assert!(error.contains(expected) && error.lines().count() == 1, "{lines}: {error}");
+        }
+    }
+
+    #[test]
+    fn what_only_a_restart_changes_is_told_apart_from_accounts() {
+        let parsed = |text: &str| Config::parse("scimtail.toml", text).unwrap();
+        let running = parsed(GOOD);
+        assert!(running.has_services_of(&parsed(&GOOD.replace("\"1m\"", "\"2m\""))));
+        assert!(!running.has_services_of(&parsed(&format!("{GOOD}[limits]\nmemory = \"1GiB\"\n"))));
+        for lines in ["[account.limits]\nmax_principals = 7\n", "[account.guard]\nmax_added = 7\n"] {
+            let other = parsed(&format!("{GOOD}{lines}"));
+            assert!(running.has_services_of(&other), "an account may change");
+            assert!(running.accounts[0] == other.accounts[0] && running.accounts[1] != other.accounts[1], "{lines}");
+        }
     }
 
     const PROVIDERS: &str = "[providers]\nacme = \"acme.toml\"\nstripe = \"ours.toml\"\n";
