@@ -5,15 +5,41 @@
 
 use tracing::{info, warn};
 
+use crate::avro::Codec;
 use crate::avro::wire::ControlRequest;
 use crate::directory::status::{Pause, Release};
 use crate::directory::{HoldId, Known, SyncStatus};
+use crate::failpoint::{self, Point};
+use crate::pipeline::{self, Account, Batch, CommitError, Ended, Log, Marker};
+
+/// Bytes of `requested_by` and `reason` that are kept. Whoever may write to the topic may write a million, and the
+/// account's record has to hold them beside everything else in one message.
+pub const TEXT_BYTES_MAX: usize = 1 << 10;
 
 /// A request and where it stands.
 #[derive(Clone, Debug)]
 pub struct Request {
     pub offset: i64,
     pub content: ControlRequest,
+}
+
+impl Request {
+    /// A request as it was read, with its texts cut to [`TEXT_BYTES_MAX`]: many may wait for one account.
+    pub fn read(offset: i64, mut content: ControlRequest) -> Request {
+        cut(&mut content.requested_by);
+        content.reason.iter_mut().for_each(cut);
+        // No action and no hold is that long.
+        cut(&mut content.action);
+        content.hold_id = content.hold_id.filter(|hold| hold.len() <= TEXT_BYTES_MAX);
+        Request { offset, content }
+    }
+}
+
+/// Cuts a text to [`TEXT_BYTES_MAX`], between two characters, and gives back the memory of the rest.
+fn cut(text: &mut String) {
+    let end = (0..=TEXT_BYTES_MAX).rev().find(|end| text.is_char_boundary(*end));
+    text.truncate(end.unwrap_or(0));
+    text.shrink_to_fit();
 }
 
 /// The actions there are.
@@ -33,7 +59,6 @@ pub fn apply(known: &Known, request: &Request) -> Option<(SyncStatus, bool)> {
         "release" => match content.hold_id.as_deref().and_then(HoldId::parse) {
             // Nothing is released in advance: there has to be a hold that somebody looked at.
             Some(hold) if hold.base == known.base() && latest.hold.is_some() => {
-                info!(account, hold = %hold, "released");
                 let left = Some(hold.losses);
                 status.hold = Some(hold.clone());
                 status.release = Some(Release { by: content.requested_by.clone(), hold, left });
@@ -44,12 +69,10 @@ pub fn apply(known: &Known, request: &Request) -> Option<(SyncStatus, bool)> {
         "pause" => {
             let (by, reason) = (content.requested_by.clone(), content.reason.clone());
             status.pause = Some(Pause { by, at: content.requested_at, reason });
-            info!(account, "paused");
         }
         "resume" => {
             status.pause = None;
             due = true;
-            info!(account, "resumed");
         }
         "poll" => due = true,
         // Carried out by whoever asked, before this is read; the record is the trace.
@@ -57,4 +80,95 @@ pub fn apply(known: &Known, request: &Request) -> Option<(SyncStatus, bool)> {
         _ => warn!(account, "a control request with an unknown action was ignored"),
     }
     Some((status, due))
+}
+
+/// Records what `request` leads to, once; true: a sync is due at once.
+///
+/// A request whose record cannot be written is passed over, and only its offset is recorded: read again and again, it
+/// would end one acquisition after the other, with all accounts of the shard.
+///
+/// # Errors
+/// The end of the acquisition, also where not even the offset can be recorded.
+pub async fn carry_out<L: Log>(
+    account: &Account,
+    log: &L,
+    codec: &Codec,
+    known: &mut Known,
+    request: &Request,
+) -> Result<bool, Ended> {
+    let Some((status, mut due)) = apply(known, request) else { return Ok(false) };
+    let before = known.latest.clone();
+    failpoint::hit(Point::ControlBefore);
+    match record(account, log, codec, known, status).await {
+        Ok(()) => tell(&account.name, before.as_ref(), known.latest.as_ref()),
+        // Whether it is recorded is unknown: only the next owner can tell.
+        Err(CommitError::Ended(ended)) => return Err(ended),
+        Err(CommitError::Aborted(reason)) => {
+            let offset = request.offset;
+            warn!(account = account.name, offset, reason, "a control request is skipped: it cannot be recorded");
+            if let Some(latest) = before {
+                let passed = SyncStatus { control_offset: offset + 1, ..latest };
+                pipeline::record_latest(account, log, codec, known, passed).await?;
+            }
+            due = false;
+        }
+    }
+    failpoint::hit(Point::ControlAfter);
+    Ok(due)
+}
+
+/// As [`pipeline::record_latest`], but an abort is not the end: `known` stays as it was.
+async fn record<L: Log>(
+    account: &Account,
+    log: &L,
+    codec: &Codec,
+    known: &mut Known,
+    status: SyncStatus,
+) -> Result<(), CommitError> {
+    let latest = codec.status(account, &status, false).map_err(CommitError::Aborted)?;
+    let marker: Marker = Box::new(move |_| Ok(vec![latest.clone()]));
+    log.commit(Batch { acquisition: known.acquisition, records: Vec::new(), marker }).await?;
+    known.latest = Some(status);
+    Ok(())
+}
+
+/// Says what a request changed, once it is recorded.
+fn tell(account: &str, before: Option<&SyncStatus>, after: Option<&SyncStatus>) {
+    let (Some(before), Some(after)) = (before, after) else { return };
+    if let Some(release) = after.release.as_ref().filter(|_| after.release != before.release) {
+        info!(account, hold = %release.hold, "released");
+    }
+    match (&before.pause, &after.pause) {
+        (before, Some(pause)) if before.as_ref() != Some(pause) => info!(account, "paused"),
+        (Some(_), None) => info!(account, "resumed"),
+        _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> ControlRequest {
+        let reason = Some(text.to_owned());
+        let content = ControlRequest { requested_by: text.to_owned(), reason, ..ControlRequest::default() };
+        Request::read(0, content).content
+    }
+
+    #[test]
+    fn texts_of_a_request_are_cut_between_two_characters_where_they_are_long() {
+        for (text, kept) in [
+            (String::new(), 0),
+            ("x".repeat(TEXT_BYTES_MAX), TEXT_BYTES_MAX),
+            ("x".repeat(1_000_000), TEXT_BYTES_MAX),
+            ("ü".repeat(1_000), TEXT_BYTES_MAX),
+            (format!("x{}", "ü".repeat(1_000)), TEXT_BYTES_MAX - 1),
+            (format!("x{}", "🦀".repeat(1_000)), TEXT_BYTES_MAX - 3),
+        ] {
+            let request = read(&text);
+            assert_eq!(request.requested_by, text[..kept]);
+            assert_eq!(request.reason.as_deref(), Some(&text[..kept]));
+            assert!(request.requested_by.capacity() <= TEXT_BYTES_MAX, "the rest takes no memory");
+        }
+    }
 }

@@ -3,10 +3,11 @@
 
 use clap::Args;
 
-use super::{CONFIGURATION, DONE, FAILED, Failure, print};
+use super::{CONFIGURATION, DONE, FAILED, Failure, USAGE, print};
 use crate::avro::wire::{ControlRequest, SyncStatus};
 use crate::avro::{Codec, Decoder, Registry};
 use crate::config::{AccountConfig, Config};
+use crate::control::TEXT_BYTES_MAX;
 use crate::directory::HoldId;
 use crate::kafka::producer::send_one;
 use crate::kafka::read::{ReadRecord, read_to_end};
@@ -27,6 +28,22 @@ pub(super) struct Who {
     /// Why, for the record
     #[arg(long)]
     reason: Option<String>,
+}
+
+impl Who {
+    /// # Errors
+    /// A text that its reader would cut off.
+    pub(super) fn check(&self) -> Result<(), Failure> {
+        let texts = [("--by", Some(&self.by)), ("--reason", self.reason.as_ref())];
+        let long = texts.into_iter().find(|(_, text)| text.is_some_and(|text| text.len() > TEXT_BYTES_MAX));
+        match long {
+            Some((option, _)) => Err(Failure::new(
+                USAGE,
+                format!("{option} is longer than {TEXT_BYTES_MAX} bytes; → a shorter one, e.g. the number of a ticket"),
+            )),
+            None => Ok(()),
+        }
+    }
 }
 
 #[derive(Debug, Args)]
@@ -103,6 +120,7 @@ pub async fn poll(config: &Config, options: Poll) -> Result<u8, Failure> {
 }
 
 pub(super) fn one(config: &Config, who: &Who) -> Result<AccountConfig, Failure> {
+    who.check()?;
     let mut found = config.select(std::slice::from_ref(&who.account))?;
     found.pop().ok_or_else(|| Failure::new(CONFIGURATION, "no such account"))
 }

@@ -24,8 +24,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::avro::registry::RegistryError;
 use crate::avro::{Codec, Decoder, Registry};
-use crate::config::{Config, ConfigError, parse_duration};
+use crate::config::{Config, ConfigError};
 use crate::directory::Known;
+use crate::duration::parse_duration;
 use crate::kafka::read::Progress;
 use crate::kafka::{KafkaClient, KafkaError, topics as kafka_topics};
 use crate::pipeline::Account;

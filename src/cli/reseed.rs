@@ -43,6 +43,7 @@ pub async fn reseed(config: &Config, options: Reseed) -> Result<u8, Failure> {
 }
 
 pub async fn retire(config: &Config, options: Retire) -> Result<u8, Failure> {
+    options.who.check()?;
     let name = &options.who.account;
     if config.accounts.iter().any(|config| config.account.name == *name) {
         return Err(Failure::new(

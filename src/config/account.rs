@@ -6,11 +6,14 @@ use std::time::Duration;
 use serde::Deserialize;
 use url::Url;
 
-use super::explain::in_profile;
+use super::explain::{in_profile, secret_key};
+use super::limits::AccountLimits;
 use super::providers::{ProviderTexts, provider};
-use super::{Defaults, Secret, parse_duration};
+use super::secret::Purpose;
+use super::{Defaults, Secret};
 use crate::batch::Bounds;
 use crate::directory::{AttributeList, Baseline, GroupPattern, Limits};
+use crate::duration::parse_duration;
 use crate::failpoint;
 use crate::kafka::KafkaClient;
 use crate::pipeline::Account;
@@ -30,23 +33,24 @@ pub struct AccountConfig {
     pub secret: Secret,
     pub allow_private: bool,
     pub interval: Duration,
+    /// Users and groups that the directory may have; with more, a sync fails.
+    pub max_principals: u64,
+    /// Users, and groups, that one sync may add; more are held. `None`: any number.
+    pub max_added: Option<u64>,
 }
 
 /// Whether both lead to the same syncs. The profile is compared by its fingerprint, which the account carries: by what
 /// it says of behaviour.
 impl PartialEq for AccountConfig {
     fn eq(&self, other: &AccountConfig) -> bool {
-        let secret = match (&self.secret, &other.secret) {
-            (Secret::Env(one), Secret::Env(other)) => one == other,
-            (Secret::File(one), Secret::File(other)) => one == other,
-            _ => false,
-        };
-        secret
+        self.secret.stands_where(&other.secret)
             && self.scheme == other.scheme
             && self.account == other.account
             && self.base_url == other.base_url
             && self.allow_private == other.allow_private
             && self.interval == other.interval
+            && self.max_principals == other.max_principals
+            && self.max_added == other.max_added
     }
 }
 
@@ -56,6 +60,7 @@ pub(super) struct GuardSection {
     max_ratio: Option<f64>,
     min_losses: Option<u64>,
     max_absolute: Option<u64>,
+    max_added: Option<u64>,
 }
 
 #[derive(Clone, Copy, Debug, Deserialize)]
@@ -88,6 +93,8 @@ pub(super) struct AccountSection {
     #[serde(default)]
     guard: GuardSection,
     #[serde(default)]
+    limits: AccountLimits,
+    #[serde(default)]
     allow_private: bool,
     /// Single fields of the profile, for this account.
     #[serde(default)]
@@ -101,23 +108,11 @@ impl AccountSection {
         defaults: &Defaults,
         providers: &ProviderTexts,
     ) -> Result<AccountConfig, String> {
-        if !is_account_name(&self.name) {
-            return Err("a name is [a-z0-9][a-z0-9._-]{0,62}: it is part of every key and never changes".to_owned());
-        }
         let profile = self.layered_profile(providers)?;
         let (scheme, secret) = self.credential(&profile)?;
-        let base_url = self.base_url.or_else(|| profile.base_url.clone());
-        let template = profile.template("base_url").unwrap_or("https://…/scim/v2");
-        let base_url = base_url.ok_or_else(|| format!("base_url is missing; → base_url = \"{template}\""))?;
-        let base_url = Url::parse(&base_url).map_err(|_| format!("base_url `{base_url}` is not a URL"))?;
-        if base_url.scheme() != "https" && !(base_url.scheme() == "http" && is_loopback(&base_url)) {
-            return Err("base_url must begin with https:// (http:// only on this machine)".to_owned());
-        }
-        if base_url.username() != "" || base_url.password().is_some() || base_url.query().is_some() {
-            return Err("base_url must not hold credentials or a query; → token_env or token_file".to_owned());
-        }
+        let base_url = base_url(self.base_url.as_deref(), &profile)?;
         let interval = self.interval.as_deref().or(defaults.interval.as_deref()).unwrap_or("5m");
-        let interval = parse_duration(interval).map_err(|complaint| format!("interval {complaint}"))?;
+        let interval = parse_duration(interval).map_err(|complaint| format!("interval: {complaint}"))?;
         if interval < INTERVAL_MIN {
             return Err("interval must be at least 1s".to_owned());
         }
@@ -134,6 +129,8 @@ impl AccountSection {
             Some(paths) => AttributeList::new(paths),
             None => AttributeList::default(),
         };
+        let max_principals = self.limits.max_principals(defaults.limits)?;
+        let max_added = max_added(self.guard, defaults.guard)?;
         let account = Account {
             partition: kafka.partition_of(&self.name),
             topic_prefix: kafka.topic_prefix.clone(),
@@ -149,7 +146,17 @@ impl AccountSection {
             limits: limits(self.guard, defaults.guard)?,
             name: self.name,
         };
-        Ok(AccountConfig { account, profile, base_url, scheme, secret, allow_private: self.allow_private, interval })
+        Ok(AccountConfig {
+            account,
+            profile,
+            base_url,
+            scheme,
+            secret,
+            allow_private: self.allow_private,
+            interval,
+            max_principals,
+            max_added,
+        })
     }
 
     /// Which keys an account needs follows from its profile's `auth`.
@@ -183,40 +190,31 @@ impl AccountSection {
             let value = value.filter(|value| !value.trim().is_empty()).map(str::to_owned);
             value.ok_or_else(|| format!("{taken}: {key} is missing; → {key} = \"…\""))
         };
-        let secret = |name: &str, variable: &Option<String>, file: &Option<PathBuf>| match (variable, file) {
-            (Some(variable), None) => Ok(Secret::Env(variable.clone())),
-            (None, Some(file)) => Ok(Secret::File(file.clone())),
-            (None, None) => Err(format!("{taken}; → add either {name}_env or {name}_file")),
-            (Some(_), Some(_)) => Err(format!("{name}_env and {name}_file are both given; → remove one")),
+        let secret = |purpose: Purpose, variable: &Option<String>, file: &Option<PathBuf>| {
+            let name = purpose.key();
+            match (variable, file) {
+                (Some(variable), None) => Secret::env(purpose, variable),
+                (None, Some(path)) => Ok(Secret::File { purpose, path: path.clone() }),
+                (None, None) => Err(format!("{taken}; → add either {name}_env or {name}_file")),
+                (Some(_), Some(_)) => Err(format!("{name}_env and {name}_file are both given; → remove one")),
+            }
         };
         match profile.auth {
-            Auth::Bearer => Ok((Scheme::Bearer, secret("token", &self.token_env, &self.token_file)?)),
+            Auth::Bearer => Ok((Scheme::Bearer, secret(Purpose::Token, &self.token_env, &self.token_file)?)),
             Auth::ApiKey => {
                 let scheme = Scheme::api_key(&profile.auth_header, &profile.auth_prefix)?;
-                Ok((scheme, secret("token", &self.token_env, &self.token_file)?))
+                Ok((scheme, secret(Purpose::Token, &self.token_env, &self.token_file)?))
             }
             Auth::Basic => {
                 let scheme = Scheme::basic(&needed("username", self.username.as_deref())?)?;
-                Ok((scheme, secret("password", &self.password_env, &self.password_file)?))
+                Ok((scheme, secret(Purpose::Password, &self.password_env, &self.password_file)?))
             }
             Auth::Oauth2 => {
                 let client_id = needed("client_id", self.client_id.as_deref())?;
-                let token_url = self.token_url.as_deref().or(profile.token_url.as_deref()).ok_or_else(|| {
-                    let template = profile.template("token_url").unwrap_or("https://…/token");
-                    format!("{taken}: token_url is missing; → token_url = \"{template}\"")
-                })?;
-                let token_url = Url::parse(token_url).map_err(|_| format!("token_url `{token_url}` is not a URL"))?;
-                if token_url.scheme() != "https" && !(token_url.scheme() == "http" && is_loopback(&token_url)) {
-                    return Err("token_url must begin with https:// (http:// only on this machine)".to_owned());
-                }
-                if token_url.username() != "" || token_url.password().is_some() || token_url.fragment().is_some() {
-                    return Err("token_url must not hold credentials or a fragment; \
-                                → client_id and client_secret_env or client_secret_file"
-                        .to_owned());
-                }
+                let token_url = token_url(self.token_url.as_deref(), profile, &taken)?;
                 // An empty scope asks for none where the profile would.
                 let scope = self.scope.clone().or_else(|| profile.scope.clone()).filter(|scope| !scope.is_empty());
-                let secret = secret("client_secret", &self.client_secret_env, &self.client_secret_file)?;
+                let secret = secret(Purpose::ClientSecret, &self.client_secret_env, &self.client_secret_file)?;
                 Ok((Scheme::Oauth2 { client_id, token_url, scope }, secret))
             }
         }
@@ -232,6 +230,47 @@ impl AccountSection {
         Profile::layered(&self.provider, providers, self.profile.clone())
             .map_err(|complaint| format!("[account.profile] {}", in_profile(&self.provider, &complaint)))
     }
+}
+
+/// Where the directory is. No message repeats what stands there: it may hold a password.
+fn base_url(own: Option<&str>, profile: &Profile) -> Result<Url, String> {
+    let template = profile.template("base_url").unwrap_or("https://…/scim/v2");
+    let text = own.or(profile.base_url.as_deref());
+    let text = text.ok_or_else(|| format!("base_url is missing; → base_url = \"{template}\""))?;
+    let url = Url::parse(text).map_err(|_| format!("base_url is not a URL; → base_url = \"{template}\""))?;
+    encrypted("base_url", &url)?;
+    if has_userinfo(&url) || url.query().is_some() || url.fragment().is_some() {
+        return Err("base_url must not hold credentials, a query or a fragment; → token_env or token_file".to_owned());
+    }
+    Ok(url)
+}
+
+/// Where OAuth2 tokens are issued. As with [`base_url`], nothing of it is repeated.
+fn token_url(own: Option<&str>, profile: &Profile, taken: &str) -> Result<Url, String> {
+    let template = profile.template("token_url").unwrap_or("https://…/token");
+    let text = own.or(profile.token_url.as_deref());
+    let text = text.ok_or_else(|| format!("{taken}: token_url is missing; → token_url = \"{template}\""))?;
+    let url = Url::parse(text).map_err(|_| format!("token_url is not a URL; → token_url = \"{template}\""))?;
+    encrypted("token_url", &url)?;
+    // Some vendors want their tenant in the query.
+    let has_secret = url.query_pairs().any(|(name, _)| secret_key(&name).is_some());
+    if has_userinfo(&url) || has_secret || url.fragment().is_some() {
+        return Err("token_url must not hold credentials or a fragment; \
+                    → client_id and client_secret_env or client_secret_file"
+            .to_owned());
+    }
+    Ok(url)
+}
+
+fn encrypted(key: &str, url: &Url) -> Result<(), String> {
+    if url.scheme() == "https" || (url.scheme() == "http" && is_loopback(url)) {
+        return Ok(());
+    }
+    Err(format!("{key} must begin with https:// (http:// only on this machine)"))
+}
+
+pub(super) fn has_userinfo(url: &Url) -> bool {
+    url.username() != "" || url.password().is_some()
 }
 
 /// What one transaction may hold; a test makes it small, so that a sync of few changes takes several.
@@ -252,6 +291,13 @@ pub(super) fn limits(own: GuardSection, defaults: GuardSection) -> Result<Limits
         max_absolute: own.max_absolute.or(defaults.max_absolute).unwrap_or(fallback.max_absolute),
         max_added: None,
     })
+}
+
+fn max_added(own: GuardSection, defaults: GuardSection) -> Result<Option<u64>, String> {
+    match own.max_added.or(defaults.max_added) {
+        Some(0) => Err("guard.max_added must be at least 1; → leave it out to let any number in".to_owned()),
+        max_added => Ok(max_added),
+    }
 }
 
 pub(super) fn is_account_name(name: &str) -> bool {
@@ -290,7 +336,7 @@ mod tests {
         assert_eq!(scheme(oauth2, oauth2_keys), issued_at("https://vendor.example/token", Some("scim")));
         let own = format!("{oauth2_keys}token_url = \"https://acme.example/token?x=1\"\nscope = \"\"");
         assert_eq!(scheme(oauth2, &own), issued_at("https://acme.example/token?x=1", None));
-        assert!(matches!(credential(oauth2, oauth2_keys).unwrap().1, Secret::Env(variable) if variable == "B"));
+        assert!(matches!(credential(oauth2, oauth2_keys).unwrap().1, Secret::Env { variable, .. } if variable == "B"));
     }
 
     #[test]
@@ -325,6 +371,8 @@ mod tests {
             ),
             ("oauth2", "client_id = \"a\"\ntoken_url = \"http://a.example\"", "token_url must begin with https://"),
             ("oauth2", "client_id = \"a\"\ntoken_url = \"https://a:b@a.example\"", "must not hold credentials"),
+            ("oauth2", "client_id = \"a\"\ntoken_url = \"https://a.example?client_secret=b\"", "not hold credentials"),
+            ("bearer", "token_env = \"a-b\"", "token_env takes the NAME of a variable, not the token"),
         ] {
             let error = credential(&format!("auth = \"{auth}\""), lines).unwrap_err();
             assert!(error.contains(words) && error.lines().count() == 1, "{auth}, {lines}: {error}");

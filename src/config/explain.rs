@@ -1,4 +1,5 @@
-//! What is wrong in a file, in one line: where it stands, and the nearest key there is.
+//! What is wrong in a file, in one line: where it stands, and the nearest key there is. It repeats names, never values:
+//! a secret may stand where it does not belong.
 
 use super::ConfigError;
 use super::account::is_account_name;
@@ -7,10 +8,8 @@ use super::account::is_account_name;
 pub(super) fn in_profile(name: &str, complaint: &str) -> String {
     let complaint = complaint.strip_prefix(&format!("profile {name}: ")).unwrap_or(complaint);
     match unknown_field(complaint) {
-        Some((key, expected)) => {
-            format!("unknown key `{key}`{}", did_you_mean(&key, expected.iter().map(String::as_str)))
-        }
-        None => complaint.to_owned(),
+        Some((key, expected)) => unknown_key(&key, "", &expected),
+        None => without_values(complaint),
     }
 }
 
@@ -30,14 +29,8 @@ pub(super) fn explain(file: &str, text: &str, error: &toml::de::Error) -> Config
     let line = before.matches('\n').count() + 1;
     let message = error.message();
     let message = match unknown_field(message) {
-        Some((key, expected)) => {
-            format!(
-                "unknown key `{key}`{}{}",
-                section(text, line),
-                did_you_mean(&key, expected.iter().map(String::as_str))
-            )
-        }
-        None => message.lines().collect::<Vec<_>>().join(" "),
+        Some((key, expected)) => unknown_key(&key, &section(text, line), &expected),
+        None => without_values(&message.lines().collect::<Vec<_>>().join(" ")),
     };
     ConfigError(format!("{file}:{line}: {message}"))
 }
@@ -50,13 +43,80 @@ pub(super) fn unknown_field(message: &str) -> Option<(String, Vec<String>)> {
     Some((key, quoted.collect()))
 }
 
+/// What is wrong with a key that does not exist: for that of a secret, where secrets belong; else the nearest one.
+fn unknown_key(key: &str, place: &str, expected: &[String]) -> String {
+    match secret_key(key).filter(|_| !place.starts_with(" in [kafka")) {
+        Some(belongs) => {
+            let remedy = match place {
+                " in [registry]" => "scimtail asks the registry without credentials".to_owned(),
+                _ => format!("{belongs}_env or {belongs}_file"),
+            };
+            format!("`{key}`{place}: a secret never stands in this file; → {remedy}")
+        }
+        None => {
+            let told = if is_word(key) { format!(" `{key}`") } else { String::new() };
+            format!("unknown key{told}{place}{}", did_you_mean(key, expected.iter().map(String::as_str)))
+        }
+    }
+}
+
+/// What the keys of a secret begin with that somebody would write under `key`.
+pub(super) fn secret_key(key: &str) -> Option<&'static str> {
+    let plain: String = key.chars().filter(char::is_ascii_alphanumeric).map(|c| c.to_ascii_lowercase()).collect();
+    match plain.as_str() {
+        "password" | "passwd" | "pass" | "pwd" => Some("password"),
+        "clientsecret" => Some("client_secret"),
+        "token" | "accesstoken" | "apitoken" | "authtoken" | "bearertoken" | "scimtoken" | "secrettoken" | "bearer"
+        | "apikey" | "key" | "secret" | "secretkey" | "authorization" | "credential" | "credentials" => Some("token"),
+        _ => None,
+    }
+}
+
+/// What the parser or serde says of the file, without the values that serde repeats: any of them may be a secret that
+/// somebody put in the wrong place.
+fn without_values(message: &str) -> String {
+    // serde ends with what it expected; the value before may hold any of these words too.
+    let parts = |problem: &str| {
+        let (field, rest) = message.split_once(problem)?;
+        let (found, expected) = rest.rsplit_once(", expected ")?;
+        Some((field, found, expected))
+    };
+    for problem in ["invalid type: ", "invalid value: "] {
+        if let Some((field, found, expected)) = parts(problem) {
+            let kind = found.split(['`', '"']).next().unwrap_or("").trim_end();
+            return format!("{field}{problem}{kind}, expected {expected}");
+        }
+    }
+    match parts("unknown variant ") {
+        Some((field, found, expected)) if is_word(found.trim_matches('`')) => {
+            format!("{field}unknown variant {found}, expected {expected}")
+        }
+        Some((field, _, expected)) => format!("{field}unknown variant, expected {expected}"),
+        None => message.to_owned(),
+    }
+}
+
+/// Longer than any key here.
+const WORD_BYTES_MAX: usize = 64;
+/// What tokens of well-known vendors begin with.
+const TOKEN_BEGINNINGS: [&str; 7] = ["sk_", "pk_", "xox", "ghp_", "gho_", "glpat", "eyJ"];
+
+/// Whether a text of the file may be repeated: it reads like a name, and tokens have digits.
+pub(super) fn is_word(text: &str) -> bool {
+    text.len() <= WORD_BYTES_MAX
+        && text.chars().all(|c| c.is_ascii_alphabetic() || matches!(c, '_' | '-' | '.'))
+        && !TOKEN_BEGINNINGS.iter().any(|beginning| text.starts_with(beginning))
+}
+
 /// ` in [[account]] name`, found from the lines around: the header above, and the name inside.
 pub(super) fn section(text: &str, line: usize) -> String {
     let lines: Vec<&str> = text.lines().collect();
     let above = lines.get(..line.min(lines.len())).unwrap_or(&[]);
-    let Some(start) = above.iter().rposition(|line| line.trim_start().starts_with('[')) else { return String::new() };
-    let header = lines[start].split('#').next().unwrap_or("").trim();
-    let inside = lines[start + 1..].iter().take_while(|line| !line.trim_start().starts_with('['));
+    let headers = above.iter().enumerate().rev();
+    let Some((start, header)) = headers.filter_map(|(start, line)| Some((start, header_of(line)?))).next() else {
+        return String::new();
+    };
+    let inside = lines[start + 1..].iter().take_while(|line| header_of(line).is_none());
     let name = inside
         .filter_map(|line| line.split_once('='))
         .find(|(key, _)| key.trim() == "name")
@@ -67,6 +127,14 @@ pub(super) fn section(text: &str, line: usize) -> String {
     }
 }
 
+/// `[kafka]`, `[[account]]`; not a line of a list that begins with a bracket.
+fn header_of(line: &str) -> Option<&str> {
+    let header = line.split('#').next()?.trim();
+    let name = header.strip_prefix('[')?.strip_suffix(']')?;
+    let name = name.strip_prefix('[').map_or(Some(name), |name| name.strip_suffix(']'))?;
+    (!name.is_empty() && is_word(name)).then_some(header)
+}
+
 pub(super) fn did_you_mean<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> String {
     const SIMILAR: f64 = 0.7;
     let nearest = known
@@ -74,4 +142,35 @@ pub(super) fn did_you_mean<'a>(word: &str, known: impl Iterator<Item = &'a str>)
         .max_by(|a, b| a.0.total_cmp(&b.0))
         .filter(|(similarity, _)| *similarity >= SIMILAR);
     nearest.map_or_else(String::new, |(_, known)| format!("; did you mean `{known}`?"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_serde_says_is_told_without_the_value_that_it_found() {
+        for (said, told) in [
+            ("invalid type: integer `5`, expected a string", "invalid type: integer, expected a string"),
+            ("a: invalid type: string \"x, expected y\", expected u64", "a: invalid type: string, expected u64"),
+            ("invalid type: string \"x: y `z`\", expected f64", "invalid type: string, expected f64"),
+            ("invalid type: floating point `0.5`, expected i32", "invalid type: floating point, expected i32"),
+            ("invalid type: sequence, expected a string", "invalid type: sequence, expected a string"),
+            ("invalid value: integer `-5`, expected u64", "invalid value: integer, expected u64"),
+            ("unknown variant `magic`, expected `a` or `b`", "unknown variant `magic`, expected `a` or `b`"),
+            ("a: unknown variant `sk_live_x`, expected `a`", "a: unknown variant, expected `a`"),
+            ("unknown variant `4ca9ary`, expected `a` or `b`", "unknown variant, expected `a` or `b`"),
+            ("missing field `kafka`", "missing field `kafka`"),
+        ] {
+            assert_eq!(without_values(said), told);
+        }
+    }
+
+    #[test]
+    fn the_section_of_a_line_is_the_header_above_it_and_never_a_line_of_a_list() {
+        let text = "[[account]] # one\nname = \"acme\"\nattributes = [\n  [\"sk_live_4ca9ary\"],\n[1]\n]\nbogus = 1\n";
+        assert_eq!(section(text, 7), " in [[account]] acme");
+        assert_eq!(section("[kafka.properties]\nx = 1", 2), " in [kafka.properties]");
+        assert_eq!(section("bogus = 1", 1), "");
+    }
 }

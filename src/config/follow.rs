@@ -80,7 +80,7 @@ impl Followed {
         if !config.has_services_of(&self.running) {
             let file = self.file.display();
             return Err(ConfigError(format!(
-                "{file}: [kafka], [registry], [outputs] or [http] changed; → restart scimtail, accounts alone need none"
+                "{file}: [kafka], [registry], [outputs], [http] or [limits] changed; → restart scimtail, accounts alone need none"
             )));
         }
         Ok((texts_of(&config), config.select(&self.names)?))

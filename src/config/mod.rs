@@ -6,24 +6,25 @@ use std::collections::{BTreeMap, HashSet};
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use serde::Deserialize;
 use url::Url;
 
-use self::account::{AccountSection, BaselineName, GuardSection};
-use self::explain::{did_you_mean, explain};
+use self::account::{AccountSection, BaselineName, GuardSection, has_userinfo, is_account_name};
+use self::explain::{did_you_mean, explain, is_word};
+use self::limits::{AccountLimits, ProcessLimits};
 use self::providers::{ProviderPaths, provider_texts};
 use crate::kafka::KafkaClient;
 use crate::record::Topic;
 
 pub use self::account::AccountConfig;
 pub use self::providers::{ProviderTexts, provider};
-pub use self::secret::Secret;
+pub use self::secret::{Purpose, Secret};
 
 mod account;
 mod explain;
 pub mod follow;
+mod limits;
 mod providers;
 mod secret;
 
@@ -41,6 +42,8 @@ pub struct Config {
     pub files: BTreeMap<PathBuf, String>,
     /// Address of the HTTP listener, if configured.
     pub http_listen: Option<SocketAddr>,
+    /// Bytes that the process may take; `None`: chosen at start.
+    pub memory: Option<u64>,
 }
 
 /// A configuration that cannot be used: one line with file, line number and remedy.
@@ -56,6 +59,8 @@ struct File {
     #[serde(default)]
     defaults: Defaults,
     http: Option<HttpSection>,
+    #[serde(default)]
+    limits: ProcessLimits,
     #[serde(default)]
     outputs: OutputsSection,
     #[serde(default)]
@@ -122,6 +127,8 @@ struct Defaults {
     baseline: Option<BaselineName>,
     #[serde(default)]
     guard: GuardSection,
+    #[serde(default)]
+    limits: AccountLimits,
 }
 
 fn default_prefix() -> String {
@@ -180,6 +187,7 @@ impl Config {
             && self.registry_url == other.registry_url
             && self.register == other.register
             && self.http_listen == other.http_listen
+            && self.memory == other.memory
     }
 
     /// The accounts named, or all of them.
@@ -219,17 +227,14 @@ impl File {
         if !prefix_ok {
             return Err("[kafka] topic_prefix may hold letters, digits, `.`, `_` and `-`".to_owned());
         }
-        let properties: BTreeMap<String, String> = kafka
-            .properties
-            .into_iter()
-            .map(|(name, value)| {
-                let text = match value {
-                    toml::Value::String(text) => text,
-                    other => other.to_string(),
-                };
-                (name, text)
-            })
-            .collect();
+        // Kafka's messages name the brokers.
+        if kafka.brokers.iter().any(|broker| broker.contains(['@', '?', '#']) || broker.contains(char::is_whitespace)) {
+            return Err("[kafka] brokers holds more than host:port; \
+                        → credentials are \"sasl.username\" and \"sasl.password\" in [kafka.properties]"
+                .to_owned());
+        }
+        let properties: BTreeMap<String, String> =
+            kafka.properties.into_iter().map(property).collect::<Result<_, String>>()?;
         let protocol = properties.get("security.protocol").map_or("plaintext", String::as_str);
         let remote = kafka.brokers.iter().find(|broker| !is_local_broker(broker));
         if let Some(broker) = remote.filter(|_| protocol.eq_ignore_ascii_case("plaintext") && !kafka.allow_plaintext) {
@@ -242,15 +247,19 @@ impl File {
         if !matches!(registry.scheme(), "http" | "https") {
             return Err("[registry] url must begin with http:// or https://".to_owned());
         }
-        if registry.username() != "" || registry.password().is_some() {
-            return Err("[registry] url must not hold credentials".to_owned());
+        // The registry's messages name it.
+        if has_userinfo(&registry) || registry.query().is_some() || registry.fragment().is_some() {
+            return Err("[registry] url must not hold credentials, a query or a fragment; \
+                        → scimtail asks the registry without credentials"
+                .to_owned());
         }
         let address = |HttpSection { listen }| {
             listen.parse().map_err(|_| {
-                format!("[http] listen = \"{listen}\" is not an IP address with a port; → listen = \"127.0.0.1:9464\"")
+                format!("[http] listen = {listen:?} is not an IP address with a port; → listen = \"127.0.0.1:9464\"")
             })
         };
         let http_listen = self.http.map(address).transpose()?;
+        let memory = self.limits.memory()?;
         let client = KafkaClient {
             brokers: kafka.brokers.join(","),
             topic_prefix: kafka.topic_prefix,
@@ -260,8 +269,13 @@ impl File {
         };
         let mut names = HashSet::new();
         let mut accounts = Vec::new();
-        for section in self.account {
+        for (number, section) in (1..).zip(self.account) {
             let name = section.name.clone();
+            if !is_account_name(&name) {
+                return Err(format!(
+                    "[[account]] number {number}: a name is [a-z0-9][a-z0-9._-]{{0,62}}; → one that stays, it is part of every key"
+                ));
+            }
             if !names.insert(name.clone()) {
                 return Err(format!("two accounts are named `{name}`; → every [[account]] needs a name of its own"));
             }
@@ -282,7 +296,26 @@ impl File {
             accounts,
             files,
             http_listen,
+            memory,
         })
+    }
+}
+
+/// A property of librdkafka as text.
+fn property((name, value): (String, toml::Value)) -> Result<(String, String), String> {
+    if !is_word(&name) {
+        return Err("[kafka.properties] holds a name that is not one of a property; \
+                    → \"name\" = \"value\", e.g. \"security.protocol\" = \"sasl_ssl\""
+            .to_owned());
+    }
+    match value {
+        toml::Value::String(text) => Ok((name, text)),
+        toml::Value::Integer(_) | toml::Value::Float(_) | toml::Value::Boolean(_) => Ok((name, value.to_string())),
+        // Without quotes, a name with dots is that of tables in each other.
+        toml::Value::Table(_) | toml::Value::Array(_) | toml::Value::Datetime(_) => Err(format!(
+            "[kafka.properties] {name} is not a text, a number or true or false; \
+             → the whole name in quotes, e.g. \"security.protocol\" = \"sasl_ssl\""
+        )),
     }
 }
 
@@ -294,17 +327,6 @@ fn is_local_broker(broker: &str) -> bool {
         }
         None => false,
     })
-}
-
-/// A duration with its unit: `90s`, `5m`, `1h 30m`, `7d`; a day has 24 hours here.
-///
-/// # Errors
-/// Says what a duration looks like.
-pub fn parse_duration(text: &str) -> Result<Duration, String> {
-    let wrong = || format!("`{text}` is not a duration; → a number with its unit, e.g. \"90s\", \"5m\", \"1h\"");
-    let span: jiff::Span = text.parse().map_err(|_| wrong())?;
-    let duration = span.to_duration(jiff::SpanRelativeTo::days_are_24_hours()).map_err(|_| wrong())?;
-    Duration::try_from(duration).map_err(|_| wrong())
 }
 
 fn read(path: &Path) -> Result<String, ConfigError> {
@@ -319,6 +341,8 @@ fn folder(file: &str) -> &Path {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::scim::profile::Profile;
 
@@ -375,14 +399,6 @@ attributes = ["userName", "displayName", "emails", "urn:ietf:params:scim:schemas
     }
 
     #[test]
-    fn durations_have_units_up_to_weeks_and_are_not_negative() {
-        let seconds = |text| parse_duration(text).map(|duration| duration.as_secs()).ok();
-        assert_eq!(["90s", "5m", "1h 30m", "7d", "1w"].map(seconds), [90, 300, 5_400, 604_800, 604_800].map(Some));
-        // A month is no number of hours.
-        assert_eq!(["90", "1mo", "-5m", "soon", ""].map(seconds), [None; 5]);
-    }
-
-    #[test]
     fn an_unknown_key_is_named_with_its_line_and_the_nearest_key() {
         let text = GOOD.replace("interval = \"1m\"", "intervall = \"1m\"");
         assert_eq!(
@@ -417,10 +433,129 @@ attributes = ["userName", "displayName", "emails", "urn:ietf:params:scim:schemas
             ("url = \"http://localhost:8081\"", "url = \"localhost\"", "[registry] url"),
             ("partitions = 12", "partitions = 0", "between 1 and 10000"),
             ("http://localhost:8081", "http://user:pass@localhost:8081", "[registry] url must not hold credentials"),
+            ("http://localhost:8081", "http://localhost:8081?key=x", "[registry] url must not hold credentials"),
+            (
+                "localhost:9092",
+                "user:pass@localhost:9092",
+                "\"sasl.username\" and \"sasl.password\" in [kafka.properties]",
+            ),
+            ("\"security.protocol\"", "security.protocol", "[kafka.properties] security is not a text"),
+            (
+                "token_env",
+                "token",
+                "`token` in [[account]] acme-stripe: a secret never stands in this file; → token_env or",
+            ),
+            ("token_file", "API-Key", "a secret never stands in this file; → token_env or token_file"),
+            (
+                "interval",
+                "password",
+                "in [defaults]: a secret never stands in this file; → password_env or password_file",
+            ),
+            ("register", "password", "→ scimtail asks the registry without credentials"),
+            ("partitions", "password", "unknown key `password` in [kafka]"),
         ] {
             assert!(GOOD.contains(from), "{from}");
             let error = error(&GOOD.replacen(from, to, 1));
             assert!(error.contains(expected) && error.lines().count() == 1, "{to}: {error}");
+        }
+    }
+
+    /// Mistakes with a secret in the wrong place: what of the good configuration, and what stands there instead.
+    const MISTAKES: &[(&str, &str)] = &[
+        ("\"STRIPE_SCIM_TOKEN\"", "\"CANARY"),
+        ("\"STRIPE_SCIM_TOKEN\"", "'CANARY\""),
+        ("\"STRIPE_SCIM_TOKEN\"", "CANARY"),
+        ("\"STRIPE_SCIM_TOKEN\"", "\"CANARY\" \"CANARY\""),
+        ("\"STRIPE_SCIM_TOKEN\"", "\"CANARY\\q\""),
+        ("\"STRIPE_SCIM_TOKEN\"", "\"\"\"CANARY\nCANARY\"\"\""),
+        ("\"STRIPE_SCIM_TOKEN\"", "\"Bearer CANARY\""),
+        ("\"STRIPE_SCIM_TOKEN\"", "\"$CANARY\""),
+        ("\"STRIPE_SCIM_TOKEN\"", "[\"CANARY\"]"),
+        ("\"STRIPE_SCIM_TOKEN\"", "{ CANARY = \"CANARY\" }"),
+        ("\"STRIPE_SCIM_TOKEN\"", "\"A\"\ntoken_env = \"CANARY\""),
+        ("\"STRIPE_SCIM_TOKEN\"", "\"A\"\ntoken_file = \"CANARY\""),
+        ("\"STRIPE_SCIM_TOKEN\"", "\"A\"\nCANARY"),
+        ("\"STRIPE_SCIM_TOKEN\"", "\"A\"\nCANARY = 1"),
+        ("\"STRIPE_SCIM_TOKEN\"", "\"A\"\n[account.CANARY]"),
+        ("\"STRIPE_SCIM_TOKEN\"", "\"A\"\nusername = \"CANARY\""),
+        ("\"STRIPE_SCIM_TOKEN\"", "\"A\"\nbaseline = \"CANARY\""),
+        ("\"STRIPE_SCIM_TOKEN\"", "\"A\"\nallow_private = \"CANARY\""),
+        ("\"STRIPE_SCIM_TOKEN\"", "\"A\"\nattributes = \"CANARY\""),
+        ("\"STRIPE_SCIM_TOKEN\"", "\"A\"\nattributes = [\n[\"CANARY\"]\n]"),
+        ("\"STRIPE_SCIM_TOKEN\"", "\"A\"\nguard = \"CANARY\""),
+        ("token_env = \"STRIPE_SCIM_TOKEN\"", "token = \"CANARY\""),
+        ("token_env = \"STRIPE_SCIM_TOKEN\"", "token = CANARY"),
+        ("token_env = \"STRIPE_SCIM_TOKEN\"", "token: \"CANARY\""),
+        ("token_env = \"STRIPE_SCIM_TOKEN\"", "token_env.CANARY = 1"),
+        ("token_env = \"STRIPE_SCIM_TOKEN\"", "password = \"CANARY\""),
+        ("token_env = \"STRIPE_SCIM_TOKEN\"", "client_secret = \"CANARY\""),
+        ("token_env = \"STRIPE_SCIM_TOKEN\"", "client_secret_env = \"CANARY\""),
+        ("token_env = \"STRIPE_SCIM_TOKEN\"", "api_key = \"CANARY\""),
+        ("token_env = \"STRIPE_SCIM_TOKEN\"", "secret = \"CANARY\""),
+        ("token_env = \"STRIPE_SCIM_TOKEN\"", "bearer = \"CANARY\""),
+        ("token_env = \"STRIPE_SCIM_TOKEN\"", "profile.auth = \"CANARY\""),
+        ("token_env = \"STRIPE_SCIM_TOKEN\"", "profile = \"CANARY\""),
+        ("token_env = \"STRIPE_SCIM_TOKEN\"", "profile = { token = \"CANARY\" }"),
+        ("token_env = \"STRIPE_SCIM_TOKEN\"", "profile = { page_size = \"CANARY\" }"),
+        ("token_env = \"STRIPE_SCIM_TOKEN\"", "profile = { auth_header = [\"CANARY\"] }"),
+        ("token_env", "profile = { auth = \"api_key\", auth_header = \"X-Key: CANARY\" }\ntoken_env"),
+        ("token_env", "profile = { rate_limits = [{ requests = 1, per = \"CANARY and more of it\" }] }\ntoken_env"),
+        ("https://acme.example/scim/v2", "https://user:CANARY@acme.example/scim/v2"),
+        ("https://acme.example/scim/v2", "http://user:CANARY@acme.example/scim/v2"),
+        ("https://acme.example/scim/v2", "https://acme.example:CANARY/scim/v2"),
+        ("https://acme.example/scim/v2", "//user:CANARY@acme.example/scim/v2"),
+        ("https://acme.example/scim/v2", "https://acme.example/scim/v2?token=CANARY"),
+        ("https://acme.example/scim/v2", "https://acme.example/scim/v2#CANARY"),
+        ("http://localhost:8081", "http://user:CANARY@localhost:8081"),
+        ("http://localhost:8081", "http://localhost:8081?key=CANARY"),
+        ("http://localhost:8081", "http://localhost:8081/#CANARY"),
+        ("http://localhost:8081", "user:CANARY@localhost:8081"),
+        ("register = true", "password = \"CANARY\""),
+        ("register = true", "register = \"CANARY\""),
+        ("localhost:9092", "user:CANARY@kafka.example:9092"),
+        ("localhost:9092", "sasl_ssl://user:CANARY@kafka.example:9092"),
+        ("\"security.protocol\" = \"plaintext\"", "\"sasl.password\" = \"CANARY"),
+        ("\"security.protocol\" = \"plaintext\"", "\"sasl.password\" = [\"CANARY\"]"),
+        ("\"security.protocol\" = \"plaintext\"", "sasl.password = \"CANARY\""),
+        ("\"security.protocol\" = \"plaintext\"", "\"sasl.password=CANARY\" = \"\""),
+        ("\"security.protocol\" = \"plaintext\"", "\"sasl.password\" = \"a\"\n\"sasl.password\" = \"CANARY\""),
+        ("[kafka.properties]", "password = \"CANARY\"\n[kafka.properties]"),
+        ("partitions = 12", "partitions = \"CANARY\""),
+        ("interval = \"5m\"", "token = \"CANARY\""),
+    ];
+
+    #[test]
+    fn no_error_repeats_a_secret_that_stands_in_the_wrong_place() {
+        for canary in ["sk_live_4ca9ary", "eyJ4ca9ary", "4CA9ARY4CA9ARY"] {
+            for (from, to) in MISTAKES {
+                assert!(GOOD.contains(from), "{from}");
+                let to = to.replace("CANARY", canary);
+                let error = error(&GOOD.replacen(from, &to, 1));
+                assert!(!error.contains(canary) && error.lines().count() == 1, "{to}: {error}");
+            }
+        }
+    }
+
+    #[test]
+    fn no_error_repeats_a_number_that_may_be_a_password() {
+        for key in
+            ["username", "password_env", "token_env", "client_secret_env", "client_id", "token_file", "token_url"]
+        {
+            let error = error(&GOOD.replacen("token_env = \"STRIPE_SCIM_TOKEN\"", &format!("{key} = 918273"), 1));
+            assert!(error.contains("invalid type: integer, expected ") && !error.contains("918273"), "{error}");
+        }
+    }
+
+    #[test]
+    fn no_error_about_a_token_url_repeats_it() {
+        let keys = "provider = \"generic\"\nprofile = { auth = \"oauth2\" }\nclient_id = \"a\"\nclient_secret_env = \"B\"\n\
+                    base_url = \"https://acme.example\"\ntoken_url = ";
+        for url in
+            ["https://a:4ca9ary@b.example", "https//4ca9ary", "https://b.example?client_secret=4ca9ary", "4ca9ary"]
+        {
+            let mistake = GOOD.replace("token_env = \"STRIPE_SCIM_TOKEN\"", "");
+            let error = error(&mistake.replacen("provider = \"stripe\"", &format!("{keys}\"{url}\""), 1));
+            assert!(error.contains("token_url") && !error.contains("4ca9ary"), "{error}");
         }
     }
 
@@ -432,6 +567,52 @@ attributes = ["userName", "displayName", "emails", "urn:ietf:params:scim:schemas
         }
         let loaded = Config::load(&folder.path().join("scimtail.toml"));
         loaded.map_err(|error| ConfigError(error.0.replace(&format!("{}/", folder.path().display()), "")))
+    }
+
+    #[test]
+    fn limits_have_defaults_and_an_account_says_what_differs() {
+        let config = Config::parse("scimtail.toml", GOOD).unwrap();
+        let limits = |config: &Config| {
+            config.accounts.iter().map(|account| (account.max_principals, account.max_added)).collect::<Vec<_>>()
+        };
+        assert_eq!((config.memory, limits(&config)), (None, vec![(1_000_000, None); 2]));
+
+        let own = "[account.limits]\nmax_principals = 7\n[account.guard]\nmax_added = 8\n";
+        let defaults = "max_absolute = 500\nmax_added = 100\n[defaults.limits]\nmax_principals = 5000\n";
+        let text = format!("{}{own}[limits]\nmemory = \"512MiB\"\n", GOOD.replace("max_absolute = 500\n", defaults));
+        let config = Config::parse("scimtail.toml", &text).unwrap();
+        assert_eq!((config.memory, limits(&config)), (Some(512 << 20), vec![(5_000, Some(100)), (7, Some(8))]));
+    }
+
+    #[test]
+    fn a_limit_that_makes_no_sense_is_refused_with_its_remedy() {
+        let with = |lines: &str| error(&format!("{GOOD}{lines}\n"));
+        for (lines, expected) in [
+            ("[limits]\nmemory = \"512MB\"", "[limits] memory: this is not a size; → a whole number with KiB, MiB"),
+            ("[limits]\nmemory = \"63MiB\"", "[limits] memory must be at least 64MiB"),
+            ("[limits]\nmemory = 512", "invalid type: integer, expected a string"),
+            ("[limits]\nmax_principals = 5", "unknown key `max_principals` in [limits]"),
+            ("[account.limits]\nmax_principals = 0", "acme-chargebee: limits.max_principals must be at least 1"),
+            ("[account.limits]\nmax_principals = -5", "invalid value: integer, expected u64"),
+            ("[account.limits]\nmemory = \"1GiB\"", "unknown key `memory` in [account.limits]"),
+            ("[account.guard]\nmax_added = 0", "acme-chargebee: guard.max_added must be at least 1; → leave it out"),
+        ] {
+            let error = with(lines);
+            assert!(error.contains(expected) && error.lines().count() == 1, "{lines}: {error}");
+        }
+    }
+
+    #[test]
+    fn what_only_a_restart_changes_is_told_apart_from_accounts() {
+        let parsed = |text: &str| Config::parse("scimtail.toml", text).unwrap();
+        let running = parsed(GOOD);
+        assert!(running.has_services_of(&parsed(&GOOD.replace("\"1m\"", "\"2m\""))));
+        assert!(!running.has_services_of(&parsed(&format!("{GOOD}[limits]\nmemory = \"1GiB\"\n"))));
+        for lines in ["[account.limits]\nmax_principals = 7\n", "[account.guard]\nmax_added = 7\n"] {
+            let other = parsed(&format!("{GOOD}{lines}"));
+            assert!(running.has_services_of(&other), "an account may change");
+            assert!(running.accounts[0] == other.accounts[0] && running.accounts[1] != other.accounts[1], "{lines}");
+        }
     }
 
     const PROVIDERS: &str = "[providers]\nacme = \"acme.toml\"\nstripe = \"ours.toml\"\n";

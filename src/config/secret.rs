@@ -1,67 +1,320 @@
-//! Secrets stand in the environment or in files and are read when they are needed.
+//! Secrets stand in the environment or in files and are read when they are needed. No message repeats one, nor what
+//! may be one by mistake: somebody writes the token where the name of its variable belongs.
 
-use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::{env, fmt, fs};
 
 use secrecy::SecretString;
 
 /// Bytes of a secret; a larger file holds none.
 const SECRET_BYTES_MAX: u64 = 64 << 10;
+/// Of the name of an environment variable.
+const VARIABLE_BYTES_MAX: usize = 128;
+/// Of such a name that a message repeats.
+const TOLD_VARIABLE_BYTES_MAX: usize = 64;
 
-/// Where a secret stands; read anew for each sync and when it is refused, so that a rotated one takes effect.
-#[derive(Clone, Debug)]
+/// What a header has in front of a token; it is not part of the token.
+const SCHEMES: [&str; 10] =
+    ["Bearer", "Basic", "Token", "ApiKey", "Api-Key", "Key", "GenieKey", "SSWS", "OAuth", "Authorization:"];
+
+/// What a secret is. Its keys in the configuration are named after it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// A bearer token or an API key.
+    Token,
+    Password,
+    ClientSecret,
+}
+
+impl Purpose {
+    /// What its keys begin with: `_env` and `_file` follow.
+    pub fn key(self) -> &'static str {
+        match self {
+            Purpose::Token => "token",
+            Purpose::Password => "password",
+            Purpose::ClientSecret => "client_secret",
+        }
+    }
+
+    fn noun(self) -> &'static str {
+        match self {
+            Purpose::Token => "token",
+            Purpose::Password => "password",
+            Purpose::ClientSecret => "client secret",
+        }
+    }
+
+    fn takes_a_name(self) -> String {
+        format!("{}_env takes the NAME of a variable, not the {}", self.key(), self.noun())
+    }
+
+    fn takes_a_path(self) -> String {
+        format!("{}_file takes the PATH of a file, not the {}", self.key(), self.noun())
+    }
+}
+
+/// Where a secret stands. It is read again for each sync and when it is refused, so that a rotated one takes effect.
+#[derive(Clone)]
 pub enum Secret {
-    Env(String),
-    File(PathBuf),
+    Env {
+        purpose: Purpose,
+        variable: String,
+    },
+    File {
+        purpose: Purpose,
+        path: PathBuf,
+    },
     /// Of the simulated directories of `demo` and of tests.
     Given(SecretString),
 }
 
 impl Secret {
-    /// Reads the secret as it is now, without white space around it.
+    /// A secret in the environment.
     ///
     /// # Errors
-    /// Names the variable or file, never its content.
-    pub fn read(&self) -> Result<SecretString, String> {
-        let (what, text) = match self {
-            Secret::Given(secret) => return Ok(secret.clone()),
-            #[expect(clippy::disallowed_methods, reason = "the one place that reads the environment")]
-            Secret::Env(variable) => {
-                let text = std::env::var(variable)
-                    .map_err(|_| format!("environment variable {variable} is not set; → export {variable}=…"))?;
-                (variable.clone(), text)
-            }
-            Secret::File(path) => {
-                let what = format!("secret file {}", path.display());
-                let size = fs::metadata(path).map_or(0, |metadata| metadata.len());
-                if size > SECRET_BYTES_MAX {
-                    return Err(format!("{what} is larger than any secret"));
-                }
-                let text =
-                    fs::read_to_string(path).map_err(|error| format!("{what} cannot be read ({})", error.kind()))?;
-                (what, text)
-            }
-        };
-        let secret = text.trim();
-        if secret.is_empty() || secret.contains(char::is_control) {
-            return Err(format!("{what} holds no usable secret (empty, or more than one line)"));
+    /// The text cannot be the name of a variable; the message does not repeat it.
+    pub fn env(purpose: Purpose, variable: &str) -> Result<Secret, String> {
+        if !is_variable_name(variable) {
+            let (key, remedy) = (purpose.key(), purpose.takes_a_name());
+            return Err(format!("{key}_env is not the name of an environment variable; → {remedy}"));
         }
-        Ok(SecretString::from(secret.to_owned()))
+        Ok(Secret::Env { purpose, variable: variable.to_owned() })
     }
+
+    /// Whether both stand in the same place. Of two that were given nobody knows.
+    pub fn stands_where(&self, other: &Secret) -> bool {
+        match (self, other) {
+            (Secret::Env { variable: one, .. }, Secret::Env { variable: other, .. }) => one == other,
+            (Secret::File { path: one, .. }, Secret::File { path: other, .. }) => one == other,
+            _ => false,
+        }
+    }
+
+    /// Reads the secret as it is now: a token without white space around it, a password without the line's end.
+    ///
+    /// # Errors
+    /// Names the variable or file where that tells no secret, never its content.
+    pub fn read(&self) -> Result<SecretString, String> {
+        let (purpose, text) = match self {
+            Secret::Given(secret) => return Ok(secret.clone()),
+            Secret::Env { purpose, variable } => (*purpose, self.read_variable(*purpose, variable)?),
+            Secret::File { purpose, path } => (*purpose, self.read_file(*purpose, path)?),
+        };
+        usable(purpose, &text).map(SecretString::from).map_err(|complaint| format!("{self} {complaint}"))
+    }
+
+    fn read_variable(&self, purpose: Purpose, variable: &str) -> Result<String, String> {
+        #[expect(clippy::disallowed_methods, reason = "the one place that reads the environment")]
+        let read = env::var(variable);
+        read.map_err(|error| match error {
+            env::VarError::NotUnicode(_) => format!("{self} holds bytes that are not text"),
+            env::VarError::NotPresent if tells_no_secret(variable) => {
+                format!("{self} is not set; → export {variable}=…")
+            }
+            env::VarError::NotPresent => format!("{self} is not set; → {}", purpose.takes_a_name()),
+        })
+    }
+
+    fn read_file(&self, purpose: Purpose, path: &Path) -> Result<String, String> {
+        let size = fs::metadata(path).map_or(0, |metadata| metadata.len());
+        if size > SECRET_BYTES_MAX {
+            return Err(format!("{self} is larger than any secret"));
+        }
+        fs::read_to_string(path).map_err(|error| {
+            let remedy =
+                if leads_somewhere(path) { String::new() } else { format!("; → {}", purpose.takes_a_path()) };
+            format!("{self} cannot be read ({}){remedy}", error.kind())
+        })
+    }
+}
+
+/// As messages name its place.
+impl fmt::Display for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Secret::Env { variable, .. } if tells_no_secret(variable) => write!(f, "environment variable {variable}"),
+            Secret::Env { purpose, .. } => write!(f, "the environment variable that {}_env names", purpose.key()),
+            Secret::File { path, .. } if leads_somewhere(path) => write!(f, "secret file {}", path.display()),
+            Secret::File { purpose, .. } => write!(f, "the file that {}_file names", purpose.key()),
+            Secret::Given(_) => write!(f, "the secret"),
+        }
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Secret::Given(secret) => f.debug_tuple("Given").field(secret).finish(),
+            place => write!(f, "Secret({place})"),
+        }
+    }
+}
+
+/// The secret in what was read.
+///
+/// # Errors
+/// What the variable or file holds instead, and what belongs there.
+fn usable(purpose: Purpose, text: &str) -> Result<&str, String> {
+    let secret = match purpose {
+        // White space and quotes may be part of a password.
+        Purpose::Password => text.trim_matches(['\r', '\n']),
+        Purpose::Token | Purpose::ClientSecret => plain_token(purpose.noun(), text.trim())?,
+    };
+    if secret.trim().is_empty() || secret.contains(char::is_control) {
+        return Err("holds no usable secret (empty, or more than one line)".to_owned());
+    }
+    Ok(secret)
+}
+
+/// A token or client secret that was not copied together with what stood around it.
+fn plain_token<'t>(noun: &str, token: &'t str) -> Result<&'t str, String> {
+    let is_wrapped = |quote: char| token.len() > 1 && token.starts_with(quote) && token.ends_with(quote);
+    if is_wrapped('"') || is_wrapped('\'') {
+        return Err(format!("holds quotes around the {noun}; → the {noun} without them"));
+    }
+    let mut words = token.split_whitespace();
+    let first = words.next().unwrap_or("");
+    let more = words.next().is_some();
+    let scheme = SCHEMES.iter().find(|scheme| first.eq_ignore_ascii_case(scheme));
+    match scheme {
+        Some(scheme) if more => Err(format!("holds `{scheme} ` in front of the {noun}; → the {noun} alone")),
+        Some(scheme @ &"Bearer") => Err(format!("holds `{scheme}` and nothing behind it; → the {noun} alone")),
+        _ if more => Err(format!("holds white space inside the {noun}; → the {noun} alone, in one line")),
+        _ => Ok(token),
+    }
+}
+
+/// Many tokens are of this form too.
+fn is_variable_name(text: &str) -> bool {
+    text.len() <= VARIABLE_BYTES_MAX
+        && text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+        && text.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+}
+
+/// Names of capital letters and `_` are repeated in messages, those with digits too if there is a `_` between the words:
+/// a token in hexadecimal or base 32 has none.
+fn tells_no_secret(variable: &str) -> bool {
+    variable.len() <= TOLD_VARIABLE_BYTES_MAX
+        && variable.starts_with(|c: char| c.is_ascii_uppercase() || c == '_')
+        && variable.chars().all(|c| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_')
+        && (variable.contains('_') || !variable.contains(|c: char| c.is_ascii_digit()))
+}
+
+/// Whether the first folder of the path is there, or the file itself: then it is a path and not the secret. Base 64 may
+/// begin with a slash.
+fn leads_somewhere(path: &Path) -> bool {
+    let mut folders: Vec<&Path> = path.ancestors().filter(|folder| folder.file_name().is_some()).collect();
+    folders.pop().is_some_and(Path::exists)
 }
 
 #[cfg(test)]
 mod tests {
+    use secrecy::ExposeSecret;
+
     use super::*;
+
+    fn variable(purpose: Purpose, name: &str) -> Secret {
+        Secret::env(purpose, name).unwrap()
+    }
+
+    fn file(purpose: Purpose, path: impl Into<PathBuf>) -> Secret {
+        Secret::File { purpose, path: path.into() }
+    }
 
     #[test]
     fn a_missing_secret_is_named_and_never_printed() {
-        let missing = Secret::Env("SCIMTAIL_TEST_NO_SUCH_VARIABLE".into()).read().unwrap_err();
-        assert!(missing.contains("SCIMTAIL_TEST_NO_SUCH_VARIABLE is not set"), "{missing}");
-        let file = tempfile::NamedTempFile::new().unwrap();
-        fs::write(file.path(), "se\ncret\u{7}").unwrap();
-        let unusable = Secret::File(file.path().to_owned()).read().unwrap_err();
-        assert!(!unusable.contains("cret\u{7}") && unusable.contains("no usable secret"), "{unusable}");
+        let missing = variable(Purpose::Token, "SCIMTAIL_TEST_NO_SUCH_VARIABLE").read().unwrap_err();
+        assert_eq!(
+            missing,
+            "environment variable SCIMTAIL_TEST_NO_SUCH_VARIABLE is not set; → export SCIMTAIL_TEST_NO_SUCH_VARIABLE=…"
+        );
+        let given = tempfile::NamedTempFile::new().unwrap();
+        fs::write(given.path(), "secret\u{7}").unwrap();
+        let unusable = file(Purpose::Token, given.path()).read().unwrap_err();
+        assert!(!unusable.contains("secret\u{7}") && unusable.contains("no usable secret"), "{unusable}");
         assert_eq!(format!("{:?}", Secret::Given("secret".to_owned().into())), "Given(SecretBox<str>([REDACTED]))");
+    }
+
+    /// What is read from a file of this content, or the complaint without the name of the file.
+    fn read(purpose: Purpose, content: &str) -> Result<String, String> {
+        let given = tempfile::NamedTempFile::new().unwrap();
+        fs::write(given.path(), content).unwrap();
+        let named = format!("secret file {} ", given.path().display());
+        let read = file(purpose, given.path()).read();
+        read.map(|secret| secret.expose_secret().to_owned())
+            .map_err(|error| error.strip_prefix(&named).expect("it names the file").to_owned())
+    }
+
+    #[test]
+    fn white_space_around_a_token_is_left_out_and_of_a_password_only_the_end_of_the_line() {
+        for purpose in [Purpose::Token, Purpose::ClientSecret] {
+            for content in ["4ca9ary", "4ca9ary\n", " 4ca9ary \r\n\n", "\t4ca9ary"] {
+                assert_eq!(read(purpose, content).as_deref(), Ok("4ca9ary"));
+            }
+        }
+        for content in [" 4ca9 ary ", "\"4ca9ary\"", "Bearer 4ca9ary"] {
+            assert_eq!(read(Purpose::Password, &format!("{content}\r\n")).as_deref(), Ok(content));
+        }
+    }
+
+    #[test]
+    fn what_was_copied_together_with_a_token_is_named_with_what_to_do_and_the_token_never() {
+        for (content, complaint) in [
+            ("Bearer 4ca9ary", "holds `Bearer ` in front of the token; → the token alone"),
+            ("bearer\t4ca9ary\n", "holds `Bearer ` in front of the token; → the token alone"),
+            ("Bearer ", "holds `Bearer` and nothing behind it; → the token alone"),
+            ("SSWS 4ca9ary", "holds `SSWS ` in front of the token; → the token alone"),
+            ("Authorization: Bearer 4ca9ary", "holds `Authorization: ` in front of the token; → the token alone"),
+            ("\"4ca9ary\"\n", "holds quotes around the token; → the token without them"),
+            ("'4ca9ary'", "holds quotes around the token; → the token without them"),
+            ("4ca9 ary", "holds white space inside the token; → the token alone, in one line"),
+            ("4ca9\nary", "holds white space inside the token; → the token alone, in one line"),
+            ("SLACK_TOKEN=x 4ca9ary", "holds white space inside the token; → the token alone, in one line"),
+            (" \n", "holds no usable secret (empty, or more than one line)"),
+            ("4ca9\u{7}ary", "holds no usable secret (empty, or more than one line)"),
+        ] {
+            assert_eq!(read(Purpose::Token, content), Err(complaint.to_owned()), "{content}");
+            let complaint = complaint.replace("the token", "the client secret");
+            assert_eq!(read(Purpose::ClientSecret, content), Err(complaint), "{content}");
+        }
+        for content in ["\n", "  ", "4ca9\nary"] {
+            assert!(read(Purpose::Password, content).unwrap_err().starts_with("holds no usable secret"), "{content}");
+        }
+    }
+
+    #[test]
+    fn a_token_where_the_name_of_its_variable_belongs_is_never_repeated() {
+        for (purpose, remedy) in [
+            (Purpose::Token, "token_env names is not set; → token_env takes the NAME of a variable, not the token"),
+            (Purpose::Password, "→ password_env takes the NAME of a variable, not the password"),
+            (Purpose::ClientSecret, "→ client_secret_env takes the NAME of a variable, not the client secret"),
+        ] {
+            for token in ["sk_live_4ca9ary", "xoxp_4ca9ary", "ghp_4ca9ary", "correcthorse", "JBSWY3DPEHPK3PXP"] {
+                let secret = variable(purpose, token);
+                let error = secret.read().unwrap_err();
+                assert!(error.contains(remedy) && !error.contains(token), "{token}: {error}");
+                assert!(!format!("{secret:?}").contains(token));
+            }
+            for token in ["sk-live-4ca9ary", "eyJhbGciOi.eyJzdWIi.c2ln", "", "4ca9ary", &"X".repeat(129), "A=B", "A\nB"]
+            {
+                let error = Secret::env(purpose, token).unwrap_err();
+                let remedy = remedy.rsplit("; ").next().unwrap();
+                assert!(error.contains(remedy) && (token.is_empty() || !error.contains(token)), "{token}: {error}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_token_where_the_path_of_its_file_belongs_is_never_repeated() {
+        for token in ["sk_live_4ca9ary", "correcthorse", "/4ca9/ary+==", "4ca9/ary", "eyJhbGciOi.eyJzdWIi.c2ln"] {
+            let error = file(Purpose::Token, token).read().unwrap_err();
+            let expected = "the file that token_file names cannot be read (entity not found); \
+                            → token_file takes the PATH of a file, not the token";
+            assert_eq!(error, expected, "{token}");
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let missing = folder.path().join("no-such-file");
+        let error = file(Purpose::Token, &missing).read().unwrap_err();
+        assert_eq!(error, format!("secret file {} cannot be read (entity not found)", missing.display()));
     }
 }

@@ -11,6 +11,7 @@ use toml::{Table, Value};
 use xxhash_rust::xxh3::xxh3_128;
 
 use crate::directory::{GroupPattern, Kind, Strategy};
+use crate::duration::parse_duration;
 use crate::pipeline::Habits;
 
 /// Profiles that ship with the binary, by name.
@@ -321,12 +322,7 @@ pub enum RemovalProof {
 
 fn duration<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
     let text = String::deserialize(deserializer)?;
-    parse_duration(&text).ok_or_else(|| serde::de::Error::custom(format!("`{text}` is not a duration, e.g. \"30s\"")))
-}
-
-fn parse_duration(text: &str) -> Option<Duration> {
-    let duration: jiff::SignedDuration = text.parse().ok()?;
-    Duration::try_from(duration).ok()
+    parse_duration(&text).map_err(serde::de::Error::custom)
 }
 
 impl Profile {
@@ -377,9 +373,9 @@ impl Profile {
     }
 
     /// # Errors
-    /// `full_walk_every` is no duration.
+    /// `full_walk_every` is not a duration.
     pub fn full_walk_every(&self) -> Result<Option<Duration>, String> {
-        let parse = |text: &str| parse_duration(text).ok_or_else(|| format!("full_walk_every `{text}` is no duration"));
+        let parse = |text: &str| parse_duration(text).map_err(|complaint| format!("full_walk_every: {complaint}"));
         self.full_walk_every.as_deref().map(parse).transpose()
     }
 
@@ -607,6 +603,15 @@ mod tests {
     }
 
     #[test]
+    fn durations_of_a_profile_have_the_units_that_an_interval_has() {
+        let overrides = "full_walk_every = \"1d\"\nrate_limits = [{ requests = 5, per = \"1w\" }]";
+        let profile = Profile::layered("generic", &BTreeMap::new(), toml::from_str(overrides).unwrap()).unwrap();
+        let day = Duration::from_secs(24 * 60 * 60);
+        assert_eq!((profile.full_walk_every(), profile.rate_limits[0].per), (Ok(Some(day)), 7 * day));
+        assert_eq!(profile.habits().full_walk_every, Some(86_400_000));
+    }
+
+    #[test]
     fn mistakes_in_a_profile_name_it_and_the_field() {
         let refused = |text: &str| {
             let files = BTreeMap::from([("acme".to_owned(), text.to_owned())]);
@@ -625,7 +630,13 @@ mod tests {
             refused("page_size = \"many\"")
         );
         assert!(refused("extends = \"acme2\"").contains("acme2"));
-        assert!(refused("rate_limits = [{ requests = 5, per = \"fast\" }]").contains("fast"));
+        for (text, field) in [
+            ("rate_limits = [{ requests = 5, per = \"fast\" }]", "rate_limits.per"),
+            ("full_walk_every = \"fast\"", "full_walk_every"),
+        ] {
+            let expected = format!("{field}: {}", parse_duration("fast").unwrap_err());
+            assert!(refused(text).ends_with(&expected), "{}", refused(text));
+        }
         let round = BTreeMap::from([
             ("a".to_owned(), "extends = \"b\"".to_owned()),
             ("b".to_owned(), "extends = \"a\"".to_owned()),

@@ -14,10 +14,9 @@ use crate::config::AccountConfig;
 use crate::connect::Connection;
 use crate::control::{self, Request};
 use crate::directory::{Known, SyncStatus};
-use crate::failpoint::{self, Point};
 use crate::kafka::KafkaError;
 use crate::kafka::read::{Progress, read_to_end};
-use crate::pipeline::{self, Ended};
+use crate::pipeline::Ended;
 use crate::record::Topic;
 
 /// How one account ended.
@@ -98,13 +97,10 @@ async fn account(
     requests: Vec<Request>,
 ) -> Outcome {
     for request in requests {
-        let Some((status, _)) = control::apply(&known, &request) else { continue };
-        failpoint::hit(Point::ControlBefore);
-        if let Err(ended) = pipeline::record_latest(&config.account, writer, &services.codec, &mut known, status).await
-        {
+        // Whatever was asked for, the sync follows.
+        if let Err(ended) = control::carry_out(&config.account, writer, &services.codec, &mut known, &request).await {
             return Outcome::Ended(ended);
         }
-        failpoint::hit(Point::ControlAfter);
     }
     if let Some(pause) = known.latest.as_ref().and_then(|latest| latest.pause.as_ref()) {
         return Outcome::Paused { by: pause.by.clone() };
@@ -128,7 +124,7 @@ async fn pending(services: &Services, partition: i32) -> Result<HashMap<String, 
             match decoder.decode::<ControlRequest>(Topic::Control, value) {
                 Ok(content) => {
                     let account = content.account.clone();
-                    requests.entry(account).or_default().push(Request { offset: record.offset, content });
+                    requests.entry(account).or_default().push(Request::read(record.offset, content));
                 }
                 // Nothing is wrong with the request: passed over, it would be lost for good.
                 Err(Undecodable::Unreachable(reason)) => return Err(KafkaError::Unreachable(reason)),

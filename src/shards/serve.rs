@@ -22,7 +22,7 @@ use crate::connect::Connection;
 use crate::control::{self, Request};
 use crate::directory::status::Reason;
 use crate::directory::{Known, Status, SyncStatus};
-use crate::failpoint::{self, Point};
+use crate::failpoint;
 use crate::kafka::KafkaError;
 use crate::kafka::producer::{Written, begun_anew, lost};
 use crate::kafka::read::{Progress, ends_of, follow, watermarks};
@@ -234,7 +234,7 @@ async fn listen(
                         let inbox = inboxes.iter().find(|(account, _, _)| *account == content.account);
                         if let Some((_, _, inbox)) = inbox {
                             // A full inbox blocks here: requests wait, none is lost.
-                            drop(inbox.blocking_send(Request { offset: record.offset, content }));
+                            drop(inbox.blocking_send(Request::read(record.offset, content)));
                         }
                     }
                     Err(complaint) => warn!(record = record.address(), %complaint, "control record skipped"),
@@ -297,14 +297,10 @@ async fn account(
             request = requests.recv() => {
                 // The reader of requests has ended, and with it the acquisition: nothing is left to do.
                 let Some(request) = request else { return std::future::pending().await };
-                let Some((status, sync_now)) = control::apply(&known, &request) else { continue };
-                failpoint::hit(Point::ControlBefore);
-                if let Err(ended) = pipeline::record_latest(account, &writer, &services.codec, &mut known, status).await {
-                    return ended;
-                }
-                failpoint::hit(Point::ControlAfter);
-                if sync_now {
-                    due = Instant::now();
+                match control::carry_out(account, &writer, &services.codec, &mut known, &request).await {
+                    Ok(true) => due = Instant::now(),
+                    Ok(false) => {}
+                    Err(ended) => return ended,
                 }
             }
             () = sleep_until(due), if !paused => {

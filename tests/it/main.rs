@@ -38,6 +38,7 @@ mod reader;
 mod refusals;
 mod removals;
 mod repair;
+mod requests;
 mod reseed;
 mod restore;
 mod samples;

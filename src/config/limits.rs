@@ -1,0 +1,75 @@
+//! `[limits]`, `[account.limits]` and `[defaults.limits]`: how much an account, and the whole process, may hold.
+
+use serde::Deserialize;
+
+/// Users and groups of an account that says nothing of its own.
+const MAX_PRINCIPALS: u64 = 1_000_000;
+/// Below this the process cannot hold what it has under way for one account.
+const MEMORY_MIN: u64 = 64 << 20;
+const UNITS: [(&str, u32); 4] = [("KiB", 10), ("MiB", 20), ("GiB", 30), ("TiB", 40)];
+
+/// `[limits]`: of the process.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ProcessLimits {
+    memory: Option<String>,
+}
+
+/// `[account.limits]` and, for accounts that do not say, `[defaults.limits]`.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct AccountLimits {
+    max_principals: Option<u64>,
+}
+
+impl ProcessLimits {
+    /// Bytes of memory; `None`: chosen at start.
+    pub(super) fn memory(&self) -> Result<Option<u64>, String> {
+        let Some(text) = &self.memory else { return Ok(None) };
+        let bytes = parse_size(text).map_err(|complaint| format!("[limits] memory: {complaint}"))?;
+        if bytes < MEMORY_MIN {
+            return Err("[limits] memory must be at least 64MiB".to_owned());
+        }
+        Ok(Some(bytes))
+    }
+}
+
+impl AccountLimits {
+    pub(super) fn max_principals(self, defaults: AccountLimits) -> Result<u64, String> {
+        match self.max_principals.or(defaults.max_principals).unwrap_or(MAX_PRINCIPALS) {
+            0 => Err("limits.max_principals must be at least 1; → leave it out for 1000000".to_owned()),
+            max => Ok(max),
+        }
+    }
+}
+
+/// A whole number of bytes with its unit: `512MiB`, `2 GiB`.
+fn parse_size(text: &str) -> Result<u64, String> {
+    const WRONG: &str = "this is not a size; → a whole number with KiB, MiB, GiB or TiB, e.g. \"512MiB\"";
+    let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
+    let unit = text[digits.len()..].trim_start();
+    let (_, bits) = UNITS.iter().find(|(name, _)| *name == unit).ok_or(WRONG)?;
+    let number: u64 = digits.parse().map_err(|_| WRONG)?;
+    number.checked_mul(1 << bits).ok_or_else(|| WRONG.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_size_is_a_whole_number_with_a_unit_of_1024() {
+        for (text, bytes) in [
+            ("64MiB", 64 << 20),
+            ("512 MiB", 512 << 20),
+            ("2GiB", 2 << 30),
+            ("131072KiB", 128 << 20),
+            ("1TiB", 1 << 40),
+        ] {
+            assert_eq!(parse_size(text), Ok(bytes), "{text}");
+        }
+        for text in ["", "512", "512M", "512MB", "512Mib", "1.5GiB", "-1GiB", "GiB", "2GiB ", "1 2GiB", "99999999TiB"] {
+            assert!(parse_size(text).unwrap_err().contains("→ a whole number with KiB, MiB"), "{text}");
+        }
+    }
+}
