@@ -4,6 +4,7 @@
 //! Rows come in parsed, times come in as milliseconds since 1970-01-01 UTC.
 
 pub mod principal;
+pub mod values;
 pub mod packed;
 pub mod key;
 pub mod known;
@@ -33,3 +34,4 @@ pub use member_reads::{ListedGroup, ListedMember, Strategy};
 pub use packed::Packed;
 pub use principal::{AttributeList, Id, Kind, Member, NOBODY, Principal, RawHash};
 pub use status::{Baseline, Position, Status, SyncStatus};
+pub use values::{comparable, compatible, email_in, main_email};
