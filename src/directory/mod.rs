@@ -34,4 +34,4 @@ pub use member_reads::{ListedGroup, ListedMember, Strategy};
 pub use packed::Packed;
 pub use principal::{AttributeList, Id, Kind, Member, NOBODY, Principal, RawHash};
 pub use status::{Baseline, Position, Status, SyncStatus};
-pub use values::{comparable, compatible, email_in, main_email};
+pub use values::{belongs_to, comparable, compatible, email_before, main_email};
