@@ -389,6 +389,19 @@ fn every_event_is_one_security_event_token_of_rfc_9967() {
     assert_eq!(said.len(), SET_EVENTS.len(), "each is said by some sample");
 }
 
+/// The operations of a patch apply one after the other (RFC 7644 §3.5.2): removing `emails.value` after adding `emails`
+/// would empty what was added.
+#[test]
+fn a_patch_removes_before_it_adds() {
+    for Sample { name, event } in samples() {
+        let claims = set::value(&change(&event));
+        let payload = claims["events"].as_object().and_then(|events| events.values().next()).expect("one event");
+        let operations = payload["data"]["Operations"].as_array().cloned().unwrap_or_default();
+        let removes: Vec<bool> = operations.iter().map(|operation| operation["op"] == json!("remove")).collect();
+        assert!(removes.is_sorted_by(|one, next| one >= next), "{name}: {operations:?}");
+    }
+}
+
 #[test]
 fn tokens_are_signed_with_the_key_that_is_given() {
     let key = |name: &str| std::fs::read(tests().join("keys").join(name)).expect("a test key");
