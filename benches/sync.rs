@@ -45,8 +45,8 @@ fn main() {
     runtime.block_on(async {
         println!("{USERS} users, pages of {PAGE}, medians of {ROUNDS}");
         println!("{:44} {:>12} {:>10} {:>10} {:>12}", "", "users/s", "wall s", "CPU s", "bytes/user");
-        scenario("users only", 0, 0).await;
-        scenario("users, 5,000 groups, 300,000 memberships", GROUPS, MEMBERSHIPS).await;
+        Box::pin(scenario("users only", 0, 0)).await;
+        Box::pin(scenario("users, 5,000 groups, 300,000 memberships", GROUPS, MEMBERSHIPS)).await;
         one_large_group().await;
         many_accounts().await;
     });

@@ -13,12 +13,15 @@
 //! missing. They stay as they are now. When somebody who was removed had first been seen is known only from its
 //! `added` event; where that is not there, `first_seen_at` is [`UNKNOWN_TIME`].
 
+use std::collections::BTreeMap;
+
 use serde_json::Value;
 
 use crate::avro::codec;
 use crate::avro::wire::{AttributeChange, ChangeEvent, Group, MembershipState, User};
 use crate::directory::{
-    Entry, EventType, Kind, Known, Map, Membership, Packed, Principal, StateKey, SyncStatus, UNKNOWN_TIME, main_email,
+    Entry, EventType, Kind, Known, Map, Membership, Packed, Principal, StateKey, SyncStatus, UNKNOWN_TIME, belongs_to,
+    email_before,
 };
 
 /// One event, backwards.
@@ -329,6 +332,13 @@ fn entry(packed: Packed, first_seen_at: i64) -> Entry {
 
 /// The principal with the old values of these changes; the inverse of what `Principal::compared` shows.
 fn changed(kind: Kind, mut principal: Principal, changes: Vec<AttributeChange>) -> Principal {
+    // Several paths at once where the server wrote another shape before.
+    let addresses = kind == Kind::User && changes.iter().any(|change| belongs_to(&change.attribute, "emails"));
+    let now = addresses.then(|| principal.attributes.clone());
+    // A name that was put together from others has no change of its own.
+    let composed = kind == Kind::User && principal.display_name.is_some();
+    let composed = composed && principal.display_name == principal.composed_name();
+    let composed = composed && changes.iter().all(|change| change.attribute != "displayName");
     for AttributeChange { attribute, old_value, .. } in changes {
         let json: Option<Value> = old_value.as_deref().and_then(|text| serde_json::from_str(text).ok());
         let text = || json.as_ref().and_then(Value::as_str).map(str::to_owned);
@@ -340,16 +350,69 @@ fn changed(kind: Kind, mut principal: Principal, changes: Vec<AttributeChange>) 
             "meta.created" => principal.created = json.as_ref().and_then(Value::as_i64),
             // They follow from the name.
             "entitlement_domain" | "entitlement_kind" | "entitlement_name" if kind == Kind::Group => {}
-            _ => {
-                if attribute == "emails" {
-                    principal.email = old_value.as_deref().and_then(main_email);
-                }
-                match old_value {
-                    Some(old) => drop(principal.attributes.insert(attribute, old)),
-                    None => drop(principal.attributes.remove(&attribute)),
-                }
+            _ => match old_value {
+                Some(old) => drop(principal.attributes.insert(attribute, old)),
+                None => drop(principal.attributes.remove(&attribute)),
+            },
+        }
+    }
+    if composed {
+        principal.display_name = principal.composed_name();
+    }
+    if let Some(now) = now {
+        principal.email = email_before(principal.email.as_deref(), pairs(&now), pairs(&principal.attributes));
+    }
+    principal
+}
+
+fn pairs(attributes: &BTreeMap<String, String>) -> impl Iterator<Item = (&str, &str)> {
+    attributes.iter().map(|(path, text)| (path.as_str(), text.as_str()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn principal(attributes: &[(&str, &str)], email: Option<&str>) -> Principal {
+        let attributes = attributes.iter().map(|(path, text)| ((*path).to_owned(), (*text).to_owned()));
+        Principal { attributes: attributes.collect(), email: email.map(str::to_owned), ..Principal::new("u1") }
+    }
+
+    /// The change that leads from the first attributes to the second.
+    fn between(before: &Principal, now: &Principal) -> Vec<AttributeChange> {
+        let (before, now) = (before.published(), now.published());
+        let paths = before.keys().chain(now.keys()).filter(|path| before.get(*path) != now.get(*path));
+        let paths: std::collections::BTreeSet<&&str> = paths.collect();
+        let change = |path: &&&str| AttributeChange {
+            attribute: (***path).to_owned(),
+            old_value: before.get(**path).cloned(),
+            new_value: now.get(**path).cloned(),
+        };
+        paths.iter().map(change).collect()
+    }
+
+    #[test]
+    fn an_address_is_undone_with_the_addresses_in_any_shape() {
+        let shapes = [
+            principal(&[], None),
+            principal(&[("emails", r#"[{"value":"a@x"},{"primary":true,"value":"b@x"}]"#)], Some("b@x")),
+            principal(&[("emails", r#"[{"value":"a@x"},{"primary":"True","value":"c@x"}]"#)], Some("c@x")),
+            principal(&[("emails", r#"["e@x","d@x"]"#), ("title", r#""T""#)], Some("d@x")),
+            principal(&[("emails", r#""f@x""#)], Some("f@x")),
+            principal(&[("emails.type", r#""work""#), ("emails.value", r#""g@x""#)], Some("g@x")),
+            principal(&[("Emails", r#"[{"Value":"h@x"}]"#)], Some("h@x")),
+            principal(&[("emails", r#"[{"type":"home"}]"#)], None),
+        ];
+        for before in &shapes {
+            for now in &shapes {
+                assert_eq!(&changed(Kind::User, now.clone(), between(before, now)), before, "from {now:?}");
             }
         }
     }
-    principal
+
+    #[test]
+    fn a_group_never_has_an_address() {
+        let (before, now) = (principal(&[("emails", r#"["a@x"]"#)], None), principal(&[], None));
+        assert_eq!(changed(Kind::Group, now.clone(), between(&before, &now)), before);
+    }
 }

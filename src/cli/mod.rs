@@ -29,6 +29,7 @@ use crate::directory::Known;
 use crate::duration::parse_duration;
 use crate::kafka::read::Progress;
 use crate::kafka::{KafkaClient, KafkaError, topics as kafka_topics};
+use crate::memory;
 use crate::pipeline::Account;
 use crate::schedule::now_millis;
 use crate::shards::{Services, blocking, restore};
@@ -196,6 +197,7 @@ async fn dispatch(arguments: Arguments) -> Result<u8, Failure> {
 /// # Errors
 /// 69 for what is unreachable, 78 for what is refused.
 pub async fn services(config: &Config) -> Result<Services, Failure> {
+    memory::set_budget(config.memory);
     let registry = Registry::new(&config.registry_url)?;
     let ids = registry.ids(&config.kafka.topic_prefix, config.register).await?;
     if config.create_topics {

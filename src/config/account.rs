@@ -33,10 +33,6 @@ pub struct AccountConfig {
     pub secret: Secret,
     pub allow_private: bool,
     pub interval: Duration,
-    /// Users and groups that the directory may have; with more, a sync fails.
-    pub max_principals: u64,
-    /// Users, and groups, that one sync may add; more are held. `None`: any number.
-    pub max_added: Option<u64>,
 }
 
 /// Whether both lead to the same syncs. The profile is compared by its fingerprint, which the account carries: by what
@@ -49,8 +45,6 @@ impl PartialEq for AccountConfig {
             && self.base_url == other.base_url
             && self.allow_private == other.allow_private
             && self.interval == other.interval
-            && self.max_principals == other.max_principals
-            && self.max_added == other.max_added
     }
 }
 
@@ -129,8 +123,6 @@ impl AccountSection {
             Some(paths) => AttributeList::new(paths),
             None => AttributeList::default(),
         };
-        let max_principals = self.limits.max_principals(defaults.limits)?;
-        let max_added = max_added(self.guard, defaults.guard)?;
         let account = Account {
             partition: kafka.partition_of(&self.name),
             topic_prefix: kafka.topic_prefix.clone(),
@@ -142,21 +134,11 @@ impl AccountSection {
             baseline,
             batch: bounds(),
             outputs: kafka.outputs.clone(),
-            max_principals: crate::pipeline::MAX_PRINCIPALS,
+            max_principals: self.limits.max_principals(defaults.limits)?,
             limits: limits(self.guard, defaults.guard)?,
             name: self.name,
         };
-        Ok(AccountConfig {
-            account,
-            profile,
-            base_url,
-            scheme,
-            secret,
-            allow_private: self.allow_private,
-            interval,
-            max_principals,
-            max_added,
-        })
+        Ok(AccountConfig { account, profile, base_url, scheme, secret, allow_private: self.allow_private, interval })
     }
 
     /// Which keys an account needs follows from its profile's `auth`.
@@ -289,7 +271,7 @@ pub(super) fn limits(own: GuardSection, defaults: GuardSection) -> Result<Limits
         max_ratio,
         min_losses: own.min_losses.or(defaults.min_losses).unwrap_or(fallback.min_losses),
         max_absolute: own.max_absolute.or(defaults.max_absolute).unwrap_or(fallback.max_absolute),
-        max_added: None,
+        max_added: max_added(own, defaults)?,
     })
 }
 

@@ -2,8 +2,8 @@
 
 use serde::Deserialize;
 
-/// Users and groups of an account that says nothing of its own.
-const MAX_PRINCIPALS: u64 = 1_000_000;
+use crate::pipeline::MAX_PRINCIPALS;
+
 /// Below this the process cannot hold what it has under way for one account.
 const MEMORY_MIN: u64 = 64 << 20;
 const UNITS: [(&str, u32); 4] = [("KiB", 10), ("MiB", 20), ("GiB", 30), ("TiB", 40)];
@@ -19,7 +19,7 @@ pub(super) struct ProcessLimits {
 #[derive(Clone, Copy, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct AccountLimits {
-    max_principals: Option<u64>,
+    max_principals: Option<usize>,
 }
 
 impl ProcessLimits {
@@ -35,7 +35,7 @@ impl ProcessLimits {
 }
 
 impl AccountLimits {
-    pub(super) fn max_principals(self, defaults: AccountLimits) -> Result<u64, String> {
+    pub(super) fn max_principals(self, defaults: AccountLimits) -> Result<usize, String> {
         match self.max_principals.or(defaults.max_principals).unwrap_or(MAX_PRINCIPALS) {
             0 => Err("limits.max_principals must be at least 1; → leave it out for 1000000".to_owned()),
             max => Ok(max),

@@ -573,7 +573,11 @@ attributes = ["userName", "displayName", "emails", "urn:ietf:params:scim:schemas
     fn limits_have_defaults_and_an_account_says_what_differs() {
         let config = Config::parse("scimtail.toml", GOOD).unwrap();
         let limits = |config: &Config| {
-            config.accounts.iter().map(|account| (account.max_principals, account.max_added)).collect::<Vec<_>>()
+            config
+                .accounts
+                .iter()
+                .map(|config| (config.account.max_principals, config.account.limits.max_added))
+                .collect::<Vec<_>>()
         };
         assert_eq!((config.memory, limits(&config)), (None, vec![(1_000_000, None); 2]));
 

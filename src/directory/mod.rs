@@ -4,6 +4,7 @@
 //! Rows come in parsed, times come in as milliseconds since 1970-01-01 UTC.
 
 pub mod principal;
+pub mod values;
 pub mod packed;
 pub mod key;
 pub mod known;
@@ -17,7 +18,6 @@ pub mod guard;
 pub mod entitlement;
 pub mod status;
 pub mod access;
-pub mod values;
 
 /// Hash maps and sets of ids, seeded against servers that choose ids to collide.
 pub type Map<K, V> = std::collections::HashMap<K, V, foldhash::fast::RandomState>;
@@ -34,4 +34,4 @@ pub use member_reads::{ListedGroup, ListedMember, Strategy};
 pub use packed::Packed;
 pub use principal::{AttributeList, Id, Kind, Member, NOBODY, Principal, RawHash};
 pub use status::{Baseline, KindsRead, Position, Status, SyncStatus};
-pub use values::{comparable, compatible, main_email};
+pub use values::{belongs_to, comparable, compatible, email_before, main_email};

@@ -4,7 +4,7 @@
 //! RFC 8259 does not permit. Names of sub-attributes ignore case (RFC 7643 §2.1).
 
 use std::borrow::Cow;
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use super::principal::json_text;
 
@@ -42,27 +42,54 @@ type Member<'t> = (Cow<'t, str>, Json<'t>);
 ///
 /// Reads what servers really send: one address or many, as texts or as objects, `primary` also as text or 1.
 pub fn main_email(emails: &str) -> Option<String> {
-    let elements = match Json::read(emails)? {
-        Json::Array(elements) => elements,
-        one => vec![one],
-    };
+    let elements = Json::read(emails)?.elements();
     let addresses = elements.iter().filter_map(|element| Some((rank(element), address(element)?)));
     addresses.min().map(|(_, address)| address.to_owned())
 }
 
-/// The main address of who has these attributes (SCIM path, JSON text). One address that is not in an array may stand
-/// there flattened, as `emails.value`.
-pub fn email_in<'a>(attributes: impl IntoIterator<Item = (&'a str, &'a str)>) -> Option<String> {
+/// The main address before a change of the addresses: `now` and `before` are all attributes (SCIM path, JSON text) after
+/// it and before it, `email` is the address after it. `None`: there was none, or nobody can tell which one it was.
+///
+/// Where only `emails.value` is listed, the address was chosen by what is not there, such as `primary`. Then it is told
+/// only where it was the only one, or where the one of today was there already: that one most likely was it, too.
+pub fn email_before<'a, A>(email: Option<&str>, now: A, before: A) -> Option<String>
+where
+    A: IntoIterator<Item = (&'a str, &'a str)>,
+{
+    let before = emails_in(before)?;
+    if emails_in(now).and_then(main_email).as_deref() == email {
+        return main_email(before);
+    }
+    let mut addresses = addresses(before);
+    if addresses.len() > 1 {
+        addresses.retain(|address| Some(address.as_str()) == email);
+    }
+    addresses.pop_first()
+}
+
+/// The value that holds the addresses. One address that is not in an array may stand there flattened.
+fn emails_in<'a>(attributes: impl IntoIterator<Item = (&'a str, &'a str)>) -> Option<&'a str> {
     let mut flattened = None;
     for (path, text) in attributes {
         if path.eq_ignore_ascii_case("emails") {
-            return main_email(text);
+            return Some(text);
         }
         if path.eq_ignore_ascii_case("emails.value") {
             flattened = Some(text);
         }
     }
-    flattened.and_then(main_email)
+    flattened
+}
+
+fn addresses(emails: &str) -> BTreeSet<String> {
+    let elements = Json::read(emails).map(Json::elements).unwrap_or_default();
+    elements.iter().filter_map(address).map(str::to_owned).collect()
+}
+
+/// True where the path (RFC 7644 §3.10) is this attribute, or something in it: `emails.value` belongs to `emails`.
+pub fn belongs_to(path: &str, attribute: &str) -> bool {
+    path.get(..attribute.len()).is_some_and(|head| head.eq_ignore_ascii_case(attribute))
+        && matches!(path.as_bytes().get(attribute.len()), None | Some(b'.'))
 }
 
 /// A JSON string as the text that it stands for; `None` for any other value.
@@ -108,6 +135,9 @@ pub fn comparable<'v>(path: &str, value: &'v str) -> Cow<'v, str> {
     if is_multi_valued && matches!(value, "null" | "\"\"") {
         return Cow::Borrowed("[]");
     }
+    if let Some(primary) = flattened_primary(path, value) {
+        return Cow::Borrowed(primary);
+    }
     // Without an escape a scalar is written in one way only.
     if !value.trim_start_matches(|c: char| c.is_ascii_whitespace()).starts_with(['[', '{']) && !value.contains('\\') {
         return Cow::Borrowed(value);
@@ -117,12 +147,23 @@ pub fn comparable<'v>(path: &str, value: &'v str) -> Cow<'v, str> {
     let settled = match json.settled("", Twice::Once) {
         None if is_object && !is_multi_valued => Json::Object(Vec::new()),
         None => Json::Array(Vec::new()),
-        Some(json) if is_multi_valued => json.as_list(),
+        Some(json) if is_multi_valued => json.into_list(),
         Some(json) => json,
     };
     let mut text = String::with_capacity(value.len());
     settled.write(&mut text);
     if text == value { Cow::Borrowed(value) } else { Cow::Owned(text) }
+}
+
+/// `primary` of one value that is not in an array, where that is a boolean written as a text.
+fn flattened_primary(path: &str, value: &str) -> Option<&'static str> {
+    let (_, name) = path.rsplit_once('.')?;
+    let text = value.strip_prefix('"')?.strip_suffix('"').filter(|_| name.eq_ignore_ascii_case("primary"))?;
+    match text {
+        text if text.eq_ignore_ascii_case("true") => Some("true"),
+        text if text.eq_ignore_ascii_case("false") => Some("false"),
+        _ => None,
+    }
 }
 
 /// True where two values agree in what both of them show, so that neither contradicts the other: a list may show less
@@ -182,6 +223,14 @@ impl<'t> Json<'t> {
         members.iter().filter(move |(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value)
     }
 
+    /// Of one value that is not in an array, itself.
+    fn elements(self) -> Vec<Json<'t>> {
+        match self {
+            Json::Array(elements) => elements,
+            one => vec![one],
+        }
+    }
+
     fn is_scalar(&self) -> bool {
         !matches!(self, Json::Array(_) | Json::Object(_))
     }
@@ -219,12 +268,8 @@ impl<'t> Json<'t> {
     }
 
     /// The values of a multi-valued attribute, in the shortest way to write them: one bare value without an array.
-    fn as_list(self) -> Json<'t> {
-        let elements = match self {
-            Json::Array(elements) => elements,
-            one => vec![one],
-        };
-        let mut elements: Vec<_> = elements.into_iter().map(Json::bare).collect();
+    fn into_list(self) -> Json<'t> {
+        let mut elements: Vec<_> = self.elements().into_iter().map(Json::bare).collect();
         elements.sort_unstable();
         elements.dedup();
         match elements.pop() {
@@ -624,7 +669,7 @@ fn is_space(byte: u8) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::{BTreeMap, BTreeSet};
+    use std::collections::BTreeMap;
 
     use super::*;
     use proptest::prelude::*;
@@ -738,13 +783,43 @@ mod tests {
         }
     }
 
+    /// Before a change from the first attributes to the second, after which the address is this.
+    fn told(before: &[(&str, &str)], now: &[(&str, &str)], email: Option<&str>) -> Option<String> {
+        email_before(email, now.iter().copied(), before.iter().copied())
+    }
+
     #[test]
-    fn the_main_address_is_found_among_the_attributes() {
-        let found = |attributes: &[(&str, &str)]| email_in(attributes.iter().copied());
-        assert_eq!(found(&[("Emails", r#"["a@x"]"#), ("title", r#""T""#)]).as_deref(), Some("a@x"));
-        let flattened = [("emails.primary", "true"), ("emails.Value", r#""a@x""#)];
-        assert_eq!(found(&flattened).as_deref(), Some("a@x"));
-        assert_eq!(found(&[("title", r#""a@x""#), ("emails.type", r#""work""#)]), None);
+    fn the_address_before_a_change_is_chosen_as_the_one_after() {
+        let now = [("emails", r#"[{"value":"now@x"}]"#)];
+        let before = |attributes: &[(&str, &str)]| told(attributes, &now, Some("now@x"));
+        assert_eq!(before(&[("Emails", r#"["b@x","a@x"]"#), ("title", r#""T""#)]).as_deref(), Some("a@x"));
+        assert_eq!(before(&[("emails.primary", "true"), ("emails.Value", r#""a@x""#)]).as_deref(), Some("a@x"));
+        assert_eq!(before(&[("title", r#""a@x""#), ("emails.type", r#""work""#)]), None);
+        assert_eq!(told(&now, &[], None).as_deref(), Some("now@x"), "none is left");
+    }
+
+    #[test]
+    fn an_address_that_was_chosen_by_what_is_not_there_is_told_only_where_it_is_known() {
+        let now = [("emails", r#"[{"value":"a@x"},{"value":"main@x"}]"#)];
+        let before = |emails: &str| told(&[("emails", emails)], &now, Some("main@x"));
+        assert_eq!(before(r#"[{"value":"a@x"},{"value":"b@x"},{"value":"main@x"}]"#).as_deref(), Some("main@x"));
+        assert_eq!(before(r#"[{"value":"b@x"},{"value":"b@x"}]"#).as_deref(), Some("b@x"), "the only one");
+        assert_eq!(before(r#"[{"value":"a@x"},{"value":"b@x"}]"#), None);
+        assert_eq!(before("unreadable"), None);
+    }
+
+    #[test]
+    fn a_path_belongs_to_its_attribute() {
+        for (path, belongs) in [
+            ("emails", true),
+            ("Emails.value", true),
+            ("emails2", false),
+            ("email", false),
+            ("urn:x:emails", false),
+            ("", false),
+        ] {
+            assert_eq!(belongs_to(path, "emails"), belongs, "{path}");
+        }
     }
 
     #[test]
@@ -763,6 +838,7 @@ mod tests {
             // `primary`.
             ("emails", r#"[{"value":"a","primary":"True"}]"#, r#"[{"value":"a","primary":true}]"#),
             ("x", r#"{"Primary":"FALSE"}"#, r#"{"primary":false}"#),
+            ("emails.Primary", r#""True""#, "true"),
             // One and many, bare and in an object.
             ("EMAILS", r#""a""#, r#"[{"value":"a"}]"#),
             ("emails", r#"{"value":"a","type":"t"}"#, r#"[{"type":"t","value":"a"}]"#),
@@ -788,6 +864,8 @@ mod tests {
             ("x", "[1]", "[1.0]"),
             ("x", "[1]", r#"["1"]"#),
             ("x", r#"{"a":true}"#, r#"{"a":"true"}"#),
+            ("emails.type", "true", r#""true""#),
+            ("primary", "true", r#""true""#),
             ("emails", r#"[{"value":"a","primary":true}]"#, r#"[{"value":"a","primary":false}]"#),
             // `display` that stands for itself.
             ("x", r#"[{"display":"A"}]"#, r#"[{"display":"B"}]"#),
@@ -918,7 +996,7 @@ mod tests {
     }
 
     fn path() -> impl Strategy<Value = &'static str> {
-        proptest::sample::select(vec!["emails", "Roles", "manager", "urn:x:roles"])
+        proptest::sample::select(vec!["emails", "Roles", "manager", "urn:x:roles", "emails.primary"])
     }
 
     fn shuffled<T>(mut parts: Vec<T>, random: &mut fastrand::Rng) -> Vec<T> {
@@ -1007,6 +1085,12 @@ mod tests {
                 prop_assert_eq!(comparable(path, &other).into_owned(), once);
             }
             prop_assert!(compatible(&text, &other), "{} {}", text, other);
+        }
+
+        #[test]
+        fn what_compares_as_the_same_has_the_same_main_address(value in json()) {
+            let text = value.to_string();
+            prop_assert_eq!(main_email(&text), main_email(&comparable("emails", &text)));
         }
 
         #[test]

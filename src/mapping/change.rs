@@ -1,8 +1,14 @@
 //! What all formats ask of an event: whom it is about, what happened, how things stood before and after.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Map, Value};
 
 use crate::avro::wire::{AttributeChange, ChangeEvent};
+use crate::directory::{belongs_to, email_before};
+
+/// Attributes of a user: SCIM path → JSON text.
+type Attributes<'e> = BTreeMap<&'e str, &'e str>;
 
 /// What an event is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -113,7 +119,7 @@ impl<'e> Change<'e> {
                 email: user.email.clone(),
                 external_id: user.external_id.clone(),
                 active: user.active,
-                roles: user.attributes.get("roles").map(|roles| values(&json(roles))).unwrap_or_default(),
+                roles: roles_in(&self.attributes()),
             },
             None => Person {
                 id: self.event.principal_id.clone(),
@@ -123,9 +129,35 @@ impl<'e> Change<'e> {
         }
     }
 
+    fn attributes(&self) -> Attributes<'e> {
+        let attributes = self.event.user.iter().flat_map(|user| &user.attributes);
+        attributes.map(|(path, text)| (path.as_str(), text.as_str())).collect()
+    }
+
+    /// [`Change::attributes`] before the changes that the event names.
+    fn attributes_before(&self) -> Attributes<'e> {
+        let mut attributes = self.attributes();
+        for AttributeChange { attribute, old_value, .. } in &self.event.changes {
+            match old_value {
+                Some(old) => drop(attributes.insert(attribute, old)),
+                None => drop(attributes.remove(attribute.as_str())),
+            }
+        }
+        attributes
+    }
+
+    /// True where the event names a change of this attribute or of something in it.
+    fn changes(&self, attribute: &str) -> bool {
+        self.event.changes.iter().any(|change| belongs_to(&change.attribute, attribute))
+    }
+
     /// [`Change::person`] before the changes that the event names.
+    ///
+    /// What is made of a multi-valued attribute is made of all that the event says of it before: a server that begins to
+    /// write a list changes several paths at once (`emails.value` goes, `emails` comes).
     pub(super) fn person_before(&self) -> Person {
-        let mut person = self.person();
+        // Where `active` switched in the same sync, that is another event, and both show the user after both.
+        let mut person = Person { active: None, ..self.person() };
         for AttributeChange { attribute, old_value, .. } in &self.event.changes {
             let old = old_value.as_deref().map(json);
             let text = || old.as_ref().and_then(Value::as_str).map(str::to_owned);
@@ -134,10 +166,14 @@ impl<'e> Change<'e> {
                 "displayName" => person.display_name = text(),
                 "externalId" => person.external_id = text(),
                 "active" => person.active = old.as_ref().and_then(Value::as_bool),
-                "emails" => person.email = old.as_ref().and_then(main_email),
-                "roles" => person.roles = old.as_ref().map(values).unwrap_or_default(),
                 _ => {}
             }
+        }
+        if self.changes("emails") {
+            person.email = email_before(person.email.as_deref(), self.attributes(), self.attributes_before());
+        }
+        if self.changes("roles") {
+            person.roles = roles_in(&self.attributes_before());
         }
         person
     }
@@ -202,28 +238,48 @@ pub(super) fn object<const N: usize>(fields: [(&str, Value); N]) -> Value {
     Value::Object(fields.map(|(name, value)| (name.to_owned(), value)).collect::<Map<String, Value>>())
 }
 
-/// `value` of each element of a multi-valued attribute (RFC 7643 §2.4), or the element itself.
+/// Each role once, in one order: that a role is called otherwise changes nothing. One role that is not in an array may
+/// stand there flattened.
+fn roles_in(attributes: &Attributes<'_>) -> Vec<String> {
+    let is_roles = |path: &str| path.eq_ignore_ascii_case("roles") || path.eq_ignore_ascii_case("roles.value");
+    let texts = attributes.iter().filter(|(path, _)| is_roles(path)).map(|(_, text)| json(text));
+    let mut roles: Vec<String> = texts.flat_map(|value| values(&value)).collect();
+    roles.sort_unstable();
+    roles.dedup();
+    roles
+}
+
+/// Each element of a multi-valued attribute (RFC 7643 §2.4) in a word.
 fn values(attribute: &Value) -> Vec<String> {
-    let text = |element: &Value| element.get("value").unwrap_or(element).as_str().map(str::to_owned);
     match attribute {
-        Value::Array(elements) => elements.iter().filter_map(text).collect(),
-        single => text(single).into_iter().collect(),
+        Value::Array(elements) => elements.iter().filter_map(word).collect(),
+        single => word(single).into_iter().collect(),
     }
 }
 
-/// The primary address, else that of type `work`, else the smallest by text: as `email` is chosen.
-fn main_email(emails: &Value) -> Option<String> {
-    let elements = emails.as_array()?;
-    let address = |email: &Value| email.get("value").unwrap_or(email).as_str().map(str::to_owned);
-    let first = |fits: &dyn Fn(&Value) -> bool| elements.iter().filter(|email| fits(email)).filter_map(address).min();
-    first(&|email| email.get("primary") == Some(&Value::Bool(true)))
-        .or_else(|| first(&|email| email["type"].as_str().is_some_and(|kind| kind.eq_ignore_ascii_case("work"))))
-        .or_else(|| first(&|_| true))
+/// A text or number, or an object's `value`, else its `display`. Names of sub-attributes ignore case.
+fn word(element: &Value) -> Option<String> {
+    let named = |fields: &Map<String, Value>, name: &str| {
+        fields.iter().filter(|(key, _)| key.eq_ignore_ascii_case(name)).find_map(|(_, value)| plain_word(value))
+    };
+    match element {
+        Value::Object(fields) => named(fields, "value").or_else(|| named(fields, "display")),
+        scalar => plain_word(scalar),
+    }
+}
+
+fn plain_word(scalar: &Value) -> Option<String> {
+    match scalar {
+        Value::String(text) if !text.is_empty() => Some(text.clone()),
+        Value::Number(number) => Some(number.to_string()),
+        _ => None,
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::avro::wire::User;
 
     #[test]
     fn an_event_type_of_a_later_version_is_not_guessed_at() {
@@ -241,15 +297,105 @@ mod tests {
         }
     }
 
+    fn user(attributes: &[(&str, &str)]) -> User {
+        let attributes = attributes.iter().map(|(path, text)| ((*path).to_owned(), (*text).to_owned()));
+        User { email: Some("now@x".into()), active: Some(true), attributes: attributes.collect(), ..User::default() }
+    }
+
+    /// Before the changes (attribute, old value), with `now@x` as the address after them.
+    fn before(attributes: &[(&str, &str)], changes: &[(&str, Option<&str>)]) -> Person {
+        let changes = changes.iter().map(|(attribute, old)| AttributeChange {
+            attribute: (*attribute).to_owned(),
+            old_value: old.map(str::to_owned),
+            new_value: attributes.iter().find(|(path, _)| path == attribute).map(|(_, text)| (*text).to_owned()),
+        });
+        let event = ChangeEvent {
+            event_type: "user.updated".into(),
+            principal_type: "user".into(),
+            changes: changes.collect(),
+            user: Some(user(attributes)),
+            ..ChangeEvent::default()
+        };
+        Change::of(&event).expect("it is understood").person_before()
+    }
+
     #[test]
     fn the_address_before_is_chosen_as_the_one_after() {
-        for (emails, chosen) in [
+        let now = ("emails", r#"[{"value":"now@x"}]"#);
+        for (old, chosen) in [
             (r#"[{"value":"b@x"},{"primary":true,"value":"c@x"},{"type":"work","value":"a@x"}]"#, Some("c@x")),
-            (r#"[{"value":"b@x"},{"type":"Work","value":"c@x"}]"#, Some("c@x")),
+            (r#"[{"value":"b@x"},{"primary":"True","value":"c@x"}]"#, Some("c@x")),
+            (r#"[{"Value":"b@x"},{"Type":"Work","Value":"c@x"}]"#, Some("c@x")),
+            (r#"[{"primary":true,"value":""},{"value":"b@x"}]"#, Some("b@x")),
             (r#"["b@x","a@x"]"#, Some("a@x")),
+            (r#""a@x""#, Some("a@x")),
+            (r#"{"type":"work","value":"a@x"}"#, Some("a@x")),
             ("7", None),
         ] {
-            assert_eq!(main_email(&json(emails)).as_deref(), chosen);
+            assert_eq!(before(&[now], &[("emails", Some(old))]).email.as_deref(), chosen, "{old}");
         }
+        assert_eq!(before(&[now], &[("emails", None)]).email, None, "there was none");
+        assert_eq!(before(&[now], &[("title", None)]).email.as_deref(), Some("now@x"), "it stays");
+        let listed = ("emails", r#"[{"value":"a@x"},{"value":"now@x"}]"#);
+        let kept = before(&[listed], &[("emails", Some(r#"[{"value":"b@x"},{"value":"now@x"}]"#))]);
+        assert_eq!(kept.email.as_deref(), Some("now@x"), "it is the primary one, which the list of attributes hides");
+        let spelled = ("Emails", r#"[{"value":"now@x"}]"#);
+        assert_eq!(before(&[spelled], &[("Emails", Some(r#"["a@x"]"#))]).email.as_deref(), Some("a@x"));
+    }
+
+    #[test]
+    fn one_address_without_an_array_was_an_address_too() {
+        let list = ("emails", r#"[{"value":"now@x"}]"#);
+        let shapes = [("emails", None), ("emails.type", Some(r#""work""#)), ("emails.value", Some(r#""a@x""#))];
+        assert_eq!(before(&[list], &shapes).email.as_deref(), Some("a@x"), "it became a list");
+        let one = [("emails.type", r#""home""#), ("emails.value", r#""now@x""#)];
+        let was_a_list = [("emails", Some(r#"["a@x"]"#)), ("emails.type", None), ("emails.value", None)];
+        assert_eq!(before(&one, &was_a_list).email.as_deref(), Some("a@x"), "it was one");
+        let value = [("emails.value", Some(r#""a@x""#))];
+        assert_eq!(before(&one, &value).email.as_deref(), Some("a@x"), "only the address is another");
+        let kind = [("emails.type", Some(r#""work""#))];
+        assert_eq!(before(&one, &kind).email.as_deref(), Some("now@x"), "only its type is another");
+    }
+
+    #[test]
+    fn names_before_are_what_they_were_or_none() {
+        let (text, none) = (Some("\"Old\""), None);
+        let person = before(&[], &[("displayName", text), ("externalId", text), ("userName", text)]);
+        let names = [person.display_name, person.external_id, person.user_name];
+        assert_eq!(names, [Some("Old".to_owned()), Some("Old".to_owned()), Some("Old".to_owned())]);
+        let person = before(&[], &[("displayName", none), ("externalId", none), ("userName", none)]);
+        assert_eq!([person.display_name, person.external_id, person.user_name], [None, None, None]);
+    }
+
+    #[test]
+    fn whether_somebody_was_active_is_only_what_the_event_says() {
+        // A switch in the same sync is an event of its own, and both show the user after both.
+        assert_eq!(before(&[], &[("title", None)]).active, None);
+        assert_eq!(before(&[], &[("active", None)]).active, None, "it was not known");
+        assert_eq!(before(&[], &[("active", Some("false"))]).active, Some(false));
+    }
+
+    #[test]
+    fn a_role_is_its_value_whatever_it_is_called() {
+        for (roles, expected) in [
+            (r#"[{"display":"Z","value":"a"},{"display":"A","value":"b"}]"#, &["a", "b"][..]),
+            (r#"[{"display":"A","value":"b"},{"display":"Z","value":"a"}]"#, &["a", "b"]),
+            (r#"["b",{"Value":"a"}]"#, &["a", "b"]),
+            (r#"[{"type":"t","value":"a"},{"type":"u","value":"a"},"a"]"#, &["a"]),
+            (r#"[{"value":7},8,{"value":""},"",{"type":"t"},null,["a"]]"#, &["7", "8"]),
+            (r#"[{"Display":"Analyst"},{"display":"Viewer","value":null}]"#, &["Analyst", "Viewer"]),
+            (r#"{"display":"A","value":"a"}"#, &["a"]),
+            (r#""a""#, &["a"]),
+            ("[]", &[]),
+        ] {
+            assert_eq!(before(&[("roles", "[]")], &[("roles", Some(roles))]).roles, expected, "{roles}");
+            assert_eq!(before(&[("Roles", roles)], &[("title", None)]).roles, expected, "{roles}");
+        }
+        let one = [("roles.display", r#""A""#), ("roles.value", r#""a""#)];
+        assert_eq!(before(&one, &[("title", None)]).roles, ["a"]);
+        let list = ("roles", r#"[{"value":"b"}]"#);
+        let shapes = [("roles", None), ("roles.display", Some(r#""A""#)), ("roles.value", Some(r#""a""#))];
+        assert_eq!(before(&[list], &shapes).roles, ["a"]);
+        assert!(before(&[list], &[("roles", None)]).roles.is_empty());
     }
 }

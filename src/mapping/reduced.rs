@@ -5,6 +5,7 @@
 use std::collections::BTreeSet;
 
 use crate::avro::wire::{AttributeChange, ChangeEvent};
+use crate::directory::belongs_to;
 
 /// JSON bytes of the largest value that stays.
 const VALUE_BYTES_MAX: usize = 4_096;
@@ -29,7 +30,7 @@ pub fn without_large_values(event: &ChangeEvent) -> ChangeEvent {
         user.display_name.take_if(|_| !keeps("displayName"));
         user.external_id.take_if(|_| !keeps("externalId"));
         // One of the addresses in that attribute.
-        user.email.take_if(|email| is_large(email) || omitted.iter().any(|path| path.eq_ignore_ascii_case("emails")));
+        user.email.take_if(|email| is_large(email) || omitted.iter().any(|path| belongs_to(path, "emails")));
         user.attributes.retain(|path, _| keeps(path));
     }
     if let Some(group) = &mut event.group {
@@ -176,6 +177,20 @@ mod tests {
         let user = reduced.user.expect("the image");
         assert_eq!((user.email, user.attributes.len()), (None, 0));
         assert_eq!(reduced.omitted_attributes, ["emails"]);
+    }
+
+    /// Else the address after the change would read as the one before.
+    #[test]
+    fn an_address_goes_with_one_that_was_not_in_a_list() {
+        let user = User {
+            email: Some("a@x".into()),
+            attributes: [("emails.value".to_owned(), "\"a@x\"".to_owned())].into(),
+            ..User::default()
+        };
+        let changes = vec![change("emails.value", large(), Some("\"a@x\"".into()))];
+        let reduced = without_large_values(&ChangeEvent { changes, user: Some(user), ..ChangeEvent::default() });
+        assert_eq!(reduced.user.and_then(|user| user.email), None);
+        assert_eq!(reduced.omitted_attributes, ["emails.value"]);
     }
 
     #[test]

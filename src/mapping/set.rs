@@ -69,7 +69,12 @@ fn payload(change: &Change<'_>) -> (&'static str, Value) {
             };
             ("prov:create:full", json!({ "data": resource }))
         }
-        (_, Action::Updated) => patch(event.changes.iter().filter_map(operation).collect()),
+        (_, Action::Updated) => {
+            let mut operations: Vec<Value> = event.changes.iter().filter_map(operation).collect();
+            // They apply one after the other: what goes goes first, lest it takes something of what comes.
+            operations.sort_by_key(|operation| operation["op"] != "remove");
+            patch(operations)
+        }
         (_, Action::Enabled) => ("prov:activate", nothing()),
         (_, Action::Disabled) => ("prov:deactivate", nothing()),
         (_, Action::Removed) => {

@@ -77,7 +77,10 @@ async fn shard(
             Some(Ok(known)) => {
                 let requests = requests.remove(&name).unwrap_or_default();
                 let (services, writer) = (services.clone(), writer.clone());
-                tasks.spawn(async move { (name, account(&services, &config, known, &writer, requests).await) });
+                // On the heap, because a whole sync is in it.
+                tasks.spawn(
+                    async move { (name, Box::pin(account(&services, &config, known, &writer, requests)).await) },
+                );
             }
             Some(Err(stopped)) => outcomes.push((name, Outcome::Stopped(stopped.reason))),
             None => {}

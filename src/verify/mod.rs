@@ -19,7 +19,7 @@ use crate::memory::Reserved;
 use crate::pipeline::{Account, Directory, ReadFailure};
 use judge::{Judgement, judge};
 use proof::Control;
-use walk::{Walk, walk};
+use walk::{Bounds, Walk, walk};
 
 /// GETs under way at once.
 const GETS_AT_ONCE: usize = 8;
@@ -55,7 +55,8 @@ pub async fn observe<D: Directory>(
     since: Option<i64>,
     now: impl Fn() -> i64,
 ) -> Result<BTreeSet<String>, Refusal> {
-    let looking = look(account, directory, diff, known, attempt, since, now);
+    // On the heap, because what it holds over its waits is large.
+    let looking = Box::pin(look(account, directory, diff, known, attempt, since, now));
     tokio::time::timeout_at(Instant::now() + SYNC_WAIT, looking).await.unwrap_or_else(|_| {
         let text =
             format!("the sync took longer than {} h; → ask the vendor for higher limits", SYNC_WAIT.as_secs() / 3600);
@@ -75,14 +76,14 @@ async fn look<D: Directory>(
     let by_profile = account.habits.memberships;
     let strategy = by_profile.unwrap_or_else(|| members::remembered(known));
     diff.read_memberships_by(strategy, known.has_shown_members_by(strategy));
-    let mut memory = Reserved::default();
+    let mut bounds = Bounds { account, known, memory: Reserved::default() };
     let mut walks: [Walk; 2] = Default::default();
     for kind in served(account, diff) {
         if since.is_some() {
             // Whoever was not modified is not listed, and nothing follows from that.
             diff.mark_unread(kind);
         }
-        walks[kind as usize] = walk(account, directory, diff, kind, since, &mut memory, attempt).await?;
+        walks[kind as usize] = walk(&mut bounds, directory, diff, kind, since, attempt).await?;
         let read = since.is_none().then(|| diff.listed(kind) as i64);
         match kind {
             Kind::User => attempt.users_read = read,
@@ -114,7 +115,7 @@ async fn look<D: Directory>(
         if judge(account, diff, known, attempt).held.is_some() {
             // A list that says itself that it is short is no reason to ask a person for a release.
             for kind in complete_lists(account, diff, since) {
-                walks[kind as usize].again(account, directory, diff, kind, known, &mut memory, attempt).await?;
+                walks[kind as usize].again(&mut bounds, directory, diff, kind, attempt).await?;
             }
         }
         if let Some((mut reason, mut hold)) = judge(account, diff, known, attempt).held {
@@ -134,7 +135,7 @@ async fn look<D: Directory>(
         }
         if complete_lists(account, diff, since).contains(&kind) {
             // Rows slide between pages: a second walk and the union of both decide.
-            walks[kind as usize].again(account, directory, diff, kind, known, &mut memory, attempt).await?;
+            walks[kind as usize].again(&mut bounds, directory, diff, kind, attempt).await?;
         }
     }
     members::recheck_dangling(directory, diff, known, attempt, &mut budget).await;

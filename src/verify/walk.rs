@@ -37,25 +37,31 @@ pub(super) struct Walk {
     twice: bool,
 }
 
+/// What all walks of one sync share.
+pub(super) struct Bounds<'a> {
+    pub account: &'a Account,
+    pub known: &'a Known,
+    pub memory: Reserved,
+}
+
 /// A row that cannot be read, or not in full.
 type UnreadRow = (String, String);
 
 /// Reads all pages of one kind.
 pub(super) async fn walk<D: Directory>(
-    account: &Account,
+    bounds: &mut Bounds<'_>,
     directory: &D,
     diff: &mut Diff<'_>,
     kind: Kind,
     since: Option<i64>,
-    memory: &mut Reserved,
     attempt: &mut SyncStatus,
 ) -> Result<Walk, Refusal> {
     let mut unread = BTreeSet::new();
-    let walked = match walk_once(account, directory, diff, kind, since, memory, &mut unread).await? {
+    let walked = match walk_once(bounds, directory, diff, kind, since, &mut unread).await? {
         Some(walk) => walk,
         // The directory remembered pages whose rows nobody recognises any more, and has forgotten them now.
         None => {
-            let again = walk_once(account, directory, diff, kind, since, memory, &mut unread).await?;
+            let again = walk_once(bounds, directory, diff, kind, since, &mut unread).await?;
             again.ok_or_else(|| {
                 failed("stale_page", format!("{}: a page is not sent again; → try later", kind.endpoint()))
             })?
@@ -80,23 +86,22 @@ impl Walk {
     /// It is still short. Says what the list does, with the remedy for that.
     pub(super) async fn again<D: Directory>(
         &mut self,
-        account: &Account,
+        bounds: &mut Bounds<'_>,
         directory: &D,
         diff: &mut Diff<'_>,
         kind: Kind,
-        known: &Known,
-        memory: &mut Reserved,
         attempt: &mut SyncStatus,
     ) -> Result<(), Refusal> {
         if !self.is_short(diff, kind) {
             return Ok(());
         }
         if !self.twice {
-            let second = walk(account, directory, diff, kind, None, memory, attempt).await?;
+            let second = walk(bounds, directory, diff, kind, None, attempt).await?;
             *self = Walk { twice: true, ..second };
         }
         if self.is_short(diff, kind) {
             let text = self.shortage(directory, diff, kind).await;
+            let known = bounds.known;
             let again =
                 known.latest.as_ref().is_some_and(|latest| latest.reason_code.as_deref() == Some(WALK_INCOMPLETE));
             let blind = again && attempt.sync - known.base() >= BLIND_SYNCS;
@@ -151,12 +156,11 @@ fn has_doubles(rows: &[RawRow], total: u64) -> bool {
 
 /// `None`: a page has to be sent again, see [`Parsed::Stale`].
 async fn walk_once<D: Directory>(
-    account: &Account,
+    bounds: &mut Bounds<'_>,
     directory: &D,
     diff: &mut Diff<'_>,
     kind: Kind,
     since: Option<i64>,
-    memory: &mut Reserved,
     unread: &mut BTreeSet<UnreadRow>,
 ) -> Result<Option<Walk>, Refusal> {
     let mut walk = Walk::default();
@@ -187,7 +191,7 @@ async fn walk_once<D: Directory>(
         walk.doubled += page.doubled + (received - fresh);
         walk.pages += 1;
         barren = if fresh == 0 { barren + 1 } else { 0 };
-        bounded(account, diff, kind, &page, memory)?;
+        bounded(bounds, diff, kind, &page)?;
         if page.more {
             // The server says that there is more: only its word ends a walk by cursor, or our patience.
             if barren == BARREN_PAGES_MAX {
@@ -207,7 +211,8 @@ async fn walk_once<D: Directory>(
 }
 
 /// A directory without end must not take the memory of the others.
-fn bounded(account: &Account, diff: &Diff<'_>, kind: Kind, page: &Page, memory: &mut Reserved) -> Result<(), Refusal> {
+fn bounded(bounds: &mut Bounds<'_>, diff: &Diff<'_>, kind: Kind, page: &Page) -> Result<(), Refusal> {
+    let account = bounds.account;
     let principals = Kind::BOTH.iter().map(|kind| diff.listed(*kind)).sum::<usize>();
     if principals > account.max_principals {
         let text = format!(
@@ -217,7 +222,8 @@ fn bounded(account: &Account, diff: &Diff<'_>, kind: Kind, page: &Page, memory: 
         );
         return Err(failed("too_many_principals", text));
     }
-    memory
+    bounds
+        .memory
         .set(diff.kept_bytes() + page.bytes)
         .map_err(|text| failed("memory_budget", format!("{}: {text}", kind.endpoint())))
 }

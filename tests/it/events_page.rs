@@ -41,6 +41,9 @@ with `result` in parentheses; RFC 9967 without `urn:ietf:params:scim:event:`.
   `window_start`, for which no format but ours has a field.
 - **Actor.** A poller does not see who did it. No actor is filled in, in any format. ECS asks for the only user of an
   event at its root: there, `user.*` is whom the event is about.
+- **Before an update.** ECS `user.target` and OCSF `entity` are the user before it, made of `changes`. Whether the
+  account was active is only there where the update says it: a switch in the same sync is an event of its own, and both
+  show the user after both.
 - **Baseline.** The first sync publishes no events, or with `baseline = \"events\"` such with `snapshot: true`. They say
   that something is there, not that it is new, and are mapped as inventory. Who vanishes before the first sync is
   complete is a removal there, too.

@@ -13,6 +13,7 @@ use scimtail::mapping::{Change, asim, cim, ecs, ocsf, set};
 use scimtail::record::Topic;
 use serde_json::{Map, Value, json};
 
+use crate::memory::{MemoryDirectory, World, account};
 use crate::samples::{Sample, samples};
 
 fn tests() -> PathBuf {
@@ -282,6 +283,55 @@ fn every_field_of_an_ecs_event_is_in_ecs_with_its_type() {
     }
 }
 
+/// The sample of this name as ECS and as OCSF.
+fn ecs_and_ocsf(name: &str) -> (Value, Value) {
+    let samples = samples();
+    let sample = samples.iter().find(|sample| sample.name == name).expect("the sample");
+    (ecs::value(&change(&sample.event)), ocsf::value(&change(&sample.event)))
+}
+
+#[test]
+fn an_update_says_what_was_there_before_it() {
+    let now = json!("jane.roe@acme.example");
+    let (ecs, ocsf) = ecs_and_ocsf("user.updated.reshaped");
+    assert_eq!(ecs["user"]["target"]["email"], json!("jane.doe@acme.example"), "one address without a list");
+    assert_eq!(ocsf["entity"]["user"]["email_addr"], json!("jane.doe@acme.example"));
+    assert_eq!(ecs["user"]["target"]["roles"], json!(["viewer"]), "roles as texts");
+    assert_eq!(ecs["user"]["changes"], json!({ "email": now, "roles": ["analyst", "viewer"] }));
+    let (ecs, ocsf) = ecs_and_ocsf("user.updated.first_address");
+    assert_eq!((&ecs["user"]["target"]["email"], &ocsf["entity"]["user"]["email_addr"]), (&Value::Null, &Value::Null));
+    assert_eq!(ecs["user"]["changes"], json!({ "email": now }));
+    let (ecs, ocsf) = ecs_and_ocsf("user.updated.promoted");
+    assert_eq!((&ecs["user"]["target"]["email"], &ocsf["entity"]["user"]["email_addr"]), (&now, &now), "it stayed");
+    assert_eq!(ecs["user"]["changes"], Value::Null, "ECS has no title");
+    assert_eq!(ocsf["entity"]["user"]["account"], Value::Null, "a switch is an event of its own");
+}
+
+/// One sync that finds both publishes both with the same image.
+#[tokio::test]
+async fn an_update_beside_a_switch_does_not_say_that_it_had_been_switched() {
+    let mut world = World::new(account("acme"));
+    for people in ["user u1 ann title=Analyst", "user u1 ann title=Manager inactive"] {
+        world.sync(&MemoryDirectory::parse(people)).await;
+    }
+    let events = world.log.events();
+    let types: Vec<&str> = events.iter().map(|event| event.event_type.as_str()).collect();
+    assert_eq!(types, ["user.updated", "user.disabled"]);
+    let [updated, disabled] = [&events[0], &events[1]].map(|event| ocsf::value(&change(event)));
+    assert_eq!(updated["entity"]["user"]["account"], Value::Null, "it was active");
+    assert_eq!(updated["entity_result"]["user"]["account"]["is_disabled"], json!(true));
+    assert_eq!(disabled["user"]["account"]["is_disabled"], json!(true));
+}
+
+#[test]
+fn a_role_in_ecs_is_its_value_and_stands_there_once() {
+    for Sample { name, event } in samples().iter().filter(|sample| sample.event.user.is_some()) {
+        let ecs = ecs::value(&change(event));
+        let roles = if *name == "user.added.bare" { Value::Null } else { json!(["analyst", "viewer"]) };
+        assert_eq!(ecs["user"]["roles"], roles, "{name}");
+    }
+}
+
 /// Fields of CIM's data model Change (docs.splunk.com, CIM 4.17), what Splunk reads of every event, and what is ours.
 const CIM_FIELDS: [&str; 15] = [
     "_time",
@@ -387,6 +437,19 @@ fn every_event_is_one_security_event_token_of_rfc_9967() {
         assert!(uri.strip_prefix(endpoint).is_some_and(|id| !id.contains('/')), "{name}: {uri}");
     }
     assert_eq!(said.len(), SET_EVENTS.len(), "each is said by some sample");
+}
+
+/// The operations of a patch apply one after the other (RFC 7644 §3.5.2): removing `emails.value` after adding `emails`
+/// would empty what was added.
+#[test]
+fn a_patch_removes_before_it_adds() {
+    for Sample { name, event } in samples() {
+        let claims = set::value(&change(&event));
+        let payload = claims["events"].as_object().and_then(|events| events.values().next()).expect("one event");
+        let operations = payload["data"]["Operations"].as_array().cloned().unwrap_or_default();
+        let removes: Vec<bool> = operations.iter().map(|operation| operation["op"] == json!("remove")).collect();
+        assert!(removes.is_sorted_by(|one, next| one >= next), "{name}: {operations:?}");
+    }
 }
 
 #[test]

@@ -33,10 +33,12 @@ fn jane() -> User {
             "emails",
             r#"[{"primary":true,"type":"work","value":"jane.roe@acme.example"},{"type":"home","value":"jane@roe.example"}]"#,
         ),
+        ("entitlements", r#"["export",{"display":"All reports","value":"reports"}]"#),
         ("name.familyName", r#""Roe""#),
-        ("roles", r#"[{"value":"analyst"},{"value":"viewer"}]"#),
+        ("roles", r#"[{"display":"Senior analyst","value":"analyst"},{"value":"viewer"}]"#),
         ("title", r#""Analyst""#),
         ("urn:ietf:params:scim:schemas:extension:enterprise:2.0:User:department", r#""Finance""#),
+        ("urn:ietf:params:scim:schemas:extension:enterprise:2.0:User:manager.displayName", r#""John Low""#),
         ("urn:ietf:params:scim:schemas:extension:enterprise:2.0:User:manager.value", r#""2b7e0c19""#),
     ];
     User {
@@ -148,11 +150,39 @@ fn renamed() -> ChangeEvent {
     ];
     ChangeEvent {
         occurred_at: Some(OBSERVED - 60_000),
+        omitted_attributes: vec!["photos".to_owned()],
+        ..updated(4, changes)
+    }
+}
+
+/// Jane after these changes.
+fn updated(sequence: i64, changes: Vec<AttributeChange>) -> ChangeEvent {
+    ChangeEvent {
         changed_attributes: changes.iter().map(|change| change.attribute.clone()).collect(),
         changes,
-        omitted_attributes: vec!["photos".to_owned()],
-        ..user("user.updated", 4)
+        ..user("user.updated", sequence)
     }
+}
+
+/// The server began to write lists where it had written one value, and objects where it had written texts.
+fn reshaped() -> ChangeEvent {
+    let changes = vec![
+        change("emails", None, Some(&jane().attributes["emails"])),
+        change("emails.type", Some("\"work\""), None),
+        change("emails.value", Some("\"jane.doe@acme.example\""), None),
+        change("entitlements", Some("\"export\""), Some(&jane().attributes["entitlements"])),
+        change("roles", Some(r#"["viewer"]"#), Some(&jane().attributes["roles"])),
+    ];
+    updated(20, changes)
+}
+
+/// Nobody had known an address before.
+fn first_address() -> ChangeEvent {
+    updated(21, vec![change("emails", None, Some(&jane().attributes["emails"]))])
+}
+
+fn promoted() -> ChangeEvent {
+    updated(22, vec![change("title", Some("\"Trainee\""), Some("\"Analyst\""))])
 }
 
 fn switched(event_type: &str, sequence: i64, active: bool) -> ChangeEvent {
@@ -191,6 +221,9 @@ pub fn samples() -> Vec<Sample> {
         ("user.added.inactive", inactive),
         ("user.added.bare", bare),
         ("user.updated", renamed()),
+        ("user.updated.reshaped", reshaped()),
+        ("user.updated.first_address", first_address()),
+        ("user.updated.promoted", promoted()),
         ("user.disabled", switched("user.disabled", 5, false)),
         ("user.enabled", switched("user.enabled", 6, true)),
         ("user.removed", caused(removed(user("user.removed", 7), "not_found"))),

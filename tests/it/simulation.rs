@@ -294,7 +294,10 @@ impl Life {
             5 => Faults { silent: some(random, users).pop_first(), ..none },
             6 => Faults { list_hides_members_of: some(random, groups), ..none },
             7 => Faults { first_get_404: some(random, users).pop_first(), ..none },
-            9 => Faults { nameless: some(random, if random.bool() { users } else { groups }).pop_first(), ..none },
+            9 => {
+                let ids = if random.bool() { users } else { groups };
+                Faults { nameless: some(random, ids).pop_first(), ..none }
+            }
             10 => Faults { without_active: users.into_iter().filter(|_| random.bool()).collect(), ..none },
             11 => Faults { contradicted: some(random, users).pop_first(), ..none },
             12 => Faults { members_unreadable: some(random, groups), ..none },
