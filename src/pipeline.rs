@@ -109,8 +109,10 @@ pub enum Answer {
     Found(Box<Observed>),
     /// 404 or 410: gone, if a control GET of a listed id answers.
     NotFound,
-    /// 403, 405 or 501: this directory does not offer GET.
+    /// 405 or 501: this directory does not offer GET.
     NotOffered,
+    /// 403: it may offer GET to others.
+    Forbidden,
     /// Anything else proves nothing; says what it was, e.g. `HTTP 500`.
     Unproven(String),
 }

@@ -128,13 +128,25 @@ impl Changed {
     }
 }
 
+/// About what one member takes that was read and not yet published.
+const MEMBER_BYTES: usize = 64;
+
 /// When and how a principal was looked at.
 struct Looked {
     observed_at: i64,
     modified_at: Option<i64>,
     composed_name: bool,
-    /// By GET where the list was compared with before, or the other way round.
-    otherwise: bool,
+    otherwise: Otherwise,
+}
+
+/// Whether what is known was seen the same way. What GET shows is compared by [`Principal::as_shown_by_get`].
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Otherwise {
+    No,
+    /// By lists until GET found it hidden: what GET did not show stayed as the list had shown it.
+    Hidden,
+    /// By GET alone.
+    NeverListed,
 }
 
 pub struct Diff<'k> {
@@ -234,6 +246,12 @@ impl<'k> Diff<'k> {
         (self.strategy, self.rules.shown_before) = (strategy, shown_before);
         // What the list said of members, it said by another strategy.
         self.groups_read.clear();
+        self.members_failed.clear();
+        self.unsettled.clear();
+        self.partly_unread = false;
+        // Another way of reading may show others who have been there all along: a first read.
+        let by = self.known.completed.as_ref().and_then(|completed| completed.memberships_by);
+        self.rules.first_memberships |= by.is_some_and(|by| by != strategy);
     }
 
     pub fn strategy(&self) -> Strategy {
@@ -282,7 +300,9 @@ impl<'k> Diff<'k> {
     pub fn begin_walk(&mut self, kind: Kind) {
         self.again = (self.listed(kind) > 0).then(Set::default);
         *of_mut(&mut self.no_id, kind) = 0;
-        self.contradicted.clear();
+        if kind == Kind::User {
+            self.contradicted.clear();
+        }
     }
 
     /// Takes the rows of one page of a list; returns how many ids are new in this walk. An id counts once in a walk:
@@ -295,47 +315,53 @@ impl<'k> Diff<'k> {
                 Row::Read(observed) => Some(observed.principal.id.clone()),
                 Row::NoId => {
                     *of_mut(&mut self.no_id, kind) += 1;
+                    // It may be the row of one who was taken for gone.
+                    self.gone.retain(|(of, _), _| *of != kind);
                     fresh += 1;
                     None
                 }
             };
             let Some(id) = id else { continue };
-            let in_this_walk = match &self.again {
-                Some(walked) => walked.contains(&id),
-                None => of(&self.listed, kind).contains(&id),
+            if self.cannot_be_published(kind, &row) {
+                fresh += usize::from(of_mut(&mut self.unread_rows, kind).insert(id));
+                continue;
+            }
+            let first = of_mut(&mut self.listed, kind).insert(id.clone());
+            let in_this_walk = match &mut self.again {
+                Some(walked) => !walked.insert(id.clone()),
+                None => !first,
             };
             if in_this_walk {
                 self.another_row(kind, &id, row);
                 continue;
             }
             fresh += 1;
-            self.again.as_mut().map(|walked| walked.insert(id.clone()));
-            if !self.row(kind, row) {
-                of_mut(&mut self.unread_rows, kind).insert(id);
-                continue;
-            }
-            of_mut(&mut self.unread_rows, kind).remove(&id);
-            let known = self.known.table(kind).contains(&id);
-            let first = of_mut(&mut self.listed, kind).insert(id);
-            *of_mut(&mut self.known_listed, kind) += usize::from(first && known);
+            *of_mut(&mut self.known_listed, kind) += usize::from(first && self.known.table(kind).contains(&id));
+            self.row(kind, &id, row);
         }
         fresh
+    }
+
+    /// A principal that is new, and of which nothing but its id can be read: it is there, but it has no record.
+    fn cannot_be_published(&self, kind: Kind, row: &Row) -> bool {
+        let Row::Read(observed) = row else { return false };
+        observed.readable == Readable::IdOnly && !self.known.table(kind).contains(&observed.principal.id)
     }
 
     /// One more row of an id in one walk: a join that lists somebody twice, or pages that overlap. What the rows say is
     /// merged whatever their order; where they contradict each other on `active`, it is unknown.
     fn another_row(&mut self, kind: Kind, id: &Id, row: Row) {
-        let (mut other, raw) = match row {
-            // Its first row had the same bytes, or what it says is what is known.
-            Row::Same(raw) if of(&self.recognised, kind).get(id).is_none_or(|first| *first == raw) => return,
-            Row::Same(raw) => (self.as_known(kind, id), raw),
-            Row::Read(observed) => {
-                let raw = observed.raw;
-                (*observed, raw)
-            }
+        let key = (kind, id.clone());
+        let first_raw = of(&self.recognised, kind).get(id).copied();
+        // The first row was recognised: it says what is known, and nothing of it was kept.
+        let first_is_known = first_raw.is_none() && !self.doubled.contains(&key);
+        let mut other = match row {
             Row::NoId => return,
+            Row::Same(_) if first_is_known => return,
+            Row::Same(raw) => Observed { raw, ..self.as_known(kind, id) },
+            Row::Read(observed) => *observed,
         };
-        if of(&self.recognised, kind).get(id) == Some(&raw) || other.readable == Readable::IdOnly {
+        if first_raw == Some(other.raw) || other.readable == Readable::IdOnly {
             return;
         }
         let Some(mut first) = self.principal(kind, id) else { return };
@@ -351,17 +377,23 @@ impl<'k> Diff<'k> {
             (one, other) => one.or(other),
         };
         other.principal = Principal { active, ..first.merged(other.principal) };
+        // Whoever any of the rows shows is shown.
+        let known = first_is_known.then(|| self.as_known(kind, id));
+        other.members.extend(known.iter().flat_map(|known| known.members.iter().cloned()));
+        other.groups.extend(known.iter().flat_map(|known| known.groups.iter().cloned()));
         if let Some(read) = self.groups_read.get(id).filter(|_| kind == Kind::Group) {
             other.members.extend(read.members.iter().cloned());
-            other.members.sort_unstable();
-            other.members.dedup();
         }
         if let Some(read) = self.user_groups.get(id).filter(|_| kind == Kind::User) {
             other.groups.extend(read.groups.iter().cloned());
         }
+        other.members.sort_unstable();
+        other.members.dedup();
+        other.groups.sort_unstable();
+        other.groups.dedup();
         self.read(kind, other, false);
         of_mut(&mut self.recognised, kind).remove(id);
-        self.doubled.insert((kind, id.clone()));
+        self.doubled.insert(key);
     }
 
     /// What is known of a principal, as a row that says the same would be read.
@@ -371,11 +403,18 @@ impl<'k> Diff<'k> {
             kind: Some(member.kind),
             direct: membership.direct,
         };
+        let groups = self.known.memberships().filter(|(_, member, _)| kind == Kind::User && member.id == *id);
+        let group = |(group, _, membership): (&Id, &Member, &Membership)| ListedGroup {
+            id: Some(group.clone()),
+            name: None,
+            direct: membership.direct,
+        };
+        let members = self.known.members(id).filter(|_| kind == Kind::Group);
         Observed {
             principal: self.known.table(kind).principal(id).unwrap_or_else(|| Principal::new(id.clone())),
             raw: RawHash::MIN,
-            members: self.known.members(id).into_iter().flatten().map(member).collect(),
-            groups: Vec::new(),
+            members: members.into_iter().flatten().map(member).collect(),
+            groups: groups.map(group).collect(),
             observed_at: self.rules.not_before,
             modified_at: None,
             readable: Readable::Whole,
@@ -404,6 +443,16 @@ impl<'k> Diff<'k> {
         }
     }
 
+    /// Users of whom rows of one walk say both that they are active and that they are not.
+    pub fn contradictory(&self) -> usize {
+        self.contradicted.len()
+    }
+
+    /// Rows of which nothing can be published: without a usable id, or new and with nothing but an id.
+    pub fn unpublishable(&self, kind: Kind) -> usize {
+        *of(&self.no_id, kind) + of(&self.unread_rows, kind).len()
+    }
+
     /// Users who had `active` and are listed without it.
     pub fn without_known_active(&self) -> usize {
         self.active_lost.len()
@@ -414,32 +463,30 @@ impl<'k> Diff<'k> {
         self.other_members
     }
 
-    /// False for a row that is there but cannot be published.
-    fn row(&mut self, kind: Kind, row: Row) -> bool {
+    /// The first row of an id in a walk.
+    fn row(&mut self, kind: Kind, id: &Id, row: Row) {
         match row {
-            Row::NoId => false,
-            Row::Same(raw) => {
-                let Some(id) = self.known.table(kind).recognise(raw).cloned() else { return false };
+            Row::NoId => {}
+            Row::Same(_) => {
                 self.members_shown |= match self.strategy {
-                    Strategy::List => kind == Kind::Group && self.known.members(&id).is_some(),
+                    Strategy::List => kind == Kind::Group && self.known.members(id).is_some(),
                     Strategy::User => kind == Kind::User && self.known.memberships_len() > 0,
                     _ => false,
                 };
                 // An earlier row of this sync showed other bytes: the newest stands.
-                of_mut(&mut self.changed, kind).remove(&id);
-                of_mut(&mut self.recognised, kind).remove(&id);
+                of_mut(&mut self.changed, kind).remove(id);
+                of_mut(&mut self.recognised, kind).remove(id);
                 match kind {
-                    Kind::Group => drop(self.groups_read.remove(&id)),
-                    Kind::User => drop(self.user_groups.remove(&id)),
+                    Kind::Group => drop(self.groups_read.remove(id)),
+                    Kind::User => drop(self.user_groups.remove(id)),
                 }
                 if kind == Kind::User {
-                    self.active_lost.remove(&id);
-                    self.without_active.remove(&id);
+                    self.active_lost.remove(id);
+                    self.without_active.remove(id);
                 }
-                self.gone.remove(&(kind, id));
-                true
+                self.gone.remove(&(kind, id.clone()));
             }
-            Row::Read(observed) => self.read(kind, *observed, false),
+            Row::Read(observed) => drop(self.read(kind, *observed, false)),
         }
     }
 
@@ -474,9 +521,15 @@ impl<'k> Diff<'k> {
         }
         // Unknown never replaces a known value.
         new.active = new.active.or_else(|| old.as_ref().and_then(|old| old.active));
-        // Last seen by GET, and listed now: what only one of the two shows has not changed.
-        let hidden = entry.is_some_and(|entry| entry.missing_since.is_some() && entry.missing_walks == 0);
-        let looked = Looked { observed_at, modified_at, composed_name, otherwise: unlisted || hidden };
+        // Last seen by GET, and listed now.
+        let hidden = entry.filter(|entry| entry.missing_since.is_some() && entry.missing_walks == 0);
+        let otherwise = match hidden {
+            // No list has ever shown it: what only one of the two shows has not changed.
+            Some(entry) if entry.missing_since == Some(entry.first_seen_at) => Otherwise::NeverListed,
+            Some(_) => Otherwise::Hidden,
+            None => Otherwise::No,
+        };
+        let looked = Looked { observed_at, modified_at, composed_name, otherwise };
         let changed = self.compare(kind, old.as_ref(), &new, looked);
         let since = entry.and_then(|entry| entry.missing_since);
         let missing_since = unlisted.then(|| since.unwrap_or(observed_at));
@@ -529,6 +582,11 @@ impl<'k> Diff<'k> {
         }
     }
 
+    /// Counts members that are kept until the sync is published.
+    pub(super) fn keep_members(&mut self, count: usize) {
+        self.kept += count * MEMBER_BYTES;
+    }
+
     fn keep(&mut self, kind: Kind, id: &Id, changed: Changed) {
         self.kept += changed.packed.len() + id.len();
         of_mut(&mut self.changed, kind).insert(id.clone(), changed);
@@ -559,11 +617,13 @@ impl<'k> Diff<'k> {
         }
         let mut changes = Principal::differences(old, new);
         changes.retain(|change| self.makes_events(&change.attribute));
-        if otherwise {
-            changes.retain(|AttributeChange { attribute, old, new }| {
-                attribute == "active" || old.as_ref().zip(new.as_ref()).is_some_and(|(old, new)| !compatible(old, new))
-            });
-        }
+        changes.retain(|AttributeChange { attribute, old, new }| match (otherwise, old, new) {
+            (Otherwise::No, ..) => true,
+            _ if attribute == "active" => true,
+            (_, Some(old), Some(new)) => !compatible(old, new),
+            (Otherwise::NeverListed, ..) => false,
+            (Otherwise::Hidden, ..) => true,
+        });
         if composed_name {
             // It follows from `name`, which has a change of its own where it is listed. A stated name that is no longer
             // served is a change.
@@ -630,7 +690,7 @@ impl<'k> Diff<'k> {
 
     /// Takes the proof that a missing principal is gone. In repair it stays missing, to be asked for again.
     pub fn gone(&mut self, kind: Kind, id: Id, reason: RemovalReason) {
-        if self.rules.repair || *of(&self.no_id, kind) > 0 {
+        if self.rules.repair || *of(&self.no_id, kind) > 0 || self.appeared(kind, &id) {
             return;
         }
         self.gone.insert((kind, id), reason);
@@ -686,10 +746,11 @@ impl<'k> Diff<'k> {
                 self.put(Kind::Group, id, changed, list, vanishing)
             })
             .collect();
-        // Silent rewrites of groups whose members are read for the first time, or that list others without a principal.
+        // Silent rewrites of groups of whose members is now known whether they were read, or that list others without a
+        // principal.
         let mut rewritten: BTreeMap<Id, Option<Vec<Id>>> =
             dangling.into_iter().map(|(id, list)| (id, Some(list))).collect();
-        for id in self.members_read_first().into_iter().filter(|id| !written.contains(id)) {
+        for id in self.members_read_otherwise().into_iter().filter(|id| !written.contains(id)) {
             rewritten.entry(id).or_insert(None);
         }
         for (id, list) in rewritten {
@@ -776,21 +837,20 @@ impl<'k> Diff<'k> {
         }
     }
 
-    /// Groups whose members this sync is the first to read.
-    fn members_read_first(&self) -> Vec<Id> {
-        let unread = self.known.table(Kind::Group).iter().filter(|(_, entry)| entry.members_unread);
-        unread
-            .map(|(id, _)| id)
-            .filter(|id| self.exists(Kind::Group, id) && !self.members_stay_unread(id))
-            .cloned()
-            .collect()
+    /// Groups whose records say otherwise whether their members were ever read: this sync was the first to read them, or
+    /// it read those of others only.
+    fn members_read_otherwise(&self) -> Vec<Id> {
+        let groups = self.known.table(Kind::Group).iter();
+        let otherwise = groups.filter(|(id, entry)| entry.members_unread != self.members_stay_unread(id));
+        otherwise.map(|(id, _)| id).filter(|id| self.exists(Kind::Group, id)).cloned().collect()
     }
 
     /// True for a group whose members no sync has read, this one included.
     fn members_stay_unread(&self, group: &Id) -> bool {
         let entry = self.known.table(Kind::Group).get(group);
         let before = entry.is_some_and(|entry| entry.members_unread);
-        if !self.memberships_are_shown() || !self.appeared(Kind::Group, group) {
+        let read = self.memberships_are_shown() && !of(&self.unread, Kind::Group);
+        if !read || !self.appeared(Kind::Group, group) {
             return before;
         }
         self.members_failed.contains(group) && (before || entry.is_none() || self.rules.first_memberships)

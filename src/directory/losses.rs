@@ -31,7 +31,7 @@ impl Diff<'_> {
                 .iter()
                 .map(|(group, read)| {
                     let lost = memberships::lost(self, group, read).into_iter();
-                    let lost = lost.filter(|member| memberships::agreed(self, read, member));
+                    let lost = lost.filter(|member| memberships::agreed(self, group, read, member));
                     lost.filter(|member| !missing.contains(&(member.kind, &member.id))).count()
                 })
                 .sum::<usize>() as u64
@@ -64,6 +64,10 @@ impl Diff<'_> {
 
     /// Users, groups and memberships that are news, for a guard that limits them.
     pub fn additions(&self) -> u64 {
+        // In repair they are written silently.
+        if self.rules.repair {
+            return 0;
+        }
         let principals = Kind::BOTH.iter().filter(|kind| self.rules.first_read(**kind).is_none()).map(|kind| {
             let added = |changed: &&Changed| changed.events.iter().any(|event| event.event_type.is_added());
             of(&self.changed, *kind).values().filter(added).count() as u64

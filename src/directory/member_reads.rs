@@ -118,6 +118,7 @@ impl Diff<'_> {
             self.unsettled.insert((Kind::Group, group.clone()));
         }
         let confirmed = unproven.then_some(None);
+        self.keep_members(members.len());
         self.groups_read.insert(group.clone(), GroupRead { members, observed_at, confirmed, partial: false });
     }
 
@@ -130,6 +131,7 @@ impl Diff<'_> {
     /// memory holds only what changed. `observed_at`: milliseconds since 1970-01-01 UTC.
     pub fn group_members(&mut self, group: &Id, members: Vec<ListedMember>, observed_at: i64) {
         self.members_shown |= !members.is_empty();
+        self.members_failed.remove(group);
         let capped = self.is_capped(&members);
         self.partly_unread |= capped;
         if memberships::are_known(self, group, &members) {
@@ -138,12 +140,14 @@ impl Diff<'_> {
         }
         let observed_at = observed_at.max(self.rules.not_before);
         let confirmed = capped.then_some(None);
+        self.keep_members(members.len());
         self.groups_read.insert(group.clone(), GroupRead { members, observed_at, confirmed, partial: false });
     }
 
     /// Takes all groups of one user. `observed_at`: milliseconds since 1970-01-01 UTC.
     pub fn groups_of_user(&mut self, user: &Id, groups: Vec<ListedGroup>, observed_at: i64) {
         self.members_shown |= !groups.is_empty();
+        self.keep_members(groups.len());
         let observed_at = observed_at.max(self.rules.not_before);
         self.user_groups.insert(user.clone(), UserGroups { groups, observed_at });
     }
@@ -255,7 +259,7 @@ impl Diff<'_> {
     /// known as dangling are not asked again here.
     pub fn unlisted_members(&self) -> Vec<ListedMember> {
         let unknown = |group: &Id, member: &ListedMember| {
-            memberships::resolve(self, member).is_none()
+            memberships::resolve(self, group, member).is_none()
                 && self.known.dangling(group).binary_search(&member.id).is_err()
                 && Kind::BOTH.into_iter().all(|kind| !self.gone.contains_key(&(kind, member.id.clone())))
         };
@@ -320,9 +324,16 @@ impl Diff<'_> {
 
     /// Takes GET's word on a group that lost members; `None`: no answer that proves anything.
     pub fn confirm_group(&mut self, group: &Id, members: Option<Vec<ListedMember>>) {
+        self.partly_unread |= members.is_none();
+        let Some(read) = self.groups_read.get(group) else { return };
+        // Only whether it shows those who are lost matters, and a group may have a million others.
+        let lost: BTreeSet<Id> = memberships::lost(self, group, read).into_iter().map(|member| member.id).collect();
+        let shown = members.map(|mut members| {
+            members.retain(|member| lost.contains(&member.id));
+            members
+        });
         if let Some(read) = self.groups_read.get_mut(group) {
-            self.partly_unread |= members.is_none();
-            read.confirmed = Some(members);
+            read.confirmed = Some(shown);
         }
     }
 

@@ -14,22 +14,31 @@ use super::member_reads::{GroupRead, ListedMember, directer};
 use super::principal::{Id, Kind, Member};
 use super::status::Baseline;
 
-/// The principal that a listed member names: by the type the server states, else user before group.
-pub(super) fn resolve(diff: &Diff<'_>, member: &ListedMember) -> Option<Member> {
-    let order = match member.kind {
-        Some(Kind::Group) => [Kind::Group, Kind::User],
-        _ => [Kind::User, Kind::Group],
+/// The principal that a member listed by `group` names: by the type the server states, else user before group.
+pub(super) fn resolve(diff: &Diff<'_>, group: &Id, member: &ListedMember) -> Option<Member> {
+    let order: &[Kind] = match member.kind {
+        Some(Kind::Group) => &[Kind::Group, Kind::User],
+        Some(Kind::User) => &[Kind::User, Kind::Group],
+        // Users and groups may share ids: that the user is gone does not make a member of the group with its id.
+        None if stands_for_one_who_is_gone(diff, group, &member.id) => &[Kind::User],
+        None => &[Kind::User, Kind::Group],
     };
     // A member that nobody can ask for is what its group says.
     let vouched = || diff.vouched.contains(&member.id).then_some(member.kind.unwrap_or(Kind::User));
-    let kind = order.into_iter().find(|kind| diff.exists(*kind, &member.id)).or_else(vouched)?;
+    let kind = order.iter().copied().find(|kind| diff.exists(*kind, &member.id)).or_else(vouched)?;
     Some(Member { kind, id: member.id.clone() })
+}
+
+/// The id of a user who goes in this sync, or who went in an earlier one while the group with the same id was there.
+fn stands_for_one_who_is_gone(diff: &Diff<'_>, group: &Id, id: &Id) -> bool {
+    let went = diff.known.dangling(group).binary_search(id).is_ok() && diff.known.table(Kind::Group).contains(id);
+    went || diff.gone.contains_key(&(Kind::User, id.clone()))
 }
 
 /// True where the group's members are exactly the known ones, dangling ones included: nothing to keep.
 pub(super) fn are_known(diff: &Diff<'_>, group: &Id, members: &[ListedMember]) -> bool {
     let (known, dangling) = (diff.known.members(group), diff.known.dangling(group));
-    let is_known = |listed: &ListedMember| match resolve(diff, listed) {
+    let is_known = |listed: &ListedMember| match resolve(diff, group, listed) {
         Some(member) => known
             .and_then(|known| known.get(&member))
             .is_some_and(|known| listed.direct.is_none() || listed.direct == known.direct),
@@ -46,7 +55,7 @@ pub(super) fn lost(diff: &Diff<'_>, group: &Id, read: &GroupRead) -> Vec<Member>
     let spoken_of =
         |member: &&Member| !read.partial || (member.kind == Kind::User && diff.user_groups.contains_key(&member.id));
     let mut lost: Vec<Member> = known
-        .filter(|member| gone(diff, member).is_none() && !shows(diff, &shown, member))
+        .filter(|member| gone(diff, member).is_none() && !shows(diff, group, &shown, member))
         .filter(spoken_of)
         .cloned()
         .collect();
@@ -61,17 +70,18 @@ pub(super) fn added(diff: &Diff<'_>, group: &Id, read: &GroupRead) -> usize {
     }
     let known = diff.known.members(group);
     let is_new = |member: &Member| !known.is_some_and(|known| known.contains_key(member));
-    let new: BTreeSet<Member> = read.members.iter().filter_map(|listed| resolve(diff, listed)).filter(is_new).collect();
+    let new: BTreeSet<Member> =
+        read.members.iter().filter_map(|listed| resolve(diff, group, listed)).filter(is_new).collect();
     new.len()
 }
 
 /// The list alone is no proof where GET of the group can be asked: both must lack the member. In repair nothing is.
-pub(super) fn agreed(diff: &Diff<'_>, read: &GroupRead, member: &Member) -> bool {
+pub(super) fn agreed(diff: &Diff<'_>, group: &Id, read: &GroupRead, member: &Member) -> bool {
     match &read.confirmed {
         _ if diff.rules.repair => false,
         None => true,
         Some(None) => false,
-        Some(Some(shown)) => !shows(diff, &by_id(shown), member),
+        Some(Some(shown)) => !shows(diff, group, &by_id(shown), member),
     }
 }
 
@@ -84,10 +94,10 @@ fn by_id(members: &[ListedMember]) -> Map<&Id, Vec<&ListedMember>> {
 }
 
 /// Users and groups may share ids: a row shows a member if its type, where stated, fits.
-fn shows(diff: &Diff<'_>, rows: &Map<&Id, Vec<&ListedMember>>, member: &Member) -> bool {
+fn shows(diff: &Diff<'_>, group: &Id, rows: &Map<&Id, Vec<&ListedMember>>, member: &Member) -> bool {
     rows.get(&member.id).is_some_and(|rows| {
         let fits = |row: &&ListedMember| row.kind.is_none_or(|kind| kind == member.kind);
-        rows.iter().any(|row| fits(row) || resolve(diff, row).as_ref() == Some(member))
+        rows.iter().any(|row| fits(row) || resolve(diff, group, row).as_ref() == Some(member))
     })
 }
 
@@ -160,7 +170,7 @@ fn read_group(
     count: &mut usize,
 ) {
     for member in lost(diff, group, read) {
-        if agreed(diff, read, &member) {
+        if agreed(diff, group, read, &member) {
             plan.removed.push(remove(diff, group, member, None, read.observed_at));
             *count -= 1;
         } else {
@@ -170,7 +180,7 @@ fn read_group(
     let known = diff.known.members(group);
     let mut shown: BTreeMap<Member, Option<bool>> = BTreeMap::new();
     for listed in &read.members {
-        match resolve(diff, listed) {
+        match resolve(diff, group, listed) {
             None if dangles(diff, group, &listed.id) => drop(dangling.insert(listed.id.clone())),
             // Once dangling, it takes a principal to be published again, not only the profile's word.
             Some(member) if !diff.exists(member.kind, &member.id) && dangles(diff, group, &listed.id) => {

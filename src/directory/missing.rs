@@ -130,7 +130,7 @@ impl Diff<'_> {
     /// Somebody was known, and nobody known is listed again: another directory answers, or none. Who was hidden or
     /// is being counted was not listed before either.
     pub(super) fn nobody_again(&self, kind: Kind) -> bool {
-        if *of(&self.unread, kind) || *of(&self.known_listed, kind) > 0 || *of(&self.no_id, kind) > 0 {
+        if *of(&self.unread, kind) || *of(&self.known_listed, kind) > 0 {
             return false;
         }
         self.known.table(kind).iter().any(|(_, entry)| entry.missing_since.is_none())

@@ -160,7 +160,11 @@ impl Principal {
     /// attributes only those count that both show: a server's GET and its list rarely show the same.
     pub fn as_shown_by_get(&self, got: Principal) -> Principal {
         let mut shown = self.clone();
-        shown.active = got.active.or(shown.active);
+        // Where lists do not state `active`, that GET says so is no news, and would be lost with the next list.
+        shown.active = match (self.active, got.active) {
+            (None, Some(true)) => None,
+            (known, got) => got.or(known),
+        };
         shown.last_modified = got.last_modified.or(shown.last_modified);
         let contradicts =
             |path: &str, known: &str, got: &str| !is_equal(path, Some(known), Some(got)) && !compatible(known, got);

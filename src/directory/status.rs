@@ -229,6 +229,12 @@ impl SyncStatus {
                 changes.dangling
             ));
         }
+        if changes.others > 0 {
+            self.find(format!(
+                "Groups: {} of their members are neither users nor groups (service principals, devices, …): not published",
+                changes.others
+            ));
+        }
         self.kinds_read = read.names();
         self.memberships_by = changes.members_seen_by.or(self.memberships_by);
         self.dangling = changes.dangling;

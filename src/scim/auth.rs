@@ -334,7 +334,7 @@ impl Grant<'_> {
         let response =
             self.request(http, in_body).send().await.map_err(|error| at_token_url(transport(&error, false)))?;
         let status = response.status();
-        let body = read_body(response, TOKEN_ANSWER_BYTES_MAX).await.map_err(|error| match error.code {
+        let (body, _) = read_body(response, TOKEN_ANSWER_BYTES_MAX, None).await.map_err(|error| match error.code {
             error::TOO_LARGE => no_token(status, "with more than any token needs"),
             _ => at_token_url(error),
         })?;

@@ -12,6 +12,7 @@ use reqwest::header::{ACCEPT, CONTENT_TYPE, DATE, ETAG, IF_NONE_MATCH, LOCATION}
 use reqwest::{Response, StatusCode, redirect};
 use rustls_platform_verifier::BuilderVerifierExt;
 use serde_json::Value;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use url::Url;
 
 use super::address::{self, Allowed, CheckedResolver};
@@ -95,6 +96,8 @@ pub struct Client {
     last: Arc<Mutex<Option<LastAnswer>>>,
     /// Whose requests these are, for logs and metrics.
     account: Arc<str>,
+    /// Bodies that may be large at once: several GETs are under way, each of which may bring a group of any size.
+    large: Arc<Semaphore>,
     pub(super) remembered: Remembered,
 }
 
@@ -126,6 +129,8 @@ const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b
 pub struct Reply {
     pub status: StatusCode,
     pub body: Bytes,
+    /// Held while the body is, if it is large.
+    _large: Option<OwnedSemaphorePermit>,
     /// RFC 9110 §8.8.3.
     pub etag: Option<String>,
     /// The server's `Date` minus our clock, milliseconds.
@@ -165,6 +170,7 @@ impl Client {
             skew: Arc::default(),
             last: Arc::default(),
             account: Arc::default(),
+            large: Arc::new(Semaphore::new(LARGE_BODIES_MAX)),
             remembered: Remembered::default(),
         })
     }
@@ -323,15 +329,15 @@ impl Client {
         let skew = header_time(&response, DATE).map(|at| at - received_at);
         self.skew.store(skew.unwrap_or(0), Ordering::Relaxed);
         let etag = response.headers().get(ETAG).and_then(|etag| etag.to_str().ok()).map(str::to_owned);
-        let body = match self.operation(&request.url) {
-            _ if !status.is_success() => read_error_body(response).await,
+        let (body, large) = match self.operation(&request.url) {
+            _ if !status.is_success() => (read_error_body(response).await, None),
             Some(Operation::ListUsers | Operation::ListGroups | Operation::GetGroup) => {
-                read_body(response, BODY_BYTES_MAX).await?
+                read_body(response, BODY_BYTES_MAX, Some(&self.large)).await?
             }
-            Some(Operation::GetUser) | None => read_body(response, ANSWER_BYTES_MAX).await?,
+            Some(Operation::GetUser) | None => read_body(response, ANSWER_BYTES_MAX, None).await?,
         };
         failpoint::hit(Point::FetchAfter);
-        Ok(Answered { reply: Reply { status, body, etag, skew, received_at }, advice, pass })
+        Ok(Answered { reply: Reply { status, body, _large: large, etag, skew, received_at }, advice, pass })
     }
 
     /// A vendor that throttles is no failure, and takes time: a person has to be able to see why.
@@ -473,22 +479,36 @@ fn worth_another_try(status: StatusCode) -> bool {
 /// written to is not memory, and doubling 32 MiB would hold them twice over.
 const GROWN_BYTES_MAX: usize = 4 << 20;
 
-/// Reads a body within its limit, counting decompressed bytes.
-pub(super) async fn read_body(mut response: Response, bytes_max: usize) -> Result<Bytes, ReadError> {
+/// Bodies of one account that may be larger than that at once.
+const LARGE_BODIES_MAX: usize = 2;
+
+/// Reads a body within its limit, counting decompressed bytes. `large`: where a large one waits for its turn.
+pub(super) async fn read_body(
+    mut response: Response,
+    bytes_max: usize,
+    large: Option<&Arc<Semaphore>>,
+) -> Result<(Bytes, Option<OwnedSemaphorePermit>), ReadError> {
+    let mut permit = None;
     // Growing a page of megabytes chunk by chunk would copy it several times over.
     let stated = response.content_length().and_then(|length| usize::try_from(length).ok()).unwrap_or(0);
-    let mut body = Vec::with_capacity(stated.min(bytes_max));
+    let mut body = Vec::with_capacity(stated.min(bytes_max).min(GROWN_BYTES_MAX));
     while let Some(chunk) = response.chunk().await.map_err(|error| transport(&error, !body.is_empty()))? {
         if body.len() + chunk.len() > bytes_max {
             let text = format!("the body is larger than {} MiB", bytes_max >> 20);
             return Err(ReadError::new(error::TOO_LARGE, text));
+        }
+        if body.len() > GROWN_BYTES_MAX && permit.is_none() {
+            permit = match large {
+                Some(large) => large.clone().acquire_owned().await.ok(),
+                None => None,
+            };
         }
         if body.len() + chunk.len() > body.capacity() && body.len() > GROWN_BYTES_MAX {
             body.reserve_exact(bytes_max - body.len());
         }
         body.extend_from_slice(&chunk);
     }
-    Ok(body.into())
+    Ok((body.into(), permit))
 }
 
 /// The beginning of an error's body; what cannot be read of it says nothing.
@@ -554,11 +574,12 @@ pub fn refusal(reply: &Reply, profile: &Profile, kind: Kind) -> ReadError {
         (None, hint) => hint.unwrap_or(otherwise).to_owned(),
     };
     let (error_code, text) = match code {
-        400 if envelope::scim_type(&reply.body).as_deref() == Some("toomany") => (
+        400 | 403 | 413 if wants_a_filter(&reply.body) => (
             error::HTTP_STATUS,
-            "400 tooMany: the server does not list without a filter; \
-             → scimtail reads whole lists: ask the vendor for an endpoint that lists everybody"
-                .to_owned(),
+            format!(
+                "the server does not list without a filter (HTTP {code}, scimType tooMany or invalidFilter); \
+                 → scimtail reads whole lists: ask the vendor for an endpoint that lists everybody"
+            ),
         ),
         400 => {
             let remedy = no_groups.unwrap_or("ask the vendor which parameters its lists take");
@@ -592,6 +613,11 @@ pub fn refusal(reply: &Reply, profile: &Profile, kind: Kind) -> ReadError {
         _ => (error::HTTP_STATUS, format!("the server answers HTTP {code}")),
     };
     ReadError { status: Some(code), ..ReadError::new(error_code, text) }
+}
+
+/// True for a SCIM error by which a server demands a filter (RFC 7644 §3.12).
+fn wants_a_filter(body: &[u8]) -> bool {
+    envelope::scim_type(body).is_some_and(|said| matches!(said.as_str(), "toomany" | "invalidfilter"))
 }
 
 /// A directory as the pipeline sees it.
@@ -687,7 +713,8 @@ impl Directory for ScimDirectory {
                 }
             }
             404 | 410 => Answer::NotFound,
-            403 | 405 | 501 => Answer::NotOffered,
+            403 => Answer::Forbidden,
+            405 | 501 => Answer::NotOffered,
             status => Answer::Unproven(format!("HTTP {status}")),
         }
     }

@@ -133,8 +133,12 @@ pub fn read_resource(kind: Kind, bytes: &[u8], reading: &Reading) -> Result<Reso
         if !active_stated {
             principal.active = reading.absent_active.meaning();
         }
-        let named = principal.display_name.is_some() || resource.unreadable.iter().any(|name| name == "displayName");
-        if !named && list.covers("displayName") {
+        let unreadable = |attribute: &str| resource.unreadable.iter().any(|name| is_of(name, attribute));
+        let named = principal.display_name.is_some() || unreadable("displayName");
+        if !named && unreadable("name") {
+            // What would stand in for it cannot be read either.
+            resource.unreadable.extend(list.entry("displayName").map(str::to_owned));
+        } else if !named && list.covers("displayName") {
             principal.display_name = principal.composed_name();
             resource.composed_name = principal.display_name.is_some();
         }
@@ -146,6 +150,11 @@ pub fn read_resource(kind: Kind, bytes: &[u8], reading: &Reading) -> Result<Reso
     resource.unreadable.sort_unstable();
     resource.unreadable.dedup();
     Ok(resource)
+}
+
+/// True for an attribute and for what is below it.
+fn is_of(path: &str, attribute: &str) -> bool {
+    path.eq_ignore_ascii_case(attribute) || is_below(path, attribute)
 }
 
 /// The `id` of a resource alone, e.g. to compare it with the id that was asked for.
@@ -255,15 +264,18 @@ fn set(principal: &mut Principal, kind: Kind, list: &AttributeList, name: &str, 
     if is("userName") || is("active") {
         if kind == Kind::User && is("active") {
             principal.active = read_active(raw);
+            // Something is said, but not what.
+            return if principal.active.is_some() || is_nothing(raw) { Ok(()) } else { Err(()) };
         } else if kind == Kind::User {
-            principal.user_name = read_text(raw);
+            principal.user_name = read_text(raw)?;
         }
     } else if is("displayName") {
-        principal.display_name = read_text(raw);
+        principal.display_name = read_text(raw)?;
     } else if is("externalId") {
-        principal.external_id = read_text(raw);
+        principal.external_id = read_text(raw)?;
     } else if is("meta") {
-        for (attribute, raw) in Fields::of(raw).map_or_else(Vec::new, |fields| fields.0) {
+        let fields = Fields::of(raw).map(|fields| fields.0);
+        for (attribute, raw) in fields.or_else(|| is_nothing(raw).then(Vec::new)).ok_or(())? {
             let path = format!("meta.{attribute}");
             let time = || text(raw).as_deref().and_then(read_time);
             match list.entry(&path) {
@@ -275,15 +287,20 @@ fn set(principal: &mut Principal, kind: Kind, list: &AttributeList, name: &str, 
         }
     } else {
         set_attribute(principal, list, name, raw, NESTING_MAX)?;
-        if is("emails") && list.covers("emails.value") {
+        if kind == Kind::User && is("emails") && list.covers("emails.value") {
             principal.email = principal.attributes.get(&spelling(list, name)).and_then(|emails| main_email(emails));
         }
     }
     Ok(())
 }
 
-fn read_text(raw: &RawValue) -> Option<String> {
-    text_or_number(raw).map(Cow::into_owned)
+/// A text; `None` where there is nothing.
+///
+/// # Errors
+/// Something else, which is not nothing.
+fn read_text(raw: &RawValue) -> Result<Option<String>, ()> {
+    let read = text_or_number(raw).map(Cow::into_owned);
+    if read.is_some() || is_nothing(raw) { Ok(read) } else { Err(()) }
 }
 
 /// Multi-valued attributes of a user (RFC 7643 §4.1.2). Servers that know only one value write it without its array.
@@ -431,7 +448,10 @@ fn read_time(text: &str) -> Option<i64> {
 /// What a server writes where nobody is: nothing, an empty text, an empty object.
 fn is_nothing(raw: &RawValue) -> bool {
     let json = raw.get();
-    json == "null" || json == "\"\"" || (json.starts_with('{') && json[1..].trim_start().starts_with('}'))
+    json == "null"
+        || json == "\"\""
+        || json == "[]"
+        || (json.starts_with('{') && json[1..].trim_start().starts_with('}'))
 }
 
 /// The kind that a member states.
@@ -605,7 +625,8 @@ fn kind_of_ref(said: &str, paths: &[String; 2]) -> Stated {
     let endpoint = head.rsplit('/').next().unwrap_or_default();
     let is = |name: &str| endpoint.eq_ignore_ascii_case(name.trim_matches('/'));
     for kind in Kind::BOTH {
-        if is(kind.endpoint()) || is(&paths[kind as usize]) {
+        // Some write the resource type instead of the endpoint.
+        if is(kind.endpoint()) || is(kind.principal_type()) || is(&paths[kind as usize]) {
             return Stated::Kind(kind);
         }
     }

@@ -379,7 +379,7 @@ fn report(config: &AccountConfig, status: &SyncStatus, wait: Duration, blind: bo
     let reason = status.reason.as_deref().unwrap_or_default();
     Metric::Syncs.add(1, [("account", account), ("status", status.status.as_str())]);
     for finding in &status.findings {
-        warn!(account, sync, finding, "sync: something could not be read");
+        warn!(account, sync, "{finding}");
     }
     match status.status {
         Status::Completed => info!(account, sync, users, groups, memberships, changes, next_s, "sync completed"),

@@ -33,18 +33,22 @@ pub(super) fn judge(account: &Account, diff: &Diff<'_>, known: &Known, attempt: 
     if covered {
         return Judgement { held: None, vanishing };
     }
-    let reason = Reason { code: "mass_change", text: in_words(&losses, &evidence, account) };
+    let reason = Reason { code: "mass_change", text: in_words(&losses, &evidence, &vanishing, account) };
     Judgement { held: Some((reason, HoldId { base: known.base(), losses })), vanishing }
 }
 
-fn in_words(losses: &Losses, evidence: &Evidence, account: &Account) -> String {
+fn in_words(losses: &Losses, evidence: &Evidence, vanishing: &BTreeSet<String>, account: &Account) -> String {
     let of = |count: u64, population: u64, what: &str| (count > 0).then(|| format!("{count} of {population} {what}"));
     let parts: Vec<String> = [
         of(losses.users, evidence.users, "users would go"),
         of(losses.groups, evidence.groups, "groups would go"),
         of(losses.memberships, evidence.memberships, "memberships would go"),
         of(losses.disabled, evidence.enabled_users, "users would be disabled"),
-        (losses.attributes > 0).then(|| format!("{} principals would lose an attribute", losses.attributes)),
+        (losses.attributes > 0).then(|| {
+            // Paths as the account lists them.
+            let paths: Vec<String> = vanishing.iter().map(|path| format!("`{path}`")).collect();
+            format!("{} principals would lose an attribute ({})", losses.attributes, paths.join(", "))
+        }),
         (losses.added > 0).then(|| {
             let max = account.limits.max_added.unwrap_or_default();
             format!("{} users, groups and memberships would be added (guard.max_added is {max})", losses.added)

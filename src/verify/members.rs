@@ -17,6 +17,8 @@ const GETS_OF_UNTYPED: usize = 2;
 /// Groups of one sync that are asked whether they show members. Most groups of a directory may be empty: every sync asks
 /// others, until one shows a member.
 const GROUPS_ASKED: usize = 32;
+/// Refusals after which no more groups are asked whether they show members.
+const REFUSALS_MAX: usize = 3;
 /// Reads in a row that fail before the rest is given up: a server in trouble is not asked a hundred thousand times.
 const FAILURES_MAX: usize = 20;
 
@@ -38,6 +40,7 @@ pub(super) async fn find_out<D: Directory>(directory: &D, diff: &mut Diff<'_>, k
     let mut answers =
         futures::stream::iter(groups.into_iter().map(|id| async move { directory.get(Kind::Group, &id).await }))
             .buffered(GETS_AT_ONCE);
+    let mut refusals = 0;
     while let Some(answer) = answers.next().await {
         match answer {
             Answer::Found(observed) if !observed.members.is_empty() => {
@@ -45,9 +48,12 @@ pub(super) async fn find_out<D: Directory>(directory: &D, diff: &mut Diff<'_>, k
                 diff.read_memberships_by(Strategy::Get, shown_before);
                 return;
             }
-            // It will not be offered for the next one either.
-            Answer::NotOffered => return,
+            Answer::NotOffered | Answer::Forbidden => refusals += 1,
             _ => {}
+        }
+        // It will not be offered for the next one either.
+        if refusals == REFUSALS_MAX {
+            return;
         }
     }
 }
@@ -197,7 +203,8 @@ fn words(answer: &Answer) -> String {
     match answer {
         Answer::Found(_) => "its members are unreadable".to_owned(),
         Answer::NotFound => "HTTP 404".to_owned(),
-        Answer::NotOffered => "GET by id is refused".to_owned(),
+        Answer::NotOffered => "GET by id is not offered".to_owned(),
+        Answer::Forbidden => "HTTP 403".to_owned(),
         Answer::Unproven(said) => said.clone(),
     }
 }
@@ -288,8 +295,12 @@ pub(super) async fn ask_members<D: Directory>(
             match answer {
                 Answer::Found(observed) => diff.found(kind, *observed),
                 // Where the type is not stated, it may still be a group.
-                Answer::NotFound | Answer::NotOffered if kind == Kind::User && untyped.contains(&id) => groups.push(id),
-                Answer::NotFound | Answer::NotOffered => diff.nobody(id),
+                Answer::NotFound | Answer::NotOffered | Answer::Forbidden
+                    if kind == Kind::User && untyped.contains(&id) =>
+                {
+                    groups.push(id)
+                }
+                Answer::NotFound | Answer::NotOffered | Answer::Forbidden => diff.nobody(id),
                 Answer::Unproven(_) => {}
             }
         }
@@ -307,19 +318,45 @@ pub(super) async fn reread_groups<D: Directory>(directory: &D, diff: &mut Diff<'
     }
 }
 
-/// GET of a group has to agree that it lost members.
-pub(super) async fn confirm_groups<D: Directory>(directory: &D, diff: &mut Diff<'_>) {
-    let answers = ask(directory, Kind::Group, diff.groups_that_lost_members()).await;
-    // Where no group can be asked, the completely read list is all there is, if it shows members at all: a list that has
-    // stopped to show them may only lack the permission. One group that refuses while others answer proves nothing.
-    let offered = answers.iter().any(|(_, answer)| !matches!(answer, Answer::NotOffered)) || !diff.list_shows_members();
-    for (group, answer) in answers {
+/// GET of a group has to agree that it lost members. Where it does not, they stay, and a person is told.
+pub(super) async fn confirm_groups<D: Directory>(directory: &D, diff: &mut Diff<'_>, attempt: &mut SyncStatus) {
+    let groups = diff.groups_that_lost_members().into_iter().map(|id| async move {
+        let answer = directory.get(Kind::Group, &id).await;
+        (id, answer)
+    });
+    let mut answers = futures::stream::iter(groups).buffered(GETS_AT_ONCE);
+    let (mut refused, mut left, mut said, mut offered) = (BTreeSet::new(), BTreeSet::new(), String::new(), false);
+    while let Some((group, answer)) = answers.next().await {
+        let refusal = matches!(answer, Answer::NotOffered | Answer::Forbidden);
+        offered |= !refusal;
         match answer {
             Answer::Found(observed) if shows_members(&observed.readable) => {
                 diff.confirm_group(&group, Some(observed.members));
             }
-            Answer::NotOffered if !offered => {}
-            _ => diff.confirm_group(&group, None),
+            answer => {
+                said = words(&answer);
+                if refusal {
+                    refused.insert(group)
+                } else {
+                    left.insert(group)
+                };
+            }
         }
+    }
+    // Where no group can be asked, the completely read list is all there is, if it shows members at all: a list that has
+    // stopped to show them may only lack the permission. One that refuses while others answer proves nothing.
+    if offered || !diff.list_shows_members() {
+        left.extend(refused);
+    }
+    for group in &left {
+        diff.confirm_group(group, None);
+    }
+    if !left.is_empty() {
+        attempt.find(format!(
+            "Groups: members of {} are no longer listed, and GET of the group does not confirm it ({said}), so they stay: {}; \
+             → if this directory shows no member where there is none: [account.profile] empty_members = \"none\"",
+            left.len(),
+            named(&left)
+        ));
     }
 }

@@ -111,7 +111,7 @@ async fn look<D: Directory>(
     // The guard comes first because it is cheap: everything missing counts as lost until somebody asks.
     if judge(account, diff, known, attempt).held.is_some() {
         // Unless that is only what lists leave out of groups: GET knows better than a person would.
-        members::confirm_groups(directory, diff).await;
+        members::confirm_groups(directory, diff, attempt).await;
         if judge(account, diff, known, attempt).held.is_some() {
             // A list that says itself that it is short is no reason to ask a person for a release.
             for kind in complete_lists(account, diff, since) {
@@ -119,7 +119,7 @@ async fn look<D: Directory>(
             }
         }
         if let Some((mut reason, mut hold)) = judge(account, diff, known, attempt).held {
-            let hidden = proof::sample(account, directory, diff, attempt.sync).await?;
+            let hidden = proof::sample(account, directory, diff, &hold.losses, attempt.sync).await?;
             if hidden > 0 {
                 // Whoever turns out hidden was disabled, not removed: the hold covers either.
                 hold.losses.disabled += hidden;
@@ -147,7 +147,7 @@ async fn look<D: Directory>(
     }
     members::ask_members(account, directory, diff, &mut controls[Kind::User as usize], &mut budget).await;
     members::reread_groups(directory, diff).await;
-    members::confirm_groups(directory, diff).await;
+    members::confirm_groups(directory, diff, attempt).await;
     note_active(diff, attempt);
 
     // And last, on what is now known to be true.
@@ -173,6 +173,13 @@ fn complete_lists(account: &Account, diff: &mut Diff<'_>, since: Option<i64>) ->
 
 /// Unknown never replaces a known value, but somebody has to be told.
 fn note_active(diff: &Diff<'_>, attempt: &mut SyncStatus) {
+    let contradictory = diff.contradictory();
+    if contradictory > 0 {
+        attempt.find(format!(
+            "Users: rows of {contradictory} users contradict each other on `active`, which counts as unknown; \
+             → ask the vendor why they are listed twice"
+        ));
+    }
     let lost = diff.without_known_active();
     if lost > 0 {
         attempt.find(format!(

@@ -4,7 +4,7 @@ use futures::StreamExt;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::{GETS_AT_ONCE, Refusal, failed};
-use crate::directory::{Diff, Id, Kind, Known, RemovalReason, SyncStatus};
+use crate::directory::{Diff, Id, Kind, Known, Losses, RemovalReason, SyncStatus};
 use crate::pipeline::{Account, Answer, Directory};
 
 /// Missing ids asked where the guard already holds: enough to see that a list is broken.
@@ -39,7 +39,7 @@ pub(super) async fn control<D: Directory>(account: &Account, directory: &D, diff
     for id in diff.some_listed_ids(kind, CONTROLS) {
         control = match directory.get(kind, &id).await {
             Answer::Found(_) => return Control::Works,
-            Answer::NotFound | Answer::NotOffered => Control::NotAvailable,
+            Answer::NotFound | Answer::NotOffered | Answer::Forbidden => Control::NotAvailable,
             Answer::Unproven(_) => return Control::Unclear,
         };
     }
@@ -72,10 +72,16 @@ pub(super) async fn sample<D: Directory>(
     account: &Account,
     directory: &D,
     diff: &Diff<'_>,
+    at_stake: &Losses,
     sync: i64,
 ) -> Result<u64, Refusal> {
     let mut hidden = 0;
     for kind in Kind::BOTH {
+        let losses = if kind == Kind::User { at_stake.users } else { at_stake.groups };
+        // A row without an id may be anybody's: that one who is missing answers says nothing about the list then.
+        if losses == 0 || diff.without_id(kind) > 0 {
+            continue;
+        }
         let missing = diff.missing(kind);
         let count = missing.len() as u64;
         let mut sample = missing;

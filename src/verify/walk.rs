@@ -33,6 +33,10 @@ pub(super) struct Walk {
     /// Rows that an earlier page had shown already.
     repeated: usize,
     pages: usize,
+    /// Its second page held only ids of the first one.
+    repeats_itself: bool,
+    /// Rows that could not be read in full.
+    unread: usize,
     /// It was walked twice.
     twice: bool,
 }
@@ -44,8 +48,22 @@ pub(super) struct Bounds<'a> {
     pub memory: Reserved,
 }
 
-/// A row that cannot be read, or not in full.
-type UnreadRow = (String, String);
+/// Rows that cannot be read, or not in full: the first of them, and how many there are.
+#[derive(Default)]
+struct UnreadRows {
+    /// Which one, and what of it.
+    named: BTreeSet<(String, String)>,
+    count: usize,
+}
+
+impl UnreadRows {
+    fn take(&mut self, row: (String, String)) {
+        self.count += 1;
+        if self.named.len() < ROWS_NAMED {
+            self.named.insert(row);
+        }
+    }
+}
 
 /// Reads all pages of one kind.
 pub(super) async fn walk<D: Directory>(
@@ -56,8 +74,8 @@ pub(super) async fn walk<D: Directory>(
     since: Option<i64>,
     attempt: &mut SyncStatus,
 ) -> Result<Walk, Refusal> {
-    let mut unread = BTreeSet::new();
-    let walked = match walk_once(bounds, directory, diff, kind, since, &mut unread).await? {
+    let mut unread = UnreadRows::default();
+    let mut walked = match walk_once(bounds, directory, diff, kind, since, &mut unread).await? {
         Some(walk) => walk,
         // The directory remembered pages whose rows nobody recognises any more, and has forgotten them now.
         None => {
@@ -68,7 +86,9 @@ pub(super) async fn walk<D: Directory>(
         }
     };
     note_unread(kind, &unread, diff, attempt);
-    if walked.received > 0 && diff.listed(kind) == 0 {
+    walked.unread = unread.count;
+    // A single row is no list, and a delta may hold one that is bad.
+    if since.is_none() && walked.received > 1 && diff.without_id(kind) == walked.received {
         let text = format!(
             "{}: not one of {} rows can be read: no usable `id`; → ask the vendor whether this is SCIM 2.0",
             kind.endpoint(),
@@ -96,6 +116,8 @@ impl Walk {
             return Ok(());
         }
         if !self.twice {
+            // The second walk counts them again.
+            attempt.unreadable_rows -= self.unread as i64;
             let second = walk(bounds, directory, diff, kind, None, attempt).await?;
             *self = Walk { twice: true, ..second };
         }
@@ -120,7 +142,14 @@ impl Walk {
     /// are the same principal, or one whose total counts what is never listed.
     async fn shortage<D: Directory>(&self, directory: &D, diff: &Diff<'_>, kind: Kind) -> String {
         let (list, total, seen) = (kind.endpoint(), self.total, diff.accounted_for(kind));
-        let short = format!("{list}: {seen} of {total} could be read, twice; nothing is published from half a list");
+        let short =
+            format!("{list}: {seen} of {total} could be read, twice, and nothing is published from half a list");
+        if self.repeats_itself {
+            return format!(
+                "{short}. Its second page holds only rows of the first one, so startIndex is ignored; \
+                 → [account.profile] page_size = {total}, if the server sends so many at once"
+            );
+        }
         // A row that stands on two pages may be either: where all rows stand on one page, it shows.
         let doubled = self.doubled > 0
             || self.repeated > 0
@@ -161,19 +190,19 @@ async fn walk_once<D: Directory>(
     diff: &mut Diff<'_>,
     kind: Kind,
     since: Option<i64>,
-    unread: &mut BTreeSet<UnreadRow>,
+    unread: &mut UnreadRows,
 ) -> Result<Option<Walk>, Refusal> {
     let mut walk = Walk::default();
     let mut barren = 0;
     let mut pages = pin!(directory.list(kind, since));
     diff.begin_walk(kind);
-    unread.clear();
+    *unread = UnreadRows::default();
     while let Some(page) = pages.next().await {
         let page = page.map_err(unreadable)?;
         if page.restarted {
             // What was read stays read; what is new is judged from here.
             diff.begin_walk(kind);
-            unread.clear();
+            *unread = UnreadRows::default();
             (walk, barren) = (Walk::default(), 0);
         }
         // The largest that any page states: a total that shrinks inside the walk means that rows slid.
@@ -204,6 +233,7 @@ async fn walk_once<D: Directory>(
             }
         } else if fresh == 0 && received > 0 {
             // A page without a new id is the end: the walk went round, or the server repeats itself for ever.
+            walk.repeats_itself = walk.pages == 2;
             break;
         }
     }
@@ -213,7 +243,7 @@ async fn walk_once<D: Directory>(
 /// A directory without end must not take the memory of the others.
 fn bounded(bounds: &mut Bounds<'_>, diff: &Diff<'_>, kind: Kind, page: &Page) -> Result<(), Refusal> {
     let account = bounds.account;
-    let principals = Kind::BOTH.iter().map(|kind| diff.listed(*kind)).sum::<usize>();
+    let principals = Kind::BOTH.iter().map(|kind| diff.listed(*kind) + diff.unpublishable(*kind)).sum::<usize>();
     if principals > account.max_principals {
         let text = format!(
             "{}: the directory has more than {} users and groups; → if it really has: [account.limits] max_principals",
@@ -243,7 +273,7 @@ fn read<D: Directory>(
     page: &Page,
     rows: &[RawRow],
     first: usize,
-    unread: &mut BTreeSet<UnreadRow>,
+    unread: &mut UnreadRows,
 ) -> Option<Vec<Row>> {
     let read = |rows: &[RawRow]| -> Option<Vec<Row>> {
         let each = rows.iter().map(|row| {
@@ -273,13 +303,15 @@ fn read<D: Directory>(
         })?
     };
     for (number, row) in rows.iter().enumerate() {
-        unread.extend(unread_row(row, first + number + 1));
+        if let Some(row) = unread_row(row, first + number + 1) {
+            unread.take(row);
+        }
     }
     Some(rows)
 }
 
 /// Who a row is and what of it cannot be read; `number`: of the row in its list, from 1.
-fn unread_row(row: &Row, number: usize) -> Option<UnreadRow> {
+fn unread_row(row: &Row, number: usize) -> Option<(String, String)> {
     match row {
         Row::Same(_) => None,
         Row::NoId => Some((format!("row {number}"), "no usable id".to_owned())),
@@ -292,24 +324,23 @@ fn unread_row(row: &Row, number: usize) -> Option<UnreadRow> {
 }
 
 /// Says which rows could not be read: the sync goes on without them.
-fn note_unread(kind: Kind, unread: &BTreeSet<UnreadRow>, diff: &Diff<'_>, attempt: &mut SyncStatus) {
-    if unread.is_empty() {
+fn note_unread(kind: Kind, unread: &UnreadRows, diff: &Diff<'_>, attempt: &mut SyncStatus) {
+    if unread.count == 0 {
         return;
     }
-    attempt.unreadable_rows += unread.len() as i64;
-    let named: Vec<String> =
-        unread.iter().take(ROWS_NAMED).map(|(row, what)| format!("{} ({what})", printable(row))).collect();
-    let more = unread.len().saturating_sub(ROWS_NAMED);
+    attempt.unreadable_rows += unread.count as i64;
+    let named: Vec<String> = unread.named.iter().map(|(row, what)| format!("{} ({what})", printable(row))).collect();
+    let more = unread.count.saturating_sub(named.len());
     let more = if more > 0 { format!(" and {more} more") } else { String::new() };
     let nobody = if diff.without_id(kind) > 0 {
-        "; nobody of this list is removed meanwhile, because a row without an id may be anybody's"
+        ", and nobody of this list is removed meanwhile, because a row without an id may be anybody's"
     } else {
         ""
     };
     attempt.find(format!(
         "{}: {} cannot be read in full: {}{more}; what is known of them stays{nobody}",
         kind.endpoint(),
-        if unread.len() == 1 { "1 row".to_owned() } else { format!("{} rows", unread.len()) },
+        if unread.count == 1 { "1 row".to_owned() } else { format!("{} rows", unread.count) },
         named.join(", ")
     ));
 }

@@ -166,7 +166,7 @@ async fn a_missing_secret_fails_its_account_and_names_the_variable() {
         name: "acme",
         provider: "chargebee",
         base_url: directory.base_url(),
-        more: "token_file = \"absent-secret\"",
+        more: "token_file = \"./absent-secret\"",
     };
     let program = Program::new(services(), &unique_prefix("secret"), TOKEN, "5m", &[account]);
     let ended = program.run(&["run", "--once"]).await;
@@ -248,11 +248,15 @@ async fn check_tells_apart_what_is_wrong() {
     let wrong_token = good.command(&["check"]).env(crate::program::TOKEN_VARIABLE, "wrong").output().expect("it runs");
     let wrong_token = crate::program::Ended::from(wrong_token);
     assert_eq!(wrong_token.code, 78);
-    assert!(wrong_token.out.contains("FAIL  token       401: Chargebee refused the token"), "{}", wrong_token.out);
+    assert!(
+        wrong_token.out.contains("FAIL  token       Users: 401: Chargebee refused the token"),
+        "{}",
+        wrong_token.out
+    );
 
     let wrong_url = program(services(), directory.base_url().replace("/scim/v2", "/wrong")).run(&["check"]).await;
     assert_eq!(wrong_url.code, 78);
-    assert!(wrong_url.out.contains("FAIL  users       404"), "{}", wrong_url.out);
+    assert!(wrong_url.out.contains("FAIL  users       Users: 404"), "{}", wrong_url.out);
 
     let nobody = program(services(), format!("http://127.0.0.1:{}/scim/v2", closed_port())).run(&["check"]).await;
     assert_eq!(nobody.code, 69);

@@ -304,7 +304,8 @@ pub fn fold(mut facts: BTreeSet<String>, events: &[ChangeEvent]) -> BTreeSet<Str
                     facts.remove(&known);
                 }
                 if let Some(user) = event.user.as_ref().filter(|_| !other.ends_with(".removed")) {
-                    facts.insert(format!("user {id} {} {}", user.attributes["title"], user.active.unwrap()));
+                    let title = user.attributes.get("title").map_or("null", String::as_str);
+                    facts.insert(format!("user {id} {title} {}", user.active.unwrap_or(true)));
                 }
                 if let Some(group) = event.group.as_ref().filter(|_| !other.ends_with(".removed")) {
                     facts.insert(format!("group {id} {}", json!(group.display_name)));

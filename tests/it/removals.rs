@@ -367,10 +367,11 @@ async fn a_directory_of_unknown_habits_that_shows_no_member_any_more_is_held() {
     let status = world.sync(&silent).await;
     assert_eq!((status.status, status.memberships_as_of), (Status::Held, Some(1)));
     assert_eq!(world.lines(0), [""; 0]);
-    // Where no group can be asked by itself, the list may only lack the permission to show them.
+    // Where no group can be asked by itself, the list may only lack the permission to show them: they stay, and it is said.
     silent.faults.get_not_offered = true;
     let status = world.completed(&silent).await;
     assert_eq!((status.memberships_read, world.lines(0)), (None, vec![]));
+    assert!(status.findings[0].contains("empty_members"), "{:?}", status.findings);
     let status = world.completed(&directory(0..6)).await;
     assert_eq!((status.memberships_read, world.lines(0)), (Some(6), vec![]));
 }

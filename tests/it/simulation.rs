@@ -201,6 +201,7 @@ impl Life {
             let mut facts = facts;
             facts.extend(self.members_of(&unread).filter(|_| self.world.account.baseline == Baseline::State));
             let facts = fold_unless(self.lossy, facts, &events[self.folded..]).unwrap_or_else(|| self.state());
+            let facts = self.with_titles_that_get_did_not_show(facts);
             assert_eq!(facts, self.state(), "events and state part ways");
             (self.facts, self.folded) = (Some(facts), events.len());
         }
@@ -210,6 +211,20 @@ impl Life {
             self.release(status).await;
         }
         status
+    }
+
+    /// A user whom only GET showed, without a title: that the list shows one is no change, and comes silently.
+    fn with_titles_that_get_did_not_show(&self, facts: BTreeSet<String>) -> BTreeSet<String> {
+        let state = self.state();
+        let shown = |fact: String| {
+            let mut words = fact.splitn(3, ' ');
+            let (Some("user"), Some(id), Some(rest)) = (words.next(), words.next(), words.next()) else { return fact };
+            let Some(active) = rest.strip_prefix("null ") else { return fact };
+            let same =
+                |other: &&String| other.starts_with(&format!("user {id} ")) && other.ends_with(&format!(" {active}"));
+            state.iter().find(same).cloned().unwrap_or(fact)
+        };
+        facts.into_iter().map(shown).collect()
     }
 
     /// Groups whose members no completed sync has read.

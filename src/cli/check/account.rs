@@ -21,7 +21,7 @@ use crate::scim::profile::{Paging, Profile};
 use crate::scim::{Client, ReadError, ScimDirectory, error};
 
 /// Groups whose list row is compared with their GET.
-const GROUPS_COMPARED: usize = 20;
+const GROUPS_COMPARED: usize = 40;
 
 /// Reads the directory as a sync would; `known`: what Kafka holds of the account.
 pub(super) async fn check(account: &AccountConfig, known: &Known, report: &mut Report) -> Result<(), Failure> {
@@ -60,7 +60,7 @@ pub(super) async fn check(account: &AccountConfig, known: &Known, report: &mut R
         report.note("groups", "not served by this vendor")?;
     }
     if let Some(first_user) = &first_user {
-        check_get(&directory, first_user, report).await?;
+        check_get(&directory, Kind::User, first_user, report).await?;
     }
     match &read {
         None => {
@@ -282,14 +282,10 @@ async fn check_groups(
     let Some(first_group) = principals(directory, Kind::Group, &page).into_iter().next() else {
         return report.note("members", "no groups yet: how members are shown will be found out when there are some");
     };
+    check_get(directory, Kind::Group, &first_group.id, report).await?;
     let Some((_, changes)) = read.and_then(found) else {
         return report.note("members", "how they are shown is found out by a whole sync");
     };
-    if changes.others > 0 {
-        let text =
-            format!("{} are neither users nor groups (service principals, devices, …): not published", changes.others);
-        report.note("members", &text)?;
-    }
     match changes.strategy {
         Strategy::Never => report.ok("members", "not shown by this vendor: memberships stay unknown"),
         _ if !changes.memberships_are_known => {
@@ -338,32 +334,37 @@ async fn hidden_in_list(directory: &ScimDirectory, page: &ListPage) -> usize {
     hidden
 }
 
-async fn check_get(directory: &ScimDirectory, first_user: &Id, report: &mut Report) -> Result<(), Failure> {
+/// What GET by id is worth: a removal is proven by its 404.
+async fn check_get(directory: &ScimDirectory, kind: Kind, listed: &Id, report: &mut Report) -> Result<(), Failure> {
     const ABSENCE: &str =
-        "→ [account.profile] removal_proof = \"absence\" takes 3 complete walks without somebody for a proof";
-    match directory.get(Kind::User, first_user).await {
+        "→ [account.profile] removal_proof = \"absence\" takes 3 complete walks without a principal for a proof";
+    let list = kind.endpoint();
+    match directory.get(kind, listed).await {
         Answer::Found(_) => {}
-        Answer::NotFound | Answer::NotOffered => {
-            let text = "users are not found by id: a removal takes absence from 3 complete walks";
-            return report.note("get", text);
+        Answer::NotFound | Answer::NotOffered | Answer::Forbidden => {
+            let text = format!("{list} are not found by id: a removal takes absence from 3 complete walks");
+            return report.note("get", &text);
         }
         Answer::Unproven(said) => {
             let text = format!(
-                "GET by id gives no usable answer ({said}): what is missing stays, in removals_suppressed; {ABSENCE}"
+                "{list}: GET by id gives no usable answer ({said}): what is missing stays, in removals_suppressed; {ABSENCE}"
             );
             return report.note("get", &text);
         }
     }
-    match directory.get(Kind::User, &NOBODY.into()).await {
-        Answer::NotFound => report.ok("get", "users are found by id, others are not: removals can be proven"),
+    match directory.get(kind, &NOBODY.into()).await {
+        Answer::NotFound => {
+            report.ok("get", &format!("{list} are found by id, others are not: removals can be proven"))
+        }
         answer => {
             let said = match answer {
                 Answer::Unproven(said) => said,
-                Answer::NotOffered => "a refusal".to_owned(),
+                Answer::NotOffered | Answer::Forbidden => "a refusal".to_owned(),
                 _ => "an answer".to_owned(),
             };
             let text = format!(
-                "an id that does not exist gets {said}, not 404: what is missing stays, in removals_suppressed; {ABSENCE}"
+                "{list}: an id that does not exist gets {said}, not 404: what is missing stays, in removals_suppressed; \
+                 {ABSENCE}"
             );
             report.note("get", &text)
         }

@@ -43,14 +43,14 @@ impl Report {
         line(AnsiColor::Cyan, "note", topic, text)
     }
 
-    /// The remedy after `; →` or `; ` goes on a line of its own.
+    /// The remedy after `; →` goes on a line of its own.
     fn fail(&mut self, topic: &str, text: &str, refused: bool) -> Result<(), Failure> {
         self.problems += 1;
         self.refused |= refused;
-        let (what, remedy) = text.split_once("; ").unwrap_or((text, ""));
+        let (what, remedy) = text.split_once("; →").unwrap_or((text, ""));
         line(AnsiColor::Red, "FAIL", topic, what)?;
         if !remedy.is_empty() {
-            print(&format!("{:20}→ {}", "", remedy.trim_start_matches("→ ")))?;
+            print(&format!("{:20}→ {}", "", remedy.trim_start()))?;
         }
         Ok(())
     }
