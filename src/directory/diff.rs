@@ -128,6 +128,9 @@ impl Changed {
     }
 }
 
+/// About what a changed principal takes beside its attributes: its places in maps and sets, its counters.
+const CHANGED_BYTES: usize = 256;
+
 /// About what one member takes that was read and not yet published.
 const MEMBER_BYTES: usize = 64;
 
@@ -182,6 +185,8 @@ pub struct Diff<'k> {
     doubled: BTreeSet<(Kind, Id)>,
     /// Members that are neither users nor groups.
     other_members: usize,
+    /// Some user and some group have the same id.
+    pub(super) ids_are_shared: bool,
     /// Groups whose members could not be read in this sync.
     pub(super) members_failed: Set<Id>,
     pub(super) groups_read: BTreeMap<Id, GroupRead>,
@@ -228,6 +233,7 @@ impl<'k> Diff<'k> {
             contradicted: Set::default(),
             doubled: BTreeSet::new(),
             other_members: 0,
+            ids_are_shared: known.table(Kind::Group).ids().any(|id| known.table(Kind::User).contains(id)),
             members_failed: Set::default(),
             groups_read: BTreeMap::new(),
             user_groups: BTreeMap::new(),
@@ -588,7 +594,7 @@ impl<'k> Diff<'k> {
     }
 
     fn keep(&mut self, kind: Kind, id: &Id, changed: Changed) {
-        self.kept += changed.packed.len() + id.len();
+        self.kept += changed.packed.len() + id.len() + CHANGED_BYTES;
         of_mut(&mut self.changed, kind).insert(id.clone(), changed);
     }
 

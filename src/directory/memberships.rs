@@ -29,9 +29,11 @@ pub(super) fn resolve(diff: &Diff<'_>, group: &Id, member: &ListedMember) -> Opt
     Some(Member { kind, id: member.id.clone() })
 }
 
-/// The id of a user who goes in this sync, or who went in an earlier one while the group with the same id was there.
+/// The id of a user who goes in this sync, or, where users and groups are counted alike, who went in an earlier one.
 fn stands_for_one_who_is_gone(diff: &Diff<'_>, group: &Id, id: &Id) -> bool {
-    let went = diff.known.dangling(group).binary_search(id).is_ok() && diff.known.table(Kind::Group).contains(id);
+    let went = diff.ids_are_shared
+        && diff.known.dangling(group).binary_search(id).is_ok()
+        && diff.known.table(Kind::Group).contains(id);
     went || diff.gone.contains_key(&(Kind::User, id.clone()))
 }
 

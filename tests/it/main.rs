@@ -27,6 +27,7 @@ mod mapping;
 mod meddling;
 mod memberships;
 mod memory;
+mod merging;
 mod metrics_page;
 mod outcomes;
 mod outputs;

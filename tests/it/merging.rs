@@ -1,0 +1,82 @@
+//! Rows of one id in one walk say what they say together, whatever their order.
+
+use bytes::Bytes;
+use proptest::prelude::*;
+use proptest::strategy::Strategy as _;
+use scimtail::directory::{AttributeList, Baseline, Diff, Kind, Known, Row, Rules, Strategy, Unit};
+use scimtail::pipeline::{Page, Parsed};
+use scimtail::scim::client::parse_row;
+use scimtail::scim::envelope::raw_row;
+use scimtail::scim::wire::Reading;
+use serde_json::{Value, json};
+
+fn rules() -> Rules {
+    Rules {
+        baseline: Baseline::State,
+        first: [true; 2],
+        first_memberships: true,
+        shown_before: false,
+        repair: false,
+        previous_attributes: None,
+        attributes: AttributeList::default(),
+        previous_pattern: None,
+        pattern: None,
+        empty_members_are_none: true,
+        member_cap: None,
+        publish_unlisted: false,
+        window_start: None,
+        not_before: 0,
+    }
+}
+
+fn rows(kind: Kind, values: &[Value]) -> Vec<Row> {
+    let reading = Reading::plain(AttributeList::default());
+    let row = |value: &Value| {
+        let parsed = parse_row(kind, &Page::default(), &raw_row(Bytes::from(value.to_string())), &reading);
+        let Parsed::Resource(observed) = parsed else { panic!("{value} is a resource") };
+        Row::Read(observed)
+    };
+    values.iter().map(row).collect()
+}
+
+/// What a first sync of these rows writes.
+fn written(users: &[Value], groups: &[Value]) -> Vec<Unit> {
+    let known = Known::new(1);
+    let mut diff = Diff::against(&known, rules());
+    diff.read_memberships_by(Strategy::List, false);
+    for (kind, values) in [(Kind::User, users), (Kind::Group, groups)] {
+        diff.begin_walk(kind);
+        diff.page(kind, rows(kind, values));
+    }
+    diff.finish(&Default::default(), 0).units
+}
+
+fn user() -> impl proptest::strategy::Strategy<Value = Value> {
+    let title = proptest::option::of(prop_oneof![Just("A"), Just("B")]);
+    (proptest::option::of(any::<bool>()), title)
+        .prop_map(|(active, title)| json!({ "id": "1", "userName": "u", "active": active, "title": title }))
+}
+
+fn group() -> impl proptest::strategy::Strategy<Value = Value> {
+    proptest::collection::btree_set(1..4_u8, 0..3).prop_map(|members| {
+        let members: Vec<Value> = members.iter().map(|id| json!({ "value": id.to_string() })).collect();
+        json!({ "id": "g", "displayName": "G", "members": members })
+    })
+}
+
+proptest! {
+    #[test]
+    fn rows_of_one_id_are_merged_whatever_their_order(
+        users in proptest::collection::vec(user(), 1..5),
+        groups in proptest::collection::vec(group(), 1..4),
+        seed: u64,
+    ) {
+        let others: Vec<Value> = (2..4).map(|id| json!({ "id": id.to_string(), "userName": "other" })).collect();
+        let users = [users, others].concat();
+        let (mut mixed_users, mut mixed_groups) = (users.clone(), groups.clone());
+        let mut random = fastrand::Rng::with_seed(seed);
+        random.shuffle(&mut mixed_users);
+        random.shuffle(&mut mixed_groups);
+        prop_assert_eq!(written(&users, &groups), written(&mixed_users, &mixed_groups));
+    }
+}
