@@ -62,7 +62,7 @@ pub trait Directory: Sync {
 #[derive(Clone, Debug)]
 pub enum Parsed {
     Resource(Box<Observed>),
-    /// It has no usable id: nobody can say whose row it is.
+    /// It has no usable id, so that it is not known whose row it is.
     NoId,
     /// The server did not send its bytes again (HTTP 304), although they are not recognised any more. The directory has
     /// forgotten what it remembered of its pages: the walk begins again, once.

@@ -25,7 +25,7 @@ pub enum Row {
     /// These bytes are recognised: nothing changed.
     Same(RawHash),
     Read(Box<Observed>),
-    /// It has no usable id: whose row it is, nobody can say. So nobody of its kind can be said to be missing.
+    /// It has no usable id, so that it may be the row of any principal of its kind: none of them can be called missing.
     NoId,
 }
 
@@ -171,7 +171,7 @@ pub struct Diff<'k> {
     pub(super) unread: [bool; 2],
     /// Kinds for which absence is the rule, because GET is not available.
     pub(super) absence: [bool; 2],
-    /// Rows of the walk under way without a usable id: while there are some, nobody of the kind can be missing.
+    /// Rows of the walk under way without a usable id: while there are some, no principal of the kind can be missing.
     pub(super) no_id: [usize; 2],
     /// Rows with an id that is new, and nothing else that can be read: they are there, but cannot be published.
     pub(super) unread_rows: [Set<Id>; 2],

@@ -38,7 +38,7 @@ impl Diff<'_> {
             .count();
         let gone =
             self.gone.iter().filter(|((of, _), reason)| *of == kind && **reason == RemovalReason::NotFound).count();
-        // Rows that nobody can publish are there all the same.
+        // Rows that cannot be published are there all the same.
         let unread = of(&self.unread_rows, kind).iter().filter(|id| !listed.contains(*id)).count();
         listed.len() + alive + gone + self.hidden_unasked(kind) + of(&self.no_id, kind) + unread
     }

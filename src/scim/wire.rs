@@ -88,7 +88,7 @@ pub struct Resource {
 /// A row that is no resource.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unreadable {
-    /// `None`: it has no usable `id`, so that nobody can say whose row it is.
+    /// `None`: it has no usable `id`, so that it is not known whose row it is.
     pub id: Option<Id>,
 }
 
@@ -445,7 +445,7 @@ fn read_time(text: &str) -> Option<i64> {
     text.parse::<jiff::Timestamp>().ok().map(jiff::Timestamp::as_millisecond)
 }
 
-/// What a server writes where nobody is: nothing, an empty text, an empty object.
+/// What servers write where there is nothing: null, an empty text, list or object.
 fn is_nothing(raw: &RawValue) -> bool {
     let json = raw.get();
     json == "null"
@@ -514,7 +514,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for MemberWire<'a> {
                 Ok(member)
             }
 
-            // Some servers write a null for nobody.
+            // Some servers write null where there is no member.
             fn visit_unit<E: Error>(self) -> Result<Self::Value, E> {
                 Ok(MemberWire { value: None, r#type: None, reference: None, fields: 0 })
             }

@@ -77,7 +77,7 @@ pub(super) async fn walk<D: Directory>(
     let mut unread = UnreadRows::default();
     let mut walked = match walk_once(bounds, directory, diff, kind, since, &mut unread).await? {
         Some(walk) => walk,
-        // The directory remembered pages whose rows nobody recognises any more, and has forgotten them now.
+        // The directory remembered pages whose rows are not recognised any more, and has forgotten them now.
         None => {
             let again = walk_once(bounds, directory, diff, kind, since, &mut unread).await?;
             again.ok_or_else(|| {
@@ -170,9 +170,9 @@ impl Walk {
             );
         }
         format!(
-            "{short}. The total counts {} that are never listed; → if that does not pass, the total means something \
+            "{short}. The total is {} higher than what is listed; → if that does not pass, the total means something \
              else here: [account.profile] trust_total = false, or inactive = \"hidden\" where only active users are listed",
-            total - seen as u64
+            total.saturating_sub(seen as u64)
         )
     }
 }
@@ -332,13 +332,13 @@ fn note_unread(kind: Kind, unread: &UnreadRows, diff: &Diff<'_>, attempt: &mut S
     let named: Vec<String> = unread.named.iter().map(|(row, what)| format!("{} ({what})", printable(row))).collect();
     let more = unread.count.saturating_sub(named.len());
     let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-    let nobody = if diff.without_id(kind) > 0 {
-        ", and nobody of this list is removed meanwhile, because a row without an id may be anybody's"
+    let blind = if diff.without_id(kind) > 0 {
+        ", and no removal is taken from this list, because it is not known whose row has no id"
     } else {
         ""
     };
     attempt.find(format!(
-        "{}: {} cannot be read in full: {}{more}; what is known of them stays{nobody}",
+        "{}: {} cannot be read in full: {}{more}; what is known of them stays{blind}",
         kind.endpoint(),
         if unread.count == 1 { "1 row".to_owned() } else { format!("{} rows", unread.count) },
         named.join(", ")

@@ -166,12 +166,16 @@ async fn a_missing_secret_fails_its_account_and_names_the_variable() {
         name: "acme",
         provider: "chargebee",
         base_url: directory.base_url(),
-        more: "token_file = \"./absent-secret\"",
+        more: "token_file = \"/etc/absent-secret\"",
     };
     let program = Program::new(services(), &unique_prefix("secret"), TOKEN, "5m", &[account]);
     let ended = program.run(&["run", "--once"]).await;
     assert_eq!(ended.code, 75, "{ended:?}");
-    assert!(ended.out.contains("acme") && ended.out.contains("absent-secret cannot be read"), "{}", ended.out);
+    assert!(
+        ended.out.contains("acme") && ended.out.contains("secret file /etc/absent-secret cannot be read"),
+        "{}",
+        ended.out
+    );
     assert_eq!(directory.page_requests(), 0);
     assert_eq!(read(services(), &[program.topic("users")]).await, []);
 }

@@ -185,7 +185,7 @@ async fn check_users(
     let unknown = users.iter().filter(|user| user.active.is_none()).count();
     let inactive = users.iter().filter(|user| user.active == Some(false)).count();
     if listed == Some(0) {
-        let text = "nobody is listed: the wrong directory, a token that may not see users, or an endpoint that only \
+        let text = "no user is listed: the wrong directory, a token that may not see users, or an endpoint that only \
                     takes pushes";
         report.note("users", text)?;
     }
