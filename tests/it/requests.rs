@@ -161,7 +161,7 @@ fn random(seed: u64) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn no_request_stops_a_service_or_a_run_whatever_its_size() {
     /// Of a message, above what the account's record takes by itself.
-    const BYTES: &str = "2800";
+    const BYTES: &str = "2000";
     let world = outcomes::World::on(services(), services(), "requests", 1).await;
     let ask = |by: &str, reason: &str| {
         let record = world.shared.codec.control(&pause(by, reason)).expect("a record");
