@@ -12,8 +12,8 @@ use crate::directory::{HoldId, Known, SyncStatus};
 use crate::failpoint::{self, Point};
 use crate::pipeline::{self, Account, Batch, CommitError, Ended, Log, Marker};
 
-/// Bytes of `requested_by` and `reason` that are kept. Whoever may write to the topic may write a million, and the
-/// account's record has to hold them beside everything else in one message.
+/// Bytes of `requested_by` and `reason` that are kept. A request may hold a million, and the account's record has to
+/// hold them beside everything else in one message.
 pub const TEXT_BYTES_MAX: usize = 1 << 10;
 
 /// A request and where it stands.
@@ -28,7 +28,7 @@ impl Request {
     pub fn read(offset: i64, mut content: ControlRequest) -> Request {
         cut(&mut content.requested_by);
         content.reason.iter_mut().for_each(cut);
-        // No action and no hold is that long.
+        // Actions and holds are never that long.
         cut(&mut content.action);
         content.hold_id = content.hold_id.filter(|hold| hold.len() <= TEXT_BYTES_MAX);
         Request { offset, content }

@@ -81,7 +81,7 @@ impl Secret {
         Ok(Secret::Env { purpose, variable: variable.to_owned() })
     }
 
-    /// Whether both stand in the same place. Of two that were given nobody knows.
+    /// Whether both stand in the same place. Of two that were given it is not known.
     pub fn stands_where(&self, other: &Secret) -> bool {
         match (self, other) {
             (Secret::Env { variable: one, .. }, Secret::Env { variable: other, .. }) => one == other,
