@@ -218,7 +218,9 @@ async fn refused_credentials_stop_their_account_alone_and_are_not_tried_in_a_loo
     assert_eq!(ended_within(&mut service, STOP_WAIT).expect("the service ends within 10 s").code(), Some(0));
 
     let records = read(services(), &[program.topic("syncs")]).await;
-    for (account, status, requests) in [("unauthorized", "401: ", &counts[0]), ("forbidden", "403: ", &counts[1])] {
+    for (account, status, requests) in
+        [("unauthorized", "Users: 401: ", &counts[0]), ("forbidden", "Users: 403: ", &counts[1])]
+    {
         let key = format!("{account}/latest");
         let failed: Vec<&ReadRecord> = records.iter().filter(|record| record.key.as_deref() == Some(&key)).collect();
         for record in &failed {
