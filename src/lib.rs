@@ -20,6 +20,7 @@ pub mod verify;
 pub mod batch;
 pub mod directory;
 pub mod record;
+pub(crate) mod json;
 pub mod duration;
 pub mod retry;
 pub mod failpoint;

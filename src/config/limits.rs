@@ -28,7 +28,7 @@ impl ProcessLimits {
         let Some(text) = &self.memory else { return Ok(None) };
         let bytes = parse_size(text).map_err(|complaint| format!("[limits] memory: {complaint}"))?;
         if bytes < MEMORY_MIN {
-            return Err("[limits] memory must be at least 64MiB".to_owned());
+            return Err(format!("[limits] memory must be at least {}MiB", MEMORY_MIN >> 20));
         }
         Ok(Some(bytes))
     }
@@ -37,7 +37,7 @@ impl ProcessLimits {
 impl AccountLimits {
     pub(super) fn max_principals(self, defaults: AccountLimits) -> Result<usize, String> {
         match self.max_principals.or(defaults.max_principals).unwrap_or(MAX_PRINCIPALS) {
-            0 => Err("limits.max_principals must be at least 1; → leave it out for 1000000".to_owned()),
+            0 => Err(format!("limits.max_principals must be at least 1; → leave it out for {MAX_PRINCIPALS}")),
             max => Ok(max),
         }
     }

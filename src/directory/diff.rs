@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Map, Set};
 
+use super::agreement::compatible;
 use super::changes::{AttributeChange, Bytes, Changes, Event, EventType, RemovalReason, StateWrite, Unit};
 use super::entitlement::GroupPattern;
 use super::key::StateKey;
@@ -15,9 +16,9 @@ use super::known::{Known, Membership};
 use super::member_reads::{GroupRead, ListedGroup, ListedMember, Strategy, UserGroups};
 use super::memberships;
 use super::packed::Packed;
-use super::principal::{AttributeList, Id, Kind, Member, Principal, RawHash, json_text};
+use super::principal::{AttributeList, Id, Kind, Member, Principal, RawHash};
 use super::status::Baseline;
-use super::values::compatible;
+use crate::json::json_text;
 
 /// One row of a walk, or of a GET that found a principal the walk missed.
 #[derive(Clone, Debug)]
@@ -53,9 +54,9 @@ pub struct Observed {
     /// `meta.lastModified` corrected by the skew of the server's clock.
     pub modified_at: Option<i64>,
     pub readable: Readable,
-    /// The server states no `displayName`: it was put together from `name`, and is no attribute of its own.
+    /// The server states no `displayName`: it was put together from `name`, and is not an attribute of its own.
     pub composed_name: bool,
-    /// Members that are neither users nor groups: they are no principals, and not among `members`.
+    /// Members that are neither users nor groups: they are not principals, and not among `members`.
     pub other_members: usize,
 }
 

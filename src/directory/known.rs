@@ -32,7 +32,7 @@ pub struct Entry {
     pub sequence: i64,
     pub missing_since: Option<i64>,
     pub missing_walks: u32,
-    /// Groups only: no completed sync has read its members, so that they are no news when one does.
+    /// Groups only: no completed sync has read its members, so that they are not news when one does.
     pub members_unread: bool,
 }
 
@@ -157,7 +157,7 @@ pub struct Known {
     /// Set while it is restored.
     pub seen: Seen,
     /// Why what was restored is not what the newest `syncs` record says: until one sync completes, whoever is missing
-    /// here is written silently and nobody is removed.
+    /// here is written silently, and no user or group is removed.
     pub repair: Option<String>,
     /// When the last full walk that completed began, milliseconds since 1970-01-01 UTC; `None` after a restore.
     pub walked_at: Option<i64>,
@@ -279,7 +279,7 @@ impl Known {
     /// What completed syncs have read, so that it is news when it changes.
     pub fn kinds_read(&self) -> KindsRead {
         match &self.completed {
-            // An account in repair is no beginner: what is known of it was published.
+            // An account in repair does not begin: what is known of it was published.
             None => KindsRead { users: !self.is_first(), groups: !self.is_first(), memberships: !self.is_first() },
             Some(completed) if completed.kinds_read.is_empty() => KindsRead {
                 // Written by a version that did not say so: by what is there.

@@ -5,6 +5,8 @@
 
 pub mod principal;
 pub mod values;
+pub mod emails;
+pub mod agreement;
 pub mod packed;
 pub mod key;
 pub mod known;
@@ -24,8 +26,10 @@ pub type Map<K, V> = std::collections::HashMap<K, V, foldhash::fast::RandomState
 pub type Set<K> = std::collections::HashSet<K, foldhash::fast::RandomState>;
 
 pub use access::{Above, Nesting, later};
+pub use agreement::compatible;
 pub use changes::{Changes, EventType, RemovalReason, StateWrite, Unit};
 pub use diff::{Diff, Observed, Readable, Row, Rules};
+pub use emails::{email_before, main_email};
 pub use entitlement::{Entitlement, GroupPattern};
 pub use guard::{Evidence, HoldId, Limits, Losses};
 pub use key::StateKey;
@@ -34,4 +38,4 @@ pub use member_reads::{ListedGroup, ListedMember, Strategy};
 pub use packed::Packed;
 pub use principal::{AttributeList, Id, Kind, Member, NOBODY, Principal, RawHash};
 pub use status::{Baseline, KindsRead, Position, Status, SyncStatus};
-pub use values::{belongs_to, comparable, compatible, email_before, main_email};
+pub use values::{belongs_to, comparable};

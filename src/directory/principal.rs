@@ -4,8 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU128;
 use std::sync::Arc;
 
+use super::agreement::compatible;
 use super::changes::AttributeChange;
-use super::values::{comparable, compatible, main_email, text};
+use super::emails::main_email;
+use super::values::comparable;
+use crate::json::{json_text, text_of};
 
 /// An id that nobody has: what is found by it is found by accident.
 pub const NOBODY: &str = "00000000-0000-0000-0000-000000000000";
@@ -123,7 +126,7 @@ impl Principal {
     pub fn composed_name(&self) -> Option<String> {
         let part = |name: &str| {
             let (_, value) = self.attributes.iter().find(|(path, _)| path.eq_ignore_ascii_case(name))?;
-            text(value).map(|text| text.trim().to_owned()).filter(|text| !text.is_empty())
+            text_of(value).map(|text| text.trim().to_owned()).filter(|text| !text.is_empty())
         };
         part("name.formatted").or_else(|| {
             let parts: Vec<String> = ["name.givenName", "name.familyName"].into_iter().filter_map(part).collect();
@@ -160,7 +163,7 @@ impl Principal {
     /// attributes only those count that both show: a server's GET and its list rarely show the same.
     pub fn as_shown_by_get(&self, got: Principal) -> Principal {
         let mut shown = self.clone();
-        // Where lists do not state `active`, that GET says so is no news, and would be lost with the next list.
+        // Where lists do not state `active`, that GET says so is not news, and would be lost with the next list.
         shown.active = match (self.active, got.active) {
             (None, Some(true)) => None,
             (known, got) => got.or(known),
@@ -245,32 +248,13 @@ impl Principal {
     }
 }
 
-/// True if two values of an attribute are no difference. Absence equals whatever is nothing (RFC 7643 §2.5).
+/// True if two values of an attribute are the same. Absence equals every value that holds nothing (RFC 7643 §2.5).
 fn is_equal(path: &str, one: Option<&str>, other: Option<&str>) -> bool {
     let of = |value: Option<&str>| {
         let value = value.map(|value| comparable(path, value).into_owned());
         value.filter(|value| !matches!(value.as_str(), "[]" | "{}" | "\"\"" | "null"))
     };
     one == other || of(one) == of(other)
-}
-
-/// A string as JSON text (RFC 8259 §7).
-pub fn json_text(text: &str) -> String {
-    let mut json = String::with_capacity(text.len() + 2);
-    json.push('"');
-    for character in text.chars() {
-        match character {
-            '"' => json.push_str("\\\""),
-            '\\' => json.push_str("\\\\"),
-            '\n' => json.push_str("\\n"),
-            '\r' => json.push_str("\\r"),
-            '\t' => json.push_str("\\t"),
-            control if (control as u32) < 0x20 => json.push_str(&format!("\\u{:04x}", control as u32)),
-            other => json.push(other),
-        }
-    }
-    json.push('"');
-    json
 }
 
 /// The attributes that may leave the process, as SCIM paths (RFC 7644 §3.10). Matching ignores case.

@@ -82,7 +82,7 @@ pub struct Settings {
     pub profile_fingerprint: String,
 }
 
-/// What completed syncs have read. What was never read before is no news when it is read first.
+/// What completed syncs have read. What was never read before is not news when it is read first.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct KindsRead {
     pub users: bool,

@@ -32,7 +32,7 @@ use crate::telemetry::Metric;
 
 /// Decompressed bytes of one body; a group of 250,000 members is about 40 MB.
 pub const BODY_BYTES_MAX: usize = 64 << 20;
-/// Decompressed bytes of an answer that is no list and no group: a user, a ServiceProviderConfig.
+/// Decompressed bytes of an answer that is neither a list nor a group: a user, a ServiceProviderConfig.
 pub const ANSWER_BYTES_MAX: usize = 1 << 20;
 /// Bytes of an answer that is an error: its `scimType` is all that is read of it.
 const ERROR_BYTES_MAX: usize = 64 << 10;
@@ -340,7 +340,7 @@ impl Client {
         Ok(Answered { reply: Reply { status, body, _large: large, etag, skew, received_at }, advice, pass })
     }
 
-    /// A vendor that throttles is no failure, and takes time: a person has to be able to see why.
+    /// A vendor that throttles is not a failure, and takes time: a person has to be able to see why.
     fn note(&self, status: StatusCode, advice: &Advice) {
         let answer = LastAnswer { status: status.as_u16(), wait: advice.wait };
         *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(answer);

@@ -5,8 +5,8 @@ use serde_json::value::RawValue;
 use xxhash_rust::xxh3::xxh3_128;
 
 use super::error::{self, ReadError};
-use super::json::{Bounded, Fields, Text, only_field, text, text_or_number};
 use crate::directory::RawHash;
+use crate::json::{Bounded, Fields, Text, only_field, text, text_or_number};
 use crate::pipeline::RawRow;
 
 /// Rows of one page.

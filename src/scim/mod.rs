@@ -8,7 +8,6 @@ pub mod auth;
 pub mod client;
 pub mod envelope;
 pub mod error;
-pub(crate) mod json;
 pub mod listing;
 pub mod pace;
 pub mod probe;

@@ -6,11 +6,11 @@ use serde_json::value::RawValue;
 use super::client::{Client, ScimDirectory, refusal};
 use super::envelope::{self, ListPage};
 use super::error::ReadError;
-use super::json::{Bounded, Fields};
 use super::listing;
 use super::profile::{Memberships, Paging};
 use super::wire::{self, Reading};
 use crate::directory::{Id, Kind, NOBODY};
+use crate::json::{Bounded, Fields};
 use crate::pipeline::RawRow;
 
 /// ServiceProviderConfigs of one server: some wrap theirs into a list.

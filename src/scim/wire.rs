@@ -13,14 +13,16 @@ use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::json::{self, Bounded, Fields, Text, is_number, only_field, text, text_or_number};
 use super::profile::AbsentActive;
-use crate::directory::principal::json_text;
 use crate::directory::{AttributeList, Id, Kind, ListedGroup, ListedMember, Principal, main_email};
+use crate::json::json_text;
+use crate::json::{Bounded, Fields, Text, is_number, only_field, text, text_or_number};
 
 pub use super::envelope::raw_row;
-pub use super::json::{ATTRIBUTES_MAX, ID_BYTES_MAX};
+pub use crate::json::ATTRIBUTES_MAX;
 
+/// Bytes of an id; SCIM ids are opaque but short, and keys hold them percent-encoded.
+pub const ID_BYTES_MAX: usize = 1_024;
 /// JSON bytes of one resource's listed attributes; beyond this its largest attributes are left out, see `reduce`.
 pub const RESOURCE_BYTES_MAX: usize = 200_000;
 /// Bytes that one resource may bring about in an event and in the one that follows it. An event holds up to three
@@ -85,7 +87,7 @@ pub struct Resource {
     pub other_members: usize,
 }
 
-/// A row that is no resource.
+/// A row that is not a resource.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unreadable {
     /// `None`: it has no usable `id`, so that it is not known whose row it is.
@@ -98,7 +100,7 @@ pub struct Unreadable {
 /// No JSON object, no usable `id`, or more attributes than any resource has.
 pub fn read_resource(kind: Kind, bytes: &[u8], reading: &Reading) -> Result<Resource, Unreadable> {
     let fields: Fields<'_> = serde_json::from_slice(bytes).map_err(|_| Unreadable { id: id_of(bytes) })?;
-    let id = fields.agreed("id").ok().flatten().and_then(json::id).ok_or(Unreadable { id: None })?;
+    let id = fields.agreed("id").ok().flatten().and_then(id).ok_or(Unreadable { id: None })?;
     let list = &reading.attributes;
     let mut resource = Resource {
         principal: Principal::new(id),
@@ -157,9 +159,18 @@ fn is_of(path: &str, attribute: &str) -> bool {
     path.eq_ignore_ascii_case(attribute) || is_below(path, attribute)
 }
 
+/// An id: a text or a number. Numbers keep their digits, because two ids beyond 2^64 must not become one.
+fn id(raw: &RawValue) -> Option<Id> {
+    let id = text_or_number(raw)?;
+    // `.` and `..` cannot be a part of a URL's path, however they are encoded. An id that had half a character is not
+    // the one that the server knows.
+    let usable = id.len() <= ID_BYTES_MAX && id != "." && id != ".." && !id.contains(char::REPLACEMENT_CHARACTER);
+    usable.then(|| Id::from(&*id))
+}
+
 /// The `id` of a resource alone, e.g. to compare it with the id that was asked for.
 pub fn id_of(bytes: &[u8]) -> Option<Id> {
-    json::id(only_field(std::str::from_utf8(bytes).ok()?, "id")?)
+    id(only_field(std::str::from_utf8(bytes).ok()?, "id")?)
 }
 
 /// Names of the top-level attributes of a resource, as the server spells them: what a listed attribute may have been
@@ -544,7 +555,7 @@ impl Members<'_> {
             Stated::Kind(kind) => Some(kind),
             Stated::Nothing => None,
         };
-        let id = member.value.and_then(json::id).ok_or(())?;
+        let id = member.value.and_then(id).ok_or(())?;
         self.listed.push(ListedMember { id, kind, direct: None });
         Ok(())
     }
@@ -617,7 +628,7 @@ fn kind_of_type(said: &str) -> Stated {
     }
 }
 
-/// `…/Users/ID` names an endpoint; a part such as `v2`, or one that stands for all kinds, names none.
+/// `…/Users/ID` names an endpoint; a part such as `v2`, or one for all kinds, names none.
 fn kind_of_ref(said: &str, paths: &[String; 2]) -> Stated {
     const OF_ALL_KINDS: [&str; 4] = ["directoryobjects", "members", "resources", "scim"];
     let path = said.split(['?', '#']).next().unwrap_or_default().trim_end_matches('/');
@@ -653,8 +664,8 @@ fn read_groups(raw: &RawValue) -> Result<Vec<ListedGroup>, ()> {
             Some("indirect") => Some(false),
             _ => None,
         };
-        let id = fields.get("value").filter(|raw| raw.get() != "null");
-        let id = id.map(|raw| json::id(raw).ok_or(())).transpose()?;
+        let value = fields.get("value").filter(|raw| raw.get() != "null");
+        let id = value.map(|raw| id(raw).ok_or(())).transpose()?;
         let name = said("display").map(Cow::into_owned);
         if id.is_none() && name.is_none() {
             return Err(());
@@ -723,6 +734,18 @@ mod tests {
     fn user(json: &str) -> Principal {
         let reading = Reading::plain(AttributeList::default());
         read_resource(Kind::User, json.as_bytes(), &reading).unwrap().principal
+    }
+
+    #[test]
+    fn ids_keep_their_digits_and_unusable_ones_are_refused() {
+        let read = |json: &str| id(serde_json::from_str(json).unwrap()).map(|id| id.to_string());
+        assert_eq!(read("18391303205636094465001").as_deref(), Some("18391303205636094465001"));
+        assert_eq!(read("\"a\\/b\"").as_deref(), Some("a/b"));
+        assert_eq!(read("-7").as_deref(), Some("-7"));
+        let long = format!("\"{}\"", "x".repeat(ID_BYTES_MAX + 1));
+        for json in ["\"\"", "null", "true", "[]", "{}", "{\"\":0}", "\".\"", "\"..\"", "\"\\ud83d\"", long.as_str()] {
+            assert_eq!(read(json), None, "{json}");
+        }
     }
 
     /// What is compared of a principal.
@@ -838,8 +861,8 @@ mod tests {
             assert_eq!(read(&format!(r#"[{{"value":"2","$ref":"{reference}"}}]"#)), found("2", 0), "{reference}");
         }
         assert_eq!(read(r#"[{"value":"2","type":"direct"},{"type":"Device"}]"#), found("2", 1));
-        for nobody in ["null", "[]", "{}", "{ }", "\"\"", "[null]", "[{}]"] {
-            assert_eq!(read(nobody), found("", 0), "{nobody}");
+        for nothing in ["null", "[]", "{}", "{ }", "\"\"", "[null]", "[{}]"] {
+            assert_eq!(read(nothing), found("", 0), "{nothing}");
         }
         assert_eq!(read(r#"{"value":7}"#), found("7", 0));
         for unreadable in

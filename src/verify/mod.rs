@@ -113,7 +113,7 @@ async fn look<D: Directory>(
         // Unless that is only what lists leave out of groups: GET knows better than a person would.
         members::confirm_groups(directory, diff, attempt).await;
         if judge(account, diff, known, attempt).held.is_some() {
-            // A list that says itself that it is short is no reason to ask a person for a release.
+            // A list that says itself that it is short is not a reason to ask a person for a release.
             for kind in complete_lists(account, diff, since) {
                 walks[kind as usize].again(&mut bounds, directory, diff, kind, attempt).await?;
             }

@@ -87,7 +87,7 @@ pub(super) async fn walk<D: Directory>(
     };
     note_unread(kind, &unread, diff, attempt);
     walked.unread = unread.count;
-    // A single row is no list, and a delta may hold one that is bad.
+    // A single row is not a list, and a delta may hold one that is bad.
     if since.is_none() && walked.received > 1 && diff.without_id(kind) == walked.received {
         let text = format!(
             "{}: not one of {} rows can be read: no usable `id`; → ask the vendor whether this is SCIM 2.0",

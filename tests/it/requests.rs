@@ -133,11 +133,7 @@ async fn newest(world: &outcomes::World) -> Value {
 }
 
 async fn until(world: &outcomes::World, what: &str, done: impl Fn(&Value) -> bool) {
-    let wait = async {
-        while !done(&newest(world).await) {
-            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
-        }
-    };
+    let wait = async { while !done(&newest(world).await) {} };
     tokio::time::timeout(std::time::Duration::from_secs(120), wait).await.unwrap_or_else(|_| panic!("in time: {what}"));
 }
 

@@ -197,7 +197,7 @@ impl Life {
             (self.facts, self.folded) = (Some(self.state()), self.world.log.events().len());
         } else if let Some(facts) = self.facts.take() {
             let events = self.world.log.events();
-            // Members that no completed sync had read before are no news: they come silently.
+            // Members that no completed sync had read before are not news: they come silently.
             let mut facts = facts;
             facts.extend(self.members_of(&unread).filter(|_| self.world.account.baseline == Baseline::State));
             let facts = fold_unless(self.lossy, facts, &events[self.folded..]).unwrap_or_else(|| self.state());
@@ -213,7 +213,7 @@ impl Life {
         status
     }
 
-    /// A user whom only GET showed, without a title: that the list shows one is no change, and comes silently.
+    /// A user whom only GET showed, without a title: that the list shows one is not a change, and comes silently.
     fn with_titles_that_get_did_not_show(&self, facts: BTreeSet<String>) -> BTreeSet<String> {
         let state = self.state();
         let shown = |fact: String| {

@@ -48,7 +48,7 @@ async fn what_is_no_list_fails_the_sync_and_publishes_nothing() {
         Effect::rewrite(|body| body.as_bytes()[..body.len() - 1].to_vec()),
         Effect::rewrite(|body| body.as_bytes()[..body.len() / 2].to_vec()),
         Effect::rewrite(|body| body.as_bytes()[..1].to_vec()),
-        // UTF-16, bytes that are no UTF-8, a NUL.
+        // UTF-16, bytes that are not UTF-8, a NUL.
         Effect::rewrite(|body| body.encode_utf16().flat_map(u16::to_le_bytes).collect()),
         Effect::rewrite(|body| body.replace("\"T\"", "\"T\u{1}\"").into_bytes()),
         Effect::rewrite(|body| body.bytes().map(|byte| if byte == b'T' { 0xc3 } else { byte }).collect()),
@@ -69,7 +69,7 @@ async fn what_is_no_list_fails_the_sync_and_publishes_nothing() {
     ] {
         for page in [1, 3] {
             world.fails([on(USERS).page(page).then(effect.clone())], "not_a_list_response").await;
-            assert_eq!(world.server.requests().len(), page, "what is no list is not asked for again");
+            assert_eq!(world.server.requests().len(), page, "what is not a list is not asked for again");
         }
     }
     for body in [login, "{}", "", "[1]"] {
@@ -78,7 +78,7 @@ async fn what_is_no_list_fails_the_sync_and_publishes_nothing() {
     world.calm(HISTORY).await;
 }
 
-/// Objects without rows: on the first page they are no list, behind it they are its end, and the total tells whether
+/// Objects without rows: on the first page they are not a list, behind it they are its end, and the total tells whether
 /// anything is missing.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_object_without_rows_is_no_list_on_the_first_page_and_the_end_on_any_other() {
@@ -93,7 +93,7 @@ async fn an_object_without_rows_is_no_list_on_the_first_page_and_the_end_on_any_
         r#"{"error":"invalid_token","error_description":"…"}"#,
     ] {
         world.fails([on(USERS).page(1).then(instead(body))], "not_a_list_response").await;
-        assert_eq!(world.server.requests().len(), 1, "what is no list is not asked for again: {body}");
+        assert_eq!(world.server.requests().len(), 1, "what is not a list is not asked for again: {body}");
         // Two of seven are missing: GET finds the one who is there.
         world.server.script([on(USERS).page(3).then(instead(body))]);
         world.sync().await;
@@ -168,7 +168,7 @@ async fn g3_a_row_without_an_id_stops_nobody_and_forbids_removals_of_its_kind_in
         let said = broken.clone();
         world.server.script([row(USERS, "u01", move |row| *row = said.clone())]);
         let status = world.completed().await;
-        // Whose row it is, nobody can say: u05 has gone, and is only said to have once every row can be read.
+        // Whose row it is cannot be told: u05 has gone, and is only said to have once every row can be read.
         assert_eq!(world.lines(), ["user.added new"], "{broken}");
         assert_eq!(status.unreadable_rows, 1, "{broken}");
         assert!(
@@ -177,7 +177,7 @@ async fn g3_a_row_without_an_id_stops_nobody_and_forbids_removals_of_its_kind_in
         );
     }
     world.calm(&["user.removed u05 (not_found)"]).await;
-    // Not one row that can be read is no directory.
+    // A directory without one row that can be read is not read.
     world.server.change(|truth| truth.habits.search = false);
     let nameless = Effect::edit(|body| {
         for row in body["Resources"].as_array_mut().expect("rows") {

@@ -46,7 +46,7 @@ pub fn list_response(body: &[u8]) {
         let readings = readings().into_iter();
         readings.flat_map(move |reading| Kind::BOTH.map(|kind| (row, kind, reading.clone())))
     }) {
-        // A row that is no resource is named, by its id where it has one.
+        // A row that is not a resource is named, by its id where it has one.
         let Ok(resource) = read_resource(kind, &row.bytes, &reading) else { continue };
         let principal = &resource.principal;
         assert!(!principal.id.is_empty() && principal.id.len() <= ID_BYTES_MAX);
