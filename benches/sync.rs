@@ -21,12 +21,13 @@ use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use scimtail::avro::{Codec, Registry};
 use scimtail::config::{AccountConfig, Config, Secret};
 use scimtail::connect::Connection;
-use scimtail::directory::{Known, Status, SyncStatus};
+use scimtail::directory::{Status, SyncStatus};
 use scimtail::kafka::topics;
-use scimtail::record::Topic;
+use scimtail::log::Topic;
 use scimtail::schedule::now_millis;
 use scimtail::shards::writer::Writer;
 use scimtail::shards::{Services, acquire, serve};
+use scimtail::sync::OwnedAccount;
 
 const TOKEN: &str = "bench-token";
 const USERS: usize = 100_000;
@@ -65,21 +66,21 @@ async fn scenario(name: &str, groups: usize, memberships: usize) {
         let directory = BenchDirectory::start(USERS, groups, memberships, PAGE, TOKEN).await;
         let (services, config) = prepare(&directory).await;
         let before = resident();
-        let (writer, mut known) = own(&services, &config).await;
+        let mut owned = own(&services, &config).await;
         let mut connection = Connection::new(&config, now_millis);
-        first.push(measure(&services, &config, &mut connection, &writer, &mut known, USERS as i64).await);
+        first.push(measure(&mut owned, &mut connection, USERS as i64).await);
         bytes_per_user = resident().saturating_sub(before) / USERS;
         for _ in 0..2 {
-            unchanged.push(measure(&services, &config, &mut connection, &writer, &mut known, USERS as i64).await);
+            unchanged.push(measure(&mut owned, &mut connection, USERS as i64).await);
         }
         let changes = directory.churn(CHURN, round as u64);
-        churned.push(measure(&services, &config, &mut connection, &writer, &mut known, USERS as i64).await);
-        let published = known.latest.as_ref().map_or(0, SyncStatus::events_published);
+        churned.push(measure(&mut owned, &mut connection, USERS as i64).await);
+        let published = owned.known.latest.as_ref().map_or(0, SyncStatus::events_published);
         assert_eq!(published, changes as i64, "every change is one event");
-        drop((writer, known));
+        drop(owned);
         let (started, cpu) = (Instant::now(), cpu_seconds());
-        let (_writer, known) = own(&services, &config).await;
-        assert_eq!(known.state_records(), USERS + groups + memberships);
+        let owned = own(&services, &config).await;
+        assert_eq!(owned.known.state_records(), USERS + groups + memberships);
         restores.push(Figure { wall: started.elapsed(), cpu: cpu_seconds() - cpu });
         bare.push(bare_consumer(&services));
     }
@@ -122,13 +123,13 @@ fn bare_consumer(services: &Services) -> Figure {
 async fn one_large_group() {
     let directory = BenchDirectory::start(LARGE_GROUP, 1, LARGE_GROUP, PAGE, TOKEN).await;
     let (services, config) = prepare(&directory).await;
-    let (writer, mut known) = own(&services, &config).await;
+    let mut owned = own(&services, &config).await;
     let mut connection = Connection::new(&config, now_millis);
     for name in ["first load", "unchanged poll"] {
         let before = forget_peak();
-        let figure = measure(&services, &config, &mut connection, &writer, &mut known, LARGE_GROUP as i64).await;
+        let figure = measure(&mut owned, &mut connection, LARGE_GROUP as i64).await;
         let peak = (peak().saturating_sub(before)) >> 20;
-        assert_eq!(known.memberships_len(), LARGE_GROUP);
+        assert_eq!(owned.known.memberships_len(), LARGE_GROUP);
         let (wall, cpu) = (figure.wall.as_secs_f64(), figure.cpu);
         println!("{:58} {:>12} {wall:>8.2} {cpu:>8.2}   peak +{peak} MiB", format!("{name}, one group of 250,000"), "");
     }
@@ -148,7 +149,7 @@ async fn many_accounts() {
     let mut due = Vec::new();
     for config in accounts {
         let known = acquisition.known.remove(&config.account.name).expect("the account").expect("its state");
-        due.push((Connection::new(&config, now_millis), config, known));
+        due.push((Connection::new(&config, now_millis), services.owned(&config.account, known, &acquisition.writer)));
     }
     for name in ["first load", "unchanged poll", "poll with 10 % churn"] {
         if name.contains("churn") {
@@ -156,14 +157,13 @@ async fn many_accounts() {
         }
         let (started, cpu) = (Instant::now(), cpu_seconds());
         let mut syncs = tokio::task::JoinSet::new();
-        for (mut connection, config, mut known) in due.drain(..) {
-            let (services, writer) = (services.clone(), acquisition.writer.clone());
+        for (mut connection, mut owned) in due.drain(..) {
             syncs.spawn(async move {
                 let users = Some(USERS_EACH as i64);
-                let synced = serve::sync_once(&services, &config, &mut connection, &writer, &mut known).await;
+                let synced = serve::sync_once(&mut owned, &mut connection).await;
                 let status = synced.expect("a sync");
                 assert_eq!((status.status, status.users_read), (Status::Completed, users), "{:?}", status.reason);
-                (connection, config, known)
+                (connection, owned)
             });
         }
         due.extend(syncs.join_all().await);
@@ -208,22 +208,15 @@ token_env = "GIVEN_BELOW"
     (services, account)
 }
 
-async fn own(services: &Services, config: &AccountConfig) -> (Writer, Known) {
+async fn own(services: &Services, config: &AccountConfig) -> OwnedAccount<Writer> {
     let mut acquisition = acquire(services, 0, std::slice::from_ref(config), |_| {}).await.expect("the shard");
     let known = acquisition.known.remove("bench").expect("the account").expect("its state");
-    (acquisition.writer, known)
+    services.owned(&config.account, known, &acquisition.writer)
 }
 
-async fn measure(
-    services: &Services,
-    config: &AccountConfig,
-    connection: &mut Connection,
-    writer: &Writer,
-    known: &mut Known,
-    users: i64,
-) -> Figure {
+async fn measure(owned: &mut OwnedAccount<Writer>, connection: &mut Connection, users: i64) -> Figure {
     let (started, cpu) = (Instant::now(), cpu_seconds());
-    let status = serve::sync_once(services, config, connection, writer, known).await.expect("a sync");
+    let status = serve::sync_once(owned, connection).await.expect("a sync");
     assert_eq!((status.status, status.users_read), (Status::Completed, Some(users)), "{:?}", status.reason);
     Figure { wall: started.elapsed(), cpu: cpu_seconds() - cpu }
 }

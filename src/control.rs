@@ -5,12 +5,12 @@
 
 use tracing::{info, warn};
 
-use crate::avro::Codec;
 use crate::avro::wire::ControlRequest;
 use crate::directory::status::{Pause, Release};
 use crate::directory::{HoldId, Known, SyncStatus};
 use crate::failpoint::{self, Point};
-use crate::pipeline::{self, Account, Batch, CommitError, Ended, Log, Marker};
+use crate::log::{CommitError, Ended, Log};
+use crate::sync::OwnedAccount;
 
 /// Bytes of `requested_by` and `reason` that are kept. A request may hold a million, and the account's record has to
 /// hold them beside everything else in one message.
@@ -89,47 +89,26 @@ pub fn apply(known: &Known, request: &Request) -> Option<(SyncStatus, bool)> {
 ///
 /// # Errors
 /// The end of the acquisition, also where not even the offset can be recorded.
-pub async fn carry_out<L: Log>(
-    account: &Account,
-    log: &L,
-    codec: &Codec,
-    known: &mut Known,
-    request: &Request,
-) -> Result<bool, Ended> {
-    let Some((status, mut due)) = apply(known, request) else { return Ok(false) };
-    let before = known.latest.clone();
+pub async fn carry_out<L: Log>(owned: &mut OwnedAccount<L>, request: &Request) -> Result<bool, Ended> {
+    let Some((status, mut due)) = apply(&owned.known, request) else { return Ok(false) };
+    let before = owned.known.latest.clone();
     failpoint::hit(Point::ControlBefore);
-    match record(account, log, codec, known, status).await {
-        Ok(()) => tell(&account.name, before.as_ref(), known.latest.as_ref()),
-        // Whether it is recorded is unknown: only the next owner can tell.
+    match owned.record_latest(status).await {
+        Ok(_) => tell(&owned.account.name, before.as_ref(), owned.known.latest.as_ref()),
+        // Only the next owner can tell whether it is recorded.
         Err(CommitError::Ended(ended)) => return Err(ended),
         Err(CommitError::Aborted(reason)) => {
-            let offset = request.offset;
-            warn!(account = account.name, offset, reason, "a control request is skipped: it cannot be recorded");
+            let (account, offset) = (&owned.account.name, request.offset);
+            warn!(account, offset, reason, "a control request is skipped: it cannot be recorded");
             if let Some(latest) = before {
                 let passed = SyncStatus { control_offset: offset + 1, ..latest };
-                pipeline::record_latest(account, log, codec, known, passed).await?;
+                owned.record_latest(passed).await.map_err(CommitError::into_ended)?;
             }
             due = false;
         }
     }
     failpoint::hit(Point::ControlAfter);
     Ok(due)
-}
-
-/// As [`pipeline::record_latest`], but an abort is not the end: `known` stays as it was.
-async fn record<L: Log>(
-    account: &Account,
-    log: &L,
-    codec: &Codec,
-    known: &mut Known,
-    status: SyncStatus,
-) -> Result<(), CommitError> {
-    let latest = codec.status(account, &status, false).map_err(CommitError::Aborted)?;
-    let marker: Marker = Box::new(move |_| Ok(vec![latest.clone()]));
-    log.commit(Batch { acquisition: known.acquisition, records: Vec::new(), marker }).await?;
-    known.latest = Some(status);
-    Ok(())
 }
 
 /// Says what a request changed, once it is recorded.

@@ -5,7 +5,7 @@
 //!  SCIM directory                                                          Kafka (one partition an account)
 //!  ┌────────────┐  pages   ┌──────────────────────────────────────────┐    ┌──────────────────────────────┐
 //!  │ /Users     │ ───────► │ diff(known, observed) → admit → batches  │ ─► │ events  users groups         │
-//!  │ /Groups    │  GET id  │            pipeline::sync                │    │ memberships  syncs           │
+//!  │ /Groups    │  GET id  │               sync::sync                 │    │ memberships  syncs           │
 //!  └────────────┘ ◄─────── └──────────────────▲───────────────────────┘    └──────────────┬───────────────┘
 //!                                             │ known: restored after the fence ◄─────────┘
 //! ```
@@ -15,11 +15,11 @@
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-pub mod pipeline;
-pub mod verify;
-pub mod batch;
+pub mod sync;
+pub mod account;
+pub mod source;
+pub mod log;
 pub mod directory;
-pub mod record;
 pub(crate) mod json;
 pub mod duration;
 pub mod retry;

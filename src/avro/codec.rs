@@ -5,14 +5,14 @@ use uuid::Uuid;
 
 use super::schema::{self, SchemaIds};
 use super::wire;
+use crate::account::Account;
 use crate::directory::changes::Event;
 use crate::directory::key::principal_key;
 use crate::directory::status::SyncStatus;
 use crate::directory::{
     Entitlement, EventType, GroupPattern, Id, Kind, Known, Member, Packed, Principal, StateKey, StateWrite, Unit,
 };
-use crate::pipeline::Account;
-use crate::record::{Record, Topic, state_digest};
+use crate::log::{Record, Topic, state_digest};
 
 /// Namespace of every UUIDv5 that scimtail makes; part of the contract, never changes.
 const NAMESPACE: Uuid = Uuid::from_u128(0x6b1d_5c52_8f0e_5f4a_9c0e_73c1_6d74_6169);

@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 
 use super::registry::{Registry, RegistryError};
 use super::schema::{self, SchemaIds};
-use crate::record::Topic;
+use crate::log::Topic;
 
 /// Why a value is not understood.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -251,7 +251,7 @@ fn ordered(object: &Map<String, Value>) -> Vec<&str> {
 mod tests {
     use super::*;
     use crate::avro::schema;
-    use crate::record::Topic;
+    use crate::log::Topic;
     use serde_json::json;
 
     #[test]

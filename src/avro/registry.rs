@@ -13,7 +13,7 @@ use schema_registry_converter::schema_registry_common::{SchemaType, SuppliedSche
 use serde_json::{Value, json};
 
 use super::schema::{self, SchemaIds};
-use crate::record::Topic;
+use crate::log::Topic;
 
 const REQUEST_WAIT: Duration = Duration::from_secs(10);
 /// Of registering one schema, the first included.

@@ -6,7 +6,7 @@ use apache_avro::Schema;
 use apache_avro::reader::datum::GenericDatumReader;
 use apache_avro::writer::datum::GenericDatumWriter;
 
-use crate::record::Topic;
+use crate::log::Topic;
 
 /// Text of a topic's schema, as registered.
 pub fn text(topic: Topic) -> &'static str {

@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::account::Account;
 use crate::directory::status::{Pause, Release, Settings};
 use crate::directory::{HoldId, Losses, Position as KnownPosition, Principal, Status, Strategy, SyncStatus as Sync};
-use crate::pipeline::Account;
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]

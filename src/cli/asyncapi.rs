@@ -7,7 +7,7 @@ use crate::avro::schema;
 use crate::config::Config;
 use crate::directory::EventType;
 use crate::kafka::topics::settings;
-use crate::record::Topic;
+use crate::log::Topic;
 
 const KAFKA_BINDING: &str = "0.5.0";
 const AVRO: &str = "application/vnd.apache.avro+json;version=1.9.0";

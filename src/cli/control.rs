@@ -4,6 +4,7 @@
 use clap::Args;
 
 use super::{CONFIGURATION, DONE, FAILED, Failure, USAGE, print};
+use crate::account::Account;
 use crate::avro::wire::{ControlRequest, SyncStatus};
 use crate::avro::{Codec, Decoder, Registry};
 use crate::config::{AccountConfig, Config};
@@ -12,9 +13,8 @@ use crate::directory::HoldId;
 use crate::kafka::producer::send_one;
 use crate::kafka::read::{ReadRecord, read_to_end};
 use crate::kafka::{KafkaClient, KafkaError, topics};
+use crate::log::Topic;
 use crate::mapping::text::clock;
-use crate::pipeline::Account;
-use crate::record::Topic;
 use crate::schedule::now_millis;
 use crate::shards::{Services, blocking};
 

@@ -19,8 +19,8 @@ use crate::avro::wire::{ChangeEvent, SyncStatus};
 use crate::demo::{Simulated, World};
 use crate::directory::{Kind, Known};
 use crate::kafka::read::follow;
+use crate::log::Topic;
 use crate::mapping::text;
-use crate::record::Topic;
 use crate::shards::{Services, by_partition, serve};
 
 /// The mock cluster forgets beyond 5 MiB a partition; long before that the demo has made its point.

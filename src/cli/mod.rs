@@ -22,6 +22,7 @@ use clap::{Parser, Subcommand};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio_util::sync::CancellationToken;
 
+use crate::account::Account;
 use crate::avro::registry::RegistryError;
 use crate::avro::{Codec, Decoder, Registry};
 use crate::config::{Config, ConfigError};
@@ -30,7 +31,6 @@ use crate::duration::parse_duration;
 use crate::kafka::read::Progress;
 use crate::kafka::{KafkaClient, KafkaError, topics as kafka_topics};
 use crate::memory;
-use crate::pipeline::Account;
 use crate::schedule::now_millis;
 use crate::shards::{Services, blocking, restore};
 use crate::telemetry::{self, LogFormat};

@@ -8,10 +8,10 @@ use crate::config::{AccountConfig, Config};
 use crate::connect::Connection;
 use crate::directory::{Baseline, Changes, Kind, Known, StateWrite, SyncStatus};
 use crate::kafka::topics::partition_counts;
+use crate::log::Topic;
 use crate::mapping::text;
-use crate::pipeline::{self, Planned};
-use crate::record::Topic;
 use crate::schedule::now_millis;
+use crate::sync::{self, Planned};
 
 #[derive(Debug, Args)]
 pub struct Options {
@@ -45,7 +45,7 @@ async fn plan_one(config: &Config, account: &AccountConfig) -> Result<u8, Failur
     let started = tokio::time::Instant::now();
     let directory =
         Connection::new(account, now_millis).directory().map_err(|error| Failure::new(CONFIGURATION, error.text))?;
-    let planned = pipeline::plan(&account.account, &directory, &known, now_millis).await;
+    let planned = sync::plan(&account.account, &directory, &known, now_millis).await;
     let seconds = started.elapsed().as_secs_f64();
     match planned {
         Planned::Changes(attempt, changes) => {

@@ -3,8 +3,8 @@
 
 use super::control::{Who, one, record_request};
 use super::{CONFIGURATION, DONE, FAILED, Failure, print, services};
+use crate::account::Account;
 use crate::config::Config;
-use crate::pipeline::Account;
 use crate::shards::reseed::{self, Reseeded};
 use clap::Args;
 

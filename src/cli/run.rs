@@ -15,11 +15,10 @@ use tracing::{error, info, warn};
 use super::{CONFIGURATION, DONE, FAILED, Failure, TRY_LATER, UNREACHABLE, account_width, print, services};
 use crate::config::follow::{Followed, LOOK_EVERY};
 use crate::config::{AccountConfig, Config};
-use crate::directory::{Status, SyncStatus};
+use crate::directory::{REPAIR, Status, SyncStatus};
 use crate::http;
 use crate::kafka::KafkaError;
 use crate::kafka::read::Progress;
-use crate::pipeline::REPAIR;
 use crate::shards::group;
 use crate::shards::once::{self, Outcome};
 

@@ -7,8 +7,8 @@ use crate::avro::lint::evolution;
 use crate::avro::registry::{COMPATIBILITY, Version};
 use crate::avro::{Registry, schema};
 use crate::config::Config;
+use crate::log::Topic;
 use crate::mapping::text::clean;
-use crate::record::Topic;
 
 #[derive(Debug, Args)]
 pub struct Options {

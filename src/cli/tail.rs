@@ -17,8 +17,8 @@ use crate::avro::{Decoder, Registry};
 use crate::config::Config;
 use crate::kafka::KafkaError;
 use crate::kafka::read::{ReadRecord, follow, offsets_at, read_from, watermarks};
+use crate::log::Topic;
 use crate::mapping::{Change, asim, cim, ecs, ocsf, set, text};
-use crate::record::Topic;
 use crate::shards::blocking;
 
 /// Lines waiting for whoever reads them.

@@ -11,12 +11,11 @@ use super::limits::AccountLimits;
 use super::providers::{ProviderTexts, provider};
 use super::secret::Purpose;
 use super::{Defaults, Secret};
-use crate::batch::Bounds;
+use crate::account::{Account, BatchBounds};
 use crate::directory::{AttributeList, Baseline, GroupPattern, Limits};
 use crate::duration::parse_duration;
 use crate::failpoint;
 use crate::kafka::KafkaClient;
-use crate::pipeline::Account;
 use crate::scim::Scheme;
 use crate::scim::address::is_loopback;
 use crate::scim::profile::{Auth, Profile};
@@ -256,9 +255,9 @@ pub(super) fn has_userinfo(url: &Url) -> bool {
 }
 
 /// What one transaction may hold; a test makes it small, so that a sync of few changes takes several.
-pub(super) fn bounds() -> Bounds {
-    let bounds = Bounds::default();
-    Bounds { units: failpoint::number("batch.units").unwrap_or(bounds.units), ..bounds }
+pub(super) fn bounds() -> BatchBounds {
+    let bounds = BatchBounds::default();
+    BatchBounds { units: failpoint::number("batch.units").unwrap_or(bounds.units), ..bounds }
 }
 
 pub(super) fn limits(own: GuardSection, defaults: GuardSection) -> Result<Limits, String> {

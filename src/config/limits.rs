@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use crate::pipeline::MAX_PRINCIPALS;
+use crate::account::MAX_PRINCIPALS;
 
 /// Below this the process cannot hold what it has under way for one account.
 const MEMORY_MIN: u64 = 64 << 20;

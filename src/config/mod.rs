@@ -15,7 +15,7 @@ use self::explain::{did_you_mean, explain, is_word};
 use self::limits::{AccountLimits, ProcessLimits};
 use self::providers::{ProviderPaths, provider_texts};
 use crate::kafka::KafkaClient;
-use crate::record::Topic;
+use crate::log::Topic;
 
 pub use self::account::AccountConfig;
 pub use self::providers::{ProviderTexts, provider};

@@ -46,7 +46,7 @@ impl World {
     pub async fn start(seed: u64, interval: &str) -> Result<World, String> {
         let words = |error: std::io::Error| format!("no loopback port: {error}");
         let cluster = MockCluster::new(1).map_err(|error| format!("the mock cluster does not start: {error}"))?;
-        for topic in crate::record::Topic::ALL {
+        for topic in crate::log::Topic::ALL {
             let created = cluster.create_topic(&topic.name(PREFIX), PARTITIONS, 1);
             created.map_err(|error| format!("the mock cluster has no topic: {error}"))?;
         }

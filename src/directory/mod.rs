@@ -37,5 +37,5 @@ pub use known::{Entry, Known, Membership, Seen, Table, UNKNOWN_TIME};
 pub use member_reads::{ListedGroup, ListedMember, Strategy};
 pub use packed::Packed;
 pub use principal::{AttributeList, Id, Kind, Member, NOBODY, Principal, RawHash};
-pub use status::{Baseline, KindsRead, Position, Status, SyncStatus};
+pub use status::{Baseline, KindsRead, Position, REPAIR, Status, SyncStatus};
 pub use values::{belongs_to, comparable};

@@ -67,6 +67,10 @@ pub struct Pause {
     pub reason: Option<String>,
 }
 
+/// Code of everything that is recorded while an account is in repair, whatever became of the attempt: by it the next
+/// owner knows. It ends when a sync completes.
+pub const REPAIR: &str = "repair";
+
 /// Why a sync failed or is held: a code for machines, words for people, never text from a server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reason {

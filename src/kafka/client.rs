@@ -8,7 +8,7 @@ use rdkafka::consumer::{BaseConsumer, ConsumerContext};
 use rdkafka::error::RDKafkaErrorCode;
 use tracing::debug;
 
-use crate::record::Topic;
+use crate::log::Topic;
 
 /// How long librdkafka does not fetch after its queue was full. A reader takes the 100,000 records of a full queue in a
 /// quarter of a second, and with librdkafka's 1,000 ms then waits for the rest of it: more than half of a long read.

@@ -23,7 +23,7 @@ use tracing::{debug, info, warn};
 use super::client::{KafkaClient, KafkaError, Quiet, in_words, is_transport};
 use super::read::explain;
 use crate::failpoint::{self, Point};
-use crate::record::Topic;
+use crate::log::Topic;
 
 /// A member that is silent so long is dead and its shards move, milliseconds. A restart after a crash waits it out
 /// too. `session.timeout.ms` in `[kafka.properties]` wins.

@@ -31,8 +31,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::client::{KafkaClient, KafkaError, Quiet, in_words, is_transport};
 use crate::failpoint::{self, Point};
-use crate::pipeline::{Batch, Ended, Positions};
-use crate::record::{Record, Topic};
+use crate::log::{Batch, Ended, Positions, Record, Topic};
 
 /// Broker-side life of a transaction, milliseconds: a stuck one blocks read_committed readers this long. Nothing here
 /// waits longer for its end, since the broker has aborted it by then. `transaction.timeout.ms` in `[kafka.properties]`
@@ -159,7 +158,7 @@ pub struct TransactionalProducer {
 /// Why a transaction was not committed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NotCommitted {
-    /// Aborted, and trying it again changes nothing: a record or a marker cannot be written as it is.
+    /// Aborted, and trying it again changes nothing: a record cannot be written as it is.
     Refused(String),
     /// Aborted: nothing of it is visible, and it may be tried again.
     Aborted(String),
@@ -221,7 +220,7 @@ impl TransactionalProducer {
         Ok(TransactionalProducer { producer, written, topics, partition, life })
     }
 
-    /// Commits batches of different accounts, at most [`BATCHES_MAX`], and their markers in one transaction; returns the
+    /// Commits batches of different accounts, at most [`BATCHES_MAX`], and their closing records in one transaction; returns the
     /// positions of each. Blocks until the outcome is known, or cannot be known.
     ///
     /// # Errors
@@ -248,7 +247,7 @@ impl TransactionalProducer {
     }
 
     /// Sends everything and waits until all of it is acknowledged: first all data, whose acknowledgements are the
-    /// positions, then the markers that are made of them.
+    /// positions, then the closing records that are made of them.
     fn fill(&self, batches: &[Batch]) -> Result<(), Failure> {
         let transaction = self.ledger().transaction;
         let mut sent = 0;
@@ -258,8 +257,8 @@ impl TransactionalProducer {
         self.drain(sent)?;
         let reached = self.ledger().reached.clone();
         for (number, (batch, reached)) in batches.iter().zip(&reached).enumerate() {
-            let marker = (batch.marker)(reached).map_err(Failure::Marker)?;
-            self.send_all((transaction, number), &marker, &mut sent)?;
+            let closing = (batch.closing)(reached).map_err(Failure::Closing)?;
+            self.send_all((transaction, number), &closing, &mut sent)?;
         }
         self.drain(sent)?;
         let ledger = self.ledger();
@@ -353,7 +352,7 @@ impl TransactionalProducer {
     /// After its Ok nothing of the transaction is visible. Any other end leaves the outcome open.
     fn abort(&self, failure: Failure) -> NotCommitted {
         let (words, outcome): (String, fn(String) -> NotCommitted) = match failure {
-            Failure::Marker(words) => (words, NotCommitted::Refused),
+            Failure::Closing(words) => (words, NotCommitted::Refused),
             Failure::Late => ("acknowledgements did not come in time".to_owned(), NotCommitted::Aborted),
             Failure::Gone(words) => (words, gone),
             Failure::Kafka(error) => {
@@ -419,7 +418,7 @@ pub fn send_one(client: &KafkaClient, partition: i32, record: &Record) -> Result
     let producer = TransactionalProducer { producer, written, topics, partition, life };
     match producer.send((0, 0), record).and_then(|()| producer.drain(1)) {
         Ok(()) => Ok(()),
-        Err(Failure::Late | Failure::Marker(_) | Failure::Gone(_)) => Err(client.unreachable()),
+        Err(Failure::Late | Failure::Closing(_) | Failure::Gone(_)) => Err(client.unreachable()),
         Err(Failure::Kafka(error)) if is_transport(&error) || is_expired(&error) => Err(client.unreachable()),
         Err(Failure::Kafka(error)) => Err(refused(&error)),
     }
@@ -435,8 +434,8 @@ enum Failure {
     Kafka(Error),
     /// Neither delivered nor failed, although its timeout has passed.
     Late,
-    /// A marker could not be made.
-    Marker(String),
+    /// The closing records could not be made.
+    Closing(String),
     /// A topic no longer holds what was written to it.
     Gone(String),
 }

@@ -14,7 +14,7 @@ use rdkafka::message::{BorrowedMessage, Headers, Message};
 use rdkafka::topic_partition_list::Offset;
 
 use super::client::{KafkaClient, KafkaError, Quiet, in_words, is_transport};
-use crate::record::Topic;
+use crate::log::Topic;
 
 const WATERMARKS_WAIT: Duration = Duration::from_secs(30);
 const POLL_WAIT: Duration = Duration::from_millis(100);

@@ -8,7 +8,7 @@ use rdkafka::error::RDKafkaErrorCode;
 
 use super::client::{KafkaClient, KafkaError, Quiet, in_words};
 use super::read::explain;
-use crate::record::Topic;
+use crate::log::Topic;
 
 const ADMIN_WAIT: Duration = Duration::from_secs(15);
 /// After creating, until every broker knows the topics.

@@ -24,10 +24,11 @@ use super::pace::{Advice, Budget, PAUSE_MAX, Permit, Tries};
 use super::probe::{self, Advertised};
 use super::profile::{Memberships, Operation, Profile};
 use super::wire::{self, Reading, Resource, Unreadable};
+use crate::account::MAX_PRINCIPALS;
 use crate::directory::{AttributeList, Id, Kind, Observed, Principal, Readable};
 use crate::failpoint::{self, Point};
-use crate::pipeline::{Answer, Directory, MAX_PRINCIPALS, Page, Parsed, RawRow};
 use crate::retry::Waits;
+use crate::source::{Answer, Directory, Page, Parsed, RawRow};
 use crate::telemetry::Metric;
 
 /// Decompressed bytes of one body; a group of 250,000 members is about 40 MB.

@@ -7,7 +7,7 @@ use xxhash_rust::xxh3::xxh3_128;
 use super::error::{self, ReadError};
 use crate::directory::RawHash;
 use crate::json::{Bounded, Fields, Text, only_field, text, text_or_number};
-use crate::pipeline::RawRow;
+use crate::source::RawRow;
 
 /// Rows of one page.
 pub const PAGE_ROWS_MAX: usize = 100_000;

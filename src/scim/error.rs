@@ -55,7 +55,7 @@ impl fmt::Display for ReadError {
 
 impl std::error::Error for ReadError {}
 
-impl crate::pipeline::ReadFailure for ReadError {
+impl crate::source::ReadFailure for ReadError {
     fn code(&self) -> &'static str {
         self.code
     }

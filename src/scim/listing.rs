@@ -25,7 +25,7 @@ use super::probe;
 use super::profile::Paging;
 use super::wire;
 use crate::directory::{Id, Kind, RawHash, Set};
-use crate::pipeline::{Page, RawRow};
+use crate::source::{Page, RawRow};
 
 /// Pages of one walk: a million rows at ten a page, and an end to servers that invent rows for ever.
 pub const PAGES_MAX: usize = 100_000;

@@ -11,7 +11,7 @@ use super::profile::{Memberships, Paging};
 use super::wire::{self, Reading};
 use crate::directory::{Id, Kind, NOBODY};
 use crate::json::{Bounded, Fields};
-use crate::pipeline::RawRow;
+use crate::source::RawRow;
 
 /// ServiceProviderConfigs of one server: some wrap theirs into a list.
 const CONFIGS_MAX: usize = 10;

@@ -10,9 +10,9 @@ use serde::Deserialize;
 use toml::{Table, Value};
 use xxhash_rust::xxh3::xxh3_128;
 
+use crate::account::Habits;
 use crate::directory::{GroupPattern, Kind, Strategy};
 use crate::duration::parse_duration;
-use crate::pipeline::Habits;
 
 /// Profiles that ship with the binary, by name.
 pub const EMBEDDED: &[(&str, &str)] = &[

@@ -15,8 +15,7 @@ use serde_json::value::RawValue;
 
 use super::profile::AbsentActive;
 use crate::directory::{AttributeList, Id, Kind, ListedGroup, ListedMember, Principal, main_email};
-use crate::json::json_text;
-use crate::json::{Bounded, Fields, Text, is_number, only_field, text, text_or_number};
+use crate::json::{Bounded, Fields, Text, is_number, json_text, only_field, text, text_or_number};
 
 pub use super::envelope::raw_row;
 pub use crate::json::ATTRIBUTES_MAX;

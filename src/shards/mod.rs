@@ -21,13 +21,15 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
+use crate::account::Account;
 use crate::avro::{Codec, Decoder, Registry};
 use crate::config::AccountConfig;
+use crate::directory::Known;
 use crate::failpoint::{self, Point};
 use crate::kafka::producer::Written;
 use crate::kafka::read::Progress;
 use crate::kafka::{KafkaClient, KafkaError, TransactionalProducer};
-use crate::pipeline::Account;
+use crate::sync::OwnedAccount;
 use restore::Restored;
 use writer::Writer;
 
@@ -39,6 +41,13 @@ pub struct Services {
     pub codec: Codec,
     /// Milliseconds since 1970-01-01 UTC.
     pub clock: fn() -> i64,
+}
+
+impl Services {
+    /// An account of an acquisition, with what was restored of it.
+    pub fn owned(&self, account: &Account, known: Known, log: &Writer) -> OwnedAccount<Writer> {
+        OwnedAccount { account: account.clone(), known, log: log.clone(), codec: self.codec.clone(), clock: self.clock }
+    }
 }
 
 /// One ownership of a shard by one producer, from its fence to its end.

@@ -6,6 +6,7 @@ use tokio::task::JoinSet;
 use tracing::warn;
 
 use super::serve::sync_once;
+use super::writer::Writer;
 use super::{Acquisition, Services, acquire, blocking, by_partition};
 use crate::avro::Decoder;
 use crate::avro::decode::Undecodable;
@@ -13,11 +14,11 @@ use crate::avro::wire::ControlRequest;
 use crate::config::AccountConfig;
 use crate::connect::Connection;
 use crate::control::{self, Request};
-use crate::directory::{Known, SyncStatus};
+use crate::directory::SyncStatus;
 use crate::kafka::KafkaError;
 use crate::kafka::read::{Progress, read_to_end};
-use crate::pipeline::Ended;
-use crate::record::Topic;
+use crate::log::{Ended, Topic};
+use crate::sync::OwnedAccount;
 
 /// How one account ended.
 #[derive(Clone, Debug)]
@@ -76,11 +77,9 @@ async fn shard(
         match all.remove(&name) {
             Some(Ok(known)) => {
                 let requests = requests.remove(&name).unwrap_or_default();
-                let (services, writer) = (services.clone(), writer.clone());
+                let owned = services.owned(&config.account, known, &writer);
                 // On the heap, because a whole sync is in it.
-                tasks.spawn(
-                    async move { (name, Box::pin(account(&services, &config, known, &writer, requests)).await) },
-                );
+                tasks.spawn(async move { (name, Box::pin(account(owned, &config, requests)).await) });
             }
             Some(Err(stopped)) => outcomes.push((name, Outcome::Stopped(stopped.reason))),
             None => {}
@@ -92,25 +91,19 @@ async fn shard(
     outcomes
 }
 
-async fn account(
-    services: &Services,
-    config: &AccountConfig,
-    mut known: Known,
-    writer: &super::writer::Writer,
-    requests: Vec<Request>,
-) -> Outcome {
+async fn account(mut owned: OwnedAccount<Writer>, config: &AccountConfig, requests: Vec<Request>) -> Outcome {
     for request in requests {
         // Whatever was asked for, the sync follows.
-        if let Err(ended) = control::carry_out(&config.account, writer, &services.codec, &mut known, &request).await {
+        if let Err(ended) = control::carry_out(&mut owned, &request).await {
             return Outcome::Ended(ended);
         }
     }
-    if let Some(pause) = known.latest.as_ref().and_then(|latest| latest.pause.as_ref()) {
+    if let Some(pause) = owned.known.latest.as_ref().and_then(|latest| latest.pause.as_ref()) {
         return Outcome::Paused { by: pause.by.clone() };
     }
     let started = tokio::time::Instant::now();
-    let mut connection = Connection::new(config, services.clock);
-    match sync_once(services, config, &mut connection, writer, &mut known).await {
+    let mut connection = Connection::new(config, owned.clock);
+    match sync_once(&mut owned, &mut connection).await {
         Ok(status) => Outcome::Synced { status: Box::new(status), seconds: started.elapsed().as_secs_f64() },
         Err(ended) => Outcome::Ended(ended),
     }

@@ -9,12 +9,12 @@
 use tokio_util::sync::CancellationToken;
 
 use super::{Acquisition, Services, acquire_accounts};
+use crate::account::Account;
 use crate::avro::codec::state_topic;
-use crate::directory::{Kind, Known, Position, StateKey, Status, SyncStatus};
+use crate::directory::{Kind, Known, Position, REPAIR, StateKey, Status, SyncStatus};
 use crate::kafka::KafkaError;
 use crate::kafka::read::{ReadRecord, ends_of, read_to_end};
-use crate::pipeline::{Account, Batch, CommitError, Log, Marker, REPAIR, merged};
-use crate::record::{Record, Topic};
+use crate::log::{Batch, ClosingRecords, CommitError, Log, Record, Topic};
 
 /// Tombstones of one transaction.
 const TOMBSTONES_MAX: usize = 5_000;
@@ -188,7 +188,7 @@ async fn lost(
     Ok(SyncStatus {
         sync: left.sync.max(known.seen.sync),
         sequence: left.sequence.max(known.seen.sequence).max(published),
-        positions: merged(account, &[], &reached),
+        positions: account.positions(&[], &reached),
         ..left
     })
 }
@@ -213,8 +213,8 @@ async fn last_sequence(services: &Services, account: &Account) -> Result<i64, Ka
 }
 
 async fn commit(acquisition: &Acquisition, records: Vec<Record>, last: Vec<Record>) -> Result<(), KafkaError> {
-    let marker: Marker = Box::new(move |_| Ok(last.clone()));
-    let batch = Batch { acquisition: acquisition.number, records, marker };
+    let closing: ClosingRecords = Box::new(move |_| Ok(last.clone()));
+    let batch = Batch { acquisition: acquisition.number, records, closing };
     match acquisition.writer.commit(batch).await {
         Ok(_) => Ok(()),
         Err(CommitError::Aborted(text)) => Err(KafkaError::Refused(text)),

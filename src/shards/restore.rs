@@ -5,15 +5,15 @@ use std::collections::{BTreeMap, HashMap};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
+use crate::account::Account;
 use crate::avro::decode::Undecodable;
 use crate::avro::wire::{GroupState, MembershipState, SyncStatus as SyncRecord, UserState};
 use crate::avro::{Decoder, codec};
-use crate::directory::{Entry, Known, Membership, Packed, Principal, StateKey, Status, SyncStatus};
+use crate::directory::{Entry, Known, Membership, Packed, Principal, REPAIR, StateKey, Status, SyncStatus};
 use crate::failpoint::{self, Point};
 use crate::kafka::read::{Progress, ReadRecord, ends_of, read_to_end};
 use crate::kafka::{KafkaClient, KafkaError};
-use crate::pipeline::{Account, Positions, REPAIR};
-use crate::record::{Topic, state_digest};
+use crate::log::{Positions, Topic, state_digest};
 
 /// Why an account cannot go on. Nothing of it is written until a person acts.
 #[derive(Clone, Debug, Default)]

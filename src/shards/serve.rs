@@ -21,17 +21,17 @@ use crate::config::AccountConfig;
 use crate::connect::Connection;
 use crate::control::{self, Request};
 use crate::directory::status::Reason;
-use crate::directory::{Known, Status, SyncStatus};
+use crate::directory::{Known, REPAIR, Status, SyncStatus};
 use crate::failpoint;
 use crate::kafka::KafkaError;
 use crate::kafka::producer::{Written, begun_anew, lost};
 use crate::kafka::read::{Progress, ends_of, follow, watermarks};
-use crate::pipeline::{self, Ended, REPAIR};
-use crate::record::Topic;
+use crate::log::{Ended, Topic};
 use crate::retry::Waits;
 use crate::schedule::{FenceWait, Schedule};
+use crate::sync::observe::refusal::{BLIND_SYNCS, WALK_INCOMPLETE};
+use crate::sync::{self, OwnedAccount};
 use crate::telemetry::{self, Kept, Metric, needs_person};
-use crate::verify::{BLIND_SYNCS, WALK_INCOMPLETE};
 
 /// Control requests waiting for an account that is in the middle of a sync. A full inbox holds up the requests of its
 /// whole shard: one a minute during a walk as long as any may be (24 h) fits.
@@ -167,7 +167,8 @@ async fn own(
             let from = known.latest.as_ref().map_or(0, |latest| latest.control_offset);
             inboxes.push((config.account.name.clone(), from, inbox));
             let schedule = Schedule::new(config.interval, random.fork());
-            tasks.spawn(account(services.clone(), config.clone(), known, writer.clone(), schedule, requests));
+            let owned = services.owned(&config.account, known, &writer);
+            tasks.spawn(account(owned, config.clone(), schedule, requests));
         }
     }
     drop(writer);
@@ -278,33 +279,30 @@ async fn watch(services: Services, partition: i32, written: Written) -> Ended {
 
 /// One account under one acquisition: syncs at its interval, takes requests in between.
 async fn account(
-    services: Services,
+    mut owned: OwnedAccount<Writer>,
     config: AccountConfig,
-    mut known: Known,
-    writer: Writer,
     mut schedule: Schedule,
     mut requests: mpsc::Receiver<Request>,
 ) -> Ended {
-    let account = &config.account;
-    let mut connection = Connection::new(&config, services.clock);
+    let mut connection = Connection::new(&config, owned.clock);
     let mut due = Instant::now() + schedule.first();
     // Syncs in a row whose lists stayed short of their totals.
     let mut short = 0;
     loop {
-        let paused = known.latest.as_ref().is_some_and(|latest| latest.pause.is_some());
+        let paused = owned.known.latest.as_ref().is_some_and(|latest| latest.pause.is_some());
         tokio::select! {
             biased;
             request = requests.recv() => {
                 // The reader of requests has ended, and with it the acquisition: nothing is left to do.
                 let Some(request) = request else { return std::future::pending().await };
-                match control::carry_out(account, &writer, &services.codec, &mut known, &request).await {
+                match control::carry_out(&mut owned, &request).await {
                     Ok(true) => due = Instant::now(),
                     Ok(false) => {}
                     Err(ended) => return ended,
                 }
             }
             () = sleep_until(due), if !paused => {
-                let status = match sync_once(&services, &config, &mut connection, &writer, &mut known).await {
+                let status = match sync_once(&mut owned, &mut connection).await {
                     Ok(status) => status,
                     Err(ended) => return ended,
                 };
@@ -313,8 +311,8 @@ async fn account(
                     Status::Completed | Status::Held => schedule.after_success(),
                 };
                 short = if blind(&status) { short + 1 } else { 0 };
-                report(&config, &status, wait, short >= BLIND_SYNCS);
-                measure(&account.name, Some(&known), short >= BLIND_SYNCS);
+                report(&owned.account.name, &status, wait, short >= BLIND_SYNCS);
+                measure(&owned.account.name, Some(&owned.known), short >= BLIND_SYNCS);
                 due = Instant::now() + wait;
             }
         }
@@ -330,21 +328,10 @@ fn blind(status: &SyncStatus) -> bool {
 ///
 /// # Errors
 /// The end of the acquisition.
-pub async fn sync_once(
-    services: &Services,
-    config: &AccountConfig,
-    connection: &mut Connection,
-    writer: &Writer,
-    known: &mut Known,
-) -> Result<SyncStatus, Ended> {
+pub async fn sync_once(owned: &mut OwnedAccount<Writer>, connection: &mut Connection) -> Result<SyncStatus, Ended> {
     match connection.directory() {
-        Ok(directory) => {
-            pipeline::sync(&config.account, &directory, writer, &services.codec, known, services.clock).await
-        }
-        Err(error) => {
-            let reason = Reason { code: error.code, text: error.text };
-            pipeline::fail(&config.account, writer, &services.codec, known, services.clock, reason).await
-        }
+        Ok(directory) => sync::sync(owned, &directory).await,
+        Err(error) => sync::attempt::fail(owned, Reason { code: error.code, text: error.text }).await,
     }
 }
 
@@ -371,8 +358,8 @@ fn measure(account: &str, known: Option<&Known>, blind: bool) {
     }
 }
 
-fn report(config: &AccountConfig, status: &SyncStatus, wait: Duration, blind: bool) {
-    let (account, sync) = (&config.account.name, status.sync);
+fn report(account: &str, status: &SyncStatus, wait: Duration, blind: bool) {
+    let sync = status.sync;
     let (users, groups, memberships) = (status.users_read, status.groups_read, status.memberships_read);
     let (changes, next_s) = (status.events_published(), wait.as_secs());
     let code = status.reason_code.as_deref().unwrap_or_default();

@@ -16,8 +16,7 @@ use tracing::warn;
 
 use crate::kafka::TransactionalProducer;
 use crate::kafka::producer::{BATCHES_MAX, NotCommitted};
-use crate::pipeline::{Batch, CommitError, Ended, Log, Positions};
-use crate::record::Record;
+use crate::log::{Batch, CommitError, Ended, Log, Positions, Record};
 use crate::telemetry::Metric;
 
 /// Batches waiting for the writer. Each account has at most one under way and holds it in memory either way: the
@@ -206,7 +205,7 @@ impl Log for Writer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::Topic;
+    use crate::log::Topic;
 
     const ACQUISITION: u64 = 7;
 
@@ -222,7 +221,7 @@ mod tests {
             };
             let records = vec![record; *records];
             let (reply, answer) = oneshot::channel();
-            let batch = Batch { acquisition: ACQUISITION, records, marker: Box::new(|_| Ok(Vec::new())) };
+            let batch = Batch { acquisition: ACQUISITION, records, closing: Box::new(|_| Ok(Vec::new())) };
             assert!(jobs.try_send(Job { batch, reply }).is_ok(), "the queue has room");
             answer
         });

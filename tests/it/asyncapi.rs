@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use expect_test::expect_file;
 use scimtail::cli::asyncapi::document;
 use scimtail::config::Config;
-use scimtail::record::Topic;
+use scimtail::log::Topic;
 use serde_json::Value;
 
 use crate::memory::{MemoryDirectory, World, account};

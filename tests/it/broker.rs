@@ -14,8 +14,7 @@ use scimtail::config::{AccountConfig, Config, Secret};
 use scimtail::connect::Connection;
 use scimtail::directory::Status;
 use scimtail::kafka::topics;
-use scimtail::pipeline::Ended;
-use scimtail::record::Topic;
+use scimtail::log::{Ended, Topic};
 use scimtail::schedule::now_millis;
 use scimtail::shards::{Services as Shared, acquire, serve};
 
@@ -130,23 +129,25 @@ async fn g5_a_predecessor_cannot_commit_once_another_took_over() {
     let partition = config.account.partition;
     let accounts = std::slice::from_ref(&config);
     let mut first = acquire(&shared, partition, accounts, |_| {}).await.expect("the shard");
-    let mut first_known = first.known.remove("acme").expect("the account").expect("its state");
+    let known = first.known.remove("acme").expect("the account").expect("its state");
+    let mut first = shared.owned(&config.account, known, &first.writer);
     let mut connection = Connection::new(&config, now_millis);
-    let status = serve::sync_once(&shared, &config, &mut connection, &first.writer, &mut first_known).await;
+    let status = serve::sync_once(&mut first, &mut connection).await;
     assert_eq!(status.expect("the first owner commits").status, Status::Completed);
 
     let mut second = acquire(&shared, partition, accounts, |_| {}).await.expect("the shard again");
-    let mut second_known = second.known.remove("acme").expect("the account").expect("its state");
-    assert_eq!(second_known.state_digest(), first_known.state_digest(), "what was committed is restored");
+    let known = second.known.remove("acme").expect("the account").expect("its state");
+    let mut second = shared.owned(&config.account, known, &second.writer);
+    assert_eq!(second.known.state_digest(), first.known.state_digest(), "what was committed is restored");
     directory.churn(0.1, 1);
-    let late = serve::sync_once(&shared, &config, &mut connection, &first.writer, &mut first_known).await;
+    let late = serve::sync_once(&mut first, &mut connection).await;
     assert!(matches!(late, Err(Ended { fenced: true, .. })), "{late:?}");
-    let status = serve::sync_once(&shared, &config, &mut connection, &second.writer, &mut second_known).await;
+    let status = serve::sync_once(&mut second, &mut connection).await;
     assert_eq!(status.expect("the second owner commits").events_published(), 5);
 
     // A walk that outlived its acquisition: its batches are refused by number, before any broker is asked.
-    second_known.acquisition -= 1;
-    let stale = serve::sync_once(&shared, &config, &mut connection, &second.writer, &mut second_known).await;
+    second.known.acquisition -= 1;
+    let stale = serve::sync_once(&mut second, &mut connection).await;
     assert!(
         matches!(&stale, Err(Ended { fenced: false, reason }) if reason.contains("another acquisition")),
         "{stale:?}"

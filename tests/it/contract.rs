@@ -11,7 +11,7 @@ use apache_avro::writer::datum::GenericDatumWriter;
 use scimtail::avro::lint::{canonical, evolution, lint};
 use scimtail::avro::wire::{ChangeEvent, ControlRequest, GroupState, MembershipState, SyncStatus, UserState};
 use scimtail::avro::{Registry, registry, schema};
-use scimtail::record::Topic;
+use scimtail::log::Topic;
 use serde_json::{Value as Json, json};
 use xxhash_rust::xxh3::xxh3_64;
 

@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use proptest::prelude::*;
 use scimtail::avro::wire::ChangeEvent;
 use scimtail::directory::{Baseline, Status};
-use scimtail::record::Topic;
+use scimtail::log::Topic;
 use serde_json::json;
 
 use crate::memory::{Crash, MemoryDirectory, World, account};

@@ -7,14 +7,12 @@ use std::time::Duration;
 use futures::future::join_all;
 use futures::poll;
 use scimtail::avro::{Codec, Registry};
-use scimtail::config::Secret;
-use scimtail::config::{AccountConfig, Config};
+use scimtail::config::{AccountConfig, Config, Secret};
 use scimtail::connect::Connection;
 use scimtail::directory::Status;
 use scimtail::kafka::read::read_to_end;
 use scimtail::kafka::topics;
-use scimtail::pipeline::{Batch, CommitError, Log, Positions};
-use scimtail::record::{Record, Topic};
+use scimtail::log::{Batch, CommitError, Log, Positions, Record, Topic};
 use scimtail::schedule::now_millis;
 use scimtail::shards::{Services as Shared, acquire, serve};
 use serde_json::Value;
@@ -57,13 +55,13 @@ fn record(topic: Topic, key: &str, bytes: usize) -> Record {
     Record { topic, key: key.to_owned(), value: Some(value), headers: Vec::new() }
 }
 
-/// A batch of two users' records of `bytes` bytes, whose marker writes down the positions it was given.
+/// A batch of two users' records of `bytes` bytes, whose closing record writes down the positions it was given.
 fn batch(acquisition: u64, name: &str, bytes: usize) -> Batch {
     let records =
         vec![record(Topic::Users, &format!("{name}/1"), 10), record(Topic::Users, &format!("{name}/2"), bytes)];
     let name = name.to_owned();
-    let marker = move |reached: &Positions| Ok(vec![record(Topic::Syncs, &format!("{name}@{reached:?}"), 1)]);
-    Batch { acquisition, records, marker: Box::new(marker) }
+    let closing = move |reached: &Positions| Ok(vec![record(Topic::Syncs, &format!("{name}@{reached:?}"), 1)]);
+    Batch { acquisition, records, closing: Box::new(closing) }
 }
 
 /// Keys by offset, as a read_committed reader finds them.
@@ -97,7 +95,7 @@ async fn queued_behind_a_first(
         Ok(vec![record(Topic::Syncs, "first", 1)])
     };
     let records = vec![record(Topic::Users, "first/1", 10)];
-    let mut first = Box::pin(writer.commit(Batch { acquisition: number, records, marker: Box::new(wait_to_be_told) }));
+    let mut first = Box::pin(writer.commit(Batch { acquisition: number, records, closing: Box::new(wait_to_be_told) }));
     assert!(poll!(&mut first).is_pending());
     tokio::task::spawn_blocking(move || begins.recv()).await.expect("waited").expect("the writer has begun");
     let mut waiting: Vec<_> = batches(number).into_iter().map(|batch| Box::pin(writer.commit(batch))).collect();
@@ -137,13 +135,13 @@ async fn a_batch_that_cannot_be_written_fails_alone() {
     const TOO_LARGE: usize = 2_000_000;
     let (shared, _) = shared("bad-batch", "http://127.0.0.1:9", 1).await;
     let results = queued_behind_a_first(&shared, |number| {
-        let marker = |_: &Positions| Err("a value does not fit its schema".to_owned());
-        let no_marker = Batch { marker: Box::new(marker), ..batch(number, "unmarked", 10) };
+        let closing = |_: &Positions| Err("a value does not fit its schema".to_owned());
+        let unclosed = Batch { closing: Box::new(closing), ..batch(number, "unmarked", 10) };
         vec![
             batch(number, "a", 10),
             batch(number, "large", TOO_LARGE),
             batch(number, "b", 10),
-            no_marker,
+            unclosed,
             batch(number, "c", 10),
         ]
     })
@@ -197,17 +195,17 @@ async fn positions_are_each_accounts_own_where_many_share_a_partition() {
     let directory = BenchDirectory::start(USERS, 4, 80, 30, TOKEN).await;
     let (shared, accounts) = shared("shared-partition", &directory.base_url(), ACCOUNTS).await;
     let mut acquisition = acquire(&shared, 0, &accounts, |_| {}).await.expect("the shard");
-    let mut known: Vec<_> = accounts
+    let mut owned: Vec<_> = accounts
         .iter()
-        .map(|config| acquisition.known.remove(&config.account.name).expect("the account").expect("its state"))
+        .map(|config| {
+            let known = acquisition.known.remove(&config.account.name).expect("the account").expect("its state");
+            shared.owned(&config.account, known, &acquisition.writer)
+        })
         .collect();
     for round in 0..3 {
-        let syncs = accounts.iter().zip(&mut known).map(|(config, known)| {
-            let (shared, writer) = (&shared, &acquisition.writer);
-            async move {
-                let mut connection = Connection::new(config, now_millis);
-                serve::sync_once(shared, config, &mut connection, writer, known).await.expect("it commits")
-            }
+        let syncs = accounts.iter().zip(&mut owned).map(|(config, owned)| async move {
+            let mut connection = Connection::new(config, now_millis);
+            serve::sync_once(owned, &mut connection).await.expect("it commits")
         });
         for status in join_all(syncs).await {
             assert_eq!(status.status, Status::Completed, "{:?}", status.reason);

@@ -12,8 +12,7 @@ use rdkafka::types::RDKafkaApiKey::{self, AddPartitionsToTxn, EndTxn, InitProduc
 use rdkafka::types::RDKafkaRespErr::{self, *};
 use scimtail::kafka::producer::NotCommitted;
 use scimtail::kafka::{KafkaClient, TransactionalProducer};
-use scimtail::pipeline::{Batch, Positions};
-use scimtail::record::{Record, Topic};
+use scimtail::log::{Batch, Positions, Record, Topic};
 use tokio_util::sync::CancellationToken;
 
 const BROKERS: i32 = 2;
@@ -53,13 +52,13 @@ fn record(topic: Topic) -> Record {
 }
 
 fn batch() -> Batch {
-    let marker = |_: &Positions| Ok(vec![record(Topic::Syncs)]);
-    Batch { acquisition: 1, records: vec![record(Topic::Events), record(Topic::Users)], marker: Box::new(marker) }
+    let closing = |_: &Positions| Ok(vec![record(Topic::Syncs)]);
+    Batch { acquisition: 1, records: vec![record(Topic::Events), record(Topic::Users)], closing: Box::new(closing) }
 }
 
 /// One whose transaction must be aborted.
-fn without_marker() -> Batch {
-    Batch { marker: Box::new(|_: &Positions| Err("it has no marker".to_owned())), ..batch() }
+fn without_closing_records() -> Batch {
+    Batch { closing: Box::new(|_: &Positions| Err("it has no marker".to_owned())), ..batch() }
 }
 
 fn in_words(result: Result<Vec<Positions>, NotCommitted>) -> String {
@@ -231,7 +230,7 @@ fn ending_a_transaction_is_repeated_or_its_outcome_is_unknown() {
 fn an_abort_that_is_not_ok_ends_the_acquisition() {
     outcomes(
         EndTxn,
-        without_marker,
+        without_closing_records,
         &[
             case(&RD_KAFKA_RESP_ERR_COORDINATOR_LOAD_IN_PROGRESS, "coordinator loading"),
             case(&RD_KAFKA_RESP_ERR_NOT_COORDINATOR, "coordinator moved"),

@@ -9,8 +9,8 @@ use expect_test::expect_file;
 use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 use scimtail::avro::schema;
 use scimtail::avro::wire::ChangeEvent;
+use scimtail::log::Topic;
 use scimtail::mapping::{Change, asim, cim, ecs, ocsf, set};
-use scimtail::record::Topic;
 use serde_json::{Map, Value, json};
 
 use crate::memory::{MemoryDirectory, World, account};

@@ -2,25 +2,25 @@
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{LazyLock, Mutex};
 
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
+use scimtail::account::{Account, Habits, MAX_PRINCIPALS};
 use scimtail::avro::wire::{ChangeEvent, SyncStatus as SyncRecord};
 use scimtail::avro::{Codec, Decoder, Registry, SchemaIds};
 use scimtail::directory::{
     AttributeList, Baseline, GroupPattern, Id, Kind, Known, Limits, Status, Strategy, SyncStatus,
 };
-use scimtail::pipeline::{
-    self, Account, Answer, Batch, CommitError, Directory, Ended, Habits, Log, MAX_PRINCIPALS, Page, Parsed, Positions,
-    RawRow,
-};
-use scimtail::record::{Record, Topic};
+use scimtail::log::{Batch, CommitError, Ended, Log, Positions, Record, Topic};
 use scimtail::scim::client::parse_row;
 use scimtail::scim::wire::{Reading, raw_row};
 use scimtail::scim::{ReadError, error};
 use scimtail::shards::restore::{self, Ends, Stopped};
+use scimtail::source::{Answer, Directory, Page, Parsed, RawRow};
+use scimtail::sync::{self, OwnedAccount};
 use serde_json::{Value, json};
 
 pub const IDS: SchemaIds = SchemaIds([1, 2, 3, 4, 5, 6]);
@@ -354,7 +354,7 @@ impl Log for MemoryLog {
             records.push(record.clone());
             reached.insert(record.topic, self.end(&records, record.topic));
         }
-        records.extend((batch.marker)(&reached).expect("a marker encodes"));
+        records.extend((batch.closing)(&reached).expect("the closing records encode"));
         if crash == Some(Crash::After(number)) {
             return Err(ended());
         }
@@ -481,7 +481,7 @@ pub fn account(name: &str) -> Account {
         baseline: Baseline::State,
         limits: Limits::default(),
         // Small enough that most syncs need several transactions.
-        batch: scimtail::batch::Bounds { principals: 3, units: 4, bytes: 1 << 20 },
+        batch: scimtail::account::BatchBounds { principals: 3, units: 4, bytes: 1 << 20 },
         outputs: Vec::new(),
         max_principals: MAX_PRINCIPALS,
         topic_prefix: "test".to_owned(),
@@ -489,18 +489,28 @@ pub fn account(name: &str) -> Account {
     }
 }
 
-/// An account with its log and what it knows.
-pub struct World {
-    pub account: Account,
-    pub log: MemoryLog,
-    pub known: Known,
+/// An account with its log and what is known of it; its fields are those of [`OwnedAccount`].
+pub struct World(OwnedAccount<MemoryLog>);
+
+impl Deref for World {
+    type Target = OwnedAccount<MemoryLog>;
+
+    fn deref(&self) -> &OwnedAccount<MemoryLog> {
+        &self.0
+    }
+}
+
+impl DerefMut for World {
+    fn deref_mut(&mut self) -> &mut OwnedAccount<MemoryLog> {
+        &mut self.0
+    }
 }
 
 impl World {
     pub fn new(account: Account) -> World {
         let log = MemoryLog::default();
         let known = log.restore(&account);
-        World { account, log, known }
+        World(OwnedAccount { account, known, log, codec: Codec { ids: IDS }, clock })
     }
 
     pub async fn try_sync(&mut self, directory: &MemoryDirectory) -> Result<SyncStatus, Ended> {
@@ -511,14 +521,12 @@ impl World {
 
     /// As [`World::try_sync`], whatever the directory is behind.
     pub async fn try_sync_with<D: Directory>(&mut self, directory: &D) -> Result<SyncStatus, Ended> {
-        pipeline::sync(&self.account, directory, &self.log, &Codec { ids: IDS }, &mut self.known, clock).await
+        sync::sync(&mut self.0, directory).await
     }
 
     /// Syncs with any directory, e.g. one behind HTTP.
     pub async fn sync_with<D: Directory>(&mut self, directory: &D) -> SyncStatus {
-        let (log, codec) = (&self.log, Codec { ids: IDS });
-        let synced = pipeline::sync(&self.account, directory, log, &codec, &mut self.known, clock).await;
-        let status = synced.expect("the log works");
+        let status = self.try_sync_with(directory).await.expect("the log works");
         self.assert_known_is_the_log();
         status
     }

@@ -12,13 +12,14 @@ use rdkafka::consumer::Consumer;
 use scimtail::avro::{Codec, Registry};
 use scimtail::config::{AccountConfig, Config, Secret};
 use scimtail::connect::Connection;
-use scimtail::directory::{Known, Status, SyncStatus};
+use scimtail::directory::{Status, SyncStatus};
 use scimtail::kafka::read::watermarks;
 use scimtail::kafka::{KafkaClient, topics};
-use scimtail::pipeline::{Batch, CommitError, Ended, Log, Positions};
-use scimtail::record::{Record, Topic};
+use scimtail::log::{Batch, CommitError, Ended, Log, Positions, Record, Topic};
 use scimtail::schedule::now_millis;
+use scimtail::shards::writer::Writer;
 use scimtail::shards::{Acquisition, Services as Shared, acquire, serve};
+use scimtail::sync::OwnedAccount;
 
 use tokio::sync::{mpsc, oneshot};
 
@@ -107,13 +108,14 @@ token_env = "{}"
         let accounts = std::slice::from_ref(&self.account);
         let mut acquisition = acquire(&self.shared, 0, accounts, |_| {}).await.expect("the shard");
         let known = acquisition.known.remove("acme").expect("the account").expect("its state");
-        Owner { acquisition, known, connection: Connection::new(&self.account, now_millis) }
+        let owned = self.shared.owned(&self.account.account, known, &acquisition.writer);
+        Owner { acquisition, owned, connection: Connection::new(&self.account, now_millis) }
     }
 
     /// An owner of the shard that has published the baseline.
     pub async fn baseline(&self) -> Owner {
         let mut owner = self.acquire().await;
-        let status = owner.sync(self).await.expect("the baseline commits");
+        let status = owner.sync().await.expect("the baseline commits");
         assert_eq!((status.status, status.events_published()), (Status::Completed, 0), "{status:?}");
         owner
     }
@@ -137,21 +139,20 @@ token_env = "{}"
 /// One ownership of the shard, and what it knows.
 pub struct Owner {
     pub acquisition: Acquisition,
-    pub known: Known,
+    pub owned: OwnedAccount<Writer>,
     connection: Connection,
 }
 
 impl Owner {
-    async fn sync(&mut self, world: &World) -> Result<SyncStatus, Ended> {
-        let Owner { acquisition, known, connection } = self;
-        let sync = serve::sync_once(&world.shared, &world.account, connection, &acquisition.writer, known);
+    async fn sync(&mut self) -> Result<SyncStatus, Ended> {
+        let sync = serve::sync_once(&mut self.owned, &mut self.connection);
         tokio::time::timeout(WAIT, sync).await.expect("a sync ends, however it ends")
     }
 
     /// Gives the shard up: its producer is gone when this returns.
     async fn ended(self) {
-        let Acquisition { writer, writer_ended, .. } = self.acquisition;
-        drop(writer);
+        let Owner { acquisition: Acquisition { writer, writer_ended, .. }, owned, .. } = self;
+        drop((writer, owned));
         // The sender is dropped, not used.
         drop(tokio::time::timeout(WAIT, writer_ended).await.expect("the writer ends"));
     }
@@ -178,7 +179,7 @@ async fn a_commit_that_is_answered_late_is_waited_for() {
     assert_eq!(world.directory.churn(0.1, 1), CHANGED);
     for fault in [Fault::Requests(Api::EndTxn), Fault::Answers(Api::EndTxn)] {
         proxy().withhold(world.client(), fault);
-        let (outcome, ()) = tokio::join!(owner.sync(&world), async {
+        let (outcome, ()) = tokio::join!(owner.sync(), async {
             withheld(&world).await;
             // For so long that the call has said "retriable" at least once.
             tokio::time::sleep(LIFE / 2).await;
@@ -195,12 +196,12 @@ async fn a_commit_that_happened_although_nobody_heard_of_it_is_not_repeated() {
     let mut owner = world.baseline().await;
     world.directory.churn(0.1, 1);
     proxy().withhold(world.client(), Fault::Answers(Api::EndTxn));
-    assert_unknown(owner.sync(&world).await);
+    assert_unknown(owner.sync().await);
     owner.ended().await;
     proxy().take(world.client());
     world.assert_published_once(CHANGED).await;
     let mut next = world.acquire().await;
-    let status = next.sync(&world).await.expect("it commits");
+    let status = next.sync().await.expect("it commits");
     assert_eq!((status.status, status.events_published()), (Status::Completed, 0), "{status:?}");
     world.assert_published_once(CHANGED).await;
 }
@@ -211,12 +212,12 @@ async fn a_commit_that_never_reached_the_broker_is_made_by_the_next_acquisition(
     let mut owner = world.baseline().await;
     world.directory.churn(0.1, 1);
     proxy().withhold(world.client(), Fault::Requests(Api::EndTxn));
-    assert_unknown(owner.sync(&world).await);
+    assert_unknown(owner.sync().await);
     owner.ended().await;
     proxy().take(world.client());
     let mut next = world.acquire().await;
     world.assert_published_once(0).await;
-    let status = next.sync(&world).await.expect("it commits");
+    let status = next.sync().await.expect("it commits");
     assert_eq!((status.status, status.events_published()), (Status::Completed, CHANGED as i64), "{status:?}");
     world.assert_published_once(CHANGED).await;
 }
@@ -232,7 +233,7 @@ async fn a_commit_that_arrives_in_the_next_transaction_changes_nothing() {
     proxy().withhold(world.client(), Fault::Requests(Api::EndTxn));
     let (hears, heard) = oneshot::channel();
     let first = async {
-        let first = owner.sync(&world).await;
+        let first = owner.sync().await;
         hears.send(()).expect("the second owner waits to hear of it");
         first
     };
@@ -241,7 +242,7 @@ async fn a_commit_that_arrives_in_the_next_transaction_changes_nothing() {
         let mut next = world.acquire().await;
         let late = proxy().take(world.client());
         proxy().withhold(world.client(), Fault::Requests(Api::EndTxn));
-        let (second, ()) = tokio::join!(next.sync(&world), async {
+        let (second, ()) = tokio::join!(next.sync(), async {
             // The next transaction is complete but for its end.
             withheld(&world).await;
             let late = late.first().expect("the first commit was withheld");
@@ -264,7 +265,7 @@ async fn records_that_are_written_but_never_acknowledged_are_aborted_and_redone(
     let mut owner = world.baseline().await;
     world.directory.churn(0.1, 1);
     proxy().withhold(world.client(), Fault::Answers(Api::Produce));
-    let (outcome, ()) = tokio::join!(owner.sync(&world), async {
+    let (outcome, ()) = tokio::join!(owner.sync(), async {
         withheld(&world).await;
         // Longer than a record waits for its acknowledgement, shorter than all tries take.
         tokio::time::sleep(LIFE).await;
@@ -303,13 +304,13 @@ async fn too_few_replicas_end_the_acquisition_and_publish_nothing_until_there_ar
     world.directory.churn(0.1, 1);
     second.kill();
     // Nor is there anybody to acknowledge the end of the abort: the acquisition ends with it.
-    let ended = owner.sync(&world).await.expect_err("nothing can be written");
+    let ended = owner.sync().await.expect_err("nothing can be written");
     assert!(!ended.fenced && ended.reason.contains("min.insync.replicas"), "{ended}");
     owner.ended().await;
     world.assert_published_once(0).await;
     second.restart();
     let mut next = world.acquire().await;
-    let status = next.sync(&world).await.expect("it commits");
+    let status = next.sync().await.expect("it commits");
     assert_eq!((status.status, status.events_published()), (Status::Completed, CHANGED as i64), "{status:?}");
     world.assert_published_once(CHANGED).await;
 }
@@ -321,22 +322,22 @@ async fn a_transaction_that_the_broker_gives_up_ends_the_acquisition_and_the_nex
     world.directory.churn(0.1, 1);
     // Its data lies in an open transaction until the broker has aborted it.
     let kafka = world.shared.kafka.clone();
-    let marker = move |_: &Positions| {
+    let closing = move |_: &Positions| {
         until_nothing_is_open(&kafka);
         Ok(vec![stray(Topic::Syncs)])
     };
     let Acquisition { number, writer, .. } = &owner.acquisition;
-    let batch = Batch { acquisition: *number, records: vec![stray(Topic::Users)], marker: Box::new(marker) };
+    let batch = Batch { acquisition: *number, records: vec![stray(Topic::Users)], closing: Box::new(closing) };
     match writer.commit(batch).await {
         Err(CommitError::Ended(ended)) => assert!(ended.fenced, "another epoch: {ended}"),
         other => panic!("{other:?}"),
     }
     // The acquisition is over for whatever was computed under it.
-    owner.sync(&world).await.expect_err("nothing is written under it any more");
+    owner.sync().await.expect_err("nothing is written under it any more");
     owner.ended().await;
     world.assert_published_once(0).await;
     let mut next = world.acquire().await;
-    let status = next.sync(&world).await.expect("it commits");
+    let status = next.sync().await.expect("it commits");
     assert_eq!((status.status, status.events_published()), (Status::Completed, CHANGED as i64), "{status:?}");
     world.assert_published_once(CHANGED).await;
 }

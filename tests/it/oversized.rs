@@ -5,17 +5,16 @@ use std::io::Write;
 use std::sync::{Arc, Mutex};
 
 use metrics_exporter_prometheus::PrometheusBuilder;
-use scimtail::config::AccountConfig;
-use scimtail::directory::{GroupPattern, Known, Status, SyncStatus};
-use scimtail::pipeline;
-use scimtail::record::Topic;
-use scimtail::schedule::now_millis;
+use scimtail::directory::{GroupPattern, Status, SyncStatus};
+use scimtail::log::Topic;
 use scimtail::shards::acquire;
+use scimtail::shards::writer::Writer;
+use scimtail::sync::{self, OwnedAccount};
 use serde_json::{Map, Value, json};
 
 use crate::meddling;
 use crate::memory::{self, MemoryDirectory};
-use crate::outcomes::{Owner, World, set};
+use crate::outcomes::{World, set};
 use crate::outputs;
 use crate::reader::compacted;
 use crate::services::services;
@@ -87,12 +86,8 @@ fn directory(turn: u64) -> MemoryDirectory {
     directory
 }
 
-async fn sync(world: &World, owner: &mut Owner, directory: &MemoryDirectory) -> SyncStatus {
-    let (account, codec) = (&world.account.account, &world.shared.codec);
-    let writer = &owner.acquisition.writer;
-    pipeline::sync(account, directory, writer, codec, &mut owner.known, now_millis)
-        .await
-        .expect("the acquisition lasts")
+async fn sync(owned: &mut OwnedAccount<Writer>, directory: &MemoryDirectory) -> SyncStatus {
+    sync::sync(owned, directory).await.expect("the acquisition lasts")
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -103,7 +98,7 @@ async fn the_largest_resources_there_are_fit_into_records_of_the_default_size() 
     world.account.account.limits.max_ratio = 1.0;
     let mut owner = world.acquire().await;
     for turn in 0..3 {
-        let status = sync(&world, &mut owner, &directory(turn)).await;
+        let status = sync(&mut owner.owned, &directory(turn)).await;
         assert_eq!(status.status, Status::Completed, "turn {turn}: {:?}", status.reason);
     }
     for suffix in ["events", "users", "groups", "syncs"] {
@@ -143,7 +138,7 @@ async fn no_copy_of_the_largest_events_is_too_large_and_what_it_leaves_out_is_na
     }
     let mut owner = world.acquire().await;
     for turn in 0..3 {
-        let status = sync(&world, &mut owner, &directory(turn)).await;
+        let status = sync(&mut owner.owned, &directory(turn)).await;
         assert_eq!(status.status, Status::Completed, "turn {turn}: {:?}", status.reason);
     }
     let events = world.committed("events").await;
@@ -202,20 +197,15 @@ async fn where_a_topic_takes_less_the_account_says_so_and_the_others_go_on() {
         config
     });
     let mut acquisition = acquire(&world.shared, 0, &accounts, |_| {}).await.expect("the shard");
-    let known = ["small", "large"].map(|name| acquisition.known.remove(name).expect("the account").expect("its state"));
-    let [mut small, mut large] = known;
-    let (writer, codec) = (&acquisition.writer, &world.shared.codec);
-    let sync = async |account: &AccountConfig, known: &mut Known, directory: MemoryDirectory| {
-        let sync = pipeline::sync(&account.account, &directory, writer, codec, known, now_millis);
-        sync.await.expect("the acquisition lasts")
-    };
+    let [mut small, mut large] = accounts.map(|config| {
+        let known = acquisition.known.remove(&config.account.name).expect("the account").expect("its state");
+        world.shared.owned(&config.account, known, &acquisition.writer)
+    });
     for turn in 0..4 {
         // The baseline has no events, and the last turn finds the topic as it was.
         set(&world, "events", "max.message.bytes", if [1, 2].contains(&turn) { "20000" } else { "1048588" }).await;
-        let (small, large) = futures::join!(
-            sync(&accounts[0], &mut small, titled(turn, 100)),
-            sync(&accounts[1], &mut large, titled(turn, 30_000)),
-        );
+        let (few, many) = (titled(turn, 100), titled(turn, 30_000));
+        let (small, large) = futures::join!(sync(&mut small, &few), sync(&mut large, &many),);
         assert_eq!(small.status, Status::Completed, "turn {turn}: {:?}", small.reason);
         if turn == 0 || turn == 3 {
             assert_eq!(large.status, Status::Completed, "turn {turn}: {:?}", large.reason);

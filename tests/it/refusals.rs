@@ -7,7 +7,7 @@ use scimtail::avro::wire::SyncStatus;
 use scimtail::avro::{Decoder, schema};
 use scimtail::kafka::partition_of;
 use scimtail::kafka::read::read_to_end;
-use scimtail::record::Topic;
+use scimtail::log::Topic;
 use serde_json::{Value, json};
 
 use crate::broker::directory::BenchDirectory;

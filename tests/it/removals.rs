@@ -2,13 +2,11 @@
 
 use std::sync::atomic::Ordering;
 
-use scimtail::avro::Codec;
 use scimtail::avro::wire::ControlRequest;
 use scimtail::control::{self, Request};
 use scimtail::directory::{Kind, Status};
-use scimtail::pipeline::record_latest;
 
-use crate::memory::{Faults, IDS, MemoryDirectory, World, account, advance};
+use crate::memory::{Faults, MemoryDirectory, World, account, advance};
 
 const DAY: i64 = 24 * 3600 * 1000;
 
@@ -42,7 +40,7 @@ async fn release(world: &mut World, hold: &str) {
     };
     let request = Request { offset: latest.control_offset, content };
     let (status, _) = control::apply(&world.known, &request).expect("the request is new");
-    record_latest(&world.account, &world.log, &Codec { ids: IDS }, &mut world.known, status).await.unwrap();
+    world.record_latest(status).await.unwrap();
     assert!(control::apply(&world.known, &request).is_none(), "a request takes effect once");
 }
 

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use scimtail::directory::{Kind, Status, Strategy};
-use scimtail::record::{Record, Topic};
+use scimtail::log::{Record, Topic};
 
 use crate::memory::{Crash, MemoryDirectory, World, account};
 

@@ -9,10 +9,11 @@ use scimtail::avro::wire::ControlRequest;
 use scimtail::control::{self, Request, TEXT_BYTES_MAX};
 use scimtail::directory::{Known, SyncStatus};
 use scimtail::kafka::producer::send_one;
-use scimtail::pipeline::{Batch, CommitError, Ended, Log, Positions};
+use scimtail::log::{Batch, CommitError, Ended, Log, Positions};
+use scimtail::sync::OwnedAccount;
 use serde_json::{Value, json};
 
-use crate::memory::{Crash, IDS, MemoryDirectory, MemoryLog, World, account};
+use crate::memory::{Crash, IDS, MemoryDirectory, MemoryLog, World, account, clock};
 use crate::outcomes;
 use crate::program::await_line;
 use crate::services::services;
@@ -38,7 +39,7 @@ struct Bounded<'l> {
 
 impl Log for Bounded<'_> {
     async fn commit(&self, batch: Batch) -> Result<Positions, CommitError> {
-        let marker = (batch.marker)(&Positions::new()).expect("a marker encodes");
+        let marker = (batch.closing)(&Positions::new()).expect("the closing records encode");
         if marker.iter().chain(&batch.records).any(|record| record.len() > self.bytes) {
             return Err(CommitError::Aborted("a record is larger than Kafka takes".to_owned()));
         }
@@ -57,9 +58,12 @@ async fn synced() -> (World, MemoryDirectory) {
 /// Carries a request out that stands at the next offset, where records of more than `bytes` are refused.
 async fn carry_out(world: &mut World, content: ControlRequest, bytes: usize) -> Result<bool, Ended> {
     let offset = latest(&world.known).control_offset;
-    let World { account, log, known } = world;
-    let log = Bounded { log, bytes };
-    control::carry_out(account, &log, &CODEC, known, &Request::read(offset, content)).await
+    let (account, known) = (world.account.clone(), std::mem::take(&mut world.known));
+    let log = Bounded { log: &world.log, bytes };
+    let mut owned = OwnedAccount { account, known, log, codec: CODEC, clock };
+    let carried_out = control::carry_out(&mut owned, &Request::read(offset, content)).await;
+    world.known = owned.known;
+    carried_out
 }
 
 fn latest(known: &Known) -> &SyncStatus {

@@ -301,22 +301,23 @@ async fn a_topic_recreated_under_a_running_owner_ends_its_acquisition_and_the_ne
         let (directory, program, shared, config) = crate::broker::shared_program("under-way").await;
         let accounts = std::slice::from_ref(&config);
         let mut owned = acquire(&shared, config.account.partition, accounts, |_| {}).await.expect("the shard");
-        let mut known = owned.known.remove("acme").expect("the account").expect("its state");
+        let known = owned.known.remove("acme").expect("the account").expect("its state");
+        let mut account = shared.owned(&config.account, known, &owned.writer);
         let mut connection = scimtail::connect::Connection::new(&config, scimtail::schedule::now_millis);
         for seed in 0..2 {
             directory.churn(0.5, seed);
-            let status = serve::sync_once(&shared, &config, &mut connection, &owned.writer, &mut known).await;
+            let status = serve::sync_once(&mut account, &mut connection).await;
             assert_eq!(status.expect("the owner commits").status, Status::Completed);
         }
         meddling::recreate(&services().bootstrap, &program.topic(suffix), PARTITIONS, "compact").await;
         // More than there ever was before: its end alone would tell nothing.
         directory.churn(1.0, 9);
-        let status = serve::sync_once(&shared, &config, &mut connection, &owned.writer, &mut known).await;
+        let status = serve::sync_once(&mut account, &mut connection).await;
         let ended = status.expect_err("the acquisition is over");
         assert!(!ended.fenced && ended.reason.contains("ends before what was written to it"), "{ended:?}");
         assert_eq!(records(&program, suffix).await.len(), 0, "nothing is visible there");
 
-        drop(owned);
+        drop((owned, account));
         let mut again = acquire(&shared, config.account.partition, accounts, |_| {}).await.expect("the shard");
         let Err(stopped) = again.known.remove("acme").expect("the account") else { panic!("{suffix}: it goes on") };
         assert!(stopped.reason.contains(words) && stopped.reason.contains("→ scimtail reseed acme"), "{stopped:?}");

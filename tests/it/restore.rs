@@ -29,10 +29,12 @@ const WAIT: Duration = Duration::from_secs(60);
 const STILL_WAITING: Duration = Duration::from_secs(4);
 
 async fn sync(shared: &Shared, config: &AccountConfig, owned: &mut Acquisition) -> i64 {
-    let known = owned.known.get_mut("acme").expect("the account").as_mut().expect("its state");
+    let known = owned.known.remove("acme").expect("the account").expect("its state");
+    let mut account = shared.owned(&config.account, known, &owned.writer);
     let mut connection = Connection::new(config, now_millis);
-    let status = serve::sync_once(shared, config, &mut connection, &owned.writer, known).await.expect("it commits");
+    let status = serve::sync_once(&mut account, &mut connection).await.expect("it commits");
     assert_eq!(status.status, Status::Completed, "{:?}", status.reason);
+    owned.known.insert("acme".to_owned(), Ok(account.known));
     status.events_published()
 }
 

@@ -7,15 +7,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
-use scimtail::avro::Codec;
 use scimtail::avro::wire::{ChangeEvent, ControlRequest};
 use scimtail::control::{self, Request};
 use scimtail::directory::{Baseline, Id, Kind, Status, Strategy, SyncStatus};
-use scimtail::pipeline;
 use serde_json::json;
 
 use crate::crashes::{fold, naive};
-use crate::memory::{Crash, Faults, IDS, MemoryDirectory, World, account, advance, clock};
+use crate::memory::{Crash, Faults, MemoryDirectory, World, account, advance, clock};
 
 /// Seeds of one run of the suite, unless `SIMULATION_RUNS` says otherwise; they begin at `SIMULATION_SEED`.
 const RUNS: u64 = 4_000;
@@ -347,7 +345,7 @@ impl Life {
         }
         let state = self.world.log.state();
         let Some((topic, key)) = self.random.choice(state.into_keys()) else { return };
-        let lost = |record: &scimtail::record::Record| record.topic == topic && record.key == key;
+        let lost = |record: &scimtail::log::Record| record.topic == topic && record.key == key;
         let mut records = self.world.log.records.lock().unwrap();
         let holes = records.iter().filter(|record| lost(record)).count() as i64;
         records.retain(|record| !lost(record));
@@ -369,10 +367,9 @@ impl Life {
         };
         let offset = self.world.known.latest.as_ref().map_or(0, |latest| latest.control_offset);
         let applied = control::apply(&self.world.known, &Request { offset, content });
-        let World { account, log, known } = &mut self.world;
         let (status, _) = applied.expect("it is new");
-        *log.crash.lock().unwrap() = None;
-        pipeline::record_latest(account, log, &Codec { ids: IDS }, known, status).await.expect("the log works");
+        *self.world.log.crash.lock().unwrap() = None;
+        self.world.record_latest(status).await.expect("the log works");
         self.count("release");
     }
 }

@@ -108,7 +108,7 @@ async fn g3_rows_that_slide_between_pages_remove_nobody_who_is_there() {
     for paging in ["index", "cursor"] {
         let directory = directory(&base_url, paging);
         let mut world = World::new(account("acme"));
-        world.account.batch = scimtail::batch::Bounds::default();
+        world.account.batch = scimtail::account::BatchBounds::default();
 
         // Already the baseline slides: what it missed is found, because its totals do not fit what it read.
         passage.arm();

@@ -14,11 +14,12 @@ use crate::config::AccountConfig;
 use crate::connect::Connection;
 use crate::directory::status::Reason;
 use crate::directory::{Changes, Id, Kind, Known, NOBODY, Strategy, SyncStatus};
-use crate::pipeline::{self, Answer, Directory, Parsed, Planned};
 use crate::scim::envelope::ListPage;
 use crate::scim::probe::{self, Advertised, Habits};
 use crate::scim::profile::{Paging, Profile};
 use crate::scim::{Client, ReadError, ScimDirectory, error};
+use crate::source::{Answer, Directory, Parsed};
+use crate::sync::{self, Planned};
 
 /// Groups whose list row is compared with their GET.
 const GROUPS_COMPARED: usize = 40;
@@ -33,7 +34,7 @@ pub(super) async fn check(account: &AccountConfig, known: &Known, report: &mut R
     let started = Instant::now();
     let advertised = probe::advertised(client).await;
     let millis = started.elapsed().as_millis();
-    let reading = pipeline::plan(&account.account, &directory, known, crate::schedule::now_millis);
+    let reading = sync::plan(&account.account, &directory, known, crate::schedule::now_millis);
     let read = match tokio::time::timeout(super::DIRECTORY_WAIT, reading).await {
         Ok(Planned::Failed(reason)) => return unreadable(&reason, millis, report),
         Ok(planned) => Some(planned),

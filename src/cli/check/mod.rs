@@ -15,7 +15,7 @@ use crate::config::{AccountConfig, Config};
 use crate::directory::{Known, SyncStatus};
 use crate::kafka::KafkaError;
 use crate::kafka::topics::{partition_counts, verify};
-use crate::record::Topic;
+use crate::log::Topic;
 
 /// A check is for people: it answers soon.
 const DIRECTORY_WAIT: Duration = Duration::from_secs(30);

@@ -2,11 +2,10 @@
 
 use crate::config::AccountConfig;
 use crate::directory::{AttributeList, Id, Kind};
-use crate::pipeline::{Answer, Directory};
 use crate::scim::envelope::ListPage;
-use crate::scim::probe;
 use crate::scim::profile::Memberships;
-use crate::scim::{ScimDirectory, wire};
+use crate::scim::{ScimDirectory, probe, wire};
+use crate::source::{Answer, Directory};
 
 /// A setting that would fit this directory better.
 pub(super) struct Setting {

@@ -1,10 +1,10 @@
 //! What `state` lists of one account, sorted, a row at a time.
 
 use super::What;
+use crate::account::Account;
 use crate::directory::{
     Entitlement, Id, Kind, Known, Map, Member, Membership, Nesting, Principal, UNKNOWN_TIME, later,
 };
-use crate::pipeline::Account;
 
 /// One value of a row.
 pub enum Cell<'a> {

@@ -12,8 +12,8 @@ use crate::directory::{Known, Status, SyncStatus};
 use crate::history::{AsOf, History, Refusal};
 use crate::kafka::KafkaError;
 use crate::kafka::read::{ReadRecord, read_to_end};
+use crate::log::Topic;
 use crate::mapping::text::clock;
-use crate::record::Topic;
 use crate::schedule::now_millis;
 use crate::shards::blocking;
 

@@ -195,9 +195,9 @@ fn json(out: &mut impl Write, text: &str, terminal: bool) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::account::Account;
     use crate::config::Config;
     use crate::directory::{Entry, Id, Kind, Known, Member, Membership, Packed, Principal};
-    use crate::pipeline::Account;
 
     const DAY: i64 = 86_400_000;
 

@@ -5,13 +5,11 @@ use serde_json::json;
 
 use super::script::{Effect, GROUPS, Rule, USERS, on};
 use super::world::{HostileWorld, directory};
-use scimtail::avro::Codec;
 use scimtail::avro::wire::ControlRequest;
 use scimtail::control::{self, Request};
 use scimtail::directory::{Status, SyncStatus};
-use scimtail::pipeline::record_latest;
 
-use crate::memory::{IDS, World};
+use crate::memory::World;
 
 async fn release(world: &mut World, status: &SyncStatus) {
     let latest = world.known.latest.as_ref().expect("an attempt");
@@ -24,7 +22,7 @@ async fn release(world: &mut World, status: &SyncStatus) {
     };
     let request = Request { offset: latest.control_offset, content };
     let (status, _) = control::apply(&world.known, &request).expect("the request is new");
-    record_latest(&world.account, &world.log, &Codec { ids: IDS }, &mut world.known, status).await.unwrap();
+    world.record_latest(status).await.unwrap();
 }
 
 /// A list that ends early and says that it is whole: so many rows, and a total to match.

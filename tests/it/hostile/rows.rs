@@ -2,8 +2,8 @@
 
 use scimtail::avro::wire::ChangeEvent;
 use scimtail::directory::Kind;
+use scimtail::log::Topic;
 use scimtail::mapping::text::line;
-use scimtail::record::Topic;
 use serde_json::{Value, json};
 
 use super::script::{Effect, USERS, on};
@@ -143,7 +143,7 @@ async fn a_group_of_very_many_is_one_record_each() {
         truth.groups.get_mut("g2").unwrap()["members"] = json!(members);
     });
     // Larger pages: seven thousand requests are not the point here.
-    world.world.account.batch = scimtail::batch::Bounds::default();
+    world.world.account.batch = scimtail::account::BatchBounds::default();
     world.server.script([on(USERS).then(Effect::IgnoreCount)]);
     world.completed().await;
     let records = world.world.log.records.lock().unwrap().clone();

@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use scimtail::account::Account;
 use scimtail::directory::{Kind, Member, StateKey, Status, SyncStatus};
-use scimtail::pipeline::Account;
-use scimtail::record::Topic;
+use scimtail::log::Topic;
 use scimtail::scim::{Patience, Profile, ScimDirectory};
 
 use super::checks;

@@ -6,11 +6,13 @@ use futures::StreamExt;
 
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-use super::proof::{self, Control, ask};
+use super::ask::{GETS_AT_ONCE, ask};
+use super::proof::{self, Control};
+use super::refusal::{Refusal, failed};
 use super::walk::named;
-use super::{GETS_AT_ONCE, Refusal, failed};
+use crate::account::Account;
 use crate::directory::{Diff, Id, Kind, Known, ListedGroup, ListedMember, NOBODY, Readable, Strategy, SyncStatus};
-use crate::pipeline::{Account, Answer, Directory};
+use crate::source::{Answer, Directory};
 
 /// Where nobody says what an id is, it is asked for as a user and then as a group.
 const GETS_OF_UNTYPED: usize = 2;

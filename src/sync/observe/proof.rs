@@ -1,11 +1,12 @@
 //! Who is missing is asked for: 404 says "gone" only where the same server, asked the same way, finds what it lists.
 
-use futures::StreamExt;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-use super::{GETS_AT_ONCE, Refusal, failed};
+use super::ask::ask;
+use super::refusal::{Refusal, failed};
+use crate::account::Account;
 use crate::directory::{Diff, Id, Kind, Known, Losses, RemovalReason, SyncStatus};
-use crate::pipeline::{Account, Answer, Directory};
+use crate::source::{Answer, Directory};
 
 /// Missing ids asked where the guard already holds: enough to see that a list is broken.
 const SAMPLE: usize = 20;
@@ -102,14 +103,6 @@ pub(super) async fn sample<D: Directory>(
         }
     }
     Ok(hidden)
-}
-
-pub(super) async fn ask<D: Directory>(directory: &D, kind: Kind, ids: Vec<Id>) -> Vec<(Id, Answer)> {
-    let asked = ids.into_iter().map(|id| async move {
-        let answer = directory.get(kind, &id).await;
-        (id, answer)
-    });
-    futures::stream::iter(asked).buffered(GETS_AT_ONCE).collect().await
 }
 
 /// Settles what the walk of one kind left out; `hidden`: those known as hidden that are due to be asked.

@@ -6,11 +6,12 @@ use std::pin::pin;
 use futures::StreamExt;
 use tokio::runtime::{Handle, RuntimeFlavor};
 
-use super::{BLIND_SYNCS, Refusal, WALK_INCOMPLETE, failed, unreadable};
+use super::refusal::{BLIND_SYNCS, Refusal, WALK_INCOMPLETE, failed, unreadable};
+use crate::account::Account;
 use crate::directory::status::Reason;
 use crate::directory::{Diff, Id, Kind, Known, RawHash, Readable, Row, Set, SyncStatus};
 use crate::memory::Reserved;
-use crate::pipeline::{Account, Directory, Page, Parsed, RawRow};
+use crate::source::{Directory, Page, Parsed, RawRow};
 
 /// Pages in a row without a new id, while the server goes on offering cursors.
 const BARREN_PAGES_MAX: usize = 100;

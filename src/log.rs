@@ -1,4 +1,9 @@
-//! Records: what the encoding and Kafka share. Bytes with an address, nothing else.
+//! The log that an account's records are written to: topics, records, and transactions of them.
+//!
+//! [`Log`] is a trait because it has two implementations: Kafka (`shards::writer`), and one in memory in the tests.
+
+use std::collections::BTreeMap;
+use std::future::Future;
 
 use xxhash_rust::xxh3::xxh3_128;
 
@@ -95,4 +100,54 @@ pub fn state_digest(key: &str, value: &[u8]) -> u128 {
     bytes.extend_from_slice(key.as_bytes());
     bytes.extend_from_slice(value);
     xxh3_128(&bytes)
+}
+
+/// A transactional log with one writer.
+pub trait Log: Sync {
+    /// Writes the records and then what `closing` makes of the positions reached, in one transaction.
+    /// Returns only when the outcome is known.
+    fn commit(&self, batch: Batch) -> impl Future<Output = Result<Positions, CommitError>> + Send;
+}
+
+/// What goes into one transaction. Bound to the acquisition under which it was computed: a diff against
+/// yesterday's known on today's producer would double events.
+pub struct Batch {
+    pub acquisition: u64,
+    pub records: Vec<Record>,
+    pub closing: ClosingRecords,
+}
+
+/// Topic → offset after the last acknowledged record of the batch.
+pub type Positions = BTreeMap<Topic, i64>;
+
+/// Makes the `syncs` records, written last, once the positions are known.
+pub type ClosingRecords = Box<dyn Fn(&Positions) -> Result<Vec<Record>, String> + Send>;
+
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CommitError {
+    /// The transaction was aborted; nothing of it is visible, the account's sync failed.
+    #[error("{0}")]
+    Aborted(String),
+    /// The acquisition ended: fenced, fatal, or the outcome is unknown. Everything computed under it is void.
+    #[error("{0}")]
+    Ended(Ended),
+}
+
+impl CommitError {
+    /// For a caller that cannot go on without the commit: either way the acquisition is over.
+    pub fn into_ended(self) -> Ended {
+        match self {
+            CommitError::Aborted(reason) => Ended { fenced: false, reason },
+            CommitError::Ended(ended) => ended,
+        }
+    }
+}
+
+/// Why an acquisition ended.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{reason}")]
+pub struct Ended {
+    /// Another producer took the shard over.
+    pub fenced: bool,
+    pub reason: String,
 }

@@ -3,9 +3,11 @@
 //! **A removal needs proof**: a complete walk, and for each id a GET that says 404 or 410 while the same kind of GET
 //! finds an id that the walk listed. What is not proven stays as it was.
 
-mod judge;
+mod ask;
+mod guard;
 mod members;
 mod proof;
+pub mod refusal;
 mod walk;
 
 use std::collections::BTreeSet;
@@ -13,31 +15,77 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::directory::status::Reason;
-use crate::directory::{Diff, HoldId, Id, Kind, Known, SyncStatus};
+use super::owned::OwnedAccount;
+use crate::account::Account;
+use crate::directory::{AttributeList, Changes, Diff, GroupPattern, Id, Kind, Known, Rules, SyncStatus};
+use crate::failpoint::{self, Point};
+use crate::log::Log;
 use crate::memory::Reserved;
-use crate::pipeline::{Account, Directory, ReadFailure};
-use judge::{Judgement, judge};
+use crate::source::Directory;
+use guard::{Judgement, judge};
 use proof::Control;
+pub use refusal::Refusal;
+use refusal::failed;
 use walk::{Bounds, Walk, walk};
 
-/// GETs under way at once.
-const GETS_AT_ONCE: usize = 8;
 /// GETs of one sync for principals known as hidden, members known as dangling and members that no list shows. What is
 /// missing unexpectedly is asked beside that, within the guard's limits or a person's release.
 const BUDGET: usize = 200;
 /// One sync, however slow the vendor: a million users at ten requests a minute take less.
 const SYNC_WAIT: Duration = Duration::from_secs(24 * 3600);
+/// Modified that long before the last completed sync began is read once more: clocks differ, and servers state when a
+/// change was made, not when it became visible. Milliseconds.
+const OVERLAP_MS: i64 = 600_000;
 
-/// Code of a sync whose lists stayed short of their own totals.
-pub const WALK_INCOMPLETE: &str = "walk_incomplete";
-/// Attempts in a row after which that is an alert: removals cannot be seen meanwhile.
-pub const BLIND_SYNCS: i64 = 3;
+/// Reads the directory and computes what is to be published. Fills in what the attempt's record says about it.
+///
+/// # Errors
+/// The directory cannot be read truthfully, or a person has to look first.
+pub async fn observe<D: Directory, L: Log>(
+    owned: &OwnedAccount<L>,
+    directory: &D,
+    attempt: &mut SyncStatus,
+) -> Result<Changes, Refusal> {
+    let OwnedAccount { account, known, .. } = owned;
+    let since = modified_since(account, known, attempt.started_at);
+    let mut diff = diff(account, known, attempt);
+    let vanishing = look(account, known, directory, &mut diff, attempt, since, || owned.now()).await?;
+    failpoint::hit(Point::DiffBefore);
+    Ok(diff.finish(&vanishing, owned.now()))
+}
 
-/// Why nothing of an attempt is published.
-pub enum Refusal {
-    Failed(Reason),
-    Held(Reason, HoldId),
+/// The difference that an attempt computes, before it has read anything.
+pub(super) fn diff<'k>(account: &Account, known: &'k Known, attempt: &SyncStatus) -> Diff<'k> {
+    // The lists of the newest *completed* sync: an attempt that failed has published nothing under its own.
+    let previous = known.completed.as_ref().map(|completed| &completed.settings);
+    let read = known.kinds_read();
+    let rules = Rules {
+        baseline: account.baseline,
+        first: [!read.users, !read.groups],
+        first_memberships: !read.memberships,
+        shown_before: false,
+        repair: known.repair.is_some(),
+        previous_attributes: previous.map(|settings| AttributeList::new(settings.attributes.clone())),
+        attributes: account.attributes.clone(),
+        previous_pattern: previous
+            .and_then(|settings| settings.group_pattern.as_deref())
+            .and_then(|text| GroupPattern::parse(text).ok()),
+        pattern: account.pattern.clone(),
+        empty_members_are_none: account.habits.empty_members_are_none,
+        member_cap: account.habits.member_cap,
+        publish_unlisted: account.habits.publish_unlisted,
+        window_start: known.completed.as_ref().map(|completed| completed.started_at),
+        not_before: attempt.started_at,
+    };
+    Diff::against(known, rules)
+}
+
+/// Between two full walks, where the profile allows that: from when on modifications are read. Never after a restart,
+/// because only this process remembers its last full walk.
+fn modified_since(account: &Account, known: &Known, now: i64) -> Option<i64> {
+    let (every, walked_at) = (account.habits.full_walk_every?, known.walked_at?);
+    let last = known.completed.as_ref()?.started_at;
+    (now - walked_at < every).then_some(last - OVERLAP_MS)
 }
 
 /// Walks the directory into `diff` and decides. Fills in what the attempt's record says about it. Returns the
@@ -46,17 +94,17 @@ pub enum Refusal {
 ///
 /// # Errors
 /// The directory cannot be read truthfully, or a person has to look first.
-pub async fn observe<D: Directory>(
+pub(super) async fn look<D: Directory>(
     account: &Account,
+    known: &Known,
     directory: &D,
     diff: &mut Diff<'_>,
-    known: &Known,
     attempt: &mut SyncStatus,
     since: Option<i64>,
     now: impl Fn() -> i64,
 ) -> Result<BTreeSet<String>, Refusal> {
     // On the heap, because what it holds over its waits is large.
-    let looking = Box::pin(look(account, directory, diff, known, attempt, since, now));
+    let looking = Box::pin(read_and_judge(account, known, directory, diff, attempt, since, now));
     tokio::time::timeout_at(Instant::now() + SYNC_WAIT, looking).await.unwrap_or_else(|_| {
         let text =
             format!("the sync took longer than {} h; → ask the vendor for higher limits", SYNC_WAIT.as_secs() / 3600);
@@ -64,11 +112,11 @@ pub async fn observe<D: Directory>(
     })
 }
 
-async fn look<D: Directory>(
+async fn read_and_judge<D: Directory>(
     account: &Account,
+    known: &Known,
     directory: &D,
     diff: &mut Diff<'_>,
-    known: &Known,
     attempt: &mut SyncStatus,
     since: Option<i64>,
     now: impl Fn() -> i64,
@@ -187,12 +235,4 @@ fn note_active(diff: &Diff<'_>, attempt: &mut SyncStatus) {
              → if that means deactivated: [account.profile] absent_active = \"false\""
         ));
     }
-}
-
-fn unreadable(error: impl std::fmt::Display + ReadFailure) -> Refusal {
-    failed(error.code(), error.to_string())
-}
-
-fn failed(code: &'static str, text: String) -> Refusal {
-    Refusal::Failed(Reason { code, text })
 }

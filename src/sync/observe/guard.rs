@@ -2,9 +2,9 @@
 
 use std::collections::BTreeSet;
 
+use crate::account::Account;
 use crate::directory::status::Reason;
 use crate::directory::{Diff, Evidence, HoldId, Known, Losses, SyncStatus, guard};
-use crate::pipeline::Account;
 
 pub(super) struct Judgement {
     pub held: Option<(Reason, HoldId)>,

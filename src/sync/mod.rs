@@ -1,0 +1,92 @@
+//! The spine: one sync of one account, from the first page to the last commit.
+//!
+//! ```text
+//! begin → observe (walk, diff, proof, guard) → batches: commit, then apply to known → the newest `syncs` record
+//! ```
+
+pub mod attempt;
+pub mod batch;
+mod copies;
+pub mod observe;
+pub mod owned;
+
+use std::collections::BTreeSet;
+
+use futures::join;
+
+use crate::account::Account;
+use crate::directory::status::Reason;
+use crate::directory::{Changes, HoldId, Kind, Known, RemovalReason, SyncStatus};
+use crate::log::{CommitError, Ended, Log};
+use crate::source::Directory;
+use batch::Batches;
+use observe::Refusal;
+pub use owned::OwnedAccount;
+
+/// Syncs one account: reads its directory, publishes what changed, returns the newest `syncs` record.
+///
+/// A directory that cannot be read, a hold and an aborted transaction are outcomes, recorded under `account/latest`.
+///
+/// # Errors
+/// The end of the acquisition: `known` is void with it.
+pub async fn sync<D: Directory, L: Log>(owned: &mut OwnedAccount<L>, directory: &D) -> Result<SyncStatus, Ended> {
+    let mut attempt = attempt::begin(&owned.account, &owned.known, owned.now());
+    let changes = match observe::observe(owned, directory, &mut attempt).await {
+        Ok(changes) => changes,
+        Err(refusal) => return attempt::refuse(owned, attempt, refusal).await,
+    };
+    let mut batches = Batches::new(owned, &attempt, changes);
+    let mut next = batches.next(owned);
+    while let Some(encoded) = next {
+        let mut batch = match encoded {
+            Ok(batch) => batch,
+            Err(reason) => return attempt::stop(owned, &attempt, reason).await,
+        };
+        // The next batch is encoded while this one is on its way: it looks at `known`, which moves only below.
+        let (committed, following) = join!(batch.commit(owned, &attempt), async { batches.next(owned) });
+        match committed {
+            // Only now: memory follows the log, never leads it.
+            Ok(positions) => batch.apply(owned, &positions),
+            Err(CommitError::Aborted(text)) => {
+                return attempt::stop(owned, &attempt, Reason { code: "commit_aborted", text }).await;
+            }
+            Err(CommitError::Ended(ended)) => return Err(ended),
+        }
+        next = following;
+    }
+    Ok(owned.known.latest.clone().unwrap_or(attempt))
+}
+
+/// What a sync would do, without a log.
+pub enum Planned {
+    Changes(SyncStatus, Changes),
+    Held(SyncStatus, HoldId, Reason, Changes),
+    Failed(Reason),
+}
+
+/// Reads the directory and computes what [`sync`] would publish; writes nothing. `clock`: milliseconds since 1970-01-01
+/// UTC.
+pub async fn plan<D: Directory>(account: &Account, directory: &D, known: &Known, clock: fn() -> i64) -> Planned {
+    let now = || owned::not_before(known, clock);
+    let mut attempt = attempt::begin(account, known, now());
+    let mut diff = observe::diff(account, known, &attempt);
+    match observe::look(account, known, directory, &mut diff, &mut attempt, None, now).await {
+        Ok(vanishing) => {
+            let changes = diff.finish(&vanishing, now());
+            attempt.read(&changes);
+            Planned::Changes(attempt, changes)
+        }
+        Err(Refusal::Held(reason, hold)) => {
+            // A person who looks at a hold wants to see what it holds back. None of it is proven, and none is published.
+            for kind in Kind::BOTH {
+                for id in diff.missing(kind) {
+                    diff.gone(kind, id, RemovalReason::Absent);
+                }
+            }
+            let changes = diff.finish(&BTreeSet::new(), now());
+            attempt.read(&changes);
+            Planned::Held(attempt, hold, reason, changes)
+        }
+        Err(Refusal::Failed(reason)) => Planned::Failed(reason),
+    }
+}

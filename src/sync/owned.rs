@@ -1,0 +1,56 @@
+//! One account of an owned shard: what a sync reads of it, and how it writes.
+
+use crate::account::Account;
+use crate::avro::Codec;
+use crate::directory::{Known, SyncStatus};
+use crate::log::{Batch, CommitError, Log, Positions, Record};
+
+/// An account whose shard this process owns, under one acquisition.
+pub struct OwnedAccount<L> {
+    pub account: Account,
+    /// What Kafka holds of the account. It moves only after a commit returned Ok.
+    pub known: Known,
+    pub log: L,
+    pub codec: Codec,
+    /// Milliseconds since 1970-01-01 UTC.
+    pub clock: fn() -> i64,
+}
+
+impl<L: Log> OwnedAccount<L> {
+    /// Milliseconds since 1970-01-01 UTC, never before the last recorded time.
+    pub fn now(&self) -> i64 {
+        not_before(&self.known, self.clock)
+    }
+
+    /// Writes records, and then what `closing` makes of the positions reached, in one transaction of this acquisition.
+    ///
+    /// # Errors
+    /// Nothing was written, or the acquisition is over.
+    pub async fn commit(
+        &self,
+        records: Vec<Record>,
+        closing: impl Fn(&Positions) -> Result<Vec<Record>, String> + Send + 'static,
+    ) -> Result<Positions, CommitError> {
+        let batch = Batch { acquisition: self.known.acquisition, records, closing: Box::new(closing) };
+        self.log.commit(batch).await
+    }
+
+    /// Rewrites `account/latest` alone, in a transaction of its own.
+    ///
+    /// # Errors
+    /// Nothing was written and `known` is as before, or the acquisition is over.
+    pub async fn record_latest(&mut self, status: SyncStatus) -> Result<SyncStatus, CommitError> {
+        let latest = self.codec.status(&self.account, &status, false).map_err(CommitError::Aborted)?;
+        self.commit(Vec::new(), move |_| Ok(vec![latest.clone()])).await?;
+        self.known.latest = Some(status.clone());
+        Ok(status)
+    }
+}
+
+/// The time of `clock`, but never before the last time that is recorded of the account: the clock of an earlier owner
+/// may have been ahead of ours, and times of an account never go back.
+pub fn not_before(known: &Known, clock: fn() -> i64) -> i64 {
+    let times = [&known.latest, &known.completed].into_iter().flatten();
+    let recorded = times.map(|status| status.finished_at.unwrap_or(0).max(status.started_at)).max();
+    clock().max(recorded.unwrap_or(0))
+}
