@@ -1,8 +1,8 @@
 //! Who is in which group through other groups: groups are members of groups, and some of them in a circle.
 
 use super::known::{Known, UNKNOWN_TIME};
+use super::maps::{Map, Set};
 use super::principal::{Id, Kind};
-use super::{Map, Set};
 
 /// A group that the members of another one are in, too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

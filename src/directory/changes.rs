@@ -2,9 +2,9 @@
 
 use super::guard::Losses;
 use super::key::StateKey;
-use super::member_reads::Strategy;
 use super::packed::Packed;
-use super::principal::{Id, Kind, Member, RawHash};
+use super::principal::{AttributeChange, Id, Kind, Member, RawHash};
+use super::strategy::Strategy;
 
 /// The ten event types of contract.md.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -96,14 +96,6 @@ impl RemovalReason {
             RemovalReason::NotListed => "not_listed",
         }
     }
-}
-
-/// One changed attribute: SCIM path and JSON texts.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AttributeChange {
-    pub attribute: String,
-    pub old: Option<String>,
-    pub new: Option<String>,
 }
 
 /// One event to publish. Its numbers, ids and images are added when it is encoded.

@@ -7,13 +7,13 @@
 
 use std::collections::BTreeSet;
 
-use super::Map;
 use super::changes::{Bytes, StateWrite, Unit};
 use super::key::StateKey;
-use super::member_reads::Strategy;
+use super::maps::Map;
 use super::packed::Packed;
 use super::principal::{Id, Kind, Member, Principal, RawHash};
 use super::status::{KindsRead, SyncStatus};
+use super::strategy::Strategy;
 
 /// Stands for a `first_seen_at` that nobody knows any more, in a state that events led back to.
 pub const UNKNOWN_TIME: i64 = 0;

@@ -3,39 +3,38 @@
 //! **Invariant:** nothing here performs I/O, reads a clock, logs or can fail on outside input.
 //! Rows come in parsed, times come in as milliseconds since 1970-01-01 UTC.
 
+pub mod maps;
 pub mod principal;
 pub mod values;
 pub mod emails;
 pub mod agreement;
 pub mod packed;
 pub mod key;
+pub mod strategy;
+pub mod observed;
+pub mod rules;
 pub mod known;
 pub mod diff;
-pub mod missing;
-pub mod losses;
-pub mod member_reads;
-pub mod memberships;
 pub mod changes;
 pub mod guard;
 pub mod entitlement;
 pub mod status;
 pub mod access;
 
-/// Hash maps and sets of ids, seeded against servers that choose ids to collide.
-pub type Map<K, V> = std::collections::HashMap<K, V, foldhash::fast::RandomState>;
-pub type Set<K> = std::collections::HashSet<K, foldhash::fast::RandomState>;
-
 pub use access::{Above, Nesting, later};
 pub use agreement::compatible;
 pub use changes::{Changes, EventType, RemovalReason, StateWrite, Unit};
-pub use diff::{Diff, Observed, Readable, Row, Rules};
+pub use diff::Diff;
 pub use emails::{email_before, main_email};
 pub use entitlement::{Entitlement, GroupPattern};
 pub use guard::{Evidence, HoldId, Limits, Losses};
 pub use key::StateKey;
 pub use known::{Entry, Known, Membership, Seen, Table, UNKNOWN_TIME};
-pub use member_reads::{ListedGroup, ListedMember, Strategy};
+pub use maps::{Map, Set};
+pub use observed::{ListedGroup, ListedMember, Observed, Readable, Row};
 pub use packed::Packed;
-pub use principal::{AttributeList, Id, Kind, Member, NOBODY, Principal, RawHash};
+pub use principal::{AttributeChange, AttributeList, Id, Kind, Member, NOBODY, Principal, RawHash};
+pub use rules::Rules;
 pub use status::{Baseline, KindsRead, Position, REPAIR, Status, SyncStatus};
+pub use strategy::Strategy;
 pub use values::{belongs_to, comparable};

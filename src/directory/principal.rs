@@ -5,7 +5,6 @@ use std::num::NonZeroU128;
 use std::sync::Arc;
 
 use super::agreement::compatible;
-use super::changes::AttributeChange;
 use super::emails::main_email;
 use super::values::comparable;
 use crate::json::{json_text, text_of};
@@ -319,4 +318,12 @@ impl AttributeList {
     pub fn covers(&self, path: &str) -> bool {
         self.entry(path).is_some()
     }
+}
+
+/// One changed attribute: SCIM path and JSON texts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AttributeChange {
+    pub attribute: String,
+    pub old: Option<String>,
+    pub new: Option<String>,
 }

@@ -2,7 +2,7 @@
 
 use super::changes::{Changes, EventType};
 use super::guard::{HoldId, Losses};
-use super::member_reads::Strategy;
+use super::strategy::Strategy;
 
 /// How a sync stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -80,7 +80,7 @@ pub async fn plan<D: Directory>(account: &Account, directory: &D, known: &Known,
             // A person who looks at a hold wants to see what it holds back. None of it is proven, and none is published.
             for kind in Kind::BOTH {
                 for id in diff.missing(kind) {
-                    diff.gone(kind, id, RemovalReason::Absent);
+                    diff.record_removal(kind, id, RemovalReason::Absent);
                 }
             }
             let changes = diff.finish(&BTreeSet::new(), now());

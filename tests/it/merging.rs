@@ -14,6 +14,7 @@ fn rules() -> Rules {
     Rules {
         baseline: Baseline::State,
         first: [true; 2],
+        first_sync: true,
         first_memberships: true,
         shown_before: false,
         repair: false,
@@ -46,7 +47,7 @@ fn written(users: &[Value], groups: &[Value]) -> Vec<Unit> {
     diff.read_memberships_by(Strategy::List, false);
     for (kind, values) in [(Kind::User, users), (Kind::Group, groups)] {
         diff.begin_walk(kind);
-        diff.page(kind, rows(kind, values));
+        diff.take_page(kind, rows(kind, values));
     }
     diff.finish(&Default::default(), 0).units
 }

@@ -82,7 +82,7 @@ pub(super) async fn read_memberships<D: Directory>(
             while let Some((group, answer)) = answers.next().await {
                 match answer {
                     Answer::Found(observed) if shows_members(&observed.readable) => {
-                        diff.group_members(&group, observed.members, observed.observed_at);
+                        diff.take_members(&group, observed.members, observed.observed_at);
                         left.remove(&group);
                         failures = 0;
                     }
@@ -96,7 +96,7 @@ pub(super) async fn read_memberships<D: Directory>(
                 }
             }
             for group in &left {
-                diff.members_unread(group);
+                diff.mark_members_unread(group);
             }
             note_unread(attempt, Kind::Group, &left, &said);
         }
@@ -105,7 +105,7 @@ pub(super) async fn read_memberships<D: Directory>(
             let direct = account.habits.filter_is_direct.then_some(true);
             filtered(directory, diff, attempt, Kind::Group, |diff, group, users| {
                 let member = |id| ListedMember { id, kind: Some(Kind::User), direct };
-                diff.group_members(group, users.into_iter().map(member).collect(), now());
+                diff.take_members(group, users.into_iter().map(member).collect(), now());
             })
             .await;
         }
@@ -114,7 +114,7 @@ pub(super) async fn read_memberships<D: Directory>(
             let direct = account.habits.filter_is_direct.then_some(true);
             filtered(directory, diff, attempt, Kind::User, |diff, user, groups| {
                 let group = |id| ListedGroup { id: Some(id), name: None, direct };
-                diff.groups_of_user(user, groups.into_iter().map(group).collect(), now());
+                diff.take_groups_of(user, groups.into_iter().map(group).collect(), now());
             })
             .await;
             diff.settle_user_groups();
@@ -137,7 +137,7 @@ pub(super) fn settle_rows(diff: &mut Diff<'_>) {
     if diff.strategy() == Strategy::User {
         diff.settle_user_groups();
     }
-    diff.memberships_unread();
+    diff.mark_memberships_unread();
 }
 
 /// A server that ignores filters would make everybody a member of everything.
@@ -193,8 +193,8 @@ async fn filtered<D: Directory>(
     }
     for id in &left {
         match kind {
-            Kind::Group => diff.members_unread(id),
-            Kind::User => diff.memberships_unread(),
+            Kind::Group => diff.mark_members_unread(id),
+            Kind::User => diff.mark_memberships_unread(),
         }
     }
     note_unread(attempt, kind, &left, &said);
@@ -240,7 +240,7 @@ pub(super) async fn recheck_dangling<D: Directory>(
         let mut left = Vec::new();
         for (id, answer) in ask(directory, kind, ids).await {
             match answer {
-                Answer::Found(observed) => diff.found(kind, *observed),
+                Answer::Found(observed) => diff.take_found(kind, *observed),
                 // It may be a group's id.
                 _ => left.push(id),
             }
@@ -280,7 +280,7 @@ pub(super) async fn ask_members<D: Directory>(
     };
     if publish {
         for member in members {
-            diff.vouched(member.id);
+            diff.accept_unlisted(member.id);
         }
         return;
     }
@@ -295,14 +295,14 @@ pub(super) async fn ask_members<D: Directory>(
         }
         for (id, answer) in ask(directory, kind, ids).await {
             match answer {
-                Answer::Found(observed) => diff.found(kind, *observed),
+                Answer::Found(observed) => diff.take_found(kind, *observed),
                 // Where the type is not stated, it may still be a group.
                 Answer::NotFound | Answer::NotOffered | Answer::Forbidden
                     if kind == Kind::User && untyped.contains(&id) =>
                 {
                     groups.push(id)
                 }
-                Answer::NotFound | Answer::NotOffered | Answer::Forbidden => diff.nobody(id),
+                Answer::NotFound | Answer::NotOffered | Answer::Forbidden => diff.mark_without_principal(id),
                 Answer::Unproven(_) => {}
             }
         }
@@ -315,7 +315,7 @@ pub(super) async fn reread_groups<D: Directory>(directory: &D, diff: &mut Diff<'
         if let Answer::Found(observed) = answer
             && shows_members(&observed.readable)
         {
-            diff.reread(*observed);
+            diff.take_reread(*observed);
         }
     }
 }

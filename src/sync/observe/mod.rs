@@ -62,6 +62,7 @@ pub(super) fn diff<'k>(account: &Account, known: &'k Known, attempt: &SyncStatus
     let rules = Rules {
         baseline: account.baseline,
         first: [!read.users, !read.groups],
+        first_sync: known.is_first(),
         first_memberships: !read.memberships,
         shown_before: false,
         repair: known.repair.is_some(),
@@ -152,7 +153,7 @@ async fn read_and_judge<D: Directory>(
             let control = proof::control(account, directory, diff, kind).await;
             controls[kind as usize] = Some(control);
             if control == Control::NotAvailable && diff.listed(kind) > 0 {
-                diff.absence_is_the_rule(kind);
+                diff.rely_on_absence(kind);
             }
         }
     }

@@ -120,7 +120,7 @@ pub(super) async fn prove<D: Directory>(
     if control == Control::NotAvailable && !list_is_empty {
         // Nobody to ask: the walk that reaches the count is the proof. Who is hidden is never removed by absence.
         for id in diff.losing(kind) {
-            diff.gone(kind, id, RemovalReason::Absent);
+            diff.record_removal(kind, id, RemovalReason::Absent);
         }
         return Ok(());
     }
@@ -143,10 +143,12 @@ pub(super) async fn prove<D: Directory>(
     let mut unproven: Option<String> = None;
     for (id, answer) in answers {
         match answer {
-            Answer::Found(observed) => diff.found(kind, *observed),
+            Answer::Found(observed) => diff.take_found(kind, *observed),
             Answer::Unproven(said) if !list_is_empty => unproven = Some(said),
-            Answer::NotFound if control == Control::Works => diff.gone(kind, id, RemovalReason::NotFound),
-            _ if list_is_empty && empty_before && !known.is_first() => diff.gone(kind, id, RemovalReason::Absent),
+            Answer::NotFound if control == Control::Works => diff.record_removal(kind, id, RemovalReason::NotFound),
+            _ if list_is_empty && empty_before && !known.is_first() => {
+                diff.record_removal(kind, id, RemovalReason::Absent)
+            }
             // Kept, and shown in `removals_suppressed`.
             _ => {}
         }
@@ -161,8 +163,8 @@ pub(super) async fn prove<D: Directory>(
     }
     for (id, answer) in ask(directory, kind, hidden).await {
         match answer {
-            Answer::Found(observed) => diff.found(kind, *observed),
-            Answer::NotFound if control == Control::Works => diff.gone(kind, id, RemovalReason::NotFound),
+            Answer::Found(observed) => diff.take_found(kind, *observed),
+            Answer::NotFound if control == Control::Works => diff.record_removal(kind, id, RemovalReason::NotFound),
             _ => {}
         }
     }

@@ -213,7 +213,7 @@ async fn walk_once<D: Directory>(
             let first = walk.received + number * ROWS_AT_ONCE;
             let read = on_a_blocking_thread(rows.len(), || read(directory, diff, kind, &page, rows, first, unread));
             let Some(rows) = read else { return Ok(None) };
-            fresh += diff.page(kind, rows);
+            fresh += diff.take_page(kind, rows);
         }
         walk.received += received + page.repeated + page.doubled;
         walk.repeated += page.repeated;

@@ -2,12 +2,13 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
-use super::changes::EventType;
-use super::diff::{Changed, Diff, of};
-use super::guard::{Evidence, Losses};
-use super::known::Entry;
-use super::memberships;
-use super::principal::{Id, Kind};
+use super::compare::Changed;
+use super::members;
+use super::sightings::Diff;
+use crate::directory::changes::EventType;
+use crate::directory::guard::{Evidence, Losses};
+use crate::directory::known::Entry;
+use crate::directory::principal::{Id, Kind};
 
 impl Diff<'_> {
     /// What the guard looks at, with everything missing taken for lost.
@@ -19,7 +20,7 @@ impl Diff<'_> {
             |kind: Kind, nobody_again: bool| if nobody_again { self.missing(kind) } else { self.losing(kind) };
         let missing_users = at_stake(Kind::User, no_user_again);
         let missing_groups = at_stake(Kind::Group, no_group_again);
-        let gone = |kind| self.gone.keys().filter(|(of, _)| *of == kind).count();
+        let gone = |kind| self[kind].gone.len();
         let lost = |kind, missing: &[Id]| (missing.len() + gone(kind)) as u64;
         let missing: HashSet<(Kind, &Id)> = missing_users
             .iter()
@@ -27,18 +28,20 @@ impl Diff<'_> {
             .chain(missing_groups.iter().map(|id| (Kind::Group, id)))
             .collect();
         let memberships = if self.memberships_are_known() {
-            self.groups_read
+            self.reads
+                .of_groups
                 .iter()
                 .map(|(group, read)| {
-                    let lost = memberships::lost(self, group, read).into_iter();
-                    let lost = lost.filter(|member| memberships::agreed(self, group, read, member));
+                    let lost = members::lost(self, group, read).into_iter();
+                    let lost = lost.filter(|member| members::agreed(self, group, read, member));
                     lost.filter(|member| !missing.contains(&(member.kind, &member.id))).count()
                 })
                 .sum::<usize>() as u64
         } else {
             0
         };
-        let disabled = of(&self.changed, Kind::User)
+        let disabled = self[Kind::User]
+            .changed
             .values()
             .flat_map(|changed| &changed.events)
             .filter(|event| event.event_type == EventType::UserDisabled)
@@ -70,9 +73,9 @@ impl Diff<'_> {
         }
         let principals = Kind::BOTH.iter().filter(|kind| self.rules.first_read(**kind).is_none()).map(|kind| {
             let added = |changed: &&Changed| changed.events.iter().any(|event| event.event_type.is_added());
-            of(&self.changed, *kind).values().filter(added).count() as u64
+            self[*kind].changed.values().filter(added).count() as u64
         });
-        let memberships = self.groups_read.iter().map(|(group, read)| memberships::added(self, group, read) as u64);
+        let memberships = self.reads.of_groups.iter().map(|(group, read)| members::added(self, group, read) as u64);
         principals.sum::<u64>() + memberships.sum::<u64>()
     }
 
@@ -96,11 +99,11 @@ impl Diff<'_> {
         let mut vanishing = BTreeSet::new();
         let mut losers: HashMap<(Kind, &str), u64> = HashMap::new();
         for kind in Kind::BOTH {
-            for path in of(&self.changed, kind).values().flat_map(|changed| &changed.lost) {
+            for path in self[kind].changed.values().flat_map(|changed| &changed.lost) {
                 *losers.entry((kind, path)).or_default() += 1;
             }
         }
-        let lost_active = self.active_lost.len() as u64;
+        let lost_active = self.active.lost.len() as u64;
         if lost_active >= min_losses.max(1) {
             let holds = |(id, entry): &(&Id, &Entry)| entry.packed.unpack((*id).clone()).active.is_some();
             let holding = self.known.table(Kind::User).iter().filter(holds).count() as u64;
@@ -119,9 +122,9 @@ impl Diff<'_> {
         }
         let loses = |changed: &&Changed| changed.lost.iter().any(|path| vanishing.contains(path));
         let counted: u64 =
-            Kind::BOTH.iter().map(|kind| of(&self.changed, *kind).values().filter(loses).count() as u64).sum();
-        let of_active = self.active_lost.iter().filter(|_| vanishing.contains("active"));
-        let of_active = of_active.filter(|id| !of(&self.changed, Kind::User).get(*id).as_ref().is_some_and(loses));
+            Kind::BOTH.iter().map(|kind| self[*kind].changed.values().filter(loses).count() as u64).sum();
+        let of_active = self.active.lost.iter().filter(|_| vanishing.contains("active"));
+        let of_active = of_active.filter(|id| !self[Kind::User].changed.get(*id).as_ref().is_some_and(loses));
         evidence.attribute_losers = counted + of_active.count() as u64;
         vanishing
     }

@@ -4,9 +4,10 @@
 //! **counted** where absence is the rule (`missing_walks` above 0). Both stand in its state record, so that they
 //! survive restarts; nothing else is remembered.
 
-use super::changes::RemovalReason;
-use super::diff::{Changed, Diff, of, of_mut};
-use super::principal::{Id, Kind};
+use super::compare::Changed;
+use super::sightings::Diff;
+use crate::directory::changes::RemovalReason;
+use crate::directory::principal::{Id, Kind};
 
 /// Complete walks that have to miss a principal where GET is not available (design §5).
 pub const ABSENCE_WALKS: u32 = 3;
@@ -14,12 +15,12 @@ pub const ABSENCE_WALKS: u32 = 3;
 impl Diff<'_> {
     /// Distinct ids that the lists showed.
     pub fn listed(&self, kind: Kind) -> usize {
-        of(&self.listed, kind).len()
+        self[kind].listed.len()
     }
 
     /// Ids that the lists showed: the controls of a proof. Deterministic.
     pub fn some_listed_ids(&self, kind: Kind, count: usize) -> Vec<Id> {
-        let mut smallest: Vec<&Id> = of(&self.listed, kind).iter().collect();
+        let mut smallest: Vec<&Id> = self[kind].listed.iter().collect();
         if smallest.len() > count && count > 0 {
             smallest.select_nth_unstable(count - 1);
             smallest.truncate(count);
@@ -31,32 +32,29 @@ impl Diff<'_> {
     /// Ids that count as seen for completeness: listed, answered by GET in this sync (alive or proven gone), and
     /// hidden ones that were not due to be asked.
     pub fn accounted_for(&self, kind: Kind) -> usize {
-        let listed = of(&self.listed, kind);
-        let alive = of(&self.found, kind)
-            .iter()
-            .filter(|id| !listed.contains(*id) && self.known.table(kind).contains(id))
-            .count();
-        let gone =
-            self.gone.iter().filter(|((of, _), reason)| *of == kind && **reason == RemovalReason::NotFound).count();
+        let listed = &self[kind].listed;
+        let alive =
+            self[kind].found.iter().filter(|id| !listed.contains(*id) && self.known.table(kind).contains(id)).count();
+        let gone = self[kind].gone.values().filter(|reason| **reason == RemovalReason::NotFound).count();
         // Rows that cannot be published are there all the same.
-        let unread = of(&self.unread_rows, kind).iter().filter(|id| !listed.contains(*id)).count();
-        listed.len() + alive + gone + self.hidden_unasked(kind) + of(&self.no_id, kind) + unread
+        let unread = self[kind].unread_rows.iter().filter(|id| !listed.contains(*id)).count();
+        listed.len() + alive + gone + self.hidden_unasked(kind) + self[kind].no_id + unread
     }
 
     /// Rows of the walk that have no usable id.
     pub fn without_id(&self, kind: Kind) -> usize {
-        *of(&self.no_id, kind)
+        self[kind].no_id
     }
 
     fn unlisted(&self, kind: Kind) -> impl Iterator<Item = &Id> {
         let table = self.known.table(kind);
         // In most syncs everybody is listed, and there is nobody to look for.
-        let some = !of(&self.unread, kind) && *of(&self.known_listed, kind) < table.len();
+        let some = !self[kind].unread && self[kind].known_listed < table.len();
         let ids = some.then(|| table.ids()).into_iter().flatten();
         // Whose record was lost is known by the memberships that are left, and asked for like anybody else.
-        let orphans = (!of(&self.unread, kind)).then(|| self.known.orphans(kind));
+        let orphans = (!self[kind].unread).then(|| self.known.orphans(kind));
         ids.chain(orphans.into_iter().flatten())
-            .filter(move |id| !self.appeared(kind, id) && !self.gone.contains_key(&(kind, (*id).clone())))
+            .filter(move |id| !self.appeared(kind, id) && !self[kind].gone.contains_key(*id))
     }
 
     fn is_hidden(&self, kind: Kind, id: &Id) -> bool {
@@ -85,13 +83,13 @@ impl Diff<'_> {
 
     /// All principals that exist without being listed.
     pub(super) fn hidden_count(&self, kind: Kind) -> i64 {
-        let found = of(&self.found, kind).difference(of(&self.listed, kind)).count();
+        let found = self[kind].found.difference(&self[kind].listed).count();
         (found + self.hidden_unasked(kind)) as i64
     }
 
     /// GET is not available for this kind: absence is the rule.
-    pub fn absence_is_the_rule(&mut self, kind: Kind) {
-        *of_mut(&mut self.absence, kind) = true;
+    pub fn rely_on_absence(&mut self, kind: Kind) {
+        self[kind].absence = true;
     }
 
     fn walks_missed(&self, kind: Kind, id: &Id) -> u32 {
@@ -101,11 +99,11 @@ impl Diff<'_> {
     /// Missing principals that this walk loses: where absence is the rule, those that it was the last to miss.
     pub fn losing(&self, kind: Kind) -> Vec<Id> {
         // A row without an id may be anybody's.
-        if self.rules.repair || *of(&self.no_id, kind) > 0 {
+        if self.rules.repair || self[kind].no_id > 0 {
             return Vec::new();
         }
         let mut missing = self.missing(kind);
-        if *of(&self.absence, kind) {
+        if self[kind].absence {
             missing.retain(|id| self.walks_missed(kind, id) >= ABSENCE_WALKS);
         }
         missing
@@ -114,7 +112,7 @@ impl Diff<'_> {
     /// Raises the count of those that are missing where absence is the rule: a silent rewrite.
     pub(super) fn count_absences(&mut self, now: i64) {
         for kind in Kind::BOTH {
-            if !of(&self.absence, kind) || *of(&self.no_id, kind) > 0 {
+            if !self[kind].absence || self[kind].no_id > 0 {
                 continue;
             }
             for id in self.missing(kind) {
@@ -122,7 +120,7 @@ impl Diff<'_> {
                 let Some(entry) = self.known.table(kind).get(&id) else { continue };
                 let missing_since = Some(entry.missing_since.unwrap_or(now));
                 let silent = Changed { missing_since, missing_walks, ..Changed::silent(entry.packed.clone(), now) };
-                of_mut(&mut self.changed, kind).insert(id, silent);
+                self[kind].changed.insert(id, silent);
             }
         }
     }
@@ -130,9 +128,17 @@ impl Diff<'_> {
     /// Somebody was known, and nobody known is listed again: another directory answers, or none. Who was hidden or
     /// is being counted was not listed before either.
     pub(super) fn nobody_again(&self, kind: Kind) -> bool {
-        if *of(&self.unread, kind) || *of(&self.known_listed, kind) > 0 {
+        if self[kind].unread || self[kind].known_listed > 0 {
             return false;
         }
         self.known.table(kind).iter().any(|(_, entry)| entry.missing_since.is_none())
+    }
+
+    /// Takes the proof that a missing principal is gone. In repair it stays missing, to be asked for again.
+    pub fn record_removal(&mut self, kind: Kind, id: Id, reason: RemovalReason) {
+        if self.rules.repair || self[kind].no_id > 0 || self.appeared(kind, &id) {
+            return;
+        }
+        self[kind].gone.insert(id, reason);
     }
 }

@@ -1,101 +1,13 @@
-//! What this sync read about memberships, by whichever strategy the directory allows.
-//!
-//! Groups tell their members (in the list, by GET, by a filter), or users their groups (on the user, by a filter).
-//! Both end as a `GroupRead`: a whole one speaks of all members of its group, a partial one only of the users whose
-//! groups were read.
+//! Taking what a sync reads about memberships.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::Map;
-use super::diff::{Diff, of};
-use super::memberships;
-use super::principal::{Id, Kind};
-
-/// How memberships are read (scim.md §4.3).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Strategy {
-    /// `members` in the list of groups.
-    #[default]
-    List,
-    /// `members` in GET of each group.
-    Get,
-    /// Users whose `groups.value` is the group.
-    GroupsFilter,
-    /// Groups whose `members.value` is the user.
-    MembersFilter,
-    /// `groups` on the user.
-    User,
-    /// Not at all: memberships stay unknown.
-    Never,
-}
-
-impl Strategy {
-    pub const ALL: [Strategy; 6] = [
-        Strategy::List,
-        Strategy::Get,
-        Strategy::GroupsFilter,
-        Strategy::MembersFilter,
-        Strategy::User,
-        Strategy::Never,
-    ];
-
-    /// As the profile's `memberships` spells it.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Strategy::List => "list",
-            Strategy::Get => "get",
-            Strategy::GroupsFilter => "groups_filter",
-            Strategy::MembersFilter => "members_filter",
-            Strategy::User => "user",
-            Strategy::Never => "never",
-        }
-    }
-
-    pub fn parse(text: &str) -> Option<Strategy> {
-        Strategy::ALL.into_iter().find(|strategy| strategy.as_str() == text)
-    }
-}
-
-/// Of two statements on one membership: direct is direct whatever else is said; then what is not stated is not known.
-pub(super) fn directer(one: Option<bool>, other: Option<bool>) -> Option<bool> {
-    match (one, other) {
-        (Some(true), _) | (_, Some(true)) => Some(true),
-        (None, _) | (_, None) => None,
-        _ => Some(false),
-    }
-}
-
-/// A member as a group lists it: the type is often not said.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct ListedMember {
-    pub id: Id,
-    pub kind: Option<Kind>,
-    pub direct: Option<bool>,
-}
-
-/// A group as a user lists it: some servers say only its name.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct ListedGroup {
-    pub id: Option<Id>,
-    pub name: Option<String>,
-    pub direct: Option<bool>,
-}
-
-/// A group whose members this sync read.
-pub(super) struct GroupRead {
-    pub members: Vec<ListedMember>,
-    pub observed_at: i64,
-    /// What GET of the same group says: `None` not asked, `Some(None)` no answer that proves anything.
-    pub confirmed: Option<Option<Vec<ListedMember>>>,
-    /// Speaks only of the users in `Diff::user_groups`.
-    pub partial: bool,
-}
-
-/// A user whose groups this sync read completely.
-pub(super) struct UserGroups {
-    pub groups: Vec<ListedGroup>,
-    pub observed_at: i64,
-}
+use super::members;
+use super::sightings::{Confirmation, Diff, GroupRead, UserGroups};
+use crate::directory::maps::Map;
+use crate::directory::observed::{ListedGroup, ListedMember, directer};
+use crate::directory::principal::{Id, Kind, Member};
+use crate::directory::strategy::Strategy;
 
 /// What a listed group names.
 enum Named {
@@ -106,20 +18,40 @@ enum Named {
 }
 
 impl Diff<'_> {
+    /// How this sync reads memberships; said before the first row, or after a list of groups that showed no member at
+    /// all. `shown_before`: a completed sync saw members this way.
+    pub fn read_memberships_by(&mut self, strategy: Strategy, shown_before: bool) {
+        (self.reads.strategy, self.rules.shown_before) = (strategy, shown_before);
+        // What the list said of members, it said by another strategy.
+        self.reads.of_groups.clear();
+        self.reads.failed.clear();
+        self.reads.unsettled.clear();
+        self.reads.partly_unread = false;
+        // Another way of reading may show others who have been there all along: a first read.
+        let by = self.known.completed.as_ref().and_then(|completed| completed.memberships_by);
+        self.rules.first_memberships |= by.is_some_and(|by| by != strategy);
+    }
+
     /// Members as the list of groups shows them. `unlisted`: no list shows the group, GET found it.
-    pub(super) fn list_members(&mut self, group: &Id, members: Vec<ListedMember>, observed_at: i64, unlisted: bool) {
-        self.members_shown |= !members.is_empty();
-        self.members_failed.remove(group);
+    pub(super) fn take_listed_members(
+        &mut self,
+        group: &Id,
+        members: Vec<ListedMember>,
+        observed_at: i64,
+        unlisted: bool,
+    ) {
+        self.reads.shown |= !members.is_empty();
+        self.reads.failed.remove(group);
         let capped = self.is_capped(&members);
-        self.partly_unread |= capped;
+        self.reads.partly_unread |= capped;
         // Some servers show members in lists but none in a GET: an empty GET alone ends no membership.
         let unproven = capped || (unlisted && members.is_empty());
         if capped {
-            self.unsettled.insert((Kind::Group, group.clone()));
+            self.reads.unsettled.insert((Kind::Group, group.clone()));
         }
-        let confirmed = unproven.then_some(None);
+        let confirmation = if unproven { Confirmation::Unproven } else { Confirmation::NotAsked };
         self.keep_members(members.len());
-        self.groups_read.insert(group.clone(), GroupRead { members, observed_at, confirmed, partial: false });
+        self.reads.of_groups.insert(group.clone(), GroupRead { members, observed_at, confirmation, partial: false });
     }
 
     /// A list exactly as long as the vendor's cap may go on behind it.
@@ -129,52 +61,45 @@ impl Diff<'_> {
 
     /// Takes all members of one group, asked for by itself. Where they are the known ones nothing is kept, so that
     /// memory holds only what changed. `observed_at`: milliseconds since 1970-01-01 UTC.
-    pub fn group_members(&mut self, group: &Id, members: Vec<ListedMember>, observed_at: i64) {
-        self.members_shown |= !members.is_empty();
-        self.members_failed.remove(group);
+    pub fn take_members(&mut self, group: &Id, members: Vec<ListedMember>, observed_at: i64) {
+        self.reads.shown |= !members.is_empty();
+        self.reads.failed.remove(group);
         let capped = self.is_capped(&members);
-        self.partly_unread |= capped;
-        if memberships::are_known(self, group, &members) {
-            self.groups_read.remove(group);
+        self.reads.partly_unread |= capped;
+        if members::are_known(self, group, &members) {
+            self.reads.of_groups.remove(group);
             return;
         }
         let observed_at = observed_at.max(self.rules.not_before);
-        let confirmed = capped.then_some(None);
+        let confirmation = if capped { Confirmation::Unproven } else { Confirmation::NotAsked };
         self.keep_members(members.len());
-        self.groups_read.insert(group.clone(), GroupRead { members, observed_at, confirmed, partial: false });
+        self.reads.of_groups.insert(group.clone(), GroupRead { members, observed_at, confirmation, partial: false });
     }
 
     /// Takes all groups of one user. `observed_at`: milliseconds since 1970-01-01 UTC.
-    pub fn groups_of_user(&mut self, user: &Id, groups: Vec<ListedGroup>, observed_at: i64) {
-        self.members_shown |= !groups.is_empty();
+    pub fn take_groups_of(&mut self, user: &Id, groups: Vec<ListedGroup>, observed_at: i64) {
+        self.reads.shown |= !groups.is_empty();
         self.keep_members(groups.len());
         let observed_at = observed_at.max(self.rules.not_before);
-        self.user_groups.insert(user.clone(), UserGroups { groups, observed_at });
+        self.reads.of_users.insert(user.clone(), UserGroups { groups, observed_at });
     }
 
     /// The memberships of some groups or users could not be read: they stay as they were.
-    pub fn memberships_unread(&mut self) {
-        self.partly_unread = true;
+    pub fn mark_memberships_unread(&mut self) {
+        self.reads.partly_unread = true;
     }
 
     /// The members of one group could not be read: they stay as they were, and the group is read again.
-    pub fn members_unread(&mut self, group: &Id) {
-        self.partly_unread = true;
-        self.groups_read.remove(group);
-        self.members_failed.insert(group.clone());
-        self.unsettled.insert((Kind::Group, group.clone()));
-    }
-
-    /// Principals that this sync saw, sorted: whom to ask for memberships.
-    pub fn seen(&self, kind: Kind) -> Vec<Id> {
-        let mut seen: Vec<Id> = of(&self.listed, kind).union(of(&self.found, kind)).cloned().collect();
-        seen.sort_unstable();
-        seen
+    pub fn mark_members_unread(&mut self, group: &Id) {
+        self.reads.partly_unread = true;
+        self.reads.of_groups.remove(group);
+        self.reads.failed.insert(group.clone());
+        self.reads.unsettled.insert((Kind::Group, group.clone()));
     }
 
     /// Turns what users said of their groups into what groups say of these users.
     pub fn settle_user_groups(&mut self) {
-        if self.user_groups.is_empty() {
+        if self.reads.of_users.is_empty() {
             return;
         }
         let by_name = self.groups_by_name();
@@ -185,7 +110,7 @@ impl Diff<'_> {
             let read = reads.entry(group).or_insert_with(|| GroupRead::partial(observed_at));
             read.members.push(ListedMember { id: user.clone(), kind: Some(Kind::User), direct });
         };
-        for (user, read) in &self.user_groups {
+        for (user, read) in &self.reads.of_users {
             for listed in &read.groups {
                 match self.named(listed, &by_name) {
                     Named::One(group) => shows(group, user, listed.direct, read.observed_at),
@@ -205,7 +130,7 @@ impl Diff<'_> {
         // Groups that none of these users names any more.
         for (group, member, _) in self.known.memberships() {
             if member.kind == Kind::User
-                && let Some(read) = self.user_groups.get(&member.id)
+                && let Some(read) = self.reads.of_users.get(&member.id)
             {
                 reads.entry(group.clone()).or_insert_with(|| GroupRead::partial(read.observed_at));
             }
@@ -221,20 +146,20 @@ impl Diff<'_> {
                 same
             });
         }
-        self.partly_unread |= doubtful;
-        self.unsettled.extend(unsettled);
-        self.groups_read.extend(reads);
+        self.reads.partly_unread |= doubtful;
+        self.reads.unsettled.extend(unsettled);
+        self.reads.of_groups.extend(reads);
     }
 
     fn is_known_member(&self, group: &Id, user: &Id) -> bool {
-        let member = super::principal::Member { kind: Kind::User, id: user.clone() };
+        let member = Member { kind: Kind::User, id: user.clone() };
         self.known.members(group).is_some_and(|members| members.contains_key(&member))
     }
 
     fn groups_by_name(&self) -> Map<String, Vec<Id>> {
         let mut by_name: Map<String, Vec<Id>> = Map::default();
         let nameless = |group: &ListedGroup| group.id.is_none();
-        if self.user_groups.values().any(|read| read.groups.iter().any(nameless)) {
+        if self.reads.of_users.values().any(|read| read.groups.iter().any(nameless)) {
             for id in self.groups() {
                 let name = self.principal(Kind::Group, id).and_then(|group| group.display_name);
                 by_name.entry(name.unwrap_or_default()).or_default().push(id.clone());
@@ -259,12 +184,13 @@ impl Diff<'_> {
     /// known as dangling are not asked again here.
     pub fn unlisted_members(&self) -> Vec<ListedMember> {
         let unknown = |group: &Id, member: &ListedMember| {
-            memberships::resolve(self, group, member).is_none()
+            members::resolve(self, group, member).is_none()
                 && self.known.dangling(group).binary_search(&member.id).is_err()
-                && Kind::BOTH.into_iter().all(|kind| !self.gone.contains_key(&(kind, member.id.clone())))
+                && Kind::BOTH.into_iter().all(|kind| !self[kind].gone.contains_key(&member.id))
         };
         let unlisted: BTreeSet<&ListedMember> = self
-            .groups_read
+            .reads
+            .of_groups
             .iter()
             .flat_map(|(group, read)| read.members.iter().filter(move |member| unknown(group, member)))
             .collect();
@@ -282,7 +208,9 @@ impl Diff<'_> {
     /// Groups not read in this sync one of whose dangling members has appeared since: to be read by GET.
     pub fn rereads(&self) -> Vec<Id> {
         let unread = |group: &Id| {
-            self.appeared(Kind::Group, group) && !self.groups_read.contains_key(group) && self.dangling_appeared(group)
+            self.appeared(Kind::Group, group)
+                && !self.reads.of_groups.contains_key(group)
+                && self.dangling_appeared(group)
         };
         let mut groups: Vec<Id> =
             self.known.groups_with_dangling().map(|(group, _)| group).filter(|group| unread(group)).cloned().collect();
@@ -292,29 +220,32 @@ impl Diff<'_> {
 
     /// Groups that lost members by the list alone: GET of the group has to agree.
     pub fn groups_that_lost_members(&self) -> Vec<Id> {
-        if self.strategy != Strategy::List || !self.memberships_are_known() {
+        if self.reads.strategy != Strategy::List || !self.memberships_are_known() {
             return Vec::new();
         }
-        self.groups_read
+        self.reads
+            .of_groups
             .iter()
-            .filter(|(group, read)| read.confirmed.is_none() && !memberships::lost(self, group, read).is_empty())
+            .filter(|(group, read)| {
+                matches!(read.confirmation, Confirmation::NotAsked) && !members::lost(self, group, read).is_empty()
+            })
             .map(|(group, _)| group.clone())
             .collect()
     }
 
     /// The list of this sync shows members, or the profile vouches that none shown is none.
     pub fn list_shows_members(&self) -> bool {
-        self.members_shown || self.rules.empty_members_are_none
+        self.reads.shown || self.rules.empty_members_are_none
     }
 
     /// Takes the answer that no principal has this id, so that its members dangle.
-    pub fn nobody(&mut self, id: Id) {
-        self.nobody.insert(id);
+    pub fn mark_without_principal(&mut self, id: Id) {
+        self.reads.without_principal.insert(id);
     }
 
     /// Takes it that a member nobody can ask for exists, where the profile says that lists do not show everyone.
-    pub fn vouched(&mut self, id: Id) {
-        self.vouched.insert(id);
+    pub fn accept_unlisted(&mut self, id: Id) {
+        self.reads.accepted.insert(id);
     }
 
     /// True where the profile says that the directory does not list everyone.
@@ -324,35 +255,16 @@ impl Diff<'_> {
 
     /// Takes GET's word on a group that lost members; `None`: no answer that proves anything.
     pub fn confirm_group(&mut self, group: &Id, members: Option<Vec<ListedMember>>) {
-        self.partly_unread |= members.is_none();
-        let Some(read) = self.groups_read.get(group) else { return };
+        self.reads.partly_unread |= members.is_none();
+        let Some(read) = self.reads.of_groups.get(group) else { return };
         // Only whether it shows those who are lost matters, and a group may have a million others.
-        let lost: BTreeSet<Id> = memberships::lost(self, group, read).into_iter().map(|member| member.id).collect();
+        let lost: BTreeSet<Id> = members::lost(self, group, read).into_iter().map(|member| member.id).collect();
         let shown = members.map(|mut members| {
             members.retain(|member| lost.contains(&member.id));
             members
         });
-        if let Some(read) = self.groups_read.get_mut(group) {
-            read.confirmed = Some(shown);
+        if let Some(read) = self.reads.of_groups.get_mut(group) {
+            read.confirmation = shown.map_or(Confirmation::Unproven, Confirmation::Shows);
         }
-    }
-
-    /// An empty `members` of a server not known to return them is unknown, not none. Where there are no groups there
-    /// are no members either.
-    pub fn memberships_are_known(&self) -> bool {
-        let no_groups = of(&self.listed, Kind::Group).is_empty() && self.known.table(Kind::Group).is_empty();
-        self.memberships_are_shown() || (self.strategy != Strategy::Never && no_groups)
-    }
-
-    /// This directory shows members: in this sync, in an earlier one by the same strategy, or by the profile's word.
-    pub(super) fn memberships_are_shown(&self) -> bool {
-        let shown = self.rules.empty_members_are_none || self.members_shown || self.rules.shown_before;
-        self.strategy != Strategy::Never && shown
-    }
-}
-
-impl GroupRead {
-    fn partial(observed_at: i64) -> GroupRead {
-        GroupRead { members: Vec::new(), observed_at, confirmed: None, partial: true }
     }
 }

@@ -1,0 +1,178 @@
+//! What becomes of all memberships: removed, added, rewritten, or left dangling with their group.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::members::{agreed, dangles, first_read, gone, lost, resolve};
+use super::sightings::{Diff, GroupRead};
+use crate::directory::changes::{Event, EventType, RemovalReason, StateWrite, Unit};
+use crate::directory::key::StateKey;
+use crate::directory::observed::directer;
+use crate::directory::principal::{Id, Kind, Member};
+use crate::directory::status::Baseline;
+
+/// What becomes of all memberships.
+#[derive(Default)]
+pub(super) struct Plan {
+    pub removed: Vec<Unit>,
+    pub added: Vec<Unit>,
+    /// Memberships that turned direct or indirect: rewritten silently.
+    pub rewritten: Vec<Unit>,
+    /// Lists of dangling members that differ from the known ones.
+    pub dangling: BTreeMap<Id, Vec<Id>>,
+    pub dangling_total: usize,
+    /// Groups whose bytes must not be recognised next time: something in them stayed unpublished.
+    pub unsettled: BTreeSet<Id>,
+    /// Memberships that exist after this sync.
+    pub count: usize,
+}
+
+pub(super) fn plan(diff: &Diff<'_>, now: i64) -> Plan {
+    let mut plan = Plan::default();
+    for (group, reason) in &diff[Kind::Group].gone {
+        for member in sorted_members(diff, group) {
+            // Where both go, the member is the cause: it explains more than the group does.
+            let cause = gone(diff, &member).unwrap_or((Kind::Group, group.clone(), *reason));
+            plan.removed.push(remove(diff, group, member, Some(cause), now));
+        }
+    }
+    for group in diff.groups() {
+        let mut dangling: BTreeSet<Id> = BTreeSet::new();
+        let mut count = diff.known.members(group).map_or(0, |members| members.len());
+        // Members that go with their principal. A group that was not read again still lists them.
+        for member in sorted_members(diff, group) {
+            if let Some(cause) = gone(diff, &member) {
+                dangling.insert(member.id.clone());
+                plan.removed.push(remove(diff, group, member, Some(cause), now));
+                count -= 1;
+            }
+        }
+        match diff.reads.of_groups.get(group).filter(|_| diff.memberships_are_known()) {
+            None => dangling.extend(diff.known.dangling(group).iter().cloned()),
+            Some(read) => {
+                // A partial read says nothing of those whom nobody knows.
+                if read.partial {
+                    dangling.extend(diff.known.dangling(group).iter().cloned());
+                } else {
+                    dangling.clear();
+                }
+                read_group(diff, group, read, &mut plan, &mut dangling, &mut count);
+            }
+        }
+        plan.count += count;
+        plan.dangling_total += dangling.len();
+        let list: Vec<Id> = dangling.into_iter().collect();
+        if list != diff.known.dangling(group) {
+            plan.dangling.insert(group.clone(), list);
+        }
+    }
+    plan
+}
+
+fn read_group(
+    diff: &Diff<'_>,
+    group: &Id,
+    read: &GroupRead,
+    plan: &mut Plan,
+    dangling: &mut BTreeSet<Id>,
+    count: &mut usize,
+) {
+    for member in lost(diff, group, read) {
+        if agreed(diff, group, read, &member) {
+            plan.removed.push(remove(diff, group, member, None, read.observed_at));
+            *count -= 1;
+        } else {
+            plan.unsettled.insert(group.clone());
+        }
+    }
+    let known = diff.known.members(group);
+    let mut shown: BTreeMap<Member, Option<bool>> = BTreeMap::new();
+    for listed in &read.members {
+        match resolve(diff, group, listed) {
+            None if dangles(diff, group, &listed.id) => drop(dangling.insert(listed.id.clone())),
+            // Once dangling, it takes a principal to be published again, not only the profile's word.
+            Some(member) if !diff.exists(member.kind, &member.id) && dangles(diff, group, &listed.id) => {
+                dangling.insert(listed.id.clone());
+            }
+            // Nobody answered whether this member exists: it is asked again in the next sync.
+            None => drop(plan.unsettled.insert(group.clone())),
+            Some(member) => {
+                let direct = shown.get(&member).map_or(listed.direct, |direct| directer(*direct, listed.direct));
+                shown.insert(member, direct);
+            }
+        }
+    }
+    for (member, direct) in shown {
+        if known.is_some_and(|known| known.contains_key(&member)) {
+            plan.rewritten.extend(redirected(diff, group, read, member, direct));
+            continue;
+        }
+        *count += 1;
+        let event = membership_event(diff, EventType::MembershipAdded, group, &member);
+        plan.added.push(Unit {
+            events: event.into_iter().collect(),
+            write: StateWrite::PutMembership { group: group.clone(), member, direct, first_seen_at: read.observed_at },
+            observed_at: read.observed_at,
+            loses_attribute: false,
+            snapshot: first_read(diff, group) == Some(Baseline::Events),
+        });
+    }
+}
+
+/// A membership that the server now calls direct or indirect, and did not before.
+fn redirected(diff: &Diff<'_>, group: &Id, read: &GroupRead, member: Member, direct: Option<bool>) -> Option<Unit> {
+    let known = diff.known.members(group)?.get(&member)?;
+    if direct.is_none() || direct == known.direct {
+        return None;
+    }
+    let first_seen_at = known.first_seen_at;
+    Some(Unit {
+        events: Vec::new(),
+        write: StateWrite::PutMembership { group: group.clone(), member, direct, first_seen_at },
+        observed_at: read.observed_at,
+        loses_attribute: false,
+        snapshot: false,
+    })
+}
+
+fn sorted_members(diff: &Diff<'_>, group: &Id) -> Vec<Member> {
+    let mut members: Vec<Member> =
+        diff.known.members(group).into_iter().flat_map(|members| members.keys()).cloned().collect();
+    members.sort_unstable();
+    members
+}
+
+fn remove(
+    diff: &Diff<'_>,
+    group: &Id,
+    member: Member,
+    cause: Option<(Kind, Id, RemovalReason)>,
+    observed_at: i64,
+) -> Unit {
+    let reason = cause.as_ref().map_or(RemovalReason::NotListed, |(_, _, reason)| *reason);
+    let event = membership_event(diff, EventType::MembershipRemoved, group, &member).map(|event| Event {
+        removal_reason: Some(reason),
+        cause: cause.map(|(kind, id, _)| (EventType::removed(kind), StateKey::Principal(kind, id))),
+        ..event
+    });
+    Unit {
+        events: event.into_iter().collect(),
+        write: StateWrite::RemoveMembership { group: group.clone(), member },
+        observed_at,
+        loses_attribute: false,
+        snapshot: first_read(diff, group) == Some(Baseline::Events),
+    }
+}
+
+/// `None` where the sync publishes no events, so that a first load looks up no names.
+fn membership_event(diff: &Diff<'_>, event_type: EventType, group: &Id, member: &Member) -> Option<Event> {
+    if first_read(diff, group) == Some(Baseline::State)
+        || (diff.rules.repair && event_type == EventType::MembershipAdded)
+    {
+        return None;
+    }
+    Some(Event {
+        principal_name: diff.principal(member.kind, &member.id).and_then(|found| found.name().map(str::to_owned)),
+        group_name: diff.principal(Kind::Group, group).and_then(|found| found.display_name),
+        ..Event::new(event_type)
+    })
+}
