@@ -55,7 +55,7 @@ pub struct Habits {
 }
 
 impl Default for Habits {
-    /// What RFC 7643 and RFC 7644 let one expect of everybody.
+    /// What RFC 7643 and RFC 7644 let a client expect of every server.
     fn default() -> Habits {
         Habits {
             trust_total: true,
@@ -74,7 +74,7 @@ impl Default for Habits {
 }
 
 impl Account {
-    /// By its name alone: enough to own and to remove what stands under it.
+    /// By its name alone: enough to own it and to remove its records.
     pub fn unconfigured(name: &str, topic_prefix: &str, partition: i32) -> Account {
         Account {
             name: name.to_owned(),

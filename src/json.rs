@@ -241,7 +241,7 @@ impl<'t> Json<'t> {
         Json::of(serde_json::from_str(text).ok()?, VALUE_NESTING_MAX)
     }
 
-    /// `nesting`: arrays and objects that may still stand inside each other.
+    /// `nesting`: arrays and objects that may still be inside each other.
     fn of(raw: &'t RawValue, nesting: usize) -> Option<Json<'t>> {
         let json = raw.get();
         Some(match json.as_bytes().first()? {

@@ -1,6 +1,7 @@
 //! A SCIM directory as a sync sees it: lists of rows, and answers about single ids.
 //!
-//! [`Directory`] is a trait because it has two implementations: SCIM over HTTP (`scim`), and one in memory in the tests.
+//! [`Directory`] is a trait because it has two implementations: SCIM over HTTP (`scim`), and one in memory in the
+//! tests.
 
 use std::future::Future;
 
@@ -14,7 +15,7 @@ pub trait Directory: Sync {
     type Error: std::fmt::Display + ReadFailure + Send;
 
     /// All pages of one kind; ends complete or in an error. `since`, milliseconds since 1970-01-01 UTC: only what was
-    /// modified since then, which says nothing about anybody else.
+    /// modified since then, which says nothing about the others.
     fn list(&self, kind: Kind, since: Option<i64>) -> impl Stream<Item = Result<Page, Self::Error>> + Send;
 
     /// Parses a row whose bytes are not recognised.
@@ -23,8 +24,8 @@ pub trait Directory: Sync {
     /// Asks for one principal by its id.
     fn get(&self, kind: Kind, id: &Id) -> impl Future<Output = Answer> + Send;
 
-    /// The first page of a list, asked for with room for `count` rows: whether pages overlap, or rows repeat, shows where
-    /// there is one page only. `None`: it cannot be told.
+    /// The first page of a list, asked for with room for `count` rows: whether pages overlap, or rows repeat, shows
+    /// where there is one page only. `None`: it cannot be told.
     fn in_one_page(&self, kind: Kind, count: u64) -> impl Future<Output = Option<Vec<RawRow>>> + Send {
         let _ = (kind, count);
         async { None }
@@ -33,7 +34,7 @@ pub trait Directory: Sync {
     /// Ids of `kind` whose `attribute` is `id` (RFC 7644 §3.4.2.2). A filter is never proof of absence.
     ///
     /// # Errors
-    /// The filter is refused, or the answer is no list.
+    /// The filter is refused, or the answer is not a list.
     fn matching(
         &self,
         kind: Kind,
@@ -69,13 +70,13 @@ pub struct RawRow {
 #[derive(Clone, Debug, Default)]
 pub struct Page {
     pub rows: Vec<RawRow>,
-    /// The walk began anew with this page (its cursor had expired, its paging was ignored).
+    /// The walk began again with this page (its cursor had expired, its paging was ignored).
     pub restarted: bool,
     /// The server offers more (RFC 9865 `nextCursor`), whatever this page brings.
     pub more: bool,
-    /// Rows that stand on an earlier page of the walk with the same bytes; they are not among `rows`.
+    /// Rows that an earlier page of the walk held with the same bytes; they are not among `rows`.
     pub repeated: usize,
-    /// Rows that stand on this page twice with the same bytes; once among `rows`.
+    /// Rows that this page holds twice with the same bytes; once among `rows`.
     pub doubled: usize,
     /// `totalResults`, where readable.
     pub total: Option<u64>,

@@ -1,4 +1,4 @@
-//! Who is in which group through other groups: groups are members of groups, and some of them in a circle.
+//! Which principal is in which group through other groups. Groups are members of groups, some of them in a circle.
 
 use super::known::{Known, UNKNOWN_TIME};
 use super::maps::{Map, Set};
@@ -24,7 +24,7 @@ impl<'k> Nesting<'k> {
     pub fn of(known: &'k Known) -> Nesting<'k> {
         let mut parents: Map<&Id, Vec<(&Id, i64)>> = Map::default();
         for (group, member, membership) in known.memberships() {
-            // What the server calls indirect is no step of its own.
+            // What the server calls indirect is not a step of its own.
             if member.kind == Kind::Group && membership.direct != Some(false) {
                 parents.entry(&member.id).or_default().push((group, membership.first_seen_at));
             }

@@ -15,8 +15,8 @@ const COMPARISONS_MAX: usize = 1 << 23;
 /// of a resource than GET does.
 ///
 /// Objects agree where the sub-attributes that both have do. Arrays agree where they are equally long, and each element
-/// agrees with one of the other that is its alone. What [`comparable`] leaves out does not matter. One value agrees with
-/// an array of it, and a bare value with the `value` of an object. Long arrays have to be equal.
+/// agrees with one of the other that is its alone. What [`comparable`] leaves out does not matter. One value agrees
+/// with an array of it, and a bare value with the `value` of an object. Long arrays have to be equal.
 pub fn compatible(known: &str, got: &str) -> bool {
     if comparable("", known) == comparable("", got) {
         return true;
@@ -130,7 +130,7 @@ impl Pairs {
     /// Finds one for this element, where need be by giving others a new one (an augmenting path, by breadth).
     fn add(&mut self, known: usize, mut agree: impl FnMut(usize, usize) -> Option<bool>) -> Option<bool> {
         let len = self.of_got.len();
-        // Through whom each of the other side was reached.
+        // Through which element each one of the other side was reached.
         let mut through: Vec<Option<usize>> = vec![None; len];
         let mut queue = VecDeque::from([known]);
         while let Some(one) = queue.pop_front() {
@@ -152,7 +152,7 @@ impl Pairs {
         Some(false)
     }
 
-    /// Pairs the free one with whom it was reached through, and so on for the one that this frees.
+    /// Pairs the free one with the element it was reached through, and so on for the one that this frees.
     fn shift(&mut self, free: usize, through: &[Option<usize>]) {
         let mut next = Some(free);
         while let Some(got) = next {

@@ -6,7 +6,7 @@ use super::packed::Packed;
 use super::principal::{AttributeChange, Id, Kind, Member, RawHash};
 use super::strategy::Strategy;
 
-/// The ten event types of contract.md.
+/// The ten event types (`schemas/README.md`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum EventType {
     UserAdded,
@@ -50,7 +50,7 @@ impl EventType {
         }
     }
 
-    /// True where somebody is there, or somewhere, who was not.
+    /// True if a principal or a membership is there that was not.
     pub fn is_added(self) -> bool {
         matches!(self, EventType::UserAdded | EventType::GroupAdded | EventType::MembershipAdded)
     }
@@ -77,7 +77,7 @@ impl EventType {
     }
 }
 
-/// How a removal is known (contract.md, `removal_reason`).
+/// How a removal is known: the published field `removal_reason`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RemovalReason {
     /// GET said 404 or 410.
@@ -213,7 +213,7 @@ pub struct Bytes {
     pub unsettled: Vec<(Kind, Id)>,
 }
 
-/// All that a sync found, in publishable order (contract.md, Semantics).
+/// All that a sync found, in publishable order.
 #[derive(Clone, Debug, Default)]
 pub struct Changes {
     /// Acquisition of the known state they were computed against.

@@ -13,8 +13,8 @@ pub fn main_email(emails: &str) -> Option<String> {
     addresses.min().map(|(_, address)| address.to_owned())
 }
 
-/// The main address before a change of the addresses: `now` and `before` are all attributes (SCIM path, JSON text) after
-/// it and before it, `email` is the address after it. `None`: there was none, or which one it was cannot be told.
+/// The main address before a change of the addresses: `now` and `before` are all attributes (SCIM path, JSON text)
+/// after it and before it, `email` is the address after it. `None`: there was none, or which one it was cannot be told.
 ///
 /// Where only `emails.value` is listed, the address was chosen by what is not there, such as `primary`. Then it is told
 /// only where it was the only one, or where the one of today was there already: that one most likely was it, too.
@@ -33,7 +33,7 @@ where
     addresses.pop_first()
 }
 
-/// The value that holds the addresses. One address that is not in an array may stand there flattened.
+/// The value that holds the addresses. One address that is not in an array may be flattened there.
 fn emails_in<'a>(attributes: impl IntoIterator<Item = (&'a str, &'a str)>) -> Option<&'a str> {
     let mut flattened = None;
     for (path, text) in attributes {

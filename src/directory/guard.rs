@@ -1,4 +1,4 @@
-//! The mass-change guard (design §4): more loss than a directory usually has in one interval is held
+//! The mass-change guard: more loss than a directory usually has in one interval is held
 //! until a person looked.
 
 use std::fmt;

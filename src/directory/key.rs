@@ -1,4 +1,4 @@
-//! Keys of the compacted topics (contract.md, Topics).
+//! Keys of the compacted topics (`schemas/README.md`).
 
 use super::principal::{Id, Kind, Member};
 
@@ -54,7 +54,7 @@ pub fn principal_key(account: &str, kind: Kind, id: &str) -> String {
     key
 }
 
-/// Percent-encodes `%`, `/` and control characters; everything else stands in keys as it is.
+/// Percent-encodes `%`, `/` and control characters; keys hold everything else unchanged.
 fn push_part(key: &mut String, part: &str) {
     for character in part.chars() {
         if character == '%' || character == '/' || character.is_control() {

@@ -15,10 +15,10 @@ use super::principal::{Id, Kind, Member, Principal, RawHash};
 use super::status::{KindsRead, SyncStatus};
 use super::strategy::Strategy;
 
-/// Stands for a `first_seen_at` that nobody knows any more, in a state that events led back to.
+/// Replaces a `first_seen_at` that is no longer known, in a state that was computed back from events.
 pub const UNKNOWN_TIME: i64 = 0;
 
-/// A user or group as its state record stands in Kafka. Times are milliseconds since 1970-01-01 UTC.
+/// A user or group as its state record in Kafka. Times are milliseconds since 1970-01-01 UTC.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Entry {
     pub packed: Packed,
@@ -36,7 +36,7 @@ pub struct Entry {
     pub members_unread: bool,
 }
 
-/// A membership as its state record stands in Kafka.
+/// A membership as its state record in Kafka.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Membership {
     pub direct: Option<bool>,
@@ -127,7 +127,7 @@ impl Table {
 pub struct Seen {
     pub sync: i64,
     pub sequence: i64,
-    /// Version of scimtail; empty where nobody says so.
+    /// Version of scimtail; empty where no record states it.
     pub version: String,
 }
 
@@ -195,7 +195,7 @@ impl Known {
             .flat_map(|(group, members)| members.iter().map(move |(member, membership)| (group, member, membership)))
     }
 
-    /// Principals that only their memberships tell of: their own records were lost (issue 5).
+    /// Principals that only their memberships tell of: their own records were lost.
     pub fn orphans(&self, kind: Kind) -> impl Iterator<Item = &Id> {
         self.orphans.iter().filter(move |(of, _)| *of == kind).map(|(_, id)| id)
     }

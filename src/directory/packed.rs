@@ -3,7 +3,7 @@
 
 use super::principal::{ENTERPRISE, Id, Principal};
 
-/// Stands for [`ENTERPRISE`] at the head of an attribute's path; no SCIM path begins with it.
+/// Replaces [`ENTERPRISE`] at the head of an attribute's path; no SCIM path begins with it.
 const ENTERPRISE_MARK: char = '\u{1}';
 
 /// All of a [`Principal`] but its id. Equal principals have equal bytes.

@@ -9,7 +9,7 @@ use super::emails::main_email;
 use super::values::comparable;
 use crate::json::{json_text, text_of};
 
-/// An id that nobody has: what is found by it is found by accident.
+/// An id that no principal has: a server that finds one by it ignores the filter.
 pub const NOBODY: &str = "00000000-0000-0000-0000-000000000000";
 
 /// A SCIM `id`: case-sensitive, issued by the server, unique in its directory (RFC 7643 §3.1).
@@ -29,7 +29,7 @@ pub enum Kind {
 impl Kind {
     pub const BOTH: [Kind; 2] = [Kind::User, Kind::Group];
 
-    /// The word of contract.md's `principal_type`.
+    /// The published field `principal_type`.
     pub fn principal_type(self) -> &'static str {
         match self {
             Kind::User => "user",
@@ -120,7 +120,7 @@ impl Principal {
 }
 
 impl Principal {
-    /// `name.formatted`, else given and family name: what stands in for a `displayName` that the server does not state.
+    /// `name.formatted`, else given and family name: used for a `displayName` that the server does not state.
     /// As far as the account lists them.
     pub fn composed_name(&self) -> Option<String> {
         let part = |name: &str| {
@@ -158,7 +158,7 @@ impl Principal {
             .collect()
     }
 
-    /// A known principal as GET shows it. GET proves that somebody is there, and tells `active`; of the other
+    /// A known principal as GET shows it. GET proves that the principal exists, and tells `active`; of the other
     /// attributes only those count that both show: a server's GET and its list rarely show the same.
     pub fn as_shown_by_get(&self, got: Principal) -> Principal {
         let mut shown = self.clone();
@@ -311,7 +311,7 @@ impl AttributeList {
         if NEVER.iter().any(|never| covers(never)) {
             return None;
         }
-        // `active` is always read (contract.md, default attribute list).
+        // `active` is always read.
         self.0.iter().map(String::as_str).find(|entry| covers(entry)).or_else(|| covers("active").then_some("active"))
     }
 

@@ -4,7 +4,7 @@ use super::changes::{Changes, EventType};
 use super::guard::{HoldId, Losses};
 use super::strategy::Strategy;
 
-/// How a sync stands.
+/// The state of a sync.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Status {
     /// In a sync's transactions before its last.
@@ -188,7 +188,7 @@ impl SyncStatus {
         }
     }
 
-    /// The next attempt's record: what outlives a sync is carried over, the rest starts anew. A hold stays
+    /// The next attempt's record: what outlives a sync is carried over, the rest begins again. A hold stays
     /// until a sync completes or another hold replaces it: one that fails says nothing about it.
     pub fn next_attempt(&self, started_at: i64, settings: Settings) -> SyncStatus {
         let release = self.release.clone().filter(|release| release.left.is_some());

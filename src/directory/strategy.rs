@@ -1,6 +1,6 @@
 //! How memberships are read.
 
-/// How memberships are read (scim.md §4.3).
+/// How memberships are read. Servers differ in where they show them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Strategy {
     /// `members` in the list of groups.

@@ -22,8 +22,8 @@ pub fn belongs_to(path: &str, attribute: &str) -> bool {
 /// - what is not there (RFC 7643 §2.5): null, and what is empty;
 /// - `$ref`, which names a host, and beside a `value` what that one is called: `display`, `displayName`;
 /// - the order of elements and of sub-attributes, the case of their names, and elements that are there twice;
-/// - whether `primary` is a boolean or a text, and, of a multi-valued attribute, whether one value stands in an array
-///   and whether a bare value stands in an object.
+/// - whether `primary` is a boolean or a text, and, of a multi-valued attribute, whether one value is in an array
+///   and whether a bare value is in an object.
 ///
 /// What cannot be read is its own form.
 pub fn comparable<'v>(path: &str, value: &'v str) -> Cow<'v, str> {
@@ -284,7 +284,7 @@ mod tests {
             // Order, case of names, twice.
             ("x", r#"[{"b":1,"A":2},3,3]"#, r#"[3,{"a":2,"B":1}]"#),
             ("x", r#"[{"value":"a","type":"t"},{"Type":"t","VALUE":"a"}]"#, r#"[{"type":"t","value":"a"}]"#),
-            // What the other end of a reference is called, and where it stands.
+            // The name of the other end of a reference, and its URL.
             ("manager", r#"{"value":"1","displayName":"N","$ref":"http://a/1"}"#, r#"{"Value":"1","$REF":"b"}"#),
             ("x", r#"[{"value":"1","DISPLAY":"N","type":"t"}]"#, r#"[{"value":"1","display":"M","type":"t"}]"#),
             ("roles", r#"[{"value":"a","display":"A"},{"value":"a","display":"B"}]"#, r#""a""#),
@@ -320,7 +320,7 @@ mod tests {
             ("emails.type", "true", r#""true""#),
             ("primary", "true", r#""true""#),
             ("emails", r#"[{"value":"a","primary":true}]"#, r#"[{"value":"a","primary":false}]"#),
-            // `display` that stands for itself.
+            // `display` without a `value` beside it.
             ("x", r#"[{"display":"A"}]"#, r#"[{"display":"B"}]"#),
             ("x", r#"[{"value":"","display":"A"}]"#, r#"[{"value":"","display":"B"}]"#),
             ("x", r#"{"display":"A","a":{"value":"1"}}"#, r#"{"display":"B","a":{"value":"1"}}"#),

@@ -80,7 +80,8 @@ impl Batches {
         if completes.is_some() {
             self.status.status = Status::Completed;
             self.status.finished_at = Some(owned.now());
-            // What a release still lets through ends with the sync that used it. The person who released stays on record.
+            // What a release still lets through ends with the sync that used it. The person who released stays on
+            // record.
             if let Some(release) = &mut self.status.release {
                 release.left = None;
             }
@@ -88,7 +89,7 @@ impl Batches {
         Ok(EncodedBatch { records, units, status: self.status.clone(), carried, completes })
     }
 
-    /// Counts and digest as they will stand after this unit. Every key occurs once in a sync, so what
+    /// Counts and digest as they will be after this unit. Every key occurs once in a sync, so what
     /// `known` says of it is what the unit replaces, although earlier batches may not be applied yet.
     fn account_for(&mut self, known: &Known, unit: &Unit, digest: u128) {
         for event in &unit.events {

@@ -126,7 +126,7 @@ fn pattern_decodes_differently(rules: &Rules, group: &Principal) -> bool {
 }
 
 fn entitlement_changes(rules: &Rules, old: &Principal, new: &Principal, changes: &mut Vec<AttributeChange>) {
-    // They come from the name: where that is listed only now (or no longer), they are no news either.
+    // They come from the name: if it is listed only now, or no longer, they are not news either.
     if !makes_events(rules, "displayName") {
         return;
     }

@@ -112,7 +112,7 @@ impl Diff<'_> {
         changes
     }
 
-    /// Everybody who is there: listed, found, or hidden and not due to be asked.
+    /// All principals that exist: listed, found, or hidden and not due to be asked.
     fn read_count(&self, kind: Kind) -> Option<i64> {
         let all = !self[kind].unread;
         all.then(|| self[kind].listed.len() as i64 + self.hidden_count(kind))
@@ -152,8 +152,8 @@ impl Diff<'_> {
         }
     }
 
-    /// Groups whose records say otherwise whether their members were ever read: this sync was the first to read them, or
-    /// it read those of others only.
+    /// Groups whose records say otherwise whether their members were ever read: this sync was the first to read them,
+    /// or it read those of others only.
     fn members_read_otherwise(&self) -> Vec<Id> {
         let groups = self.known.table(Kind::Group).iter();
         let otherwise = groups.filter(|(id, entry)| entry.members_unread != self.members_stay_unread(id));

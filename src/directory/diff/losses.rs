@@ -15,7 +15,7 @@ impl Diff<'_> {
     pub fn evidence(&self) -> Evidence {
         let known = self.known;
         let [no_user_again, no_group_again] = Kind::BOTH.map(|kind| self.nobody_again(kind));
-        // Where nobody is seen again, everybody is at stake, whatever it takes to lose them.
+        // If none of the known principals is seen again, all of them are at stake, however many walks their loss takes.
         let at_stake =
             |kind: Kind, nobody_again: bool| if nobody_again { self.missing(kind) } else { self.losing(kind) };
         let missing_users = at_stake(Kind::User, no_user_again);

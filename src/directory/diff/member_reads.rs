@@ -137,7 +137,7 @@ impl Diff<'_> {
         }
         for read in reads.values_mut() {
             read.members.sort_unstable();
-            // Who is in a group directly is so, whatever else is said.
+            // A member that is in a group directly is a direct one, whatever else is said.
             read.members.dedup_by(|later, first| {
                 let same = later.id == first.id;
                 if same {
@@ -180,7 +180,7 @@ impl Diff<'_> {
         }
     }
 
-    /// Members that no list shows and nobody knows: published only if GET finds them. Members already
+    /// Members that no list shows and that are not known: published only if GET finds them. Members already
     /// known as dangling are not asked again here.
     pub fn unlisted_members(&self) -> Vec<ListedMember> {
         let unknown = |group: &Id, member: &ListedMember| {
@@ -197,7 +197,7 @@ impl Diff<'_> {
         unlisted.into_iter().cloned().collect()
     }
 
-    /// All dangling members, sorted: nobody knows them, and they may come back.
+    /// All dangling members, sorted: their principals may come back.
     pub fn dangling(&self) -> Vec<Id> {
         let ids = self.known.groups_with_dangling().flat_map(|(_, ids)| ids.iter());
         let absent: BTreeSet<&Id> =
@@ -243,7 +243,7 @@ impl Diff<'_> {
         self.reads.without_principal.insert(id);
     }
 
-    /// Takes it that a member nobody can ask for exists, where the profile says that lists do not show everyone.
+    /// Accepts that a member exists although no GET can find it: the profile says that lists are not complete.
     pub fn accept_unlisted(&mut self, id: Id) {
         self.reads.accepted.insert(id);
     }
@@ -257,7 +257,7 @@ impl Diff<'_> {
     pub fn confirm_group(&mut self, group: &Id, members: Option<Vec<ListedMember>>) {
         self.reads.partly_unread |= members.is_none();
         let Some(read) = self.reads.of_groups.get(group) else { return };
-        // Only whether it shows those who are lost matters, and a group may have a million others.
+        // Only the lost members matter, and a group may have a million others.
         let lost: BTreeSet<Id> = members::lost(self, group, read).into_iter().map(|member| member.id).collect();
         let shown = members.map(|mut members| {
             members.retain(|member| lost.contains(&member.id));

@@ -22,7 +22,7 @@ pub(super) fn resolve(diff: &Diff<'_>, group: &Id, member: &ListedMember) -> Opt
         None if stands_for_one_who_is_gone(diff, group, &member.id) => &[Kind::User],
         None => &[Kind::User, Kind::Group],
     };
-    // A member that nobody can ask for is what its group says.
+    // A member that no GET can find is what its group says.
     let vouched = || diff.reads.accepted.contains(&member.id).then_some(member.kind.unwrap_or(Kind::User));
     let kind = order.iter().copied().find(|kind| diff.exists(*kind, &member.id)).or_else(vouched)?;
     Some(Member { kind, id: member.id.clone() })
@@ -52,7 +52,7 @@ pub(super) fn are_known(diff: &Diff<'_>, group: &Id, members: &[ListedMember]) -
 pub(super) fn lost(diff: &Diff<'_>, group: &Id, read: &GroupRead) -> Vec<Member> {
     let shown = by_id(&read.members);
     let known = diff.known.members(group).into_iter().flat_map(|members| members.keys());
-    // A partial read is silent about everybody else.
+    // A partial read says nothing of the other members.
     let spoken_of =
         |member: &&Member| !read.partial || (member.kind == Kind::User && diff.reads.of_users.contains_key(&member.id));
     let mut lost: Vec<Member> = known
@@ -76,7 +76,8 @@ pub(super) fn added(diff: &Diff<'_>, group: &Id, read: &GroupRead) -> usize {
     new.len()
 }
 
-/// The list alone is no proof where GET of the group can be asked: both must lack the member. In repair nothing is.
+/// The list alone is not a proof where GET of the group answers: both must lack the member. In repair nothing is a
+/// proof.
 pub(super) fn agreed(diff: &Diff<'_>, group: &Id, read: &GroupRead, member: &Member) -> bool {
     match &read.confirmation {
         _ if diff.rules.repair => false,

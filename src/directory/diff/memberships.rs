@@ -49,7 +49,7 @@ pub(super) fn plan(diff: &Diff<'_>, now: i64) -> Plan {
         match diff.reads.of_groups.get(group).filter(|_| diff.memberships_are_known()) {
             None => dangling.extend(diff.known.dangling(group).iter().cloned()),
             Some(read) => {
-                // A partial read says nothing of those whom nobody knows.
+                // A partial read says nothing of dangling members.
                 if read.partial {
                     dangling.extend(diff.known.dangling(group).iter().cloned());
                 } else {
@@ -93,7 +93,7 @@ fn read_group(
             Some(member) if !diff.exists(member.kind, &member.id) && dangles(diff, group, &listed.id) => {
                 dangling.insert(listed.id.clone());
             }
-            // Nobody answered whether this member exists: it is asked again in the next sync.
+            // No answer says whether this member exists: the next sync asks again.
             None => drop(plan.unsettled.insert(group.clone())),
             Some(member) => {
                 let direct = shown.get(&member).map_or(listed.direct, |direct| directer(*direct, listed.direct));

@@ -1,7 +1,7 @@
-//! Who is known but not listed: missing, hidden, gone, or only counted.
+//! Principals that are known but not listed: missing, hidden, gone, or only counted.
 //!
 //! A principal that no list shows is **hidden** once GET found it (`missing_since` set, `missing_walks` 0), and
-//! **counted** where absence is the rule (`missing_walks` above 0). Both stand in its state record, so that they
+//! **counted** where absence is the rule (`missing_walks` above 0). Its state record holds both, so that they
 //! survive restarts; nothing else is remembered.
 
 use super::compare::Changed;
@@ -9,7 +9,8 @@ use super::sightings::Diff;
 use crate::directory::changes::RemovalReason;
 use crate::directory::principal::{Id, Kind};
 
-/// Complete walks that have to miss a principal where GET is not available (design §5).
+/// Complete walks that have to miss a principal where GET is not available. One walk may miss a row that moved between
+/// two pages.
 pub const ABSENCE_WALKS: u32 = 3;
 
 impl Diff<'_> {
@@ -48,10 +49,10 @@ impl Diff<'_> {
 
     fn unlisted(&self, kind: Kind) -> impl Iterator<Item = &Id> {
         let table = self.known.table(kind);
-        // In most syncs everybody is listed, and there is nobody to look for.
+        // In most syncs every principal is listed, and none is missing.
         let some = !self[kind].unread && self[kind].known_listed < table.len();
         let ids = some.then(|| table.ids()).into_iter().flatten();
-        // Whose record was lost is known by the memberships that are left, and asked for like anybody else.
+        // A principal whose record was lost is known by its memberships that are left, and asked for like any other.
         let orphans = (!self[kind].unread).then(|| self.known.orphans(kind));
         ids.chain(orphans.into_iter().flatten())
             .filter(move |id| !self.appeared(kind, id) && !self[kind].gone.contains_key(*id))
@@ -70,7 +71,7 @@ impl Diff<'_> {
         missing
     }
 
-    /// Principals known as hidden that no list shows and nobody has asked for in this sync.
+    /// Principals known as hidden that no list shows and that this sync has not asked for.
     pub fn hidden(&self, kind: Kind) -> Vec<Id> {
         let mut hidden: Vec<Id> = self.unlisted(kind).filter(|id| self.is_hidden(kind, id)).cloned().collect();
         hidden.sort_unstable();
@@ -98,7 +99,7 @@ impl Diff<'_> {
 
     /// Missing principals that this walk loses: where absence is the rule, those that it was the last to miss.
     pub fn losing(&self, kind: Kind) -> Vec<Id> {
-        // A row without an id may be anybody's.
+        // A row without an id may be the row of any principal.
         if self.rules.repair || self[kind].no_id > 0 {
             return Vec::new();
         }

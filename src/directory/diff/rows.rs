@@ -29,7 +29,7 @@ impl Diff<'_> {
                 Row::Read(observed) => Some(observed.principal.id.clone()),
                 Row::NoId => {
                     self[kind].no_id += 1;
-                    // It may be the row of one who was taken for gone.
+                    // It may be the row of a principal that was taken for gone.
                     self[kind].gone.clear();
                     fresh += 1;
                     None
@@ -62,8 +62,8 @@ impl Diff<'_> {
         observed.readable == Readable::IdOnly && !self.known.table(kind).contains(&observed.principal.id)
     }
 
-    /// One more row of an id in one walk: a join that lists somebody twice, or pages that overlap. What the rows say is
-    /// merged whatever their order; where they contradict each other on `active`, it is unknown.
+    /// One more row of an id in one walk: a join that lists a principal twice, or pages that overlap. What the rows say
+    /// is merged whatever their order; where they contradict each other on `active`, it is unknown.
     fn merge_row(&mut self, kind: Kind, id: &Id, row: Row) {
         let first_raw = self[kind].recognised.get(id).copied();
         // The first row was recognised: it says what is known, and nothing of it was kept.
@@ -90,7 +90,7 @@ impl Diff<'_> {
             (one, other) => one.or(other),
         };
         other.principal = Principal { active, ..first.merged(other.principal) };
-        // Whoever any of the rows shows is shown.
+        // A member that any of the rows shows is shown.
         let known = first_is_known.then(|| self.as_known(kind, id));
         other.members.extend(known.iter().flat_map(|known| known.members.iter().cloned()));
         other.groups.extend(known.iter().flat_map(|known| known.groups.iter().cloned()));
@@ -166,7 +166,7 @@ impl Diff<'_> {
                     Strategy::User => kind == Kind::User && self.known.memberships_len() > 0,
                     _ => false,
                 };
-                // An earlier row of this sync showed other bytes: the newest stands.
+                // An earlier row of this sync showed other bytes: the newest counts.
                 self[kind].changed.remove(id);
                 self[kind].recognised.remove(id);
                 match kind {
@@ -183,7 +183,8 @@ impl Diff<'_> {
         }
     }
 
-    /// Takes a resource as read; false where nothing of it can be published. `unlisted`: no list shows it, GET found it.
+    /// Takes a resource as read; false where nothing of it can be published. `unlisted`: no list shows it, GET found
+    /// it.
     fn take_read(&mut self, kind: Kind, observed: Observed, unlisted: bool) -> bool {
         // Our times never go backwards, whatever the clock did since the last sync.
         let observed_at = observed.observed_at.max(self.rules.not_before);
@@ -250,14 +251,14 @@ impl Diff<'_> {
         if readable == Readable::Whole {
             self[kind].recognised.insert(id, raw);
         } else {
-            // To be read again, however often it comes with the same bytes: somebody has to be told each time.
+            // To be read again, however often it comes with the same bytes: each sync says it.
             self[kind].recognised.remove(&id);
             self[kind].doubled.insert(id);
         }
         true
     }
 
-    /// Remembers who is listed without `active` although it was known: it counts against the guard.
+    /// Remembers a user that is listed without `active` although it was known: it counts against the guard.
     fn note_active(&mut self, id: &Id, old: Option<&Principal>, stated: bool, unlisted: bool) {
         let had = old.is_some_and(|old| old.active.is_some());
         if stated || !had {

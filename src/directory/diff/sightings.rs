@@ -161,7 +161,7 @@ impl<'k> Diff<'k> {
         self[kind].unread = true;
     }
 
-    /// Bytes that the changed principals take, to be bounded by whoever walks.
+    /// Bytes that the changed principals take, for the walk to bound.
     pub fn kept_bytes(&self) -> usize {
         self.kept
     }
@@ -228,7 +228,7 @@ impl<'k> Diff<'k> {
         known.chain(self[Kind::Group].changed.keys()).filter(|id| self.exists(Kind::Group, id)).collect()
     }
 
-    /// Principals that this sync saw, sorted: whom to ask for memberships.
+    /// Principals that this sync saw, sorted.
     pub fn seen(&self, kind: Kind) -> Vec<Id> {
         let mut seen: Vec<Id> = self[kind].listed.union(&self[kind].found).cloned().collect();
         seen.sort_unstable();

@@ -12,7 +12,7 @@ pub(super) struct Judgement {
 }
 
 /// Lets the guard look, and a release cover what the guard would hold. The guard does not apply to a
-/// first sync: there is nothing that anybody relies on yet.
+/// first sync: no reader relies on anything yet.
 pub(super) fn judge(account: &Account, diff: &Diff<'_>, known: &Known, attempt: &SyncStatus) -> Judgement {
     if known.is_first() {
         return Judgement { held: None, vanishing: BTreeSet::new() };

@@ -14,10 +14,10 @@ use crate::account::Account;
 use crate::directory::{Diff, Id, Kind, Known, ListedGroup, ListedMember, NOBODY, Readable, Strategy, SyncStatus};
 use crate::source::{Answer, Directory};
 
-/// Where nobody says what an id is, it is asked for as a user and then as a group.
+/// If no answer says what an id is, it is asked for as a user and then as a group.
 const GETS_OF_UNTYPED: usize = 2;
-/// Groups of one sync that are asked whether they show members. Most groups of a directory may be empty: every sync asks
-/// others, until one shows a member.
+/// Groups of one sync that are asked whether they show members. Most groups of a directory may be empty: every sync
+/// asks others, until one shows a member.
 const GROUPS_ASKED: usize = 32;
 /// Refusals after which no more groups are asked whether they show members.
 const REFUSALS_MAX: usize = 3;
@@ -140,7 +140,7 @@ pub(super) fn settle_rows(diff: &mut Diff<'_>) {
     diff.mark_memberships_unread();
 }
 
-/// A server that ignores filters would make everybody a member of everything.
+/// A server that ignores filters would make every principal a member of every group.
 async fn filters_work<D: Directory>(directory: &D, kind: Kind, attribute: &'static str) -> Result<(), Refusal> {
     match directory.matching(kind, attribute, &NOBODY.into()).await {
         Ok(ids) if !ids.is_empty() => {
@@ -151,7 +151,7 @@ async fn filters_work<D: Directory>(directory: &D, kind: Kind, attribute: &'stat
             );
             Err(failed("filter_ignored", text))
         }
-        // Refused, because nobody has this id, is as good as nobody found; a server in trouble shows itself below.
+        // A refusal because no principal has this id is as good as none found. A server in trouble shows itself below.
         _ => Ok(()),
     }
 }
@@ -249,8 +249,8 @@ pub(super) async fn recheck_dangling<D: Directory>(
     }
 }
 
-/// Members that no list shows are published only if GET finds them. Who is not asked, or gets no answer, is
-/// asked in the next sync.
+/// Members that no list shows are published only if GET finds them. A member that is not asked for, or gets no answer,
+/// is asked in the next sync.
 pub(super) async fn ask_members<D: Directory>(
     account: &Account,
     directory: &D,
@@ -345,8 +345,8 @@ pub(super) async fn confirm_groups<D: Directory>(directory: &D, diff: &mut Diff<
             }
         }
     }
-    // Where no group can be asked, the completely read list is all there is, if it shows members at all: a list that has
-    // stopped to show them may only lack the permission. One that refuses while others answer proves nothing.
+    // Where no group can be asked, the completely read list is all there is, if it shows members at all: a list that
+    // has stopped to show them may only lack the permission. One that refuses while others answer proves nothing.
     if offered || !diff.list_shows_members() {
         left.extend(refused);
     }

@@ -90,8 +90,8 @@ fn modified_since(account: &Account, known: &Known, now: i64) -> Option<i64> {
 }
 
 /// Walks the directory into `diff` and decides. Fills in what the attempt's record says about it. Returns the
-/// attributes whose loss counts against a release.
-/// `since`: only what was modified since then is read, nobody is missing. Times are milliseconds since 1970-01-01 UTC.
+/// attributes whose loss counts against a release. `since`: only what was modified since then is read, and no principal
+/// is missing. Times are milliseconds since 1970-01-01 UTC.
 ///
 /// # Errors
 /// The directory cannot be read truthfully, or a person has to look first.
@@ -129,7 +129,7 @@ async fn read_and_judge<D: Directory>(
     let mut walks: [Walk; 2] = Default::default();
     for kind in served(account, diff) {
         if since.is_some() {
-            // Whoever was not modified is not listed, and nothing follows from that.
+            // A principal that was not modified is not listed, and nothing follows from that.
             diff.mark_unread(kind);
         }
         walks[kind as usize] = walk(&mut bounds, directory, diff, kind, since, attempt).await?;
@@ -143,7 +143,7 @@ async fn read_and_judge<D: Directory>(
         members::find_out(directory, diff, known, attempt).await;
     }
 
-    // What a GET is worth here decides what "missing" means; asked only where somebody is to be asked for.
+    // What a GET is worth here decides what "missing" means. It is tried only if a principal is to be asked for.
     let mut budget = BUDGET;
     let mut controls = [None; 2];
     let mut hidden: [Vec<Id>; 2] = Default::default();
@@ -157,7 +157,7 @@ async fn read_and_judge<D: Directory>(
             }
         }
     }
-    // The guard comes first because it is cheap: everything missing counts as lost until somebody asks.
+    // The guard comes first because it is cheap: every missing principal counts as lost until it is asked for.
     if judge(account, diff, known, attempt).held.is_some() {
         // Unless that is only what lists leave out of groups: GET knows better than a person would.
         members::confirm_groups(directory, diff, attempt).await;
@@ -170,7 +170,7 @@ async fn read_and_judge<D: Directory>(
         if let Some((mut reason, mut hold)) = judge(account, diff, known, attempt).held {
             let hidden = proof::sample(account, directory, diff, &hold.losses, attempt.sync).await?;
             if hidden > 0 {
-                // Whoever turns out hidden was disabled, not removed: the hold covers either.
+                // A principal that turns out to be hidden was disabled, not removed: the hold covers both.
                 hold.losses.disabled += hidden;
                 reason.text.push_str("; some of those missing still answer, inactive: they would be disabled");
             }
@@ -220,7 +220,7 @@ fn complete_lists(account: &Account, diff: &mut Diff<'_>, since: Option<i64>) ->
     if since.is_some() || !account.habits.trust_total { Vec::new() } else { served(account, diff) }
 }
 
-/// Unknown never replaces a known value, but somebody has to be told.
+/// Unknown never replaces a known value, but a person has to hear of it.
 fn note_active(diff: &Diff<'_>, attempt: &mut SyncStatus) {
     let contradictory = diff.contradictory();
     if contradictory > 0 {

@@ -1,4 +1,4 @@
-//! Who is missing is asked for: 404 says "gone" only where the same server, asked the same way, finds what it lists.
+//! Missing principals are asked for. 404 says "gone" only if the same server, asked the same way, finds what it lists.
 
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
@@ -22,7 +22,7 @@ pub(super) enum Control {
     Works,
     /// 403, 404, 405 or 501 for a listed id: absence is the rule.
     NotAvailable,
-    /// Anything else, or nobody listed: a 404 proves nothing now.
+    /// Anything else, or an empty list: a 404 proves nothing now.
     Unclear,
 }
 
@@ -47,7 +47,7 @@ pub(super) async fn control<D: Directory>(account: &Account, directory: &D, diff
     control
 }
 
-/// Those of `ids` whose slot lies between the start of the last completed sync and that of this one, so that each is
+/// Those of `ids` whose slot is between the start of the last completed sync and that of this one, so that each is
 /// asked once in [`RECHECK_MS`] and nothing needs to be remembered; within the budget, which it takes from.
 pub(super) fn due(ids: Vec<Id>, known: &Known, attempt: &SyncStatus, budget: &mut usize) -> Vec<Id> {
     let now = attempt.started_at;
@@ -79,7 +79,8 @@ pub(super) async fn sample<D: Directory>(
     let mut hidden = 0;
     for kind in Kind::BOTH {
         let losses = if kind == Kind::User { at_stake.users } else { at_stake.groups };
-        // A row without an id may be anybody's: that one who is missing answers says nothing about the list then.
+        // A row without an id may be the row of a missing principal: that GET finds one says nothing about the list
+        // then.
         if losses == 0 || diff.without_id(kind) > 0 {
             continue;
         }
@@ -118,7 +119,8 @@ pub(super) async fn prove<D: Directory>(
     let missing = diff.missing(kind);
     let list_is_empty = diff.listed(kind) == 0;
     if control == Control::NotAvailable && !list_is_empty {
-        // Nobody to ask: the walk that reaches the count is the proof. Who is hidden is never removed by absence.
+        // GET proves nothing here: the walk that reaches the count is the proof. A hidden principal is never removed by
+        // absence.
         for id in diff.losing(kind) {
             diff.record_removal(kind, id, RemovalReason::Absent);
         }

@@ -151,7 +151,7 @@ impl Walk {
                  → [account.profile] page_size = {total}, if the server sends so many at once"
             );
         }
-        // A row that stands on two pages may be either: where all rows stand on one page, it shows.
+        // A row that is on two pages may be either: a list on one page shows which.
         let doubled = self.doubled > 0
             || self.repeated > 0
                 && directory.in_one_page(kind, total).await.is_some_and(|rows| has_doubles(&rows, total));
@@ -311,7 +311,7 @@ fn read<D: Directory>(
     Some(rows)
 }
 
-/// Who a row is and what of it cannot be read; `number`: of the row in its list, from 1.
+/// Whose row it is and what of it cannot be read; `number`: of the row in its list, from 1.
 fn unread_row(row: &Row, number: usize) -> Option<(String, String)> {
     match row {
         Row::Same(_) => None,
