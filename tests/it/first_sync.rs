@@ -1,5 +1,4 @@
 //! An account's first sync, cut off on the way: the next one goes on, and nobody is alarmed by what was only new to us
-//! (design §4, contract.md).
 
 use scimtail::directory::{Baseline, Kind, Status};
 

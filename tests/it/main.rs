@@ -22,6 +22,7 @@ mod flood;
 mod group_commit;
 mod history;
 mod hostile;
+mod imports;
 mod injected;
 mod mapping;
 mod meddling;

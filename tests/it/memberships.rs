@@ -1,4 +1,4 @@
-//! Five ways to read memberships (scim.md §4.3): the same truth by each of them, and what cannot be read is unknown.
+//! Five ways to read memberships: the same truth by each of them, and what cannot be read is unknown.
 
 use std::sync::atomic::Ordering;
 

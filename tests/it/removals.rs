@@ -1,4 +1,4 @@
-//! Nothing is reported removed without proof, and nothing large goes out unseen (design §4, §5).
+//! Nothing is reported removed without proof, and nothing large goes out unseen.
 
 use std::sync::atomic::Ordering;
 

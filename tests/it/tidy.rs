@@ -4,6 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+use crate::imports;
+
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
 }
@@ -12,13 +14,32 @@ fn text(path: &str) -> String {
     std::fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
+/// Every file of the repository, as `/path`; what is built or fetched aside.
+fn everything(folder: &Path) -> Vec<String> {
+    let mut all = Vec::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        match path.is_dir() {
+            true if ["target", ".git", "node_modules"].contains(&name) => {}
+            true => all.extend(everything(&path)),
+            false => all.push(format!("/{}", path.strip_prefix(root()).unwrap().display())),
+        }
+    }
+    all
+}
+
 fn rust_files(directory: &Path) -> Vec<PathBuf> {
+    files(directory, "rs")
+}
+
+fn files(directory: &Path, kind: &str) -> Vec<PathBuf> {
     let mut files = Vec::new();
     for entry in std::fs::read_dir(directory).unwrap() {
         let path = entry.unwrap().path();
         if path.is_dir() {
-            files.extend(rust_files(&path));
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            files.extend(self::files(&path, kind));
+        } else if path.extension().is_some_and(|extension| extension == kind) {
             files.push(path);
         }
     }
@@ -36,26 +57,6 @@ fn production(source: &str) -> &str {
     source.split("#[cfg(test)]\nmod tests").next().unwrap()
 }
 
-/// `module → a, b` as the code has it.
-fn directions() -> BTreeMap<String, BTreeSet<String>> {
-    let modules: BTreeSet<String> = rust_files(&root().join("src")).iter().map(|path| module(path)).collect();
-    let mut directions: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-    for path in rust_files(&root().join("src")) {
-        let (from, source) = (module(&path), std::fs::read_to_string(&path).unwrap());
-        if from == "lib" || from == "main" {
-            continue;
-        }
-        let to = directions.entry(from.clone()).or_default();
-        for rest in production(&source).split("crate::").skip(1) {
-            let name: String = rest.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
-            if name != from && modules.contains(&name) {
-                to.insert(name);
-            }
-        }
-    }
-    directions
-}
-
 #[test]
 fn modules_depend_on_each_other_only_as_architecture_says() {
     let architecture = text("ARCHITECTURE.md");
@@ -71,7 +72,7 @@ fn modules_depend_on_each_other_only_as_architecture_says() {
             documented.insert(from.trim().to_owned(), to);
         }
     }
-    assert_eq!(documented, directions(), "ARCHITECTURE.md and the code differ");
+    assert_eq!(documented, imports::modules(), "ARCHITECTURE.md and the code differ");
 }
 
 #[test]
@@ -140,4 +141,59 @@ fn the_page_about_providers_says_what_their_profiles_say() {
     let page = scimtail::cli::providers::markdown().expect("the shipped profiles parse");
     let stale = format!("docs/providers.md is stale; → {}", scimtail::cli::providers::REGENERATE);
     assert!(text("docs/providers.md") == page, "{stale}");
+}
+
+/// What a person reads of this repository: path and text. Of code only the comments.
+fn prose() -> Vec<(PathBuf, String)> {
+    let mut all = Vec::new();
+    for path in [
+        "README.md",
+        "ARCHITECTURE.md",
+        "CONTRIBUTING.md",
+        "CHANGELOG.md",
+        "schemas/README.md",
+        "tests/cases/README.md",
+    ] {
+        all.push((root().join(path), text(path)));
+    }
+    for path in files(&root().join("docs"), "md") {
+        all.push((path.clone(), std::fs::read_to_string(&path).unwrap()));
+    }
+    for path in
+        ["src", "tests/it", "benches", "fuzz/fuzz_targets"].iter().flat_map(|folder| rust_files(&root().join(folder)))
+    {
+        let source = std::fs::read_to_string(&path).unwrap();
+        let comments = source
+            .lines()
+            .filter_map(|line| Some(line.trim_start().split_once("//")?).filter(|(code, _)| code.is_empty()));
+        let text: Vec<&str> = comments.map(|(_, comment)| comment.trim_start_matches(['/', '!'])).collect();
+        all.push((path, text.join("\n")));
+    }
+    all
+}
+
+/// A reader of the repository has nothing else.
+#[test]
+fn every_file_that_is_cited_is_there() {
+    const KINDS: [&str; 9] = [".rs", ".md", ".toml", ".avsc", ".py", ".json", ".mjs", ".yml", ".sh"];
+    let tracked: Vec<String> = everything(&root());
+    let mut missing = Vec::new();
+    for (path, text) in prose() {
+        for cited in text.split('`').skip(1).step_by(2) {
+            let is_a_file = KINDS.iter().any(|kind| cited.ends_with(kind) && cited.len() > kind.len());
+            let is_a_path = cited.chars().all(|c| c.is_alphanumeric() || "._-/".contains(c));
+            if is_a_file && is_a_path {
+                let end = format!("/{}", cited.trim_start_matches("../").trim_start_matches("./"));
+                if !tracked.iter().any(|file| file.ends_with(&end)) {
+                    missing.push(format!("{}: {cited}", path.display()));
+                }
+            }
+        }
+        for foreign in ["design §", "contract.md", "scim.md", "kafka.md §", "consumers.md", "vendors.md", "(issue "] {
+            if text.contains(foreign) {
+                missing.push(format!("{}: {foreign}", path.display()));
+            }
+        }
+    }
+    assert!(missing.is_empty(), "cited, but not in the repository:\n{}", missing.join("\n"));
 }

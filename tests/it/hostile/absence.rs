@@ -1,4 +1,4 @@
-//! Where GET by id is not to be had, absence from three complete walks is the proof (design §5).
+//! Where GET by id is not to be had, absence from three complete walks is the proof.
 
 use super::script::{Delivery, Effect, Rule, USER, USERS, on};
 use super::world::HostileWorld;

@@ -1,4 +1,4 @@
-//! Five ways to read memberships (design §5), each with a server that serves them in no other way, and one that lies.
+//! Five ways to read memberships, each with a server that serves them in no other way, and one that lies.
 
 use serde_json::json;
 
