@@ -182,7 +182,9 @@ fn every_file_that_is_cited_is_there() {
         for cited in text.split('`').skip(1).step_by(2) {
             let is_a_file = KINDS.iter().any(|kind| cited.ends_with(kind) && cited.len() > kind.len());
             let is_a_path = cited.chars().all(|c| c.is_alphanumeric() || "._-/".contains(c));
-            if is_a_file && is_a_path {
+            // `src/mapping/NAME.rs` is a file that its reader writes.
+            let is_a_pattern = cited.contains("NAME") || cited.contains("VERSION");
+            if is_a_file && is_a_path && !is_a_pattern {
                 let end = format!("/{}", cited.trim_start_matches("../").trim_start_matches("./"));
                 if !tracked.iter().any(|file| file.ends_with(&end)) {
                     missing.push(format!("{}: {cited}", path.display()));
