@@ -2,9 +2,10 @@
 
 use std::collections::BTreeSet;
 
+use super::observation::Observation;
 use crate::account::Account;
 use crate::directory::status::Reason;
-use crate::directory::{Diff, Evidence, HoldId, Known, Losses, SyncStatus, guard};
+use crate::directory::{Evidence, HoldId, Losses, guard};
 
 pub(super) struct Judgement {
     pub held: Option<(Reason, HoldId)>,
@@ -13,7 +14,8 @@ pub(super) struct Judgement {
 
 /// Lets the guard look, and a release cover what the guard would hold. The guard does not apply to a
 /// first sync: no reader relies on anything yet.
-pub(super) fn judge(account: &Account, diff: &Diff<'_>, known: &Known, attempt: &SyncStatus) -> Judgement {
+pub(super) fn judge<D>(seen: &Observation<'_, '_, D>) -> Judgement {
+    let Observation { account, known, diff, attempt, .. } = seen;
     if known.is_first() {
         return Judgement { held: None, vanishing: BTreeSet::new() };
     }

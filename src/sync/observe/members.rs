@@ -7,10 +7,10 @@ use futures::StreamExt;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::ask::{GETS_AT_ONCE, ask};
-use super::proof::{self, Control};
+use super::observation::{Control, Observation};
+use super::proof;
 use super::refusal::{Refusal, failed};
 use super::walk::named;
-use crate::account::Account;
 use crate::directory::{Diff, Id, Kind, Known, ListedGroup, ListedMember, NOBODY, Readable, Strategy, SyncStatus};
 use crate::source::{Answer, Directory};
 
@@ -32,12 +32,14 @@ pub(super) fn remembered(known: &Known) -> Strategy {
 
 /// Where the list showed no member at all, GET of some groups may: then all of them are read so. Those that had members
 /// are asked first, the others in an order that differs from sync to sync.
-pub(super) async fn find_out<D: Directory>(directory: &D, diff: &mut Diff<'_>, known: &Known, attempt: &SyncStatus) {
+pub(super) async fn find_out<D: Directory>(seen: &mut Observation<'_, '_, D>) {
+    let (directory, known, sync) = (seen.directory, seen.known, seen.attempt.sync);
+    let diff = &mut *seen.diff;
     if diff.strategy() != Strategy::List || diff.shows_members() {
         return;
     }
     let mut groups = diff.seen(Kind::Group);
-    groups.sort_by_key(|id| (known.members(id).is_none(), xxh3_64_with_seed(id.as_bytes(), attempt.sync as u64)));
+    groups.sort_by_key(|id| (known.members(id).is_none(), xxh3_64_with_seed(id.as_bytes(), sync as u64)));
     groups.truncate(GROUPS_ASKED);
     let mut answers =
         futures::stream::iter(groups.into_iter().map(|id| async move { directory.get(Kind::Group, &id).await }))
@@ -62,12 +64,12 @@ pub(super) async fn find_out<D: Directory>(directory: &D, diff: &mut Diff<'_>, k
 
 /// Reads what the walks did not bring. What cannot be read stays as it was.
 pub(super) async fn read_memberships<D: Directory>(
-    account: &Account,
-    directory: &D,
-    diff: &mut Diff<'_>,
-    attempt: &mut SyncStatus,
+    seen: &mut Observation<'_, '_, D>,
     now: impl Fn() -> i64,
 ) -> Result<(), Refusal> {
+    let directory = seen.directory;
+    let direct = seen.account.habits.filter_is_direct.then_some(true);
+    let diff = &mut *seen.diff;
     match diff.strategy() {
         Strategy::List | Strategy::Never => {}
         Strategy::User => diff.settle_user_groups(),
@@ -98,12 +100,11 @@ pub(super) async fn read_memberships<D: Directory>(
             for group in &left {
                 diff.mark_members_unread(group);
             }
-            note_unread(attempt, Kind::Group, &left, &said);
+            note_unread(seen.attempt, Kind::Group, &left, &said);
         }
         Strategy::GroupsFilter => {
             filters_work(directory, Kind::User, "groups.value").await?;
-            let direct = account.habits.filter_is_direct.then_some(true);
-            filtered(directory, diff, attempt, Kind::Group, |diff, group, users| {
+            filtered(seen, Kind::Group, |diff, group, users| {
                 let member = |id| ListedMember { id, kind: Some(Kind::User), direct };
                 diff.take_members(group, users.into_iter().map(member).collect(), now());
             })
@@ -111,13 +112,12 @@ pub(super) async fn read_memberships<D: Directory>(
         }
         Strategy::MembersFilter => {
             filters_work(directory, Kind::Group, "members.value").await?;
-            let direct = account.habits.filter_is_direct.then_some(true);
-            filtered(directory, diff, attempt, Kind::User, |diff, user, groups| {
+            filtered(seen, Kind::User, |diff, user, groups| {
                 let group = |id| ListedGroup { id: Some(id), name: None, direct };
                 diff.take_groups_of(user, groups.into_iter().map(group).collect(), now());
             })
             .await;
-            diff.settle_user_groups();
+            seen.diff.settle_user_groups();
         }
     }
     Ok(())
@@ -158,9 +158,7 @@ async fn filters_work<D: Directory>(directory: &D, kind: Kind, attribute: &'stat
 
 /// Asks about every principal of `kind` by a filter on the other kind.
 async fn filtered<D: Directory>(
-    directory: &D,
-    diff: &mut Diff<'_>,
-    attempt: &mut SyncStatus,
+    seen: &mut Observation<'_, '_, D>,
     kind: Kind,
     take: impl Fn(&mut Diff<'_>, &Id, Vec<Id>),
 ) {
@@ -168,6 +166,7 @@ async fn filtered<D: Directory>(
         Kind::Group => (Kind::User, "groups.value"),
         Kind::User => (Kind::Group, "members.value"),
     };
+    let (directory, diff) = (seen.directory, &mut *seen.diff);
     let mut left: BTreeSet<Id> = diff.seen(kind).into_iter().collect();
     let mut answers = futures::stream::iter(left.clone().into_iter().map(|id| async move {
         let answer = directory.matching(other, attribute, &id).await;
@@ -197,7 +196,7 @@ async fn filtered<D: Directory>(
             Kind::User => diff.mark_memberships_unread(),
         }
     }
-    note_unread(attempt, kind, &left, &said);
+    note_unread(seen.attempt, kind, &left, &said);
 }
 
 /// What an answer that shows no members was.
@@ -226,21 +225,15 @@ fn note_unread(attempt: &mut SyncStatus, kind: Kind, left: &BTreeSet<Id>, said: 
 }
 
 /// Members known as dangling may have come back without being listed: each is asked for when its time comes.
-pub(super) async fn recheck_dangling<D: Directory>(
-    directory: &D,
-    diff: &mut Diff<'_>,
-    known: &Known,
-    attempt: &SyncStatus,
-    budget: &mut usize,
-) {
-    let mut ids_left = *budget / GETS_OF_UNTYPED;
-    let mut ids = proof::due(diff.dangling(), known, attempt, &mut ids_left);
-    *budget -= GETS_OF_UNTYPED * ids.len();
+pub(super) async fn recheck_dangling<D: Directory>(seen: &mut Observation<'_, '_, D>) {
+    let mut ids_left = seen.budget / GETS_OF_UNTYPED;
+    let mut ids = proof::due(seen.diff.dangling(), seen.known, seen.attempt, &mut ids_left);
+    seen.budget -= GETS_OF_UNTYPED * ids.len();
     for kind in Kind::BOTH {
         let mut left = Vec::new();
-        for (id, answer) in ask(directory, kind, ids).await {
+        for (id, answer) in ask(seen.directory, kind, ids).await {
             match answer {
-                Answer::Found(observed) => diff.take_found(kind, *observed),
+                Answer::Found(observed) => seen.diff.take_found(kind, *observed),
                 // It may be a group's id.
                 _ => left.push(id),
             }
@@ -251,18 +244,12 @@ pub(super) async fn recheck_dangling<D: Directory>(
 
 /// Members that no list shows are published only if GET finds them. A member that is not asked for, or gets no answer,
 /// is asked in the next sync.
-pub(super) async fn ask_members<D: Directory>(
-    account: &Account,
-    directory: &D,
-    diff: &mut Diff<'_>,
-    control: &mut Option<Control>,
-    budget: &mut usize,
-) {
-    let mut members = diff.unlisted_members();
+pub(super) async fn ask_members<D: Directory>(seen: &mut Observation<'_, '_, D>) {
+    let mut members = seen.diff.unlisted_members();
     let affordable = members.iter().take_while(|member| {
         let gets = if member.kind.is_none() { GETS_OF_UNTYPED } else { 1 };
-        let left = budget.checked_sub(gets);
-        *budget = left.unwrap_or(*budget);
+        let left = seen.budget.checked_sub(gets);
+        seen.budget = left.unwrap_or(seen.budget);
         left.is_some()
     });
     let affordable = affordable.count();
@@ -271,16 +258,16 @@ pub(super) async fn ask_members<D: Directory>(
         return;
     }
     // Where GET is impossible, its 404 says nothing about a member either.
-    let publish = diff.publishes_unlisted() && {
-        let control = match control {
-            Some(control) => *control,
-            None => proof::control(account, directory, diff, Kind::User).await,
+    let publish = seen.diff.publishes_unlisted() && {
+        let control = match seen.controls[Kind::User as usize] {
+            Some(control) => control,
+            None => proof::control(seen, Kind::User).await,
         };
         control == Control::NotAvailable
     };
     if publish {
         for member in members {
-            diff.accept_unlisted(member.id);
+            seen.diff.accept_unlisted(member.id);
         }
         return;
     }
@@ -293,16 +280,16 @@ pub(super) async fn ask_members<D: Directory>(
         if kind == Kind::Group {
             ids.append(&mut groups);
         }
-        for (id, answer) in ask(directory, kind, ids).await {
+        for (id, answer) in ask(seen.directory, kind, ids).await {
             match answer {
-                Answer::Found(observed) => diff.take_found(kind, *observed),
+                Answer::Found(observed) => seen.diff.take_found(kind, *observed),
                 // Where the type is not stated, it may still be a group.
                 Answer::NotFound | Answer::NotOffered | Answer::Forbidden
                     if kind == Kind::User && untyped.contains(&id) =>
                 {
                     groups.push(id)
                 }
-                Answer::NotFound | Answer::NotOffered | Answer::Forbidden => diff.mark_without_principal(id),
+                Answer::NotFound | Answer::NotOffered | Answer::Forbidden => seen.diff.mark_without_principal(id),
                 Answer::Unproven(_) => {}
             }
         }
@@ -310,18 +297,19 @@ pub(super) async fn ask_members<D: Directory>(
 }
 
 /// Groups whose dangling member appeared after they were listed are read again.
-pub(super) async fn reread_groups<D: Directory>(directory: &D, diff: &mut Diff<'_>) {
-    for (_, answer) in ask(directory, Kind::Group, diff.rereads()).await {
+pub(super) async fn reread_groups<D: Directory>(seen: &mut Observation<'_, '_, D>) {
+    for (_, answer) in ask(seen.directory, Kind::Group, seen.diff.rereads()).await {
         if let Answer::Found(observed) = answer
             && shows_members(&observed.readable)
         {
-            diff.take_reread(*observed);
+            seen.diff.take_reread(*observed);
         }
     }
 }
 
 /// GET of a group has to agree that it lost members. Where it does not, they stay, and a person is told.
-pub(super) async fn confirm_groups<D: Directory>(directory: &D, diff: &mut Diff<'_>, attempt: &mut SyncStatus) {
+pub(super) async fn confirm_groups<D: Directory>(seen: &mut Observation<'_, '_, D>) {
+    let (directory, diff) = (seen.directory, &mut *seen.diff);
     let groups = diff.groups_that_lost_members().into_iter().map(|id| async move {
         let answer = directory.get(Kind::Group, &id).await;
         (id, answer)
@@ -354,7 +342,7 @@ pub(super) async fn confirm_groups<D: Directory>(directory: &D, diff: &mut Diff<
         diff.confirm_group(group, None);
     }
     if !left.is_empty() {
-        attempt.find(format!(
+        seen.attempt.find(format!(
             "Groups: members of {} are no longer listed, and GET of the group does not confirm it ({said}), so they stay: {}; \
              → if this directory shows no member where there is none: [account.profile] empty_members = \"none\"",
             left.len(),

@@ -6,8 +6,10 @@
 mod ask;
 mod guard;
 mod members;
+mod observation;
 mod proof;
 pub mod refusal;
+mod short;
 mod walk;
 
 use std::collections::BTreeSet;
@@ -23,14 +25,11 @@ use crate::log::Log;
 use crate::memory::Reserved;
 use crate::source::Directory;
 use guard::{Judgement, judge};
-use proof::Control;
+use observation::{BUDGET, Control, Observation};
 pub use refusal::Refusal;
 use refusal::failed;
-use walk::{Bounds, Walk, walk};
+use walk::walk;
 
-/// GETs of one sync for principals known as hidden, members known as dangling and members that no list shows. What is
-/// missing unexpectedly is asked beside that, within the guard's limits or a person's release.
-const BUDGET: usize = 200;
 /// One sync, however slow the vendor: a million users at ten requests a minute take less.
 const SYNC_WAIT: Duration = Duration::from_secs(24 * 3600);
 /// Modified that long before the last completed sync began is read once more: clocks differ, and servers state when a
@@ -95,17 +94,29 @@ fn modified_since(account: &Account, known: &Known, now: i64) -> Option<i64> {
 ///
 /// # Errors
 /// The directory cannot be read truthfully, or a person has to look first.
-pub(super) async fn look<D: Directory>(
+pub(super) async fn look<'k, D: Directory>(
     account: &Account,
-    known: &Known,
+    known: &'k Known,
     directory: &D,
-    diff: &mut Diff<'_>,
+    diff: &mut Diff<'k>,
     attempt: &mut SyncStatus,
     since: Option<i64>,
     now: impl Fn() -> i64,
 ) -> Result<BTreeSet<String>, Refusal> {
+    let seen = Observation {
+        account,
+        known,
+        directory,
+        diff,
+        attempt,
+        since,
+        memory: Reserved::default(),
+        budget: BUDGET,
+        walks: Default::default(),
+        controls: [None; 2],
+    };
     // On the heap, because what it holds over its waits is large.
-    let looking = Box::pin(read_and_judge(account, known, directory, diff, attempt, since, now));
+    let looking = Box::pin(read_and_judge(seen, now));
     tokio::time::timeout_at(Instant::now() + SYNC_WAIT, looking).await.unwrap_or_else(|_| {
         let text =
             format!("the sync took longer than {} h; → ask the vendor for higher limits", SYNC_WAIT.as_secs() / 3600);
@@ -114,124 +125,137 @@ pub(super) async fn look<D: Directory>(
 }
 
 async fn read_and_judge<D: Directory>(
-    account: &Account,
-    known: &Known,
-    directory: &D,
-    diff: &mut Diff<'_>,
-    attempt: &mut SyncStatus,
-    since: Option<i64>,
+    mut seen: Observation<'_, '_, D>,
     now: impl Fn() -> i64,
 ) -> Result<BTreeSet<String>, Refusal> {
-    let by_profile = account.habits.memberships;
-    let strategy = by_profile.unwrap_or_else(|| members::remembered(known));
-    diff.read_memberships_by(strategy, known.has_shown_members_by(strategy));
-    let mut bounds = Bounds { account, known, memory: Reserved::default() };
-    let mut walks: [Walk; 2] = Default::default();
-    for kind in served(account, diff) {
-        if since.is_some() {
-            // A principal that was not modified is not listed, and nothing follows from that.
-            diff.mark_unread(kind);
-        }
-        walks[kind as usize] = walk(&mut bounds, directory, diff, kind, since, attempt).await?;
-        let read = since.is_none().then(|| diff.listed(kind) as i64);
-        match kind {
-            Kind::User => attempt.users_read = read,
-            Kind::Group => attempt.groups_read = read,
-        }
-    }
-    if by_profile.is_none() && since.is_none() {
-        members::find_out(directory, diff, known, attempt).await;
-    }
-
-    // What a GET is worth here decides what "missing" means. It is tried only if a principal is to be asked for.
-    let mut budget = BUDGET;
-    let mut controls = [None; 2];
-    let mut hidden: [Vec<Id>; 2] = Default::default();
-    for kind in Kind::BOTH {
-        hidden[kind as usize] = proof::due(diff.hidden(kind), known, attempt, &mut budget);
-        if !diff.missing(kind).is_empty() || !hidden[kind as usize].is_empty() {
-            let control = proof::control(account, directory, diff, kind).await;
-            controls[kind as usize] = Some(control);
-            if control == Control::NotAvailable && diff.listed(kind) > 0 {
-                diff.rely_on_absence(kind);
-            }
-        }
-    }
-    // The guard comes first because it is cheap: every missing principal counts as lost until it is asked for.
-    if judge(account, diff, known, attempt).held.is_some() {
-        // Unless that is only what lists leave out of groups: GET knows better than a person would.
-        members::confirm_groups(directory, diff, attempt).await;
-        if judge(account, diff, known, attempt).held.is_some() {
-            // A list that says itself that it is short is not a reason to ask a person for a release.
-            for kind in complete_lists(account, diff, since) {
-                walks[kind as usize].again(&mut bounds, directory, diff, kind, attempt).await?;
-            }
-        }
-        if let Some((mut reason, mut hold)) = judge(account, diff, known, attempt).held {
-            let hidden = proof::sample(account, directory, diff, &hold.losses, attempt.sync).await?;
-            if hidden > 0 {
-                // A principal that turns out to be hidden was disabled, not removed: the hold covers both.
-                hold.losses.disabled += hidden;
-                reason.text.push_str("; some of those missing still answer, inactive: they would be disabled");
-            }
-            return Err(Refusal::Held(reason, hold));
-        }
-    }
-    for kind in served(account, diff) {
-        if let Some(control) = controls[kind as usize] {
-            let due = std::mem::take(&mut hidden[kind as usize]);
-            proof::prove(directory, diff, known, kind, control, due, attempt).await?;
-        }
-        if complete_lists(account, diff, since).contains(&kind) {
-            // Rows slide between pages: a second walk and the union of both decide.
-            walks[kind as usize].again(&mut bounds, directory, diff, kind, attempt).await?;
-        }
-    }
-    members::recheck_dangling(directory, diff, known, attempt, &mut budget).await;
-    if since.is_none() {
-        members::read_memberships(account, directory, diff, attempt, &now).await?;
-    } else {
-        // Those of the rows that came are read; all the others stay as they were.
-        members::settle_rows(diff);
-    }
-    members::ask_members(account, directory, diff, &mut controls[Kind::User as usize], &mut budget).await;
-    members::reread_groups(directory, diff).await;
-    members::confirm_groups(directory, diff, attempt).await;
-    note_active(diff, attempt);
-
+    let seen = &mut seen;
+    read_lists(seen).await?;
+    let hidden = weigh_gets(seen).await;
+    hold_early(seen).await?;
+    settle_missing(seen, hidden).await?;
+    read_members(seen, now).await?;
+    note_active(seen);
     // And last, on what is now known to be true.
-    match judge(account, diff, known, attempt) {
+    match judge(seen) {
         Judgement { held: Some((reason, hold)), .. } => Err(Refusal::Held(reason, hold)),
         Judgement { vanishing, .. } => Ok(vanishing),
     }
 }
 
-/// The kinds this directory serves. What is known of the others stays as it is.
-fn served(account: &Account, diff: &mut Diff<'_>) -> Vec<Kind> {
-    if account.habits.groups {
-        return Kind::BOTH.to_vec();
+/// Walks every list that the directory serves. What is known of a kind that it does not serve stays as it is.
+async fn read_lists<D: Directory>(seen: &mut Observation<'_, '_, D>) -> Result<(), Refusal> {
+    let strategy = seen.account.habits.memberships.unwrap_or_else(|| members::remembered(seen.known));
+    seen.diff.read_memberships_by(strategy, seen.known.has_shown_members_by(strategy));
+    if !seen.served().contains(&Kind::Group) {
+        seen.diff.mark_unread(Kind::Group);
     }
-    diff.mark_unread(Kind::Group);
-    vec![Kind::User]
+    for kind in seen.served() {
+        if seen.since.is_some() {
+            // A principal that was not modified is not listed, and nothing follows from that.
+            seen.diff.mark_unread(*kind);
+        }
+        seen.walks[*kind as usize] = walk(seen, *kind).await?;
+        let read = seen.since.is_none().then(|| seen.diff.listed(*kind) as i64);
+        match kind {
+            Kind::User => seen.attempt.users_read = read,
+            Kind::Group => seen.attempt.groups_read = read,
+        }
+    }
+    if seen.account.habits.memberships.is_none() && seen.since.is_none() {
+        members::find_out(seen).await;
+    }
+    Ok(())
 }
 
-/// The kinds whose lists have to reach their totals.
-fn complete_lists(account: &Account, diff: &mut Diff<'_>, since: Option<i64>) -> Vec<Kind> {
-    if since.is_some() || !account.habits.trust_total { Vec::new() } else { served(account, diff) }
+/// Finds out what a GET is worth here, because that decides what "missing" means. A GET is tried only if a principal is
+/// to be asked for. Returns the hidden principals that are due to be asked for, by kind.
+async fn weigh_gets<D: Directory>(seen: &mut Observation<'_, '_, D>) -> [Vec<Id>; 2] {
+    let mut hidden: [Vec<Id>; 2] = Default::default();
+    for kind in Kind::BOTH {
+        let due = proof::due(seen.diff.hidden(kind), seen.known, seen.attempt, &mut seen.budget);
+        if !seen.diff.missing(kind).is_empty() || !due.is_empty() {
+            let control = proof::control(seen, kind).await;
+            seen.controls[kind as usize] = Some(control);
+            if control == Control::NotAvailable && seen.diff.listed(kind) > 0 {
+                seen.diff.rely_on_absence(kind);
+            }
+        }
+        hidden[kind as usize] = due;
+    }
+    hidden
+}
+
+/// Lets the guard judge before anything is asked for, because it is cheap: every missing principal counts as lost.
+///
+/// # Errors
+/// The guard holds, and the lists are not to blame.
+async fn hold_early<D: Directory>(seen: &mut Observation<'_, '_, D>) -> Result<(), Refusal> {
+    if judge(seen).held.is_none() {
+        return Ok(());
+    }
+    // Unless that is only what lists leave out of groups: GET knows better than a person would.
+    members::confirm_groups(seen).await;
+    if judge(seen).held.is_some() && seen.lists_are_whole() {
+        // A list that says itself that it is short is not a reason to ask a person for a release.
+        for kind in seen.served() {
+            short::complete(seen, *kind).await?;
+        }
+    }
+    let Some((mut reason, mut hold)) = judge(seen).held else { return Ok(()) };
+    let hidden = proof::sample(seen, &hold.losses).await?;
+    if hidden > 0 {
+        // A principal that turns out to be hidden was disabled, not removed: the hold covers both.
+        hold.losses.disabled += hidden;
+        reason.text.push_str("; some of those missing still answer, inactive: they would be disabled");
+    }
+    Err(Refusal::Held(reason, hold))
+}
+
+/// Asks for every missing principal, and for the hidden ones that are due.
+async fn settle_missing<D: Directory>(
+    seen: &mut Observation<'_, '_, D>,
+    mut hidden: [Vec<Id>; 2],
+) -> Result<(), Refusal> {
+    for kind in seen.served() {
+        if let Some(control) = seen.controls[*kind as usize] {
+            let due = std::mem::take(&mut hidden[*kind as usize]);
+            proof::prove(seen, *kind, control, due).await?;
+        }
+        if seen.lists_are_whole() {
+            // Rows slide between pages: a second walk and the union of both decide.
+            short::complete(seen, *kind).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Reads memberships, and asks about members that no list shows and about groups that lost some.
+async fn read_members<D: Directory>(seen: &mut Observation<'_, '_, D>, now: impl Fn() -> i64) -> Result<(), Refusal> {
+    members::recheck_dangling(seen).await;
+    if seen.since.is_none() {
+        members::read_memberships(seen, now).await?;
+    } else {
+        // Those of the rows that came are read; all the others stay as they were.
+        members::settle_rows(seen.diff);
+    }
+    members::ask_members(seen).await;
+    members::reread_groups(seen).await;
+    members::confirm_groups(seen).await;
+    Ok(())
 }
 
 /// Unknown never replaces a known value, but a person has to hear of it.
-fn note_active(diff: &Diff<'_>, attempt: &mut SyncStatus) {
-    let contradictory = diff.contradictory();
+fn note_active<D>(seen: &mut Observation<'_, '_, D>) {
+    let contradictory = seen.diff.contradictory();
     if contradictory > 0 {
-        attempt.find(format!(
+        seen.attempt.find(format!(
             "Users: rows of {contradictory} users contradict each other on `active`, which counts as unknown; \
              → ask the vendor why they are listed twice"
         ));
     }
-    let lost = diff.without_known_active();
+    let lost = seen.diff.without_known_active();
     if lost > 0 {
-        attempt.find(format!(
+        seen.attempt.find(format!(
             "Users: `active` is no longer stated for {lost} of the users who had it, and stays as last seen; \
              → if that means deactivated: [account.profile] absent_active = \"false\""
         ));

@@ -3,9 +3,9 @@
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::ask::ask;
+use super::observation::{Control, Observation};
 use super::refusal::{Refusal, failed};
-use crate::account::Account;
-use crate::directory::{Diff, Id, Kind, Known, Losses, RemovalReason, SyncStatus};
+use crate::directory::{Id, Kind, Known, Losses, RemovalReason, SyncStatus};
 use crate::source::{Answer, Directory};
 
 /// Missing ids asked where the guard already holds: enough to see that a list is broken.
@@ -15,30 +15,20 @@ const CONTROLS: usize = 2;
 /// Every hidden principal and dangling member is asked for once in this time, milliseconds.
 const RECHECK_MS: i64 = 24 * 3600 * 1000;
 
-/// What GET by id is worth here, as a GET of an id that the list showed says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Control {
-    /// It found the listed id: its 404 is a proof.
-    Works,
-    /// 403, 404, 405 or 501 for a listed id: absence is the rule.
-    NotAvailable,
-    /// Anything else, or an empty list: a 404 proves nothing now.
-    Unclear,
-}
-
 /// Asks for a listed id of the kind; where the list is empty, of the other kind.
-pub(super) async fn control<D: Directory>(account: &Account, directory: &D, diff: &Diff<'_>, kind: Kind) -> Control {
+pub(super) async fn control<D: Directory>(seen: &Observation<'_, '_, D>, kind: Kind) -> Control {
+    let diff = &*seen.diff;
     let kind = match (diff.listed(kind), kind) {
         (0, Kind::User) => Kind::Group,
         (0, Kind::Group) => Kind::User,
         _ => kind,
     };
-    if account.habits.absence_only {
+    if seen.account.habits.absence_only {
         return Control::NotAvailable;
     }
     let mut control = Control::Unclear;
     for id in diff.some_listed_ids(kind, CONTROLS) {
-        control = match directory.get(kind, &id).await {
+        control = match seen.directory.get(kind, &id).await {
             Answer::Found(_) => return Control::Works,
             Answer::NotFound | Answer::NotOffered | Answer::Forbidden => Control::NotAvailable,
             Answer::Unproven(_) => return Control::Unclear,
@@ -69,13 +59,8 @@ pub(super) fn due(ids: Vec<Id>, known: &Known, attempt: &SyncStatus, budget: &mu
 
 /// A hold may only be a broken list: ask a sample of what is missing. One alive that ought to be listed, and the list
 /// lies. Returns the missing users where the sample shows that this directory hides its inactive ones.
-pub(super) async fn sample<D: Directory>(
-    account: &Account,
-    directory: &D,
-    diff: &Diff<'_>,
-    at_stake: &Losses,
-    sync: i64,
-) -> Result<u64, Refusal> {
+pub(super) async fn sample<D: Directory>(seen: &Observation<'_, '_, D>, at_stake: &Losses) -> Result<u64, Refusal> {
+    let (diff, sync) = (&*seen.diff, seen.attempt.sync);
     let mut hidden = 0;
     for kind in Kind::BOTH {
         let losses = if kind == Kind::User { at_stake.users } else { at_stake.groups };
@@ -89,9 +74,9 @@ pub(super) async fn sample<D: Directory>(
         let mut sample = missing;
         sample.sort_by_key(|id| xxh3_64_with_seed(id.as_bytes(), sync as u64));
         sample.truncate(SAMPLE);
-        for (_, answer) in ask(directory, kind, sample).await {
+        for (_, answer) in ask(seen.directory, kind, sample).await {
             let Answer::Found(observed) = answer else { continue };
-            if account.habits.hides_inactive && kind == Kind::User && observed.principal.active == Some(false) {
+            if seen.account.habits.hides_inactive && kind == Kind::User && observed.principal.active == Some(false) {
                 hidden = count;
                 continue;
             }
@@ -108,14 +93,12 @@ pub(super) async fn sample<D: Directory>(
 
 /// Settles what the walk of one kind left out; `hidden`: those known as hidden that are due to be asked.
 pub(super) async fn prove<D: Directory>(
-    directory: &D,
-    diff: &mut Diff<'_>,
-    known: &Known,
+    seen: &mut Observation<'_, '_, D>,
     kind: Kind,
     control: Control,
     hidden: Vec<Id>,
-    attempt: &mut SyncStatus,
 ) -> Result<(), Refusal> {
+    let (directory, known, diff) = (seen.directory, seen.known, &mut *seen.diff);
     let missing = diff.missing(kind);
     let list_is_empty = diff.listed(kind) == 0;
     if control == Control::NotAvailable && !list_is_empty {
@@ -156,7 +139,7 @@ pub(super) async fn prove<D: Directory>(
         }
     }
     if let Some(said) = unproven {
-        attempt.find(format!(
+        seen.attempt.find(format!(
             "{}: {} that the list leaves out cannot be settled, because GET by id gives no answer that proves anything \
              ({said}): they stay; → if that does not pass: [account.profile] removal_proof = \"absence\"",
             kind.endpoint(),

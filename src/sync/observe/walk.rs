@@ -1,4 +1,4 @@
-//! Reading all pages of one kind into the diff, and what a list that stays short of its total turns out to be.
+//! Reading all pages of one kind into the diff.
 
 use std::collections::BTreeSet;
 use std::pin::pin;
@@ -6,10 +6,10 @@ use std::pin::pin;
 use futures::StreamExt;
 use tokio::runtime::{Handle, RuntimeFlavor};
 
-use super::refusal::{BLIND_SYNCS, Refusal, WALK_INCOMPLETE, failed, unreadable};
+use super::observation::{Observation, Walked};
+use super::refusal::{Refusal, failed, unreadable};
 use crate::account::Account;
-use crate::directory::status::Reason;
-use crate::directory::{Diff, Id, Kind, Known, RawHash, Readable, Row, Set, SyncStatus};
+use crate::directory::{Diff, Id, Kind, Readable, Row, SyncStatus};
 use crate::memory::Reserved;
 use crate::source::{Directory, Page, Parsed, RawRow};
 
@@ -21,33 +21,6 @@ const ROWS_AT_ONCE: usize = 2_000;
 const TWO_THREADS_MIN: usize = 200;
 /// Rows that cannot be read and are named; the others are only counted.
 const ROWS_NAMED: usize = 10;
-
-/// What one or two walks over a list have shown of it.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Walk {
-    /// The largest total that any page of the newest walk stated.
-    total: u64,
-    /// Rows that its pages held, repeats included.
-    received: usize,
-    /// Rows that stood on one page twice, or said different things of one id.
-    doubled: usize,
-    /// Rows that an earlier page had shown already.
-    repeated: usize,
-    pages: usize,
-    /// Its second page held only ids of the first one.
-    repeats_itself: bool,
-    /// Rows that could not be read in full.
-    unread: usize,
-    /// It was walked twice.
-    twice: bool,
-}
-
-/// What all walks of one sync share.
-pub(super) struct Bounds<'a> {
-    pub account: &'a Account,
-    pub known: &'a Known,
-    pub memory: Reserved,
-}
 
 /// Rows that cannot be read, or not in full: the first of them, and how many there are.
 #[derive(Default)]
@@ -67,29 +40,22 @@ impl UnreadRows {
 }
 
 /// Reads all pages of one kind.
-pub(super) async fn walk<D: Directory>(
-    bounds: &mut Bounds<'_>,
-    directory: &D,
-    diff: &mut Diff<'_>,
-    kind: Kind,
-    since: Option<i64>,
-    attempt: &mut SyncStatus,
-) -> Result<Walk, Refusal> {
+pub(super) async fn walk<D: Directory>(seen: &mut Observation<'_, '_, D>, kind: Kind) -> Result<Walked, Refusal> {
     let mut unread = UnreadRows::default();
-    let mut walked = match walk_once(bounds, directory, diff, kind, since, &mut unread).await? {
+    let mut walked = match walk_once(seen, kind, &mut unread).await? {
         Some(walk) => walk,
         // The directory remembered pages whose rows are not recognised any more, and has forgotten them now.
         None => {
-            let again = walk_once(bounds, directory, diff, kind, since, &mut unread).await?;
+            let again = walk_once(seen, kind, &mut unread).await?;
             again.ok_or_else(|| {
                 failed("stale_page", format!("{}: a page is not sent again; → try later", kind.endpoint()))
             })?
         }
     };
-    note_unread(kind, &unread, diff, attempt);
+    note_unread(kind, &unread, seen.diff, seen.attempt);
     walked.unread = unread.count;
     // A single row is not a list, and a delta may hold one that is bad.
-    if since.is_none() && walked.received > 1 && diff.without_id(kind) == walked.received {
+    if seen.since.is_none() && walked.received > 1 && seen.diff.without_id(kind) == walked.received {
         let text = format!(
             "{}: not one of {} rows can be read: no usable `id`; → ask the vendor whether this is SCIM 2.0",
             kind.endpoint(),
@@ -100,102 +66,16 @@ pub(super) async fn walk<D: Directory>(
     Ok(walked)
 }
 
-impl Walk {
-    /// Where the list is short of its own total: walks it once more, and judges the union of both walks.
-    ///
-    /// # Errors
-    /// It is still short. Says what the list does, with the remedy for that.
-    pub(super) async fn again<D: Directory>(
-        &mut self,
-        bounds: &mut Bounds<'_>,
-        directory: &D,
-        diff: &mut Diff<'_>,
-        kind: Kind,
-        attempt: &mut SyncStatus,
-    ) -> Result<(), Refusal> {
-        if !self.is_short(diff, kind) {
-            return Ok(());
-        }
-        if !self.twice {
-            // The second walk counts them again.
-            attempt.unreadable_rows -= self.unread as i64;
-            let second = walk(bounds, directory, diff, kind, None, attempt).await?;
-            *self = Walk { twice: true, ..second };
-        }
-        if self.is_short(diff, kind) {
-            let text = self.shortage(directory, diff, kind).await;
-            let known = bounds.known;
-            let again =
-                known.latest.as_ref().is_some_and(|latest| latest.reason_code.as_deref() == Some(WALK_INCOMPLETE));
-            let blind = again && attempt.sync - known.base() >= BLIND_SYNCS;
-            let text = if blind { format!("removals cannot be seen: {text}") } else { text };
-            return Err(Refusal::Failed(Reason { code: WALK_INCOMPLETE, text }));
-        }
-        Ok(())
-    }
-
-    /// True where fewer principals were seen or settled than the server says there are.
-    fn is_short(&self, diff: &Diff<'_>, kind: Kind) -> bool {
-        (diff.accounted_for(kind) as u64) < self.total
-    }
-
-    /// Which of three lists this is: one whose pages overlap always alike, one whose total counts rows of which several
-    /// are the same principal, or one whose total counts what is never listed.
-    async fn shortage<D: Directory>(&self, directory: &D, diff: &Diff<'_>, kind: Kind) -> String {
-        let (list, total, seen) = (kind.endpoint(), self.total, diff.accounted_for(kind));
-        let short =
-            format!("{list}: {seen} of {total} could be read, twice, and nothing is published from half a list");
-        if self.repeats_itself {
-            return format!(
-                "{short}. Its second page holds only rows of the first one, so startIndex is ignored; \
-                 → [account.profile] page_size = {total}, if the server sends so many at once"
-            );
-        }
-        // A row that is on two pages may be either: a list on one page shows which.
-        let doubled = self.doubled > 0
-            || self.repeated > 0
-                && directory.in_one_page(kind, total).await.is_some_and(|rows| has_doubles(&rows, total));
-        if !doubled && self.repeated > 0 {
-            return format!(
-                "{short}. Its pages overlap: {} of {} rows were shown before, and as many are never shown; \
-                 → [account.profile] page_size large enough for one page, e.g. page_size = {total}",
-                self.repeated, self.received
-            );
-        }
-        if doubled {
-            return format!(
-                "{short}. It lists the same id more than once ({} of {} rows), and its total counts rows; \
-                 → [account.profile] trust_total = false",
-                self.doubled + self.repeated,
-                self.received
-            );
-        }
-        format!(
-            "{short}. The total is {} higher than what is listed; → if that does not pass, the total means something \
-             else here: [account.profile] trust_total = false, or inactive = \"hidden\" where only active users are listed",
-            total.saturating_sub(seen as u64)
-        )
-    }
-}
-
-/// A page that holds the whole list, with fewer different rows than its total.
-fn has_doubles(rows: &[RawRow], total: u64) -> bool {
-    let different: Set<RawHash> = rows.iter().map(|row| row.hash).collect();
-    rows.len() as u64 >= total && (different.len() as u64) < total
-}
-
 /// `None`: a page has to be sent again, see [`Parsed::Stale`].
 async fn walk_once<D: Directory>(
-    bounds: &mut Bounds<'_>,
-    directory: &D,
-    diff: &mut Diff<'_>,
+    seen: &mut Observation<'_, '_, D>,
     kind: Kind,
-    since: Option<i64>,
     unread: &mut UnreadRows,
-) -> Result<Option<Walk>, Refusal> {
-    let mut walk = Walk::default();
+) -> Result<Option<Walked>, Refusal> {
+    let (directory, diff) = (seen.directory, &mut *seen.diff);
+    let mut walk = Walked::default();
     let mut barren = 0;
-    let mut pages = pin!(directory.list(kind, since));
+    let mut pages = pin!(directory.list(kind, seen.since));
     diff.begin_walk(kind);
     *unread = UnreadRows::default();
     while let Some(page) = pages.next().await {
@@ -204,7 +84,7 @@ async fn walk_once<D: Directory>(
             // What was read stays read; what is new is judged from here.
             diff.begin_walk(kind);
             *unread = UnreadRows::default();
-            (walk, barren) = (Walk::default(), 0);
+            (walk, barren) = (Walked::default(), 0);
         }
         // The largest that any page states: a total that shrinks inside the walk means that rows slid.
         walk.total = walk.total.max(page.total.unwrap_or(0));
@@ -221,7 +101,7 @@ async fn walk_once<D: Directory>(
         walk.doubled += page.doubled + (received - fresh);
         walk.pages += 1;
         barren = if fresh == 0 { barren + 1 } else { 0 };
-        bounded(bounds, diff, kind, &page)?;
+        bounded(seen.account, &mut seen.memory, diff, kind, &page)?;
         if page.more {
             // The server says that there is more: only its word ends a walk by cursor, or our patience.
             if barren == BARREN_PAGES_MAX {
@@ -242,8 +122,7 @@ async fn walk_once<D: Directory>(
 }
 
 /// A directory without end must not take the memory of the others.
-fn bounded(bounds: &mut Bounds<'_>, diff: &Diff<'_>, kind: Kind, page: &Page) -> Result<(), Refusal> {
-    let account = bounds.account;
+fn bounded(account: &Account, memory: &mut Reserved, diff: &Diff<'_>, kind: Kind, page: &Page) -> Result<(), Refusal> {
     let principals = Kind::BOTH.iter().map(|kind| diff.listed(*kind) + diff.unpublishable(*kind)).sum::<usize>();
     if principals > account.max_principals {
         let text = format!(
@@ -253,8 +132,7 @@ fn bounded(bounds: &mut Bounds<'_>, diff: &Diff<'_>, kind: Kind, page: &Page) ->
         );
         return Err(failed("too_many_principals", text));
     }
-    bounds
-        .memory
+    memory
         .set(diff.kept_bytes() + page.bytes)
         .map_err(|text| failed("memory_budget", format!("{}: {text}", kind.endpoint())))
 }

@@ -1,0 +1,82 @@
+//! A list that is short of its own total: walked once more, and then one of three kinds of list.
+
+use super::observation::{Observation, Walked};
+use super::refusal::{BLIND_SYNCS, Refusal, WALK_INCOMPLETE};
+use super::walk::walk;
+use crate::directory::status::Reason;
+use crate::directory::{Kind, RawHash, Set};
+use crate::source::{Directory, RawRow};
+
+/// Where the list is short of its own total: walks it once more, and judges the union of both walks.
+///
+/// # Errors
+/// It is still short. Says what the list does, with the remedy for that.
+pub(super) async fn complete<D: Directory>(seen: &mut Observation<'_, '_, D>, kind: Kind) -> Result<(), Refusal> {
+    if !is_short(seen, kind) {
+        return Ok(());
+    }
+    if !seen.walks[kind as usize].twice {
+        // The second walk counts them again.
+        seen.attempt.unreadable_rows -= seen.walks[kind as usize].unread as i64;
+        let second = walk(seen, kind).await?;
+        seen.walks[kind as usize] = Walked { twice: true, ..second };
+    }
+    if is_short(seen, kind) {
+        let text = shortage(seen, kind).await;
+        let (known, attempt) = (seen.known, &seen.attempt);
+        let again = known.latest.as_ref().is_some_and(|latest| latest.reason_code.as_deref() == Some(WALK_INCOMPLETE));
+        let blind = again && attempt.sync - known.base() >= BLIND_SYNCS;
+        let text = if blind { format!("removals cannot be seen: {text}") } else { text };
+        return Err(Refusal::Failed(Reason { code: WALK_INCOMPLETE, text }));
+    }
+    Ok(())
+}
+
+/// True where fewer principals were seen or settled than the server says there are.
+fn is_short<D>(seen: &Observation<'_, '_, D>, kind: Kind) -> bool {
+    (seen.diff.accounted_for(kind) as u64) < seen.walks[kind as usize].total
+}
+
+/// Which of three lists this is: one whose pages overlap always alike, one whose total counts rows of which several
+/// are the same principal, or one whose total counts what is never listed.
+async fn shortage<D: Directory>(seen: &Observation<'_, '_, D>, kind: Kind) -> String {
+    let walked = &seen.walks[kind as usize];
+    let (list, total, read) = (kind.endpoint(), walked.total, seen.diff.accounted_for(kind));
+    let short = format!("{list}: {read} of {total} could be read, twice, and nothing is published from half a list");
+    if walked.repeats_itself {
+        return format!(
+            "{short}. Its second page holds only rows of the first one, so startIndex is ignored; \
+             → [account.profile] page_size = {total}, if the server sends so many at once"
+        );
+    }
+    // A row that is on two pages may be either: a list on one page shows which.
+    let doubled = walked.doubled > 0
+        || walked.repeated > 0
+            && seen.directory.in_one_page(kind, total).await.is_some_and(|rows| has_doubles(&rows, total));
+    if !doubled && walked.repeated > 0 {
+        return format!(
+            "{short}. Its pages overlap: {} of {} rows were shown before, and as many are never shown; \
+             → [account.profile] page_size large enough for one page, e.g. page_size = {total}",
+            walked.repeated, walked.received
+        );
+    }
+    if doubled {
+        return format!(
+            "{short}. It lists the same id more than once ({} of {} rows), and its total counts rows; \
+             → [account.profile] trust_total = false",
+            walked.doubled + walked.repeated,
+            walked.received
+        );
+    }
+    format!(
+        "{short}. The total is {} higher than what is listed; → if that does not pass, the total means something \
+         else here: [account.profile] trust_total = false, or inactive = \"hidden\" where only active users are listed",
+        total.saturating_sub(read as u64)
+    )
+}
+
+/// A page that holds the whole list, with fewer different rows than its total.
+fn has_doubles(rows: &[RawRow], total: u64) -> bool {
+    let different: Set<RawHash> = rows.iter().map(|row| row.hash).collect();
+    rows.len() as u64 >= total && (different.len() as u64) < total
+}
