@@ -4,6 +4,7 @@
 //! Rows come in parsed, times come in as milliseconds since 1970-01-01 UTC.
 
 pub mod principal;
+pub mod reduction;
 pub mod values;
 pub mod emails;
 pub mod agreement;

@@ -14,6 +14,7 @@ use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, Seq
 use serde_json::value::RawValue;
 
 use super::profile::AbsentActive;
+use crate::directory::reduction::reduce;
 use crate::directory::{AttributeList, Id, Kind, ListedGroup, ListedMember, Principal, main_email};
 use crate::json::{Bounded, Fields, Text, is_number, json_text, only_field, text, text_or_number};
 
@@ -22,13 +23,6 @@ pub use crate::json::ATTRIBUTES_MAX;
 
 /// Bytes of an id; SCIM ids are opaque but short, and keys hold them percent-encoded.
 pub const ID_BYTES_MAX: usize = 1_024;
-/// JSON bytes of one resource's listed attributes; beyond this its largest attributes are left out, see `reduce`.
-pub const RESOURCE_BYTES_MAX: usize = 200_000;
-/// Bytes that one resource may bring about in an event and in the one that follows it. An event holds up to three
-/// quarters of what its new image is reckoned at and two fifths of the old one: 690,000 bytes, and it has to fit into
-/// the 1,000,000 that librdkafka sends by default.
-const EVENT_BYTES_MAX: usize = 3 * RESOURCE_BYTES_MAX;
-
 /// Sub-attributes of one complex attribute; one that has more is left out whole.
 pub const SUB_ATTRIBUTES_MAX: usize = 64;
 
@@ -676,55 +670,6 @@ fn read_groups(raw: &RawValue) -> Result<Vec<ListedGroup>, ()> {
     Ok(listed)
 }
 
-/// Leaves out the largest attributes until the largest event that the principal can make fits into a message, and names
-/// the listed attributes they belong to.
-///
-/// An event states each value in its image and as a change's new value, and the next one as the old value; each path in
-/// the image, and in the changes of both twice. A name stands there as `principal_name` too, and a group's also as
-/// `group_name` and, where the pattern reads it, in `entitlement_*`, which are changes with an old and a new value
-/// themselves.
-fn reduce(principal: &mut Principal, kind: Kind, list: &AttributeList) {
-    /// Lengths and branches of the encoding, for every path.
-    const FRAME: usize = 3;
-    // Sizes as JSON, because that is how an event states them.
-    let names = [
-        ("userName", &principal.user_name, 4),
-        ("displayName", &principal.display_name, if kind == Kind::Group { 8 } else { 4 }),
-        ("externalId", &principal.external_id, 3),
-    ];
-    let names =
-        names.into_iter().filter_map(|(path, text, times)| Some((path, json_text(text.as_deref()?).len() * times)));
-    let attributes = principal.attributes.iter().map(|(path, value)| {
-        let email = principal.email.as_ref().filter(|_| path.eq_ignore_ascii_case("emails"));
-        (path.as_str(), 5 * (path.len() + FRAME) + 3 * value.len() + email.map_or(0, String::len))
-    });
-    let mut sizes: Vec<(String, usize)> =
-        names.chain(attributes).map(|(path, bytes)| (path.to_owned(), bytes)).collect();
-    let mut size: usize = sizes.iter().map(|(_, size)| size).sum();
-    if size <= EVENT_BYTES_MAX {
-        return;
-    }
-    sizes.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
-    for (path, bytes) in sizes {
-        if size <= EVENT_BYTES_MAX {
-            break;
-        }
-        size -= bytes;
-        match path.as_str() {
-            "userName" => principal.user_name = None,
-            "displayName" => principal.display_name = None,
-            "externalId" => principal.external_id = None,
-            other => {
-                principal.attributes.remove(other);
-                if other.eq_ignore_ascii_case("emails") {
-                    principal.email = None;
-                }
-            }
-        }
-        principal.omitted.push(list.entry(&path).unwrap_or(&path).to_owned());
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -923,13 +868,5 @@ mod tests {
         let json = format!(r#"{{"id":"1","meta":[{big}0],"active":[{big}0]}}"#);
         let principal = read_resource(Kind::User, json.as_bytes(), &reading).unwrap().principal;
         assert_eq!((principal.omitted.len(), principal.active), (2, None), "stated, though unread");
-    }
-
-    #[test]
-    fn an_oversized_resource_is_reduced_and_says_what_it_left_out() {
-        let big = "x".repeat(RESOURCE_BYTES_MAX);
-        let principal = user(&format!(r#"{{"id":"1","userName":"u","title":"{big}","department":"d"}}"#));
-        assert_eq!(principal.omitted, ["title"]);
-        assert_eq!(principal.user_name.as_deref(), Some("u"));
     }
 }
