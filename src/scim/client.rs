@@ -23,7 +23,8 @@ use super::listing::{self, PAGES_MAX, Query, Remembered};
 use super::pace::{Advice, Budget, PAUSE_MAX, Permit, Tries};
 use super::probe::{self, Advertised};
 use super::profile::{Memberships, Operation, Profile};
-use super::wire::{self, Reading, Resource, Unreadable};
+use super::resource::{self, Reading, Resource, Unreadable};
+use super::value;
 use crate::account::MAX_PRINCIPALS;
 use crate::directory::{AttributeList, Id, Kind, Observed, Principal, Readable};
 use crate::failpoint::{self, Point};
@@ -703,7 +704,7 @@ impl Directory for ScimDirectory {
         match reply.status.as_u16() {
             200 => {
                 let body = envelope::utf_8(&reply.body).unwrap_or_default();
-                if wire::id_of(&body).as_ref() != Some(id) {
+                if value::id_of(&body).as_ref() != Some(id) {
                     return Answer::Unproven("HTTP 200 without the id that was asked for".to_owned());
                 }
                 let row = envelope::raw_row(body);
@@ -739,7 +740,7 @@ impl Directory for ScimDirectory {
 
 /// A row as read, or what is left of it.
 pub fn parse_row(kind: Kind, page: &Page, row: &RawRow, reading: &Reading) -> Parsed {
-    match wire::read_resource(kind, &row.bytes, reading) {
+    match resource::read_resource(kind, &row.bytes, reading) {
         Ok(resource) => Parsed::Resource(Box::new(observed(resource, page, row))),
         Err(Unreadable { id: Some(id) }) => Parsed::Resource(Box::new(only_id(id, page, row))),
         Err(Unreadable { id: None }) => Parsed::NoId,

@@ -23,7 +23,7 @@ use super::envelope::{self, ListPage};
 use super::error::{self, ReadError};
 use super::probe;
 use super::profile::Paging;
-use super::wire;
+use super::value;
 use crate::directory::{Id, Kind, RawHash, Set};
 use crate::source::{Page, RawRow};
 
@@ -70,7 +70,7 @@ pub async fn matching(client: &Client, kind: Kind, filter: String) -> Result<Vec
         for row in page?.rows {
             let broken =
                 || ReadError::new(error::NOT_A_RESOURCE, "a row that a filter found has no usable `id`").of(kind);
-            ids.insert(wire::id_of(&row.bytes).ok_or_else(broken)?);
+            ids.insert(value::id_of(&row.bytes).ok_or_else(broken)?);
         }
         if ids.len() > client.patience().rows {
             let text = format!("a filter finds more than {} rows", client.patience().rows);

@@ -4,15 +4,18 @@
 //! user. Nothing here knows Kafka or Avro.
 
 pub mod address;
+mod attributes;
 pub mod auth;
 pub mod client;
 pub mod envelope;
 pub mod error;
 pub mod listing;
+pub mod members;
 pub mod pace;
 pub mod probe;
 pub mod profile;
-pub mod wire;
+pub mod resource;
+pub mod value;
 
 pub use auth::{Credential, Scheme};
 pub use client::{Client, Patience, ScimDirectory};

@@ -8,7 +8,7 @@ use super::envelope::{self, ListPage};
 use super::error::ReadError;
 use super::listing;
 use super::profile::{Memberships, Paging};
-use super::wire::{self, Reading};
+use super::resource::{self, Reading};
 use crate::directory::{Id, Kind, NOBODY};
 use crate::json::{Bounded, Fields};
 use crate::source::RawRow;
@@ -163,7 +163,8 @@ pub async fn filter_for_members(client: &Client, user: &Id, group: &Id) -> Optio
 /// True where users say which groups they are in.
 pub fn groups_on_users(page: &ListPage, reading: &Reading) -> bool {
     let reading = Reading { groups_on_user: true, ..reading.clone() };
-    let shows =
-        |row: &RawRow| wire::read_resource(Kind::User, &row.bytes, &reading).is_ok_and(|user| !user.groups.is_empty());
+    let shows = |row: &RawRow| {
+        resource::read_resource(Kind::User, &row.bytes, &reading).is_ok_and(|user| !user.groups.is_empty())
+    };
     page.rows.iter().any(shows)
 }

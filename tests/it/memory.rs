@@ -16,7 +16,8 @@ use scimtail::directory::{
 };
 use scimtail::log::{Batch, CommitError, Ended, Log, Positions, Record, Topic};
 use scimtail::scim::client::parse_row;
-use scimtail::scim::wire::{Reading, raw_row};
+use scimtail::scim::envelope::raw_row;
+use scimtail::scim::resource::Reading;
 use scimtail::scim::{ReadError, error};
 use scimtail::shards::restore::{self, Ends, Stopped};
 use scimtail::source::{Answer, Directory, Page, Parsed, RawRow};

@@ -6,7 +6,7 @@ use proptest::strategy::Strategy as _;
 use scimtail::directory::{AttributeList, Baseline, Diff, Kind, Known, Row, Rules, Strategy, Unit};
 use scimtail::scim::client::parse_row;
 use scimtail::scim::envelope::raw_row;
-use scimtail::scim::wire::Reading;
+use scimtail::scim::resource::Reading;
 use scimtail::source::{Page, Parsed};
 use serde_json::{Value, json};
 

@@ -53,7 +53,7 @@ async fn pass(State(passage): State<Arc<Passage>>, request: Request) -> Response
         if armed.as_ref().is_some_and(Vec::is_empty) {
             let rows = envelope::split_list(&body).unwrap().rows;
             *armed =
-                Some(rows.iter().map(|row| scimtail::scim::wire::id_of(&row.bytes).unwrap().to_string()).collect());
+                Some(rows.iter().map(|row| scimtail::scim::value::id_of(&row.bytes).unwrap().to_string()).collect());
         }
     }
     Response::builder().status(status).body(body.into()).unwrap()

@@ -4,7 +4,7 @@ use crate::config::AccountConfig;
 use crate::directory::{AttributeList, Id, Kind};
 use crate::scim::envelope::ListPage;
 use crate::scim::profile::Memberships;
-use crate::scim::{ScimDirectory, probe, wire};
+use crate::scim::{ScimDirectory, probe, resource};
 use crate::source::{Answer, Directory};
 
 /// A setting that would fit this directory better.
@@ -43,7 +43,7 @@ pub(super) async fn for_members(directory: &ScimDirectory, user: Option<&Id>, gr
 /// True where a group, or one of the first page of the list, shows members only if `attributes` names them.
 async fn on_request(directory: &ScimDirectory, group: &Id) -> bool {
     let shows = |body: &[u8]| {
-        wire::read_resource(Kind::Group, body, &directory.reading).is_ok_and(|group| !group.members.is_empty())
+        resource::read_resource(Kind::Group, body, &directory.reading).is_ok_and(|group| !group.members.is_empty())
     };
     let query = [("attributes", "id,members".to_owned())];
     let client = &directory.client;
@@ -62,7 +62,7 @@ pub(super) fn unknown_attributes(account: &AccountConfig, page: &ListPage) -> Ve
         return Vec::new();
     }
     let names: Vec<String> =
-        page.rows.iter().flat_map(|row| wire::names_of(&row.bytes)).filter(|name| is_plain(name)).collect();
+        page.rows.iter().flat_map(|row| resource::names_of(&row.bytes)).filter(|name| is_plain(name)).collect();
     let defaults = AttributeList::default();
     let known: Vec<&str> =
         names.iter().map(String::as_str).chain(defaults.paths().iter().map(String::as_str)).collect();
