@@ -16,11 +16,12 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use url::Url;
 
 use super::address::{self, Allowed, CheckedResolver};
+use super::advice::{Advice, PAUSE_MAX};
 use super::auth::{Credential, Pass};
+use super::budget::{Budget, Permit, Tries};
 use super::envelope;
 use super::error::{self, ReadError};
 use super::listing::{self, PAGES_MAX, Query, Remembered};
-use super::pace::{Advice, Budget, PAUSE_MAX, Permit, Tries};
 use super::probe::{self, Advertised};
 use super::profile::{Memberships, Operation, Profile};
 use super::resource::{self, Reading, Resource, Unreadable};

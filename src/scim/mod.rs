@@ -4,11 +4,14 @@
 //! user. Nothing here knows Kafka or Avro.
 
 pub mod address;
+pub mod advice;
 mod attributes;
 pub mod auth;
+pub mod budget;
 pub mod client;
 pub mod envelope;
 pub mod error;
+pub mod layers;
 pub mod listing;
 pub mod members;
 pub mod pace;
