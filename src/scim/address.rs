@@ -1,6 +1,7 @@
 //! Which addresses a request may go to, checked at connect so that no name can point elsewhere later
 //! (DNS rebinding): never link-local or metadata addresses, private ranges only where allowed.
 
+use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
@@ -55,6 +56,18 @@ pub fn is_loopback(url: &Url) -> bool {
     }
 }
 
+/// All addresses of a name are such that requests must not go to them.
+#[derive(Debug)]
+pub struct NotAllowed(&'static str);
+
+impl fmt::Display for NotAllowed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the name leads to {}", self.0)
+    }
+}
+
+impl std::error::Error for NotAllowed {}
+
 /// Resolves names and drops every address that must not be connected to.
 #[derive(Debug)]
 pub struct CheckedResolver(pub Allowed);
@@ -73,7 +86,7 @@ impl Resolve for CheckedResolver {
                 }
             }
             if usable.is_empty() {
-                return Err(format!("the name leads to {refusal}").into());
+                return Err(NotAllowed(refusal).into());
             }
             Ok(Box::new(usable.into_iter()) as Addrs)
         })

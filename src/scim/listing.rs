@@ -7,9 +7,7 @@
 //! missing. A cursor is used only if it is advertised or offered, and then only the server's word that there is no next
 //! one ends the walk. Whether everything was listed is judged by totals afterwards.
 
-use std::collections::HashMap;
 use std::pin::pin;
-use std::sync::{Arc, Mutex, PoisonError};
 
 use async_stream::try_stream;
 use bytes::Bytes;
@@ -18,17 +16,17 @@ use serde_json::json;
 use tokio_util::task::AbortOnDropHandle;
 use url::Url;
 
-use super::client::{Client, Reply, refusal};
+use super::client::{Client, Reply};
 use super::envelope::{self, ListPage};
 use super::error::{self, ReadError};
-use super::probe;
+use super::http::Body;
+use super::learnt::{Learnt, RememberedPage};
 use super::profile::Paging;
+use super::refusal::refusal;
 use super::value;
 use crate::directory::{Id, Kind, RawHash, Set};
 use crate::source::{Page, RawRow};
 
-/// Pages of one walk: a million rows at ten a page, and an end to servers that invent rows for ever.
-pub const PAGES_MAX: usize = 100_000;
 /// Times that a walk begins anew because its cursor was no longer accepted.
 pub const CURSOR_RESTARTS_MAX: usize = 3;
 /// Where a page is too large, pages this many times smaller are asked for.
@@ -62,9 +60,9 @@ struct Fetched {
 ///
 /// # Errors
 /// As a walk, and more rows than a directory may have.
-pub async fn matching(client: &Client, kind: Kind, filter: String) -> Result<Vec<Id>, ReadError> {
+pub async fn matching(client: &Client, learnt: &Learnt, kind: Kind, filter: String) -> Result<Vec<Id>, ReadError> {
     let attributes = client.profile().request_attributes.then(|| "id".to_owned());
-    let mut pages = pin!(pages(client.clone(), Query { kind, filter: Some(filter), attributes }));
+    let mut pages = pin!(pages(client.clone(), learnt.clone(), Query { kind, filter: Some(filter), attributes }));
     let mut ids: Set<Id> = Set::default();
     while let Some(page) = pages.next().await {
         for row in page?.rows {
@@ -92,10 +90,22 @@ pub struct Query {
     pub attributes: Option<String>,
 }
 
+/// The first page that a query finds.
+///
+/// # Errors
+/// As a walk.
+pub async fn one_page(client: &Client, kind: Kind, query: &[(&str, String)]) -> Result<ListPage, ReadError> {
+    let reply = client.get(client.urls().list(kind, query)).await.map_err(|error| error.of(kind))?;
+    match reply.status.as_u16() {
+        200 => envelope::split_list(&reply.body).map_err(|error| error.of(kind)),
+        _ => Err(refusal(reply.status, &reply.body, client.profile(), kind).of(kind)),
+    }
+}
+
 /// The pages of one walk. Dropping the stream aborts the request under way.
-pub fn pages(client: Client, query: Query) -> impl Stream<Item = Result<Page, ReadError>> + Send {
+pub fn pages(client: Client, learnt: Learnt, query: Query) -> impl Stream<Item = Result<Page, ReadError>> + Send {
     let kind = query.kind;
-    walk(client, query).map(move |page| page.map_err(|error| error.of(kind)))
+    walk(client, learnt, query).map(move |page| page.map_err(|error| error.of(kind)))
 }
 
 /// What a walk had seen when `startIndex` turned out to be ignored.
@@ -143,10 +153,10 @@ impl Walked {
     }
 }
 
-fn walk(client: Client, query: Query) -> impl Stream<Item = Result<Page, ReadError>> + Send {
+fn walk(client: Client, learnt: Learnt, query: Query) -> impl Stream<Item = Result<Page, ReadError>> + Send {
     try_stream! {
-        let list = List { client: client.clone(), query };
-        let mut begin = first(&client).await;
+        let mut begin = first(&client, &learnt).await;
+        let list = List { client: client.clone(), learnt, query };
         let forced = client.profile().paging == Paging::CursorForced;
         let trust_total = client.profile().trust_total;
         // What the walk by `startIndex` had seen when it turned out to be ignored.
@@ -237,13 +247,13 @@ fn walk(client: Client, query: Query) -> impl Stream<Item = Result<Page, ReadErr
     }
 }
 
-async fn first(client: &Client) -> At {
+async fn first(client: &Client, learnt: &Learnt) -> At {
     match client.profile().paging {
         Paging::Index => At::Index(1),
         Paging::None => At::Everything,
         Paging::CursorForced | Paging::Cursor => At::Cursor(None),
         // Cursors are chosen only where advertised; a server that offers one unasked is followed as well.
-        Paging::Auto => match probe::advertised(client).await {
+        Paging::Auto => match learnt.advertised(client).await {
             Some(advertised) if advertised.cursor => At::Cursor(None),
             _ => At::Index(1),
         },
@@ -277,45 +287,12 @@ fn following(
     })
 }
 
-/// Pages by their URL, as the server last sent them with an ETag: their rows by hash, not their bytes. Lives and dies
-/// with the client, as the hashes by which rows are recognised die with their acquisition.
-#[derive(Clone, Default)]
-pub(super) struct Remembered(Arc<Mutex<HashMap<Url, RememberedPage>>>);
-
-#[derive(Clone)]
-struct RememberedPage {
-    etag: String,
-    rows: Vec<RawHash>,
-    total: Option<u64>,
-    next_cursor: Option<String>,
-}
-
-/// Pages remembered of one directory; more than that are read anew each time.
-const REMEMBERED_MAX: usize = 20_000;
-
-impl Remembered {
-    pub(super) fn forget(&self) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
-    }
-
-    fn get(&self, url: &Url) -> Option<RememberedPage> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(url).cloned()
-    }
-
-    fn put(&self, url: Url, page: Option<RememberedPage>) {
-        let mut pages = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        match page {
-            Some(page) if pages.len() < REMEMBERED_MAX || pages.contains_key(&url) => drop(pages.insert(url, page)),
-            _ => drop(pages.remove(&url)),
-        }
-    }
-}
-
 type Request = AbortOnDropHandle<Result<Fetched, ReadError>>;
 
 #[derive(Clone)]
 struct List {
     client: Client,
+    learnt: Learnt,
     query: Query,
 }
 
@@ -339,7 +316,7 @@ impl List {
             if let Some(attributes) = attributes {
                 body["attributes"] = json!(attributes.split(',').collect::<Vec<_>>());
             }
-            client.post(client.resource_url(*kind, ".search", &[]), body).await?
+            client.post(client.urls().resource(*kind, ".search", &[]), body).await?
         } else {
             let mut query = match &at {
                 At::Index(start) => vec![("startIndex", start.to_string()), ("count", count.to_string())],
@@ -350,7 +327,7 @@ impl List {
             };
             query.extend(filter.clone().map(|filter| ("filter", filter)));
             query.extend(attributes.clone().map(|attributes| ("attributes", attributes)));
-            let url = client.list_url(*kind, &query);
+            let url = client.urls().list(*kind, &query);
             if client.profile().list_etags && filter.is_none() {
                 return self.ask_if_changed(url).await;
             }
@@ -368,7 +345,7 @@ impl List {
             }
             // The walk says what that means.
             400 | 404 | 405 | 501 if is_search => return Err(ReadError::new(error::PAGING_IGNORED, String::new())),
-            _ => return Err(refusal(&reply, self.client.profile(), self.query.kind)),
+            _ => return Err(refusal(reply.status, &reply.body, self.client.profile(), self.query.kind)),
         }
         let Reply { skew, received_at, body, .. } = reply;
         let bytes = body.len();
@@ -381,10 +358,9 @@ impl List {
 
     /// A page whose ETag still matches holds the rows it held: they come without their bytes.
     async fn ask_if_changed(&self, url: Url) -> Result<Fetched, ReadError> {
-        let client = &self.client;
-        let remembered = client.remembered.get(&url);
+        let remembered = self.learnt.page(&url);
         let etag = remembered.as_ref().map(|page| page.etag.clone());
-        let reply = client.get_if_changed(url.clone(), etag).await?;
+        let reply = self.client.get_if_changed(url.clone(), etag).await?;
         let (skew, received_at) = (reply.skew, reply.received_at);
         if let (304, Some(RememberedPage { rows, total, next_cursor, .. })) = (reply.status.as_u16(), remembered) {
             let rows = rows.into_iter().map(|hash| RawRow { hash, bytes: Bytes::new() }).collect();
@@ -395,7 +371,7 @@ impl List {
         let fetched = self.read(reply, false).await?;
         let (rows, total) = (fetched.page.rows.iter().map(|row| row.hash).collect(), fetched.page.total);
         let next_cursor = fetched.next_cursor.clone();
-        client.remembered.put(url, etag.map(|etag| RememberedPage { etag, rows, total, next_cursor }));
+        self.learnt.remember(url, etag.map(|etag| RememberedPage { etag, rows, total, next_cursor }));
         Ok(fetched)
     }
 
@@ -404,7 +380,7 @@ impl List {
         if matches!(at, At::Everything) {
             return refusal;
         }
-        let advertised = probe::advertised(&self.client).await.and_then(|advertised| advertised.max_page_size);
+        let advertised = self.learnt.advertised(&self.client).await.and_then(|advertised| advertised.max_page_size);
         let advertised = advertised.and_then(|size| u32::try_from(size).ok()).filter(|size| *size > 0);
         for size in advertised.into_iter().chain(SIZES_TRIED).filter(|size| *size < count) {
             if self.ask(at.clone(), size).await.is_ok() {
@@ -435,7 +411,7 @@ async fn page(request: Request) -> Result<Fetched, ReadError> {
 }
 
 /// A body large enough to hold up others is split on a thread that may block.
-async fn split(body: Bytes) -> Result<ListPage, ReadError> {
+async fn split(body: Body) -> Result<ListPage, ReadError> {
     if body.len() <= LARGE_BODY {
         return envelope::split_list(&body);
     }

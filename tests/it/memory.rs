@@ -15,7 +15,7 @@ use scimtail::directory::{
     AttributeList, Baseline, GroupPattern, Id, Kind, Known, Limits, Status, Strategy, SyncStatus,
 };
 use scimtail::log::{Batch, CommitError, Ended, Log, Positions, Record, Topic};
-use scimtail::scim::client::parse_row;
+use scimtail::scim::directory::parse_row;
 use scimtail::scim::envelope::raw_row;
 use scimtail::scim::resource::Reading;
 use scimtail::scim::{ReadError, error};

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use proptest::prelude::*;
 use proptest::strategy::Strategy as _;
 use scimtail::directory::{AttributeList, Baseline, Diff, Kind, Known, Row, Rules, Strategy, Unit};
-use scimtail::scim::client::parse_row;
+use scimtail::scim::directory::parse_row;
 use scimtail::scim::envelope::raw_row;
 use scimtail::scim::resource::Reading;
 use scimtail::source::{Page, Parsed};

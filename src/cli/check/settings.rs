@@ -4,7 +4,7 @@ use crate::config::AccountConfig;
 use crate::directory::{AttributeList, Id, Kind};
 use crate::scim::envelope::ListPage;
 use crate::scim::profile::Memberships;
-use crate::scim::{ScimDirectory, probe, resource};
+use crate::scim::{ScimDirectory, listing, probe, resource};
 use crate::source::{Answer, Directory};
 
 /// A setting that would fit this directory better.
@@ -28,11 +28,11 @@ pub(super) async fn for_members(directory: &ScimDirectory, user: Option<&Id>, gr
     {
         return Some(setting("memberships", "\"get\"", "groups show their members by GET, not in the list"));
     }
-    let users = probe::first_page(directory, Kind::User).await.ok()?;
+    let users = directory.first_page(Kind::User).await.ok()?;
     if probe::groups_on_users(&users, &directory.reading) {
         return Some(setting("memberships", "\"user\"", "users say their groups"));
     }
-    match probe::filter_for_members(client, user?, group).await? {
+    match probe::filter_for_members(client, &directory.learnt, user?, group).await? {
         Memberships::MembersFilter => {
             Some(setting("memberships", "\"members_filter\"", "a filter for members finds groups"))
         }
@@ -47,11 +47,11 @@ async fn on_request(directory: &ScimDirectory, group: &Id) -> bool {
     };
     let query = [("attributes", "id,members".to_owned())];
     let client = &directory.client;
-    let by_get = client.get(client.resource_url(Kind::Group, group, &query)).await;
+    let by_get = client.get(client.urls().resource(Kind::Group, group, &query)).await;
     if by_get.is_ok_and(|reply| reply.status.as_u16() == 200 && shows(&reply.body)) {
         return true;
     }
-    let list = probe::list(client, Kind::Group, &query).await;
+    let list = listing::one_page(client, Kind::Group, &query).await;
     list.is_ok_and(|page| page.rows.iter().any(|row| shows(&row.bytes)))
 }
 
