@@ -1,5 +1,5 @@
 //! Which addresses a request may go to, checked at connect so that no name can point elsewhere later
-//! (DNS rebinding): never link-local or metadata addresses, private ranges only where allowed.
+//! (DNS rebinding): never link-local or metadata addresses, private ranges only if they are allowed.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
@@ -12,7 +12,7 @@ use url::{Host, Url};
 pub struct Allowed {
     /// Private ranges (RFC 1918, RFC 4193, shared address space).
     pub private: bool,
-    /// Loopback: only where the base URL itself names it.
+    /// Loopback: only if the base URL itself names it.
     pub loopback: bool,
 }
 
@@ -46,7 +46,7 @@ fn is_metadata(ip: Ipv6Addr) -> bool {
     ip.segments() == [0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254]
 }
 
-/// True where the URL itself names this machine.
+/// True if the URL itself names this machine.
 pub fn is_loopback(url: &Url) -> bool {
     match url.host() {
         Some(Host::Ipv4(ip)) => ip.is_loopback(),
@@ -56,7 +56,7 @@ pub fn is_loopback(url: &Url) -> bool {
     }
 }
 
-/// All addresses of a name are such that requests must not go to them.
+/// A name of which no address may be connected to; holds the reason for the last one.
 #[derive(Debug)]
 pub struct NotAllowed(&'static str);
 

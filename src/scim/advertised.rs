@@ -10,8 +10,8 @@ use crate::json::{Bounded, Fields};
 /// ServiceProviderConfigs of one server: some wrap theirs into a list.
 const CONFIGS_MAX: usize = 10;
 
-/// ServiceProviderConfig (RFC 7643 §5, RFC 9865 §4). It lies both ways on some servers: only what costs nothing when
-/// wrong is believed.
+/// ServiceProviderConfig (RFC 7643 §5, RFC 9865 §4). Some servers state too much or too little. Only what costs nothing
+/// when it is wrong is believed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Advertised {
     /// The path that answered: the plural is older.

@@ -68,7 +68,7 @@ impl Advice {
         Advice {
             throttled,
             wait: wait.filter(|_| throttled || status.is_server_error()),
-            // Of several the one that binds first.
+            // Of several limits the one that is used up first.
             left: left.min_by_key(|left| (left.requests, Reverse(left.reset))),
         }
     }

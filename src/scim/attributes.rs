@@ -28,7 +28,7 @@ fn is_below(path: &str, name: &str) -> bool {
         && matches!(path.as_bytes().get(name.len()), Some(b'.' | b':'))
 }
 
-/// True where the list covers the attribute, something below it, or something of that extension.
+/// True if the list covers the attribute, something below it, or something of that extension.
 pub(super) fn wanted(list: &AttributeList, name: &str) -> bool {
     list.covers(name) || list.paths().iter().any(|path| is_below(path, name))
 }
@@ -71,7 +71,7 @@ pub(super) fn set(
     if is("userName") || is("active") {
         if kind == Kind::User && is("active") {
             principal.active = read_active(raw);
-            // Something is said, but not what.
+            // The server states a value, and it is unknown which.
             return if principal.active.is_some() || is_nothing(raw) { Ok(()) } else { Err(()) };
         } else if kind == Kind::User {
             principal.user_name = read_text(raw)?;
@@ -102,7 +102,7 @@ pub(super) fn set(
 }
 
 /// Stores a value by its path in the list's spelling: complex values flattened, multi-valued ones as one
-/// canonical array. `nesting`: objects that may still stand inside each other.
+/// canonical array. `nesting`: objects that may still be inside each other.
 fn set_attribute(
     principal: &mut Principal,
     list: &AttributeList,
@@ -159,7 +159,7 @@ fn set_elements(
             (false, false) => None,
             (_, true) => canonical(element, nesting)?,
         };
-        // Some servers write an empty text where there is nothing.
+        // Some servers write an empty text for an absent value.
         values.extend(value.filter(|value| value != "\"\""));
     }
     values.sort_unstable();

@@ -16,14 +16,14 @@ use super::http::{Timeouts, connecting_to};
 use super::secret::{Numbered, fits_a_header};
 use super::token::{Grant, TOKEN_WAIT, Tokens, at_token_url};
 
-/// How a request carries the credential, and all of it that is no secret.
+/// How a request carries the credential, without the secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Scheme {
     /// `Authorization: Bearer <secret>` (RFC 6750 §2.1).
     Bearer,
     /// The secret is the password (RFC 7617).
     Basic { username: String },
-    /// The secret stands in a header of the vendor's, behind `prefix` and a space if there is a prefix.
+    /// The secret is in a header of the vendor's, behind `prefix` and a space if there is a prefix.
     ApiKey { header: HeaderName, prefix: String },
     /// The secret is the client's; it is exchanged for bearer tokens (RFC 6749 §4.4).
     Oauth2 { client_id: String, token_url: Url, scope: Option<String> },
@@ -34,7 +34,7 @@ impl Scheme {
     /// A header name or prefix that no request can carry.
     pub fn api_key(header: &str, prefix: &str) -> Result<Scheme, String> {
         let name = HeaderName::from_bytes(header.as_bytes());
-        // Not repeated: somebody may have written the key behind it.
+        // The text is not repeated: the key may have been written behind the name.
         let header =
             name.map_err(|_| "auth_header is not the name of a header; → the name alone, e.g. \"X-Api-Key\"")?;
         if !fits_a_header(prefix) {
@@ -53,7 +53,7 @@ impl Scheme {
     }
 
     /// # Errors
-    /// Tells what the secret cannot be used for.
+    /// No header can carry the secret.
     fn check(&self, secret: &SecretString) -> Result<(), ReadError> {
         let as_it_stands = matches!(self, Scheme::Bearer | Scheme::ApiKey { .. });
         if as_it_stands && !fits_a_header(secret.expose_secret()) {
@@ -106,7 +106,7 @@ impl Credential {
         Credential::new(Scheme::Bearer, Arc::new(move || Ok(token.clone())), false)
     }
 
-    /// Reads the secret anew; true where it is another one now.
+    /// Reads the secret again; true if it is another one now.
     ///
     /// # Errors
     /// It cannot be read or used; the one before stays.
@@ -128,7 +128,7 @@ impl Credential {
     /// What the next request is to be signed with.
     ///
     /// # Errors
-    /// No token is to be had.
+    /// The token endpoint issues no token.
     pub async fn pass(&self) -> Result<Pass, ReadError> {
         let current = self.current();
         match (&self.tokens, &self.scheme) {
@@ -159,9 +159,9 @@ impl Credential {
         }
     }
 
-    /// After a 401: true where the next pass is another one than the refused.
+    /// After a 401; true if the next pass is another one than the refused one.
     pub async fn renew(&self, refused: &Pass) -> bool {
-        // One that cannot be read is as good as unchanged: the 401 says what has to be done.
+        // A secret that cannot be read counts as unchanged: the 401 says what has to be done.
         let changed = self.reread().unwrap_or(false);
         match &self.tokens {
             Some(tokens) => tokens.renew(refused.0.number).await || changed,

@@ -45,7 +45,7 @@ impl Budget {
     }
 
     /// The process's budget of `key`, bound by `limits` beside those of its other users. `current` is what the
-    /// caller has used so far: it stays where a credential was rotated and nobody else uses the new one.
+    /// caller has used so far: it is kept if a credential was rotated and no other account uses the new one.
     pub fn shared(key: u128, limits: &[RateLimit], current: Option<&Arc<Budget>>) -> Arc<Budget> {
         let mut budgets = lock(&BUDGETS);
         budgets.retain(|_, budget| budget.strong_count() > 0);
@@ -111,7 +111,7 @@ impl Drop for Turn {
     }
 }
 
-/// Leave to send one request now. Dropped, it counts as answered without advice.
+/// Leave to send one request now. If it is dropped, the request counts as answered without advice.
 #[derive(Debug)]
 pub struct Permit {
     budget: Arc<Budget>,
@@ -282,7 +282,7 @@ mod tests {
         Tries::new(throttled, Waits::bounded(4, SECOND / 2, 60 * SECOND))
     }
 
-    /// One request as `Client::send` makes it. True where it was accepted in the end.
+    /// One request as `Client::send` makes it. True if it was accepted in the end.
     async fn request(budget: &Arc<Budget>, vendor: &Shared, of: Option<Operation>, latency: [Duration; 2]) -> bool {
         let mut turn = budget.turn();
         let mut tries = tries();

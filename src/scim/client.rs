@@ -85,7 +85,7 @@ pub struct Client {
     large: LargeBodies,
 }
 
-/// The newest answer: what a person is told who waits in vain for the next one.
+/// The newest answer, shown to a person who waits in vain for the next one.
 #[derive(Clone, Copy, Debug)]
 pub struct LastAnswer {
     /// HTTP status.
@@ -300,7 +300,7 @@ impl Client {
         Ok(Answered { reply: Reply { status, body, etag, skew, received_at }, advice, pass })
     }
 
-    /// A vendor that throttles is not a failure, and takes time: a person has to be able to see why.
+    /// Counts and logs a vendor that throttles: it is not a failure, but it takes time, and a person has to see why.
     fn note(&self, status: StatusCode, advice: &Advice) {
         let answer = LastAnswer { status: status.as_u16(), wait: advice.wait };
         *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(answer);
@@ -316,7 +316,7 @@ impl Client {
     }
 }
 
-/// GET, or POST where there is a body.
+/// GET, or POST if there is a body.
 struct Request {
     url: Url,
     body: Option<Value>,

@@ -77,13 +77,14 @@ impl ScimDirectory {
         format!("meta.lastModified ge \"{}\"", at.unwrap_or(jiff::Timestamp::UNIX_EPOCH))
     }
 
-    /// The parameter that asks for the account's attributes only, where the profile wants that (RFC 7644 §3.9).
+    /// The parameter that asks for the account's attributes only, if the profile wants that (RFC 7644 §3.9).
     fn attributes_asked_for(&self, kind: Kind, request: Request) -> Option<(&'static str, String)> {
         self.client.profile().request_attributes.then(|| ("attributes", self.requested(kind, request)))
     }
 
-    /// The attributes to ask for: what may leave the process, and what decides. A GET asks for what its list does, or
-    /// what is served on request only would be missing from it; and for members wherever they decide.
+    /// The attributes to ask for: those that may leave the process, and those that decide. A GET asks for what its list
+    /// asks for, because attributes that are served on request only would be missing from it. It asks for members too
+    /// if they decide.
     fn requested(&self, kind: Kind, request: Request) -> String {
         let decides: &[&str] = match (kind, self.client.profile().memberships) {
             (Kind::User, Memberships::User) => &["id", "active", "groups"],
@@ -119,11 +120,11 @@ impl Directory for ScimDirectory {
     }
 
     fn read(&self, kind: Kind, page: &Page, row: &RawRow) -> Parsed {
-        if row.bytes.is_empty() {
+        let parsed = parse_row(kind, page, row, &self.reading);
+        if matches!(parsed, Parsed::Stale) {
             self.learnt.forget_pages();
-            return Parsed::Stale;
         }
-        parse_row(kind, page, row, &self.reading)
+        parsed
     }
 
     async fn get(&self, kind: Kind, id: &Id) -> Answer {
@@ -163,7 +164,7 @@ impl Directory for ScimDirectory {
     }
 
     async fn matching(&self, kind: Kind, attribute: &'static str, id: &Id) -> Result<Vec<Id>, ReadError> {
-        // A JSON text is a filter's text (RFC 7644 §3.4.2.2): quotes in ids are escaped the same way.
+        // A filter writes a text as JSON does (RFC 7644 §3.4.2.2), quotes in ids included.
         let filter = format!("{attribute} eq {}", Value::String(id.to_string()));
         listing::matching(&self.client, &self.learnt, kind, filter).await
     }
@@ -171,7 +172,8 @@ impl Directory for ScimDirectory {
 
 /// A row as read, or what is left of it.
 pub fn parse_row(kind: Kind, page: &Page, row: &RawRow, reading: &Reading) -> Parsed {
-    match resource::read_resource(kind, &row.bytes, reading) {
+    let Some(bytes) = row.bytes.sent() else { return Parsed::Stale };
+    match resource::read_resource(kind, bytes, reading) {
         Ok(resource) => Parsed::Resource(Box::new(observed(resource, page, row))),
         Err(Unreadable { id: Some(id) }) => Parsed::Resource(Box::new(only_id(id, page, row))),
         Err(Unreadable { id: None }) => Parsed::NoId,

@@ -88,7 +88,7 @@ pub(super) fn connecting_to(url: &Url, allow_private: bool, timeouts: Timeouts) 
     reqwest::Client::builder()
         .tls_backend_preconfigured(tls)
         .user_agent(concat!("scimtail/", env!("CARGO_PKG_VERSION")))
-        // A redirect could carry the token to another host (G11).
+        // A redirect could carry the token to another host.
         .redirect(redirect::Policy::none())
         .no_proxy()
         .dns_resolver(Arc::new(CheckedResolver(allowed)))

@@ -1,7 +1,7 @@
 //! The TOML layers of provider profiles: those that ship with the binary, those of files, and overrides of an account.
 //!
 //! A profile states only what differs from `generic`, and where each fact comes from: `[sources]` names a public
-//! source for every field, or says `unverified`. Fields that nobody documented stay at generic's safe default.
+//! source for every field, or says `unverified`. Fields that no vendor documents keep generic's safe default.
 
 use std::collections::BTreeMap;
 
@@ -34,10 +34,10 @@ pub const EMBEDDED: &[(&str, &str)] = &[
 /// The profile that every other one completes itself from.
 pub(super) const BASE: &str = "generic";
 
-/// A chain of `extends` longer than this goes round.
+/// Layers of one profile; a chain of `extends` that is longer goes round.
 const EXTENDS_MAX: usize = 8;
 
-/// Every field but `notes` and `sources`, in the order in which people are told of them.
+/// Every field but `notes` and `sources`, in the order in which they are shown.
 const FIELDS: &[&str] = &[
     "title",
     "base_url",
@@ -75,10 +75,10 @@ const FIELDS: &[&str] = &[
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fact {
     pub field: &'static str,
-    /// As it stands in TOML, text without quotes; `None`: no layer sets it.
+    /// As TOML writes it, text without quotes; `None`: no layer sets it.
     pub value: Option<String>,
     pub source: Option<String>,
-    /// Only `generic` sets it: nobody documented anything else.
+    /// Only `generic` sets it: no source documents another value.
     pub default: bool,
 }
 
@@ -148,7 +148,7 @@ pub(super) fn stack(name: &str, files: &BTreeMap<String, String>, overrides: Tab
     Ok(layers)
 }
 
-/// What is wrong, on one line; begins with the field where the message does not name it.
+/// What is wrong, on one line; begins with the field if the message does not name it.
 pub(super) fn complaint(error: &toml::de::Error) -> String {
     let message = error.message().lines().map(str::trim).collect::<Vec<_>>().join(" ");
     if message.starts_with("unknown field") {
@@ -193,7 +193,7 @@ mod tests {
 
     #[test]
     fn facts_tell_every_field_its_source_and_whether_it_is_the_safe_default() {
-        // serde lists all fields of the struct where it refuses one.
+        // serde lists all fields of the struct when it refuses one.
         let error = toml::from_str::<Profile>("no_such_field = 1").unwrap_err();
         let known: BTreeSet<&str> = error.message().split('`').skip(3).step_by(2).collect();
         let told: BTreeSet<&str> = FIELDS.iter().copied().chain(["notes", "sources"]).collect();

@@ -1,16 +1,15 @@
 //! Walks as a stream of pages that is complete or ends in an error: by index (RFC 7644 §3.4.2.4), by cursor (RFC
 //! 9865), by `.search` (RFC 7644 §3.4.3), or in one answer.
 //!
-//! **How a walk ends.** It advances by rows received, never by `itemsPerPage`, and ends at a page without rows, whatever
-//! its form, or at one that brings no new row; never at a short one, because a silent cap looks like the end. Some
+//! **How a walk ends.** It advances by rows received, never by `itemsPerPage`. It ends at a page without rows, of any
+//! form, or at one that brings no new row. It never ends at a short page, because a silent cap looks like the end. Some
 //! servers refuse the page behind the last row (400, 404): that is the end too, if their own total says that nothing is
 //! missing. A cursor is used only if it is advertised or offered, and then only the server's word that there is no next
-//! one ends the walk. Whether everything was listed is judged by totals afterwards.
+//! one ends the walk. Totals decide afterwards whether everything was listed.
 
 use std::pin::pin;
 
 use async_stream::try_stream;
-use bytes::Bytes;
 use futures::{Stream, StreamExt};
 use serde_json::json;
 use tokio_util::task::AbortOnDropHandle;
@@ -25,16 +24,16 @@ use super::profile::Paging;
 use super::refusal::refusal;
 use super::value;
 use crate::directory::{Id, Kind, RawHash, Set};
-use crate::source::{Page, RawRow};
+use crate::source::{Page, RawRow, RowBytes};
 
-/// Times that a walk begins anew because its cursor was no longer accepted.
+/// Times that a walk begins again because its cursor was no longer accepted.
 pub const CURSOR_RESTARTS_MAX: usize = 3;
-/// Where a page is too large, pages this many times smaller are asked for.
+/// After a page that is too large, pages this many times smaller are asked for.
 const SMALLER: u32 = 10;
-/// Page sizes that are tried where a server refuses the one it was asked for, to name one that it takes.
+/// Page sizes that are tried after a server refused the one it was asked for, to name one that it takes.
 const SIZES_TRIED: [u32; 4] = [50, 25, 10, 1];
-/// Bytes of a body from which on the next page is asked for only when this one is done with, so that an account holds
-/// one of them at a time; and from which on it is split on a thread of its own.
+/// Bytes of a large body. The page behind it is asked for only when it is done with, so that an account holds one of
+/// them at a time, and it is split on a thread of its own.
 const LARGE_BODY: usize = 1 << 20;
 
 /// Where in a walk a page begins.
@@ -52,7 +51,7 @@ enum At {
 struct Fetched {
     page: Page,
     next_cursor: Option<String>,
-    /// False if a first page of this form is not an empty list, but none.
+    /// False if a first page of this form is not a list, rather than an empty one.
     is_an_answer: bool,
 }
 
@@ -68,7 +67,7 @@ pub async fn matching(client: &Client, learnt: &Learnt, kind: Kind, filter: Stri
         for row in page?.rows {
             let broken =
                 || ReadError::new(error::NOT_A_RESOURCE, "a row that a filter found has no usable `id`").of(kind);
-            ids.insert(value::id_of(&row.bytes).ok_or_else(broken)?);
+            ids.insert(row.bytes.sent().and_then(|bytes| value::id_of(bytes)).ok_or_else(broken)?);
         }
         if ids.len() > client.patience().rows {
             let text = format!("a filter finds more than {} rows", client.patience().rows);
@@ -252,7 +251,7 @@ async fn first(client: &Client, learnt: &Learnt) -> At {
         Paging::Index => At::Index(1),
         Paging::None => At::Everything,
         Paging::CursorForced | Paging::Cursor => At::Cursor(None),
-        // Cursors are chosen only where advertised; a server that offers one unasked is followed as well.
+        // Cursors are chosen only if they are advertised; one that is offered unasked is followed as well.
         Paging::Auto => match learnt.advertised(client).await {
             Some(advertised) if advertised.cursor => At::Cursor(None),
             _ => At::Index(1),
@@ -270,7 +269,7 @@ fn following(
 ) -> Result<Option<At>, ReadError> {
     if let (Some(cursor), At::Index(_) | At::Cursor(_)) = (next_cursor, at) {
         if *at == At::Cursor(Some(cursor.clone())) {
-            let text = "the server answers a cursor with the same cursor again: its end is not in sight";
+            let text = "the server answers a cursor with the same cursor, so that its list does not end";
             return Err(ReadError::new(error::PAGING_ENDLESS, text));
         }
         return Ok(Some(At::Cursor(Some(cursor))));
@@ -280,8 +279,8 @@ fn following(
         _ if repeats => None,
         At::Index(start) => Some(At::Index(start + received)),
         At::Search(start) => Some(At::Search(start + received)),
-        // A server that knows no cursors ignores the parameter and sends its first page by index (RFC 7644 §3.4.2):
-        // without a next cursor on the first page nobody has said yet that this is all.
+        // A server that does not know cursors ignores the parameter and sends its first page by index (RFC 7644 §3.4.2):
+        // a first page without a next cursor does not say yet that this is all.
         At::Cursor(None) if !forced_first => Some(At::Index(1 + received)),
         At::Cursor(_) => None,
     })
@@ -363,7 +362,7 @@ impl List {
         let reply = self.client.get_if_changed(url.clone(), etag).await?;
         let (skew, received_at) = (reply.skew, reply.received_at);
         if let (304, Some(RememberedPage { rows, total, next_cursor, .. })) = (reply.status.as_u16(), remembered) {
-            let rows = rows.into_iter().map(|hash| RawRow { hash, bytes: Bytes::new() }).collect();
+            let rows = rows.into_iter().map(|hash| RawRow { hash, bytes: RowBytes::Unchanged }).collect();
             let page = Page { rows, total, skew, received_at, ..Page::default() };
             return Ok(Fetched { page, next_cursor, is_an_answer: true });
         }
@@ -394,7 +393,7 @@ impl List {
         refusal
     }
 
-    /// Asked for the second row, a server that ignores `startIndex` answers with the first.
+    /// A server that ignores `startIndex` answers a request for the second row with the first.
     async fn ignores_start_index(&self, at: &At, first: Option<RawHash>) -> Result<bool, ReadError> {
         let second = match at {
             At::Index(_) => At::Index(2),
@@ -428,7 +427,7 @@ fn refuses_the_end(error: &ReadError, at: &At, walked: &Walked) -> bool {
 fn paging_ignored(walked: Ignored, count: u32) -> ReadError {
     let seen = walked.rows;
     let text = match walked.total.filter(|total| *total > seen as u64) {
-        // One answer does not hold everybody, so that reading one answer alone would not help.
+        // One answer does not hold every row, so that reading one answer alone would not help.
         Some(total) => format!(
             "startIndex is ignored, and .search does not help: {seen} of {total} rows can be read; \
              → if the server sends {total} rows at once: [account.profile] page_size = {total}, \
@@ -436,7 +435,7 @@ fn paging_ignored(walked: Ignored, count: u32) -> ReadError {
         ),
         None => format!(
             "startIndex is ignored, and .search does not help: every page is the first one, of {seen} rows; \
-             → if one answer holds everybody: [account.profile] paging = \"none\", \
+             → if one answer holds every row: [account.profile] paging = \"none\", \
              else a page_size above {count}"
         ),
     };

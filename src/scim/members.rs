@@ -87,8 +87,7 @@ enum Stated {
     Other,
 }
 
-/// A member as it stands in a group (RFC 7643 §4.2), names in any case. Made member by member: the first without an
-/// id ends the reading.
+/// A member as a group lists it (RFC 7643 §4.2), names in any case.
 struct MemberWire<'a> {
     value: Option<&'a RawValue>,
     r#type: Option<Text<'a>>,
@@ -97,7 +96,7 @@ struct MemberWire<'a> {
     fields: usize,
 }
 
-/// A text if it is one; whatever else stands there says nothing.
+/// A text; any other value counts as nothing.
 struct TextOrNothing<'a>(Option<Text<'a>>);
 
 impl<'de: 'a, 'a> Deserialize<'de> for TextOrNothing<'a> {
@@ -138,7 +137,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for MemberWire<'a> {
                 Ok(member)
             }
 
-            // Some servers write null where there is no member.
+            // Some servers write null for an absent member.
             fn visit_unit<E: Error>(self) -> Result<Self::Value, E> {
                 Ok(MemberWire { value: None, r#type: None, reference: None, fields: 0 })
             }
@@ -147,7 +146,8 @@ impl<'de: 'a, 'a> Deserialize<'de> for MemberWire<'a> {
     }
 }
 
-/// Reads the members one by one: a list of what the server wrote would be several times as large.
+/// Reads the members one by one: a list of what the server wrote would be several times as large. The first member
+/// without an id ends the reading.
 struct MemberReader<'p> {
     /// What the paths of users and groups end in.
     paths: &'p [String; 2],
@@ -219,7 +219,7 @@ fn kind_of_type(said: &str) -> Stated {
     match said.rsplit(':').next().unwrap_or_default().trim().to_ascii_lowercase().as_str() {
         "user" | "users" => Stated::Kind(Kind::User),
         "group" | "groups" => Stated::Kind(Kind::Group),
-        // How somebody is a member, not what the member is.
+        // The way of being a member, not the kind of the member.
         "" | "direct" | "indirect" | "member" => Stated::Nothing,
         _ => Stated::Other,
     }

@@ -31,7 +31,7 @@ impl Window {
         self.limit.of.is_none() || self.limit.of == operation
     }
 
-    /// `Err`: when there is room, if no answer comes before; `None` where only an answer makes room.
+    /// `Err`: when there is room, if no answer comes before; `None` if only an answer makes room.
     fn room(&mut self, now: Instant) -> Result<(), Option<Instant>> {
         let per = self.limit.per;
         while self.answered.front().is_some_and(|answered| *answered + per <= now) {

@@ -1,5 +1,6 @@
 //! What a directory shows of itself when it is asked in small: what `check` prints, and which settings follow.
 
+use bytes::Bytes;
 use serde_json::Value;
 
 use super::client::Client;
@@ -10,7 +11,6 @@ use super::listing::{self, one_page};
 use super::profile::{Memberships, Paging};
 use super::resource::{self, Reading};
 use crate::directory::{Id, Kind, NOBODY};
-use crate::source::RawRow;
 
 /// The first page, asked for as the profile pages. `attributes`: the parameter that asks for some only.
 ///
@@ -34,20 +34,20 @@ pub async fn first_page(
 /// What a list does with the parameters of paging.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Habits {
-    /// Asked for one row, the total was the number of rows on the page, and not what it was before.
+    /// In the answer for one row, the total was the number of rows on the page, and not what it was before.
     pub totals_are_page_sizes: bool,
-    /// Asked for the second row, the first one came.
+    /// The request for the second row was answered with the first one.
     pub ignores_start_index: bool,
-    /// Fewer rows than asked for, and more behind them: the server's own page size.
+    /// The server's own page size: it sent fewer rows than asked for, and has more behind them.
     pub cap: Option<usize>,
     /// A cursor was offered, asked for or not.
     pub cursor: bool,
 }
 
-/// Finds out with a few small requests; `first` is the page at the beginning. What cannot be asked stays unsaid.
+/// Finds out with a few small requests; `first` is the page at the beginning. A habit stays false if its request fails.
 pub async fn habits(client: &Client, kind: Kind, first: &ListPage) -> Habits {
     let mut habits = Habits { cursor: first.next_cursor.is_some(), ..Habits::default() };
-    // One row looks the same whatever the server makes of the parameters.
+    // A list of one row is the same with every parameter.
     let [one, two, ..] = &first.rows[..] else { return habits };
     let small = |parameter: &'static str, value: &str| [(parameter, value.to_owned()), ("count", "1".to_owned())];
     if client.profile().paging != Paging::None
@@ -76,8 +76,8 @@ pub async fn habits(client: &Client, kind: Kind, first: &ListPage) -> Habits {
     habits
 }
 
-/// Where memberships could be read although no group shows a member: by a filter, as far as one user and one group
-/// tell. A server that finds somebody by an id that nobody has ignores filters.
+/// The filter by which memberships could be read although no group shows a member, as far as one user and one group
+/// tell. A server ignores filters if it finds a row by an id that does not exist.
 pub async fn filter_for_members(client: &Client, learnt: &Learnt, user: &Id, group: &Id) -> Option<Memberships> {
     let found = |kind: Kind, attribute: &'static str, id: &str| {
         let filter = format!("{attribute} eq {}", Value::String(id.to_owned()));
@@ -92,11 +92,10 @@ pub async fn filter_for_members(client: &Client, learnt: &Learnt, user: &Id, gro
     None
 }
 
-/// True where users say which groups they are in.
+/// True if users say which groups they are in.
 pub fn groups_on_users(page: &ListPage, reading: &Reading) -> bool {
     let reading = Reading { groups_on_user: true, ..reading.clone() };
-    let shows = |row: &RawRow| {
-        resource::read_resource(Kind::User, &row.bytes, &reading).is_ok_and(|user| !user.groups.is_empty())
-    };
-    page.rows.iter().any(shows)
+    let shows =
+        |bytes: &Bytes| resource::read_resource(Kind::User, bytes, &reading).is_ok_and(|user| !user.groups.is_empty());
+    page.rows.iter().filter_map(|row| row.bytes.sent()).any(shows)
 }

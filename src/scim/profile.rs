@@ -1,7 +1,4 @@
-//! Provider profiles: everything vendor-specific, as data.
-//!
-//! A profile states only what differs from `generic`, and where each fact comes from: `[sources]` names a public
-//! source for every field, or says `unverified`. Fields that nobody documented stay at generic's safe default.
+//! Provider profiles: everything vendor-specific, as data. Their texts are in `layers.rs` and `providers/*.toml`.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -18,22 +15,22 @@ use crate::duration::parse_duration;
 /// Fields that only tell people something.
 const WORDS: [&str; 5] = ["title", "token_hint", "no_list_hint", "notes", "sources"];
 
-/// How a vendor's directory is read. Facts and sources stand in the TOML files.
+/// How a vendor's directory is read. Facts and sources are in the TOML files.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Profile {
     /// What people call the vendor.
     pub title: String,
-    /// Where the vendor's directory is; `None`: the account has to say.
+    /// Address of the vendor's directory; `None`: the account has to state it.
     pub base_url: Option<String>,
 
     /// How requests carry the credential.
     pub auth: Auth,
     /// Header of an API key.
     pub auth_header: String,
-    /// Stands before an API key in its header, with a space between; empty: the key alone.
+    /// Written before an API key in its header, with a space between; empty: the key alone.
     pub auth_prefix: String,
-    /// Where OAuth2 tokens are issued; `None`: the account has to say.
+    /// Address that issues OAuth2 tokens; `None`: the account has to state it.
     pub token_url: Option<String>,
     /// OAuth2 scope asked for.
     pub scope: Option<String>,
@@ -48,14 +45,14 @@ pub struct Profile {
     pub paging: Paging,
     /// Rows asked for in one page (`count`, RFC 7644 §3.4.2.4).
     pub page_size: u32,
-    /// False where `totalResults` means something else than the number of matching rows.
+    /// False if `totalResults` means something else than the number of matching rows.
     pub trust_total: bool,
 
     /// A resource without `active`.
     pub absent_active: AbsentActive,
-    /// Where users go that are no longer active.
+    /// Where users are who are no longer active.
     pub inactive: Inactive,
-    /// False where the vendor serves no groups at all.
+    /// False if the vendor serves no groups at all.
     pub groups: bool,
     /// How memberships are read.
     pub memberships: Memberships,
@@ -63,9 +60,9 @@ pub struct Profile {
     pub empty_members: EmptyMembers,
     /// A member list exactly this long may be cut off: unknown.
     pub member_cap: Option<u32>,
-    /// True where a filter for members finds direct members only.
+    /// True if a filter for members finds direct members only.
     pub filter_is_direct: bool,
-    /// Members that no list shows, where GET by id is impossible.
+    /// Members that no list shows, if GET by id is impossible.
     pub unlisted_members: UnlistedMembers,
 
     pub removal_proof: RemovalProof,
@@ -83,7 +80,7 @@ pub struct Profile {
 
     /// Where a person finds the credential.
     pub token_hint: String,
-    /// What to do where the directory refuses to list (405, 501, 404).
+    /// What to do if the directory refuses to list (405, 501, 404).
     pub no_list_hint: Option<String>,
     /// What `check` tells about this vendor. The topics `base_url` and `token_url` hold a template for an account's
     /// key of that name, `not read` tells what cannot be read.
@@ -159,7 +156,7 @@ pub enum Paging {
     Auto,
     /// `startIndex` and `count` (RFC 7644 §3.4.2.4).
     Index,
-    /// `cursor` (RFC 9865), falling back to `startIndex` where the first page offers none.
+    /// `cursor` (RFC 9865), falling back to `startIndex` if the first page offers none.
     Cursor,
     /// `cursor` always: this server pages in no other way.
     CursorForced,
@@ -170,7 +167,7 @@ pub enum Paging {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum AbsentActive {
-    /// Nobody documented it: neither true nor false.
+    /// The vendor does not document it: neither true nor false.
     Unknown,
     /// The vendor lists active users only, or says that absent means active.
     True,
@@ -200,11 +197,11 @@ pub enum Inactive {
     Removed,
 }
 
-/// The five ways to read memberships (scim.md §4.3), finding out, and none.
+/// The five ways to read memberships, finding out, and none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Memberships {
-    /// `members` in the list, else in GET of each group: whichever shows any.
+    /// `members` in the list if it shows any, else in GET of each group.
     Auto,
     /// `members` in the list of groups.
     List,
@@ -225,7 +222,7 @@ pub enum Memberships {
 pub enum EmptyMembers {
     /// The vendor is known to show members: none shown is none.
     None,
-    /// Nobody documented it: where nothing shows a member, memberships are unknown.
+    /// The vendor does not document it: if nothing shows a member, memberships are unknown.
     Unknown,
 }
 
@@ -241,7 +238,7 @@ pub enum UnlistedMembers {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RemovalProof {
-    /// GET by id, where it works; else absence.
+    /// GET by id if it works, else absence.
     Get,
     /// GET by id says nothing here: absence from several complete walks.
     Absence,
@@ -327,7 +324,7 @@ impl Profile {
         }
     }
 
-    /// How memberships are read; `None`: by whichever of list and GET shows members.
+    /// How memberships are read; `None`: by list or GET, by what shows members.
     fn strategy(&self) -> Option<Strategy> {
         match self.memberships {
             Memberships::Auto if !self.groups => Some(Strategy::Never),

@@ -13,7 +13,7 @@ use crate::directory::Kind;
 pub fn refusal(status: StatusCode, body: &[u8], profile: &Profile, kind: Kind) -> ReadError {
     let code = status.as_u16();
     let no_groups =
-        (kind == Kind::Group).then_some("where this directory serves no groups: [account.profile] groups = false");
+        (kind == Kind::Group).then_some("if this directory serves no groups: [account.profile] groups = false");
     let no_list = |otherwise: &str| match (no_groups, profile.no_list_hint.as_deref()) {
         (Some(hint), _) => hint.to_owned(),
         (None, hint) => hint.unwrap_or(otherwise).to_owned(),
@@ -23,7 +23,7 @@ pub fn refusal(status: StatusCode, body: &[u8], profile: &Profile, kind: Kind) -
             error::HTTP_STATUS,
             format!(
                 "the server does not list without a filter (HTTP {code}, scimType tooMany or invalidFilter); \
-                 → scimtail reads whole lists: ask the vendor for an endpoint that lists everybody"
+                 → scimtail reads whole lists: ask the vendor for an endpoint that lists without a filter"
             ),
         ),
         400 => {

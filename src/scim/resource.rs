@@ -1,10 +1,10 @@
 //! A resource as servers really send it → a canonical principal.
 //!
 //! A resource is split into its top-level attributes without being parsed; only listed attributes are
-//! parsed, so attributes outside the account's list never become values in this process (G9).
+//! parsed, so attributes outside the account's list never become values in this process (G9 of the README).
 //!
-//! **Invariant:** one attribute that cannot be read costs that attribute, never the row, and one row never the walk:
-//! what cannot be read is named, and what is known of it stays.
+//! **Invariant:** one attribute that cannot be read costs that attribute, never the row, and one row never the walk.
+//! What cannot be read is named, and what is known of it stays.
 
 use serde_json::value::RawValue;
 
@@ -59,14 +59,14 @@ pub struct Resource {
 /// A row that is not a resource.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unreadable {
-    /// `None`: it has no usable `id`, so that it is not known whose row it is.
+    /// `None`: it has no usable `id`, so that its principal is unknown.
     pub id: Option<Id>,
 }
 
 /// Parses one resource.
 ///
 /// # Errors
-/// No JSON object, no usable `id`, or more attributes than any resource has.
+/// It is not a JSON object, has no usable `id`, or has more attributes than any resource has.
 pub fn read_resource(kind: Kind, bytes: &[u8], reading: &Reading) -> Result<Resource, Unreadable> {
     let fields: Fields<'_> = serde_json::from_slice(bytes).map_err(|_| Unreadable { id: id_of(bytes) })?;
     let id = fields.agreed("id").ok().flatten().and_then(id).ok_or(Unreadable { id: None })?;
@@ -115,7 +115,7 @@ pub fn read_resource(kind: Kind, bytes: &[u8], reading: &Reading) -> Result<Reso
         }
     }
     reduce(principal, kind, list);
-    // In no server's order: that is not a difference.
+    // The order in which the server states them is not a difference.
     principal.omitted.sort_unstable();
     principal.omitted.dedup();
     resource.unreadable.sort_unstable();
@@ -288,7 +288,7 @@ mod tests {
         let found = |ids: &str, others| (ids.to_owned(), others, Vec::new());
         assert_eq!(read(r#"[{"value":"1","type":"ServicePrincipal"},{"VALUE":"2","Type":"user"}]"#), found("2", 1));
         assert_eq!(read(r#"[{"value":"1","$ref":"../Devices/1"},{"value":"2","$ref":"Users/2"}]"#), found("2", 1));
-        // `$ref` knows better than a type that is neither; a version or a host is no endpoint.
+        // `$ref` decides over a type that is neither; a version or a host is not an endpoint.
         assert_eq!(read(r#"[{"value":"1","type":"Person","$ref":"https://h/v2/Users/1"}]"#), found("1", 0));
         for reference in ["https://h.example/2", "https://h/scim/v2/2", "2", "", "https://h/v1.0/directoryObjects/2"] {
             assert_eq!(read(&format!(r#"[{{"value":"2","$ref":"{reference}"}}]"#)), found("2", 0), "{reference}");

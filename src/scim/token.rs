@@ -17,13 +17,13 @@ use super::error::{self, ReadError};
 use super::http::{Received, failure, read_body};
 use super::secret::{Numbered, fits_a_header};
 
-/// Bytes of a token endpoint's answer; a larger one holds no token.
+/// Bytes of a token endpoint's answer; a larger one does not hold a token.
 pub(super) const TOKEN_ANSWER_BYTES_MAX: usize = 64 << 10;
 /// One request for a token, from connect to the last byte.
 pub(super) const TOKEN_WAIT: Duration = Duration::from_secs(30);
 /// A token is renewed this long before it expires, but never in the first three quarters of its life.
 const EXPIRY_MARGIN_MAX: Duration = Duration::from_secs(60);
-/// Between two renewals because of a 401: a server that refuses fresh tokens must not make us fetch one a request.
+/// Time between two renewals because of a 401. A server that refuses fresh tokens must not cause one fetch a request.
 const RENEWALS_APART: Duration = Duration::from_secs(60);
 
 /// The tokens of one credential.
@@ -127,7 +127,7 @@ impl Tokens {
         }
     }
 
-    /// Drops the refused token; false where the one in its place would be no better.
+    /// Drops the refused token; false if the one in its place would be refused too.
     pub(super) async fn renew(&self, refused: u64) -> bool {
         let mut issued = self.issued.lock().await;
         if issued.token.as_ref().is_none_or(|token| token.pass.number != refused) {
@@ -261,7 +261,7 @@ fn granted(reply: &TokenReply) -> Result<Granted, ReadError> {
         Some(Value::String(text)) => text.trim().parse().ok(),
         _ => None,
     };
-    // A lifetime that makes no sense is none: the token holds until it is refused.
+    // A lifetime that makes no sense is ignored: the token holds until it is refused.
     let lifetime =
         seconds.filter(|seconds| *seconds > 0.0).and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
     Ok(Granted { secret: SecretString::from(answer.access_token), lifetime })

@@ -28,7 +28,7 @@ pub fn id_of(bytes: &[u8]) -> Option<Id> {
     id(only_field(std::str::from_utf8(bytes).ok()?, "id")?)
 }
 
-/// A text; `None` where there is nothing.
+/// A text; `None` if there is nothing.
 ///
 /// # Errors
 /// Something else, which is not nothing.
@@ -49,12 +49,12 @@ pub(super) fn read_active(raw: &RawValue) -> Option<bool> {
     }
 }
 
-/// Milliseconds since 1970-01-01 UTC; `None` where the text is no time with an offset.
+/// Milliseconds since 1970-01-01 UTC; `None` if the text is not a time with an offset.
 pub(super) fn read_time(text: &str) -> Option<i64> {
     text.parse::<jiff::Timestamp>().ok().map(jiff::Timestamp::as_millisecond)
 }
 
-/// What servers write where there is nothing: null, an empty text, list or object.
+/// True for what servers write for an absent value: null, an empty text, list or object.
 pub(super) fn is_nothing(raw: &RawValue) -> bool {
     let json = raw.get();
     json == "null"
@@ -70,7 +70,7 @@ pub(super) fn standard_name(name: &str) -> &str {
 }
 
 /// A value without nulls and empty lists, which are equal to absence (RFC 7643 §2.5), and with sorted names; `None`
-/// where nothing is left. Numbers keep the digits that the server wrote.
+/// if nothing is left. Numbers keep the digits that the server wrote.
 pub(super) fn canonical(raw: &RawValue, nesting: usize) -> Result<Option<String>, ()> {
     let json = raw.get();
     match json.as_bytes().first() {
@@ -105,7 +105,7 @@ pub(super) fn canonical_object(
         }
     }
     pairs.sort_unstable();
-    // The same name twice: the smaller value, whatever the order.
+    // Of two values of one name the smaller is kept, in every order.
     pairs.dedup_by(|later, first| later.0 == first.0);
     let pairs: Vec<String> = pairs.into_iter().map(|(name, value)| format!("{}:{value}", json_text(&name))).collect();
     Ok((!pairs.is_empty()).then(|| format!("{{{}}}", pairs.join(","))))

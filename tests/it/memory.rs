@@ -306,7 +306,7 @@ impl Directory for MemoryDirectory {
 }
 
 fn modified_at(row: &RawRow) -> Option<i64> {
-    let value: Value = serde_json::from_slice(&row.bytes).expect("a stored resource");
+    let value: Value = serde_json::from_slice(row.bytes.sent()?).expect("a stored resource");
     value["meta"]["lastModified"].as_str()?.parse::<jiff::Timestamp>().ok().map(jiff::Timestamp::as_millisecond)
 }
 

@@ -52,7 +52,7 @@ async fn on_request(directory: &ScimDirectory, group: &Id) -> bool {
         return true;
     }
     let list = listing::one_page(client, Kind::Group, &query).await;
-    list.is_ok_and(|page| page.rows.iter().any(|row| shows(&row.bytes)))
+    list.is_ok_and(|page| page.rows.iter().filter_map(|row| row.bytes.sent()).any(|bytes| shows(bytes)))
 }
 
 /// Attributes that the account lists by itself and that no user of the first page has: most often a misspelling.
@@ -61,8 +61,8 @@ pub(super) fn unknown_attributes(account: &AccountConfig, page: &ListPage) -> Ve
     if *list == AttributeList::default() || page.rows.is_empty() {
         return Vec::new();
     }
-    let names: Vec<String> =
-        page.rows.iter().flat_map(|row| resource::names_of(&row.bytes)).filter(|name| is_plain(name)).collect();
+    let sent = page.rows.iter().filter_map(|row| row.bytes.sent());
+    let names: Vec<String> = sent.flat_map(|bytes| resource::names_of(bytes)).filter(|name| is_plain(name)).collect();
     let defaults = AttributeList::default();
     let known: Vec<&str> =
         names.iter().map(String::as_str).chain(defaults.paths().iter().map(String::as_str)).collect();
