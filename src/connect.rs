@@ -23,7 +23,7 @@ impl Connection {
     /// The secret cannot be read, or a URL must not be asked.
     pub fn directory(&mut self) -> Result<ScimDirectory, ReadError> {
         if let Some(directory) = &mut self.directory {
-            directory.client.reread_secret()?;
+            directory.reread_secret()?;
             return Ok(directory.clone());
         }
         let AccountConfig { account, profile, base_url, scheme, secret, allow_private, .. } = &self.config;

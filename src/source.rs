@@ -63,7 +63,25 @@ pub trait ReadFailure {
 #[derive(Clone, Debug)]
 pub struct RawRow {
     pub hash: RawHash,
-    pub bytes: Bytes,
+    pub bytes: RowBytes,
+}
+
+/// The bytes of a row, as far as they were sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RowBytes {
+    Sent(Bytes),
+    /// The server did not send them again (HTTP 304, RFC 9110 §15.4.5): they are what they were.
+    Unchanged,
+}
+
+impl RowBytes {
+    /// The bytes; `None` if they were not sent.
+    pub fn sent(&self) -> Option<&Bytes> {
+        match self {
+            RowBytes::Sent(bytes) => Some(bytes),
+            RowBytes::Unchanged => None,
+        }
+    }
 }
 
 /// One page of a list.

@@ -7,9 +7,9 @@ use clap::Args;
 
 use super::{CONFIG_FILE, CONFIGURATION, DONE, Failure, print};
 use crate::config::{self, Config, ProviderTexts};
+use crate::scim::layers::{Fact, facts, names};
 use crate::scim::profile::{
-    AbsentActive, Auth, EmptyMembers, Fact, Inactive, Memberships, Operation, Paging, Profile, RemovalProof, facts,
-    names,
+    AbsentActive, Auth, EmptyMembers, Inactive, Memberships, Operation, Paging, Profile, RemovalProof,
 };
 
 #[derive(Debug, Args)]

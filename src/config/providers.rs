@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 
 use super::account::is_account_name;
 use super::explain::{did_you_mean, explain, in_profile, line_of};
-use crate::scim::profile::{self, Profile};
+use crate::scim::layers;
+use crate::scim::profile::Profile;
 
 /// `[providers]`: name → a profile's TOML file, relative to the folder of the configuration.
 pub(super) type ProviderPaths = BTreeMap<String, PathBuf>;
@@ -47,7 +48,7 @@ pub(super) fn provider_texts(paths: &ProviderPaths, folder: &Path) -> Result<Pro
 /// # Errors
 /// Unknown name, with the nearest one there is.
 pub fn provider(name: &str, texts: &ProviderTexts) -> Result<Profile, String> {
-    let known = profile::names(texts);
+    let known = layers::names(texts);
     if !known.contains(&name) {
         let nearest = match did_you_mean(name, known.into_iter()) {
             none if none.is_empty() => ";".to_owned(),

@@ -5,6 +5,7 @@
 
 pub mod maps;
 pub mod principal;
+pub mod reduction;
 pub mod values;
 pub mod emails;
 pub mod agreement;

@@ -1,6 +1,7 @@
 //! Which addresses a request may go to, checked at connect so that no name can point elsewhere later
-//! (DNS rebinding): never link-local or metadata addresses, private ranges only where allowed.
+//! (DNS rebinding): never link-local or metadata addresses, private ranges only if they are allowed.
 
+use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
@@ -11,7 +12,7 @@ use url::{Host, Url};
 pub struct Allowed {
     /// Private ranges (RFC 1918, RFC 4193, shared address space).
     pub private: bool,
-    /// Loopback: only where the base URL itself names it.
+    /// Loopback: only if the base URL itself names it.
     pub loopback: bool,
 }
 
@@ -45,7 +46,7 @@ fn is_metadata(ip: Ipv6Addr) -> bool {
     ip.segments() == [0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254]
 }
 
-/// True where the URL itself names this machine.
+/// True if the URL itself names this machine.
 pub fn is_loopback(url: &Url) -> bool {
     match url.host() {
         Some(Host::Ipv4(ip)) => ip.is_loopback(),
@@ -54,6 +55,18 @@ pub fn is_loopback(url: &Url) -> bool {
         None => false,
     }
 }
+
+/// A name of which no address may be connected to; holds the reason for the last one.
+#[derive(Debug)]
+pub struct NotAllowed(&'static str);
+
+impl fmt::Display for NotAllowed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the name leads to {}", self.0)
+    }
+}
+
+impl std::error::Error for NotAllowed {}
 
 /// Resolves names and drops every address that must not be connected to.
 #[derive(Debug)]
@@ -73,7 +86,7 @@ impl Resolve for CheckedResolver {
                 }
             }
             if usable.is_empty() {
-                return Err(format!("the name leads to {refusal}").into());
+                return Err(NotAllowed(refusal).into());
             }
             Ok(Box::new(usable.into_iter()) as Addrs)
         })

@@ -7,7 +7,7 @@ use xxhash_rust::xxh3::xxh3_128;
 use super::error::{self, ReadError};
 use crate::directory::RawHash;
 use crate::json::{Bounded, Fields, Text, only_field, text, text_or_number};
-use crate::source::RawRow;
+use crate::source::{RawRow, RowBytes};
 
 /// Rows of one page.
 pub const PAGE_ROWS_MAX: usize = 100_000;
@@ -27,11 +27,11 @@ pub struct ListPage {
     pub rows: Vec<RawRow>,
     /// False if `Resources` is absent or null: on a first page that is an empty list only if the numbers say so.
     pub has_resources: bool,
-    /// `totalResults`, where it is a readable number ≥ 0.
+    /// `totalResults`, if it is a readable number ≥ 0.
     pub total: Option<u64>,
     /// `itemsPerPage`, likewise. Never believed for anything but an empty page.
     pub items_per_page: Option<u64>,
-    /// `nextCursor` (RFC 9865 §2), where there is one.
+    /// `nextCursor` (RFC 9865 §2), if there is one.
     pub next_cursor: Option<String>,
 }
 
@@ -47,7 +47,7 @@ fn not_a_list(what: &str) -> ReadError {
     ReadError::new(error::NOT_A_LIST, format!("the answer is not a SCIM list: {what}"))
 }
 
-/// What a first page is that has neither rows nor the numbers of an empty list.
+/// The error of a first page that has neither rows nor the numbers of an empty list.
 pub fn no_rows() -> ReadError {
     not_a_list("it has neither `Resources` nor a total of 0")
 }
@@ -84,7 +84,7 @@ pub fn split_list(body: &Bytes) -> Result<ListPage, ReadError> {
 pub fn raw_row(bytes: Bytes) -> RawRow {
     // Zero is not a hash: one resource in 2^128 shares its hash with another, which is as good as none.
     let hash = RawHash::new(xxh3_128(&bytes)).unwrap_or(RawHash::MIN);
-    RawRow { hash, bytes }
+    RawRow { hash, bytes: RowBytes::Sent(bytes) }
 }
 
 /// The body without a byte order mark.
@@ -109,8 +109,7 @@ pub fn utf_8(body: &Bytes) -> Result<Bytes, ReadError> {
     }
 }
 
-/// True if one of the schemas is that of an error. One text is as good as a list of one; whatever else it is, no reader
-/// needs it.
+/// True if one of the schemas is that of an error. One text counts as a list of one; other values are ignored.
 fn names_an_error(schemas: &RawValue) -> bool {
     let is_error = |schema: &str| schema.to_ascii_lowercase().ends_with(":error");
     if let Some(schema) = text(schemas) {
@@ -120,7 +119,7 @@ fn names_an_error(schemas: &RawValue) -> bool {
     list.is_some_and(|Bounded(schemas)| schemas.iter().any(|Text(schema)| is_error(schema)))
 }
 
-/// What a SCIM error says for programs: its `scimType` (RFC 7644 §3.12), in small letters. Its `detail` is text of the
+/// What a SCIM error says to programs: its `scimType` (RFC 7644 §3.12), in small letters. Its `detail` is text of the
 /// server, which never leaves this process.
 pub fn scim_type(body: &[u8]) -> Option<String> {
     /// The longest that RFC 7644 and RFC 9865 name has 13.
@@ -130,7 +129,7 @@ pub fn scim_type(body: &[u8]) -> Option<String> {
     (said.len() <= SCIM_TYPE_BYTES_MAX).then(|| said.to_ascii_lowercase())
 }
 
-/// True for a SCIM error that refuses a cursor (RFC 9865 §2.1), whatever its spelling.
+/// True for a SCIM error that refuses a cursor (RFC 9865 §2.1), in any spelling.
 pub fn refuses_cursor(body: &[u8]) -> bool {
     scim_type(body).is_some_and(|said| matches!(said.as_str(), "expiredcursor" | "invalidcursor"))
 }
@@ -155,7 +154,7 @@ mod tests {
     fn a_list_is_split_whatever_its_spelling_and_anything_else_is_refused() {
         let page = split(r#"{"resources":[{"id":"1"}, {"id":"2"}],"TotalResults":"2"}"#).unwrap();
         assert_eq!((page.rows.len(), page.total), (2, Some(2)));
-        assert_eq!(&page.rows[1].bytes[..], br#"{"id":"2"}"#);
+        assert_eq!(page.rows[1].bytes, RowBytes::Sent(Bytes::from_static(br#"{"id":"2"}"#)));
         assert_eq!(split(r#"{"totalResults":0}"#).unwrap().rows.len(), 0);
         assert_eq!(split(r#"{"totalResults":-3,"Resources":[]}"#).unwrap().total, None);
         for text in [
@@ -211,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn a_scim_type_is_read_whatever_stands_beside_it() {
+    fn a_scim_type_is_read_whatever_is_beside_it() {
         assert_eq!(scim_type(br#"{"detail":"x","scimtype":"tooMany"}"#).as_deref(), Some("toomany"));
         assert!(refuses_cursor(br#"{"scimType":"ExpiredCursor"}"#));
         for body in [&b"<html>"[..], b"{}", b"[]", b"{\"scimType\":{\"\":0}}", b"\xFF"] {

@@ -16,7 +16,7 @@ pub struct ReadError {
 
 pub const UNREACHABLE: &str = "unreachable";
 pub const REFUSED: &str = "credentials_refused";
-/// The secret cannot be read from where it should stand.
+/// The secret cannot be read from its place.
 pub const NO_CREDENTIAL: &str = "credential_unreadable";
 pub const NOT_A_TOKEN: &str = "not_a_token_response";
 pub const NOT_A_LIST: &str = "not_a_list_response";
@@ -40,7 +40,7 @@ impl ReadError {
         ReadError { code, text: text.into(), status: None }
     }
 
-    /// As it is said of one list: a person has to know which one.
+    /// The same failure of one list, with the name of the list in front.
     #[must_use]
     pub fn of(self, kind: Kind) -> ReadError {
         ReadError { text: format!("{}: {}", kind.endpoint(), self.text), ..self }

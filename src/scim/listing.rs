@@ -1,42 +1,39 @@
 //! Walks as a stream of pages that is complete or ends in an error: by index (RFC 7644 §3.4.2.4), by cursor (RFC
 //! 9865), by `.search` (RFC 7644 §3.4.3), or in one answer.
 //!
-//! **How a walk ends.** It advances by rows received, never by `itemsPerPage`, and ends at a page without rows, whatever
-//! its form, or at one that brings no new row; never at a short one, because a silent cap looks like the end. Some
+//! **How a walk ends.** It advances by rows received, never by `itemsPerPage`. It ends at a page without rows, of any
+//! form, or at one that brings no new row. It never ends at a short page, because a silent cap looks like the end. Some
 //! servers refuse the page behind the last row (400, 404): that is the end too, if their own total says that nothing is
 //! missing. A cursor is used only if it is advertised or offered, and then only the server's word that there is no next
-//! one ends the walk. Whether everything was listed is judged by totals afterwards.
+//! one ends the walk. Totals decide afterwards whether everything was listed.
 
-use std::collections::HashMap;
 use std::pin::pin;
-use std::sync::{Arc, Mutex, PoisonError};
 
 use async_stream::try_stream;
-use bytes::Bytes;
 use futures::{Stream, StreamExt};
 use serde_json::json;
 use tokio_util::task::AbortOnDropHandle;
 use url::Url;
 
-use super::client::{Client, Reply, refusal};
+use super::client::{Client, Reply};
 use super::envelope::{self, ListPage};
 use super::error::{self, ReadError};
-use super::probe;
+use super::http::Body;
+use super::learnt::{Learnt, RememberedPage};
 use super::profile::Paging;
-use super::wire;
+use super::refusal::refusal;
+use super::value;
 use crate::directory::{Id, Kind, RawHash, Set};
-use crate::source::{Page, RawRow};
+use crate::source::{Page, RawRow, RowBytes};
 
-/// Pages of one walk: a million rows at ten a page, and an end to servers that invent rows for ever.
-pub const PAGES_MAX: usize = 100_000;
-/// Times that a walk begins anew because its cursor was no longer accepted.
+/// Times that a walk begins again because its cursor was no longer accepted.
 pub const CURSOR_RESTARTS_MAX: usize = 3;
-/// Where a page is too large, pages this many times smaller are asked for.
+/// After a page that is too large, pages this many times smaller are asked for.
 const SMALLER: u32 = 10;
-/// Page sizes that are tried where a server refuses the one it was asked for, to name one that it takes.
+/// Page sizes that are tried after a server refused the one it was asked for, to name one that it takes.
 const SIZES_TRIED: [u32; 4] = [50, 25, 10, 1];
-/// Bytes of a body from which on the next page is asked for only when this one is done with, so that an account holds
-/// one of them at a time; and from which on it is split on a thread of its own.
+/// Bytes of a large body. The page behind it is asked for only when it is done with, so that an account holds one of
+/// them at a time, and it is split on a thread of its own.
 const LARGE_BODY: usize = 1 << 20;
 
 /// Where in a walk a page begins.
@@ -54,7 +51,7 @@ enum At {
 struct Fetched {
     page: Page,
     next_cursor: Option<String>,
-    /// False if a first page of this form is not an empty list, but none.
+    /// False if a first page of this form is not a list, rather than an empty one.
     is_an_answer: bool,
 }
 
@@ -62,15 +59,15 @@ struct Fetched {
 ///
 /// # Errors
 /// As a walk, and more rows than a directory may have.
-pub async fn matching(client: &Client, kind: Kind, filter: String) -> Result<Vec<Id>, ReadError> {
+pub async fn matching(client: &Client, learnt: &Learnt, kind: Kind, filter: String) -> Result<Vec<Id>, ReadError> {
     let attributes = client.profile().request_attributes.then(|| "id".to_owned());
-    let mut pages = pin!(pages(client.clone(), Query { kind, filter: Some(filter), attributes }));
+    let mut pages = pin!(pages(client.clone(), learnt.clone(), Query { kind, filter: Some(filter), attributes }));
     let mut ids: Set<Id> = Set::default();
     while let Some(page) = pages.next().await {
         for row in page?.rows {
             let broken =
                 || ReadError::new(error::NOT_A_RESOURCE, "a row that a filter found has no usable `id`").of(kind);
-            ids.insert(wire::id_of(&row.bytes).ok_or_else(broken)?);
+            ids.insert(row.bytes.sent().and_then(|bytes| value::id_of(bytes)).ok_or_else(broken)?);
         }
         if ids.len() > client.patience().rows {
             let text = format!("a filter finds more than {} rows", client.patience().rows);
@@ -92,10 +89,22 @@ pub struct Query {
     pub attributes: Option<String>,
 }
 
+/// The first page that a query finds.
+///
+/// # Errors
+/// As a walk.
+pub async fn one_page(client: &Client, kind: Kind, query: &[(&str, String)]) -> Result<ListPage, ReadError> {
+    let reply = client.get(client.urls().list(kind, query)).await.map_err(|error| error.of(kind))?;
+    match reply.status.as_u16() {
+        200 => envelope::split_list(&reply.body).map_err(|error| error.of(kind)),
+        _ => Err(refusal(reply.status, &reply.body, client.profile(), kind).of(kind)),
+    }
+}
+
 /// The pages of one walk. Dropping the stream aborts the request under way.
-pub fn pages(client: Client, query: Query) -> impl Stream<Item = Result<Page, ReadError>> + Send {
+pub fn pages(client: Client, learnt: Learnt, query: Query) -> impl Stream<Item = Result<Page, ReadError>> + Send {
     let kind = query.kind;
-    walk(client, query).map(move |page| page.map_err(|error| error.of(kind)))
+    walk(client, learnt, query).map(move |page| page.map_err(|error| error.of(kind)))
 }
 
 /// What a walk had seen when `startIndex` turned out to be ignored.
@@ -143,10 +152,10 @@ impl Walked {
     }
 }
 
-fn walk(client: Client, query: Query) -> impl Stream<Item = Result<Page, ReadError>> + Send {
+fn walk(client: Client, learnt: Learnt, query: Query) -> impl Stream<Item = Result<Page, ReadError>> + Send {
     try_stream! {
-        let list = List { client: client.clone(), query };
-        let mut begin = first(&client).await;
+        let mut begin = first(&client, &learnt).await;
+        let list = List { client: client.clone(), learnt, query };
         let forced = client.profile().paging == Paging::CursorForced;
         let trust_total = client.profile().trust_total;
         // What the walk by `startIndex` had seen when it turned out to be ignored.
@@ -237,13 +246,13 @@ fn walk(client: Client, query: Query) -> impl Stream<Item = Result<Page, ReadErr
     }
 }
 
-async fn first(client: &Client) -> At {
+async fn first(client: &Client, learnt: &Learnt) -> At {
     match client.profile().paging {
         Paging::Index => At::Index(1),
         Paging::None => At::Everything,
         Paging::CursorForced | Paging::Cursor => At::Cursor(None),
-        // Cursors are chosen only where advertised; a server that offers one unasked is followed as well.
-        Paging::Auto => match probe::advertised(client).await {
+        // Cursors are chosen only if they are advertised; one that is offered unasked is followed as well.
+        Paging::Auto => match learnt.advertised(client).await {
             Some(advertised) if advertised.cursor => At::Cursor(None),
             _ => At::Index(1),
         },
@@ -260,7 +269,7 @@ fn following(
 ) -> Result<Option<At>, ReadError> {
     if let (Some(cursor), At::Index(_) | At::Cursor(_)) = (next_cursor, at) {
         if *at == At::Cursor(Some(cursor.clone())) {
-            let text = "the server answers a cursor with the same cursor again: its end is not in sight";
+            let text = "the server answers a cursor with the same cursor, so that its list does not end";
             return Err(ReadError::new(error::PAGING_ENDLESS, text));
         }
         return Ok(Some(At::Cursor(Some(cursor))));
@@ -270,45 +279,11 @@ fn following(
         _ if repeats => None,
         At::Index(start) => Some(At::Index(start + received)),
         At::Search(start) => Some(At::Search(start + received)),
-        // A server that knows no cursors ignores the parameter and sends its first page by index (RFC 7644 §3.4.2):
-        // without a next cursor on the first page nobody has said yet that this is all.
+        // A server that does not know cursors ignores the parameter and sends its first page by index (RFC 7644 §3.4.2):
+        // a first page without a next cursor does not say yet that this is all.
         At::Cursor(None) if !forced_first => Some(At::Index(1 + received)),
         At::Cursor(_) => None,
     })
-}
-
-/// Pages by their URL, as the server last sent them with an ETag: their rows by hash, not their bytes. Lives and dies
-/// with the client, as the hashes by which rows are recognised die with their acquisition.
-#[derive(Clone, Default)]
-pub(super) struct Remembered(Arc<Mutex<HashMap<Url, RememberedPage>>>);
-
-#[derive(Clone)]
-struct RememberedPage {
-    etag: String,
-    rows: Vec<RawHash>,
-    total: Option<u64>,
-    next_cursor: Option<String>,
-}
-
-/// Pages remembered of one directory; more than that are read anew each time.
-const REMEMBERED_MAX: usize = 20_000;
-
-impl Remembered {
-    pub(super) fn forget(&self) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
-    }
-
-    fn get(&self, url: &Url) -> Option<RememberedPage> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(url).cloned()
-    }
-
-    fn put(&self, url: Url, page: Option<RememberedPage>) {
-        let mut pages = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        match page {
-            Some(page) if pages.len() < REMEMBERED_MAX || pages.contains_key(&url) => drop(pages.insert(url, page)),
-            _ => drop(pages.remove(&url)),
-        }
-    }
 }
 
 type Request = AbortOnDropHandle<Result<Fetched, ReadError>>;
@@ -316,6 +291,7 @@ type Request = AbortOnDropHandle<Result<Fetched, ReadError>>;
 #[derive(Clone)]
 struct List {
     client: Client,
+    learnt: Learnt,
     query: Query,
 }
 
@@ -339,7 +315,7 @@ impl List {
             if let Some(attributes) = attributes {
                 body["attributes"] = json!(attributes.split(',').collect::<Vec<_>>());
             }
-            client.post(client.resource_url(*kind, ".search", &[]), body).await?
+            client.post(client.urls().resource(*kind, ".search", &[]), body).await?
         } else {
             let mut query = match &at {
                 At::Index(start) => vec![("startIndex", start.to_string()), ("count", count.to_string())],
@@ -350,7 +326,7 @@ impl List {
             };
             query.extend(filter.clone().map(|filter| ("filter", filter)));
             query.extend(attributes.clone().map(|attributes| ("attributes", attributes)));
-            let url = client.list_url(*kind, &query);
+            let url = client.urls().list(*kind, &query);
             if client.profile().list_etags && filter.is_none() {
                 return self.ask_if_changed(url).await;
             }
@@ -368,7 +344,7 @@ impl List {
             }
             // The walk says what that means.
             400 | 404 | 405 | 501 if is_search => return Err(ReadError::new(error::PAGING_IGNORED, String::new())),
-            _ => return Err(refusal(&reply, self.client.profile(), self.query.kind)),
+            _ => return Err(refusal(reply.status, &reply.body, self.client.profile(), self.query.kind)),
         }
         let Reply { skew, received_at, body, .. } = reply;
         let bytes = body.len();
@@ -381,13 +357,12 @@ impl List {
 
     /// A page whose ETag still matches holds the rows it held: they come without their bytes.
     async fn ask_if_changed(&self, url: Url) -> Result<Fetched, ReadError> {
-        let client = &self.client;
-        let remembered = client.remembered.get(&url);
+        let remembered = self.learnt.page(&url);
         let etag = remembered.as_ref().map(|page| page.etag.clone());
-        let reply = client.get_if_changed(url.clone(), etag).await?;
+        let reply = self.client.get_if_changed(url.clone(), etag).await?;
         let (skew, received_at) = (reply.skew, reply.received_at);
         if let (304, Some(RememberedPage { rows, total, next_cursor, .. })) = (reply.status.as_u16(), remembered) {
-            let rows = rows.into_iter().map(|hash| RawRow { hash, bytes: Bytes::new() }).collect();
+            let rows = rows.into_iter().map(|hash| RawRow { hash, bytes: RowBytes::Unchanged }).collect();
             let page = Page { rows, total, skew, received_at, ..Page::default() };
             return Ok(Fetched { page, next_cursor, is_an_answer: true });
         }
@@ -395,7 +370,7 @@ impl List {
         let fetched = self.read(reply, false).await?;
         let (rows, total) = (fetched.page.rows.iter().map(|row| row.hash).collect(), fetched.page.total);
         let next_cursor = fetched.next_cursor.clone();
-        client.remembered.put(url, etag.map(|etag| RememberedPage { etag, rows, total, next_cursor }));
+        self.learnt.remember(url, etag.map(|etag| RememberedPage { etag, rows, total, next_cursor }));
         Ok(fetched)
     }
 
@@ -404,7 +379,7 @@ impl List {
         if matches!(at, At::Everything) {
             return refusal;
         }
-        let advertised = probe::advertised(&self.client).await.and_then(|advertised| advertised.max_page_size);
+        let advertised = self.learnt.advertised(&self.client).await.and_then(|advertised| advertised.max_page_size);
         let advertised = advertised.and_then(|size| u32::try_from(size).ok()).filter(|size| *size > 0);
         for size in advertised.into_iter().chain(SIZES_TRIED).filter(|size| *size < count) {
             if self.ask(at.clone(), size).await.is_ok() {
@@ -418,7 +393,7 @@ impl List {
         refusal
     }
 
-    /// Asked for the second row, a server that ignores `startIndex` answers with the first.
+    /// A server that ignores `startIndex` answers a request for the second row with the first.
     async fn ignores_start_index(&self, at: &At, first: Option<RawHash>) -> Result<bool, ReadError> {
         let second = match at {
             At::Index(_) => At::Index(2),
@@ -435,7 +410,7 @@ async fn page(request: Request) -> Result<Fetched, ReadError> {
 }
 
 /// A body large enough to hold up others is split on a thread that may block.
-async fn split(body: Bytes) -> Result<ListPage, ReadError> {
+async fn split(body: Body) -> Result<ListPage, ReadError> {
     if body.len() <= LARGE_BODY {
         return envelope::split_list(&body);
     }
@@ -452,7 +427,7 @@ fn refuses_the_end(error: &ReadError, at: &At, walked: &Walked) -> bool {
 fn paging_ignored(walked: Ignored, count: u32) -> ReadError {
     let seen = walked.rows;
     let text = match walked.total.filter(|total| *total > seen as u64) {
-        // One answer does not hold everybody, so that reading one answer alone would not help.
+        // One answer does not hold every row, so that reading one answer alone would not help.
         Some(total) => format!(
             "startIndex is ignored, and .search does not help: {seen} of {total} rows can be read; \
              → if the server sends {total} rows at once: [account.profile] page_size = {total}, \
@@ -460,7 +435,7 @@ fn paging_ignored(walked: Ignored, count: u32) -> ReadError {
         ),
         None => format!(
             "startIndex is ignored, and .search does not help: every page is the first one, of {seen} rows; \
-             → if one answer holds everybody: [account.profile] paging = \"none\", \
+             → if one answer holds every row: [account.profile] paging = \"none\", \
              else a page_size above {count}"
         ),
     };

@@ -3,18 +3,34 @@
 //! **Invariant:** a walk ends complete or in an error; nothing here turns a missing page into a missing
 //! user. Nothing here knows Kafka or Avro.
 
-pub mod address;
-pub mod auth;
-pub mod client;
-pub mod envelope;
 pub mod error;
-pub mod listing;
-pub mod pace;
-pub mod probe;
+pub mod address;
+mod http;
+mod secret;
+mod token;
+pub mod auth;
+pub mod layers;
 pub mod profile;
-pub mod wire;
+pub mod urls;
+pub mod envelope;
+pub mod refusal;
+pub mod advice;
+pub mod pace;
+pub mod budget;
+pub mod client;
+pub mod advertised;
+pub mod learnt;
+pub mod value;
+mod attributes;
+pub mod members;
+pub mod resource;
+pub mod listing;
+pub mod probe;
+pub mod directory;
 
 pub use auth::{Credential, Scheme};
-pub use client::{Client, Patience, ScimDirectory};
+pub use client::{Client, Patience};
+pub use directory::ScimDirectory;
 pub use error::ReadError;
+pub use http::Timeouts;
 pub use profile::Profile;

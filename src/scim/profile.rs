@@ -1,112 +1,36 @@
-//! Provider profiles: everything vendor-specific, as data.
-//!
-//! A profile states only what differs from `generic`, and where each fact comes from: `[sources]` names a public
-//! source for every field, or says `unverified`. Fields that nobody documented stay at generic's safe default.
+//! Provider profiles: everything vendor-specific, as data. Their texts are in `layers.rs` and `providers/*.toml`.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::Deserialize;
-use toml::{Table, Value};
+use toml::Table;
 use xxhash_rust::xxh3::xxh3_128;
 
+use super::layers::{complaint, overlay, stack};
 use crate::account::Habits;
 use crate::directory::{GroupPattern, Kind, Strategy};
 use crate::duration::parse_duration;
 
-/// Profiles that ship with the binary, by name.
-pub const EMBEDDED: &[(&str, &str)] = &[
-    ("asana", include_str!("providers/asana.toml")),
-    ("atlassian", include_str!("providers/atlassian.toml")),
-    ("aws-identity-center", include_str!("providers/aws-identity-center.toml")),
-    ("chargebee", include_str!("providers/chargebee.toml")),
-    ("databricks", include_str!("providers/databricks.toml")),
-    ("datadog", include_str!("providers/datadog.toml")),
-    ("entra", include_str!("providers/entra.toml")),
-    ("figma", include_str!("providers/figma.toml")),
-    ("generic", include_str!("providers/generic.toml")),
-    ("github", include_str!("providers/github.toml")),
-    ("gitlab", include_str!("providers/gitlab.toml")),
-    ("miro", include_str!("providers/miro.toml")),
-    ("notion", include_str!("providers/notion.toml")),
-    ("postman", include_str!("providers/postman.toml")),
-    ("salesforce", include_str!("providers/salesforce.toml")),
-    ("sentry", include_str!("providers/sentry.toml")),
-    ("slack", include_str!("providers/slack.toml")),
-    ("snowflake", include_str!("providers/snowflake.toml")),
-    ("stripe", include_str!("providers/stripe.toml")),
-    ("zoom", include_str!("providers/zoom.toml")),
-];
-
 /// Fields that only tell people something.
 const WORDS: [&str; 5] = ["title", "token_hint", "no_list_hint", "notes", "sources"];
 
-/// The profile that every other one completes itself from.
-const BASE: &str = "generic";
-/// A chain of `extends` longer than this goes round.
-const EXTENDS_MAX: usize = 8;
-
-/// Every field but `notes` and `sources`, in the order in which people are told of them.
-const FIELDS: &[&str] = &[
-    "title",
-    "base_url",
-    "auth",
-    "auth_header",
-    "auth_prefix",
-    "token_url",
-    "scope",
-    "token_hint",
-    "accept",
-    "users_path",
-    "groups_path",
-    "rate_limits",
-    "paging",
-    "page_size",
-    "trust_total",
-    "absent_active",
-    "inactive",
-    "groups",
-    "memberships",
-    "empty_members",
-    "member_cap",
-    "filter_is_direct",
-    "unlisted_members",
-    "removal_proof",
-    "removal_means",
-    "group_pattern",
-    "request_attributes",
-    "list_etags",
-    "full_walk_every",
-    "no_list_hint",
-];
-
-/// One field of a profile and where it comes from, for people.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Fact {
-    pub field: &'static str,
-    /// As it stands in TOML, text without quotes; `None`: no layer sets it.
-    pub value: Option<String>,
-    pub source: Option<String>,
-    /// Only `generic` sets it: nobody documented anything else.
-    pub default: bool,
-}
-
-/// How a vendor's directory is read. Facts and sources stand in the TOML files.
+/// How a vendor's directory is read. Facts and sources are in the TOML files.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Profile {
     /// What people call the vendor.
     pub title: String,
-    /// Where the vendor's directory is; `None`: the account has to say.
+    /// Address of the vendor's directory; `None`: the account has to state it.
     pub base_url: Option<String>,
 
     /// How requests carry the credential.
     pub auth: Auth,
     /// Header of an API key.
     pub auth_header: String,
-    /// Stands before an API key in its header, with a space between; empty: the key alone.
+    /// Written before an API key in its header, with a space between; empty: the key alone.
     pub auth_prefix: String,
-    /// Where OAuth2 tokens are issued; `None`: the account has to say.
+    /// Address that issues OAuth2 tokens; `None`: the account has to state it.
     pub token_url: Option<String>,
     /// OAuth2 scope asked for.
     pub scope: Option<String>,
@@ -121,14 +45,14 @@ pub struct Profile {
     pub paging: Paging,
     /// Rows asked for in one page (`count`, RFC 7644 §3.4.2.4).
     pub page_size: u32,
-    /// False where `totalResults` means something else than the number of matching rows.
+    /// False if `totalResults` means something else than the number of matching rows.
     pub trust_total: bool,
 
     /// A resource without `active`.
     pub absent_active: AbsentActive,
-    /// Where users go that are no longer active.
+    /// Where users are who are no longer active.
     pub inactive: Inactive,
-    /// False where the vendor serves no groups at all.
+    /// False if the vendor serves no groups at all.
     pub groups: bool,
     /// How memberships are read.
     pub memberships: Memberships,
@@ -136,9 +60,9 @@ pub struct Profile {
     pub empty_members: EmptyMembers,
     /// A member list exactly this long may be cut off: unknown.
     pub member_cap: Option<u32>,
-    /// True where a filter for members finds direct members only.
+    /// True if a filter for members finds direct members only.
     pub filter_is_direct: bool,
-    /// Members that no list shows, where GET by id is impossible.
+    /// Members that no list shows, if GET by id is impossible.
     pub unlisted_members: UnlistedMembers,
 
     pub removal_proof: RemovalProof,
@@ -156,7 +80,7 @@ pub struct Profile {
 
     /// Where a person finds the credential.
     pub token_hint: String,
-    /// What to do where the directory refuses to list (405, 501, 404).
+    /// What to do if the directory refuses to list (405, 501, 404).
     pub no_list_hint: Option<String>,
     /// What `check` tells about this vendor. The topics `base_url` and `token_url` hold a template for an account's
     /// key of that name, `not read` tells what cannot be read.
@@ -232,7 +156,7 @@ pub enum Paging {
     Auto,
     /// `startIndex` and `count` (RFC 7644 §3.4.2.4).
     Index,
-    /// `cursor` (RFC 9865), falling back to `startIndex` where the first page offers none.
+    /// `cursor` (RFC 9865), falling back to `startIndex` if the first page offers none.
     Cursor,
     /// `cursor` always: this server pages in no other way.
     CursorForced,
@@ -243,7 +167,7 @@ pub enum Paging {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum AbsentActive {
-    /// Nobody documented it: neither true nor false.
+    /// The vendor does not document it: neither true nor false.
     Unknown,
     /// The vendor lists active users only, or says that absent means active.
     True,
@@ -273,11 +197,11 @@ pub enum Inactive {
     Removed,
 }
 
-/// The five ways to read memberships (scim.md §4.3), finding out, and none.
+/// The five ways to read memberships, finding out, and none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Memberships {
-    /// `members` in the list, else in GET of each group: whichever shows any.
+    /// `members` in the list if it shows any, else in GET of each group.
     Auto,
     /// `members` in the list of groups.
     List,
@@ -298,7 +222,7 @@ pub enum Memberships {
 pub enum EmptyMembers {
     /// The vendor is known to show members: none shown is none.
     None,
-    /// Nobody documented it: where nothing shows a member, memberships are unknown.
+    /// The vendor does not document it: if nothing shows a member, memberships are unknown.
     Unknown,
 }
 
@@ -314,7 +238,7 @@ pub enum UnlistedMembers {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RemovalProof {
-    /// GET by id, where it works; else absence.
+    /// GET by id if it works, else absence.
     Get,
     /// GET by id says nothing here: absence from several complete walks.
     Absence,
@@ -400,7 +324,7 @@ impl Profile {
         }
     }
 
-    /// How memberships are read; `None`: by whichever of list and GET shows members.
+    /// How memberships are read; `None`: by list or GET, by what shows members.
     fn strategy(&self) -> Option<Strategy> {
         match self.memberships {
             Memberships::Auto if !self.groups => Some(Strategy::Never),
@@ -429,113 +353,12 @@ impl Profile {
     }
 }
 
-/// Names of all profiles, those of `files` included, sorted.
-pub fn names(files: &BTreeMap<String, String>) -> Vec<&str> {
-    let mut names: Vec<&str> = EMBEDDED.iter().map(|(name, _)| *name).chain(files.keys().map(String::as_str)).collect();
-    names.sort_unstable();
-    names.dedup();
-    names
-}
-
-/// Every field of a profile with its source.
-///
-/// # Errors
-/// As [`Profile::layered`], as far as the layers have to be read.
-pub fn facts(name: &str, files: &BTreeMap<String, String>) -> Result<Vec<Fact>, String> {
-    let mut layers = stack(name, files, Table::new())?;
-    let base = layers.pop().unwrap_or_default();
-    let own = |field: &str| layers.iter().any(|layer| layer.contains_key(field));
-    let mut merged = base;
-    for layer in layers.iter().rev() {
-        overlay(&mut merged, layer.clone());
-    }
-    let sources = merged.get("sources").and_then(Value::as_table);
-    let source = |field: &str| sources?.get(field)?.as_str().map(str::to_owned);
-    let shown = |value: &Value| match value {
-        Value::String(text) if !text.is_empty() => text.clone(),
-        other => other.to_string(),
-    };
-    Ok(FIELDS
-        .iter()
-        .map(|&field| Fact {
-            field,
-            value: merged.get(field).map(shown),
-            source: source(field),
-            default: merged.contains_key(field) && !own(field),
-        })
-        .collect())
-}
-
-/// The layers of a profile, the account's overrides first and `generic` last.
-fn stack(name: &str, files: &BTreeMap<String, String>, overrides: Table) -> Result<Vec<Table>, String> {
-    let mut layers = vec![overrides];
-    let mut current = name.to_owned();
-    // A file may extend the shipped profile that it replaces.
-    let mut replaced = false;
-    loop {
-        if layers.len() > EXTENDS_MAX {
-            return Err(format!("profile {name}: `extends` goes round"));
-        }
-        let file = files.get(&current).filter(|_| !replaced);
-        let text = file.map(String::as_str).or_else(|| embedded(&current));
-        let text = text.ok_or_else(|| unknown(&current, files))?;
-        let mut layer: Table =
-            toml::from_str(text).map_err(|error| format!("profile {current}: {}", complaint(&error)))?;
-        let extends = layer.remove("extends");
-        layers.push(layer);
-        let parent = match extends {
-            Some(Value::String(parent)) => parent,
-            Some(_) => return Err(format!("profile {current}: `extends` is the name of a profile")),
-            None if current == BASE && file.is_none() => break,
-            None => BASE.to_owned(),
-        };
-        replaced = parent == current;
-        current = parent;
-    }
-    Ok(layers)
-}
-
-/// What is wrong, on one line; begins with the field where the message does not name it.
-fn complaint(error: &toml::de::Error) -> String {
-    let message = error.message().lines().map(str::trim).collect::<Vec<_>>().join(" ");
-    if message.starts_with("unknown field") {
-        return message;
-    }
-    // Only the whole error, which is of several lines, names it.
-    let told = error.to_string();
-    let field = told.lines().find_map(|line| line.trim().strip_prefix("in `")?.strip_suffix('`'));
-    field.map_or(message.clone(), |field| format!("{field}: {message}"))
-}
-
-fn embedded(name: &str) -> Option<&'static str> {
-    EMBEDDED.iter().find(|(known, _)| *known == name).map(|(_, text)| *text)
-}
-
-fn unknown(name: &str, files: &BTreeMap<String, String>) -> String {
-    format!("unknown provider `{name}`; there are {}", names(files).join(", "))
-}
-
-/// Fields of the upper layer replace those below; sources are kept field by field.
-fn overlay(below: &mut Table, above: Table) {
-    // A fact replaced without a source of its own has none.
-    if let Some(Value::Table(sources)) = below.get_mut("sources") {
-        for field in above.keys().filter(|field| *field != "sources") {
-            sources.remove(field);
-        }
-    }
-    for (field, value) in above {
-        match (below.get_mut(&field), value) {
-            (Some(Value::Table(below)), Value::Table(above)) if field == "sources" => below.extend(above),
-            (_, value) => drop(below.insert(field, value)),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
+    use toml::Value;
 
     use super::*;
+    use crate::scim::layers::{BASE, EMBEDDED};
 
     #[test]
     fn every_embedded_profile_parses_and_names_a_source_for_every_field_it_sets() {
@@ -561,22 +384,6 @@ mod tests {
             let title = Profile::named(name).unwrap().title;
             assert!(name == BASE || title != Profile::named(BASE).unwrap().title, "{name} has no title of its own");
         }
-    }
-
-    #[test]
-    fn facts_tell_every_field_its_source_and_whether_it_is_the_safe_default() {
-        // serde lists all fields of the struct where it refuses one.
-        let error = toml::from_str::<Profile>("no_such_field = 1").unwrap_err();
-        let known: BTreeSet<&str> = error.message().split('`').skip(3).step_by(2).collect();
-        let told: BTreeSet<&str> = FIELDS.iter().copied().chain(["notes", "sources"]).collect();
-        assert_eq!(told, known);
-
-        let facts = facts("slack", &BTreeMap::new()).unwrap();
-        let fact = |field: &str| facts.iter().find(|fact| fact.field == field).unwrap();
-        assert_eq!((fact("page_size").value.as_deref(), fact("page_size").default), (Some("1000"), false));
-        assert!(fact("page_size").source.as_ref().unwrap().contains("api.slack.com"));
-        assert_eq!((fact("auth").value.as_deref(), fact("auth").default), (Some("bearer"), true));
-        assert_eq!((fact("auth_prefix").value.as_deref(), fact("member_cap").value.as_deref()), (Some("\"\""), None));
     }
 
     #[test]

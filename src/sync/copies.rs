@@ -6,7 +6,7 @@ use crate::log::{Record, Topic};
 use crate::mapping::{Change, ecs, ocsf, reduced};
 
 /// JSON bytes of one copy. With its key and headers, a few thousand bytes, it has to fit into the 1,000,000 that librdkafka
-/// sends by default, as every Avro record does (`scim::wire`).
+/// sends by default, as every Avro record does (`directory::reduction`).
 const COPY_BYTES_MAX: usize = 900_000;
 
 /// A unit's events as JSON, beside the Avro and in its transaction: under the same key, with the same headers.

@@ -15,8 +15,9 @@ use scimtail::directory::{
     AttributeList, Baseline, GroupPattern, Id, Kind, Known, Limits, Status, Strategy, SyncStatus,
 };
 use scimtail::log::{Batch, CommitError, Ended, Log, Positions, Record, Topic};
-use scimtail::scim::client::parse_row;
-use scimtail::scim::wire::{Reading, raw_row};
+use scimtail::scim::directory::parse_row;
+use scimtail::scim::envelope::raw_row;
+use scimtail::scim::resource::Reading;
 use scimtail::scim::{ReadError, error};
 use scimtail::shards::restore::{self, Ends, Stopped};
 use scimtail::source::{Answer, Directory, Page, Parsed, RawRow};
@@ -305,7 +306,7 @@ impl Directory for MemoryDirectory {
 }
 
 fn modified_at(row: &RawRow) -> Option<i64> {
-    let value: Value = serde_json::from_slice(&row.bytes).expect("a stored resource");
+    let value: Value = serde_json::from_slice(row.bytes.sent()?).expect("a stored resource");
     value["meta"]["lastModified"].as_str()?.parse::<jiff::Timestamp>().ok().map(jiff::Timestamp::as_millisecond)
 }
 

@@ -4,9 +4,9 @@ use bytes::Bytes;
 use proptest::prelude::*;
 use proptest::strategy::Strategy as _;
 use scimtail::directory::{AttributeList, Baseline, Diff, Kind, Known, Row, Rules, Strategy, Unit};
-use scimtail::scim::client::parse_row;
+use scimtail::scim::directory::parse_row;
 use scimtail::scim::envelope::raw_row;
-use scimtail::scim::wire::Reading;
+use scimtail::scim::resource::Reading;
 use scimtail::source::{Page, Parsed};
 use serde_json::{Value, json};
 

@@ -22,7 +22,7 @@ use crate::services::services;
 /// What librdkafka sends at most by default; a broker takes a little more (1,048,588).
 const MESSAGE_BYTES_MAX: usize = 1_000_000;
 /// What just stays in a resource, if little else does: a value, a user's name, a group's name, attributes with long
-/// paths. As `scim::wire` reckons them, a message holds each several times.
+/// paths. As `directory::reduction` reckons them, a message holds each several times.
 const VALUE: usize = 199_000;
 const USER_NAME: usize = 149_000;
 const GROUP_NAME: usize = 74_000;

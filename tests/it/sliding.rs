@@ -52,8 +52,8 @@ async fn pass(State(passage): State<Arc<Passage>>, request: Request) -> Response
         let mut armed = passage.armed.lock().unwrap();
         if armed.as_ref().is_some_and(Vec::is_empty) {
             let rows = envelope::split_list(&body).unwrap().rows;
-            *armed =
-                Some(rows.iter().map(|row| scimtail::scim::wire::id_of(&row.bytes).unwrap().to_string()).collect());
+            let id = |bytes| scimtail::scim::value::id_of(bytes).unwrap().to_string();
+            *armed = Some(rows.iter().map(|row| id(row.bytes.sent().unwrap())).collect());
         }
     }
     Response::builder().status(status).body(body.into()).unwrap()

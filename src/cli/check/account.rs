@@ -14,8 +14,9 @@ use crate::config::AccountConfig;
 use crate::connect::Connection;
 use crate::directory::status::Reason;
 use crate::directory::{Changes, Id, Kind, Known, NOBODY, Strategy, SyncStatus};
+use crate::scim::advertised::Advertised;
 use crate::scim::envelope::ListPage;
-use crate::scim::probe::{self, Advertised, Habits};
+use crate::scim::probe::{self, Habits};
 use crate::scim::profile::{Paging, Profile};
 use crate::scim::{Client, ReadError, ScimDirectory, error};
 use crate::source::{Answer, Directory, Parsed};
@@ -32,7 +33,7 @@ pub(super) async fn check(account: &AccountConfig, known: &Known, report: &mut R
     };
     let client = &directory.client;
     let started = Instant::now();
-    let advertised = probe::advertised(client).await;
+    let advertised = directory.advertised().await;
     let millis = started.elapsed().as_millis();
     let reading = sync::plan(&account.account, &directory, known, crate::schedule::now_millis);
     let read = match tokio::time::timeout(super::DIRECTORY_WAIT, reading).await {
@@ -158,7 +159,7 @@ fn say_findings(account: &AccountConfig, read: &Planned, report: &Report) -> Res
     Ok(())
 }
 
-fn features(advertised: probe::Advertised) -> String {
+fn features(advertised: Advertised) -> String {
     let named = [("filters", advertised.filter), ("ETags", advertised.etag)];
     let said = named.into_iter().filter_map(|(name, said)| Some(format!("{}{name}", if said? { "" } else { "no " })));
     let cap = advertised.max_page_size.map(|cap| format!("at most {cap} rows a page"));
@@ -173,7 +174,7 @@ async fn check_users(
     settings: &mut Vec<Setting>,
     report: &mut Report,
 ) -> Result<Option<Option<Id>>, Failure> {
-    let page = match probe::first_page(directory, Kind::User).await {
+    let page = match directory.first_page(Kind::User).await {
         Ok(page) => page,
         Err(error) => {
             report.fail("users", &error.text, is_refusal(error.code))?;
@@ -274,7 +275,7 @@ async fn check_groups(
     report: &mut Report,
 ) -> Result<(), Failure> {
     let client = &directory.client;
-    let page = match probe::first_page(directory, Kind::Group).await {
+    let page = match directory.first_page(Kind::Group).await {
         Ok(page) => page,
         Err(ReadError { text, code, .. }) => return report.fail("groups", &text, is_refusal(code)),
     };

@@ -4,7 +4,7 @@ use crate::config::AccountConfig;
 use crate::directory::{AttributeList, Id, Kind};
 use crate::scim::envelope::ListPage;
 use crate::scim::profile::Memberships;
-use crate::scim::{ScimDirectory, probe, wire};
+use crate::scim::{ScimDirectory, listing, probe, resource};
 use crate::source::{Answer, Directory};
 
 /// A setting that would fit this directory better.
@@ -28,11 +28,11 @@ pub(super) async fn for_members(directory: &ScimDirectory, user: Option<&Id>, gr
     {
         return Some(setting("memberships", "\"get\"", "groups show their members by GET, not in the list"));
     }
-    let users = probe::first_page(directory, Kind::User).await.ok()?;
+    let users = directory.first_page(Kind::User).await.ok()?;
     if probe::groups_on_users(&users, &directory.reading) {
         return Some(setting("memberships", "\"user\"", "users say their groups"));
     }
-    match probe::filter_for_members(client, user?, group).await? {
+    match probe::filter_for_members(client, &directory.learnt, user?, group).await? {
         Memberships::MembersFilter => {
             Some(setting("memberships", "\"members_filter\"", "a filter for members finds groups"))
         }
@@ -43,16 +43,16 @@ pub(super) async fn for_members(directory: &ScimDirectory, user: Option<&Id>, gr
 /// True where a group, or one of the first page of the list, shows members only if `attributes` names them.
 async fn on_request(directory: &ScimDirectory, group: &Id) -> bool {
     let shows = |body: &[u8]| {
-        wire::read_resource(Kind::Group, body, &directory.reading).is_ok_and(|group| !group.members.is_empty())
+        resource::read_resource(Kind::Group, body, &directory.reading).is_ok_and(|group| !group.members.is_empty())
     };
     let query = [("attributes", "id,members".to_owned())];
     let client = &directory.client;
-    let by_get = client.get(client.resource_url(Kind::Group, group, &query)).await;
+    let by_get = client.get(client.urls().resource(Kind::Group, group, &query)).await;
     if by_get.is_ok_and(|reply| reply.status.as_u16() == 200 && shows(&reply.body)) {
         return true;
     }
-    let list = probe::list(client, Kind::Group, &query).await;
-    list.is_ok_and(|page| page.rows.iter().any(|row| shows(&row.bytes)))
+    let list = listing::one_page(client, Kind::Group, &query).await;
+    list.is_ok_and(|page| page.rows.iter().filter_map(|row| row.bytes.sent()).any(|bytes| shows(bytes)))
 }
 
 /// Attributes that the account lists by itself and that no user of the first page has: most often a misspelling.
@@ -61,8 +61,8 @@ pub(super) fn unknown_attributes(account: &AccountConfig, page: &ListPage) -> Ve
     if *list == AttributeList::default() || page.rows.is_empty() {
         return Vec::new();
     }
-    let names: Vec<String> =
-        page.rows.iter().flat_map(|row| wire::names_of(&row.bytes)).filter(|name| is_plain(name)).collect();
+    let sent = page.rows.iter().filter_map(|row| row.bytes.sent());
+    let names: Vec<String> = sent.flat_map(|bytes| resource::names_of(bytes)).filter(|name| is_plain(name)).collect();
     let defaults = AttributeList::default();
     let known: Vec<&str> =
         names.iter().map(String::as_str).chain(defaults.paths().iter().map(String::as_str)).collect();

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::script::{Effect, GROUPS, Rule, USERS, on};
 use super::truth::text;
 use super::world::{HISTORY, HostileWorld};
-use scimtail::scim::wire::ID_BYTES_MAX;
+use scimtail::scim::value::ID_BYTES_MAX;
 
 fn instead(body: impl Into<Vec<u8>>) -> Effect {
     Effect::body(body)

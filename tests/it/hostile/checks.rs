@@ -5,9 +5,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::StreamExt;
 use scimtail::directory::principal::ENTERPRISE;
+use scimtail::directory::reduction::RESOURCE_BYTES_MAX;
 use scimtail::directory::{AttributeList, Kind, StateKey};
 use scimtail::scim::envelope::{PAGE_ROWS_MAX, split_list};
-use scimtail::scim::wire::{ID_BYTES_MAX, MEMBERS_MAX, RESOURCE_BYTES_MAX, Reading, id_of, read_resource};
+use scimtail::scim::members::MEMBERS_MAX;
+use scimtail::scim::resource::{Reading, read_resource};
+use scimtail::scim::value::{ID_BYTES_MAX, id_of};
 use scimtail::scim::{Client, Credential, Patience, Profile, ReadError, ScimDirectory};
 use scimtail::source::Directory;
 use serde::de::IgnoredAny;
@@ -41,16 +44,17 @@ pub fn list_response(body: &[u8]) {
         Err(error) => return in_our_words(&error),
     };
     assert!(page.rows.len() <= PAGE_ROWS_MAX);
-    assert!(page.rows.iter().map(|row| row.bytes.len()).sum::<usize>() <= body.len());
+    assert!(page.rows.iter().filter_map(|row| row.bytes.sent()).map(Bytes::len).sum::<usize>() <= body.len());
     for (row, kind, reading) in page.rows.iter().flat_map(|row| {
         let readings = readings().into_iter();
         readings.flat_map(move |reading| Kind::BOTH.map(|kind| (row, kind, reading.clone())))
     }) {
         // A row that is not a resource is named, by its id where it has one.
-        let Ok(resource) = read_resource(kind, &row.bytes, &reading) else { continue };
+        let bytes = row.bytes.sent().expect("a body brings its rows' bytes");
+        let Ok(resource) = read_resource(kind, bytes, &reading) else { continue };
         let principal = &resource.principal;
         assert!(!principal.id.is_empty() && principal.id.len() <= ID_BYTES_MAX);
-        assert_eq!(id_of(&row.bytes).as_ref(), Some(&principal.id));
+        assert_eq!(id_of(bytes).as_ref(), Some(&principal.id));
         let key = StateKey::Principal(kind, principal.id.clone());
         assert_eq!(StateKey::parse(&key.text("acme")), Some(key), "a key reads back");
 
@@ -69,7 +73,7 @@ pub fn list_response(body: &[u8]) {
             assert!(!path.to_ascii_lowercase().starts_with("password"));
             assert!(serde_json::from_str::<IgnoredAny>(value).is_ok(), "{path} is no JSON: {value}");
         }
-        let again = read_resource(kind, &row.bytes, &reading).expect("it was read before");
+        let again = read_resource(kind, bytes, &reading).expect("it was read before");
         assert_eq!((&again.principal, &again.members), (principal, &resource.members));
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use scimtail::account::Account;
 use scimtail::directory::{Kind, Member, StateKey, Status, SyncStatus};
 use scimtail::log::Topic;
-use scimtail::scim::{Patience, Profile, ScimDirectory};
+use scimtail::scim::{Patience, Profile, ScimDirectory, Timeouts};
 
 use super::checks;
 use super::script::Rule;
@@ -17,9 +17,11 @@ use crate::memory::{World, account, clock};
 /// Time enough for large bodies on a busy machine; retries at once.
 pub fn patient() -> Patience {
     Patience {
-        connect: Duration::from_secs(10),
-        silence: Duration::from_secs(20),
-        request: Duration::from_secs(60),
+        timeouts: Timeouts {
+            connect: Duration::from_secs(10),
+            silence: Duration::from_secs(20),
+            request: Duration::from_secs(60),
+        },
         tries: TRIES as u32,
         first_wait: Duration::from_millis(1),
         longest_wait: Duration::from_millis(5),
@@ -33,7 +35,9 @@ pub fn patient() -> Patience {
 
 /// For servers that are slow on purpose.
 pub fn impatient() -> Patience {
-    Patience { silence: Duration::from_millis(300), request: Duration::from_millis(900), ..patient() }
+    let timeouts =
+        Timeouts { silence: Duration::from_millis(300), request: Duration::from_millis(900), ..patient().timeouts };
+    Patience { timeouts, ..patient() }
 }
 
 /// Tries of one request.

@@ -1,0 +1,14 @@
+//! A secret as it travels: which one it is, and whether a header can carry it.
+
+use secrecy::SecretString;
+
+/// A secret, and which one it is: numbers grow.
+#[derive(Clone)]
+pub(super) struct Numbered {
+    pub secret: SecretString,
+    pub number: u64,
+}
+
+pub(super) fn fits_a_header(text: &str) -> bool {
+    text.chars().all(|c| c.is_ascii_graphic() || c == ' ')
+}

@@ -1,0 +1,298 @@
+//! OAuth2 access tokens (RFC 6749 §4.4): fetched with the client's secret, one at a time for however many requests.
+//!
+//! A token is renewed before it expires, and when it is refused although it should still hold.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use reqwest::header::{ACCEPT, CONTENT_TYPE};
+use reqwest::{RequestBuilder, StatusCode};
+use secrecy::{ExposeSecret, SecretString};
+use serde::Deserialize;
+use serde_json::Value;
+use tokio::time::Instant;
+use url::{Url, form_urlencoded};
+
+use super::error::{self, ReadError};
+use super::http::{Received, failure, read_body};
+use super::secret::{Numbered, fits_a_header};
+
+/// Bytes of a token endpoint's answer; a larger one does not hold a token.
+pub(super) const TOKEN_ANSWER_BYTES_MAX: usize = 64 << 10;
+/// One request for a token, from connect to the last byte.
+pub(super) const TOKEN_WAIT: Duration = Duration::from_secs(30);
+/// A token is renewed this long before it expires, but never in the first three quarters of its life.
+const EXPIRY_MARGIN_MAX: Duration = Duration::from_secs(60);
+/// Time between two renewals because of a 401. A server that refuses fresh tokens must not cause one fetch a request.
+const RENEWALS_APART: Duration = Duration::from_secs(60);
+
+/// The tokens of one credential.
+pub(super) struct Tokens {
+    http: reqwest::Client,
+    /// Locked while a token is fetched: a request that comes meanwhile waits for that token instead of fetching another.
+    issued: tokio::sync::Mutex<Issued>,
+}
+
+#[derive(Default)]
+struct Issued {
+    token: Option<Token>,
+    number: u64,
+    /// The newest renewal because of a 401.
+    renewed_at: Option<Instant>,
+    /// The newest failure, for those that waited for it.
+    failed: Option<(Instant, ReadError)>,
+    client_in: ClientIn,
+}
+
+struct Token {
+    pass: Numbered,
+    /// The number of the secret it was issued for.
+    issued_for: u64,
+    renew_at: Option<Instant>,
+}
+
+/// Where a token endpoint takes the client's id and secret (RFC 6749 §2.3.1).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum ClientIn {
+    /// `Authorization: Basic …`
+    #[default]
+    Header,
+    Body,
+}
+
+/// What a token endpoint answered.
+struct TokenReply {
+    status: StatusCode,
+    body: Bytes,
+}
+
+/// A token that was issued.
+struct Granted {
+    secret: SecretString,
+    /// `None`: it holds until it is refused.
+    lifetime: Option<Duration>,
+}
+
+/// A successful answer of a token endpoint (RFC 6749 §5.1).
+#[derive(Deserialize)]
+struct TokenAnswer {
+    access_token: String,
+    token_type: Option<String>,
+    /// Seconds, as a number or in quotes.
+    expires_in: Option<Value>,
+}
+
+/// An unsuccessful one (RFC 6749 §5.2).
+#[derive(Deserialize)]
+struct TokenRefusal {
+    error: String,
+}
+
+impl Tokens {
+    /// `http`: connects to the token endpoint.
+    pub(super) fn new(http: reqwest::Client) -> Tokens {
+        Tokens { http, issued: tokio::sync::Mutex::default() }
+    }
+
+    /// The token for the secret of this number, fetched if there is none that holds.
+    ///
+    /// # Errors
+    /// The token endpoint issues none.
+    pub(super) async fn pass(&self, grant: &Grant<'_>, number: u64) -> Result<Numbered, ReadError> {
+        let asked = Instant::now();
+        let mut issued = self.issued.lock().await;
+        let holds = |token: &&Token| {
+            token.issued_for == number && token.renew_at.is_none_or(|renew_at| Instant::now() < renew_at)
+        };
+        if let Some(token) = issued.token.as_ref().filter(holds) {
+            return Ok(token.pass.clone());
+        }
+        if let Some((_, error)) = issued.failed.as_ref().filter(|(at, _)| *at >= asked) {
+            return Err(error.clone());
+        }
+        let requested = Instant::now();
+        match grant.fetch(&self.http, &mut issued.client_in).await {
+            Ok(granted) => {
+                issued.number += 1;
+                let pass = Numbered { secret: granted.secret, number: issued.number };
+                let renew_at = granted.lifetime.and_then(|lifetime| requested.checked_add(renew_after(lifetime)));
+                issued.token = Some(Token { pass: pass.clone(), issued_for: number, renew_at });
+                Ok(pass)
+            }
+            Err(error) => {
+                issued.token = None;
+                issued.failed = Some((Instant::now(), error.clone()));
+                Err(error)
+            }
+        }
+    }
+
+    /// Drops the refused token; false if the one in its place would be refused too.
+    pub(super) async fn renew(&self, refused: u64) -> bool {
+        let mut issued = self.issued.lock().await;
+        if issued.token.as_ref().is_none_or(|token| token.pass.number != refused) {
+            return true;
+        }
+        let now = Instant::now();
+        if issued.renewed_at.is_some_and(|at| now < at + RENEWALS_APART) {
+            return false;
+        }
+        issued.renewed_at = Some(now);
+        issued.token = None;
+        true
+    }
+}
+
+/// How long a token is used.
+fn renew_after(lifetime: Duration) -> Duration {
+    lifetime - EXPIRY_MARGIN_MAX.min(lifetime / 4)
+}
+
+/// One request for a token.
+pub(super) struct Grant<'a> {
+    pub client_id: &'a str,
+    pub token_url: &'a Url,
+    pub scope: Option<&'a str>,
+    pub secret: &'a SecretString,
+}
+
+impl Grant<'_> {
+    /// A new token. `client_in`: Basic is tried first, because every server has to take it (RFC 6749 §2.3.1), and some
+    /// do not.
+    async fn fetch(&self, http: &reqwest::Client, client_in: &mut ClientIn) -> Result<Granted, ReadError> {
+        let first = self.ask(http, *client_in).await?;
+        if *client_in == ClientIn::Body || !first.refuses_the_client() {
+            return granted(&first);
+        }
+        match granted(&self.ask(http, ClientIn::Body).await?) {
+            Ok(token) => {
+                *client_in = ClientIn::Body;
+                Ok(token)
+            }
+            Err(_) => granted(&first),
+        }
+    }
+
+    async fn ask(&self, http: &reqwest::Client, client_in: ClientIn) -> Result<TokenReply, ReadError> {
+        let sending = self.request(http, client_in).send().await;
+        let response = sending.map_err(|error| at_token_url(failure(&error, Received::Nothing)))?;
+        let status = response.status();
+        let body = read_body(response, TOKEN_ANSWER_BYTES_MAX, None).await.map_err(|error| match error.code {
+            error::TOO_LARGE => no_token(status, "with more than any token needs"),
+            _ => at_token_url(error),
+        })?;
+        Ok(TokenReply { status, body: body.clone() })
+    }
+
+    fn request(&self, http: &reqwest::Client, client_in: ClientIn) -> RequestBuilder {
+        let mut form = form_urlencoded::Serializer::new(String::new());
+        form.append_pair("grant_type", "client_credentials");
+        if let Some(scope) = self.scope {
+            form.append_pair("scope", scope);
+        }
+        let mut request = http.post(self.token_url.clone()).header(ACCEPT, "application/json");
+        if client_in == ClientIn::Body {
+            form.append_pair("client_id", self.client_id).append_pair("client_secret", self.secret.expose_secret());
+        } else {
+            let encoded = |text: &str| form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>();
+            request = request.basic_auth(encoded(self.client_id), Some(encoded(self.secret.expose_secret())));
+        }
+        request.header(CONTENT_TYPE, "application/x-www-form-urlencoded").body(form.finish())
+    }
+}
+
+impl TokenReply {
+    /// The `error` of an unsuccessful answer.
+    fn error(&self) -> Option<String> {
+        serde_json::from_slice::<TokenRefusal>(&self.body).ok().map(|refusal| refusal.error)
+    }
+
+    /// True if the other way to send the client's credentials may help.
+    fn refuses_the_client(&self) -> bool {
+        matches!(self.status.as_u16(), 400 | 401 | 403)
+            && !matches!(self.error().as_deref(), Some("invalid_scope" | "unsupported_grant_type"))
+    }
+}
+
+/// What a token endpoint's answer means, in words with a remedy.
+fn granted(reply: &TokenReply) -> Result<Granted, ReadError> {
+    let TokenReply { status, body } = reply;
+    let code = status.as_u16();
+    let failed = |error: &'static str, text: String| Err(ReadError::new(error, text));
+    match code {
+        200 | 201 => {}
+        300..=399 => {
+            return failed(
+                error::REDIRECTED,
+                format!(
+                    "token_url redirects (HTTP {code}), and scimtail never follows; → set token_url to the final address"
+                ),
+            );
+        }
+        404 | 405 => {
+            return failed(
+                error::HTTP_STATUS,
+                format!("token_url answers HTTP {code}: no tokens there; → check token_url"),
+            );
+        }
+        429 => return failed(error::UNAVAILABLE, "429: the token endpoint's rate limit is used up".to_owned()),
+        408 | 500.. => return failed(error::UNAVAILABLE, format!("the token endpoint answers HTTP {code}")),
+        _ => {
+            let (what, remedy) = match reply.error().as_deref() {
+                Some("invalid_scope") => ("the scope", "check scope"),
+                Some("unauthorized_client" | "unsupported_grant_type") => {
+                    ("the client credentials grant", "allow it for this client_id at the vendor")
+                }
+                _ => ("the client credentials", "check client_id, the client secret and scope"),
+            };
+            return failed(error::REFUSED, format!("{code}: the token endpoint refused {what}; → {remedy}"));
+        }
+    }
+    let no_token = |what: &str| no_token(*status, what);
+    let answer: TokenAnswer = serde_json::from_slice(body).map_err(|_| no_token("without an access token"))?;
+    if answer.access_token.is_empty() || !fits_a_header(&answer.access_token) {
+        return Err(no_token("with an access token that no header can carry"));
+    }
+    if answer.token_type.is_some_and(|kind| !kind.eq_ignore_ascii_case("bearer")) {
+        return Err(no_token("with a token that is not a bearer token"));
+    }
+    let seconds = match answer.expires_in {
+        Some(Value::Number(number)) => number.as_f64(),
+        Some(Value::String(text)) => text.trim().parse().ok(),
+        _ => None,
+    };
+    // A lifetime that makes no sense is ignored: the token holds until it is refused.
+    let lifetime =
+        seconds.filter(|seconds| *seconds > 0.0).and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    Ok(Granted { secret: SecretString::from(answer.access_token), lifetime })
+}
+
+fn no_token(status: StatusCode, what: &str) -> ReadError {
+    let code = status.as_u16();
+    ReadError::new(error::NOT_A_TOKEN, format!("token_url answers HTTP {code}, but {what}; → check token_url"))
+}
+
+pub(super) fn at_token_url(error: ReadError) -> ReadError {
+    ReadError::new(error.code, format!("token_url: {}", error.text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_is_renewed_before_it_expires_but_not_at_once() {
+        for (lifetime, used) in [(3600, 3540), (240, 180), (100, 75), (4, 3)] {
+            assert_eq!(renew_after(Duration::from_secs(lifetime)), Duration::from_secs(used));
+        }
+        let lifetime = |expires_in: &str| {
+            let body = format!(r#"{{"access_token": "a", "expires_in": {expires_in}}}"#);
+            granted(&TokenReply { status: StatusCode::OK, body: body.into() }).unwrap().lifetime
+        };
+        assert_eq!(lifetime("3600"), Some(Duration::from_secs(3600)));
+        assert_eq!(lifetime("\"60\""), Some(Duration::from_secs(60)));
+        for senseless in ["0", "-1", "null", "\"soon\"", "1e300", "[]"] {
+            assert_eq!(lifetime(senseless), None, "{senseless}");
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! The addresses of one SCIM endpoint.
+
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use url::Url;
+
+use super::profile::{Operation, Profile};
+use crate::directory::Kind;
+
+/// Everything but the unreserved characters of RFC 3986 §2.3: ids hold slashes, percent signs and worse.
+const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+/// The URLs of one endpoint: they are only ever built from the configured base, never from bodies.
+#[derive(Clone, Debug)]
+pub struct Urls {
+    base: Url,
+    /// What the paths of users and groups end in.
+    paths: [String; 2],
+}
+
+impl Urls {
+    pub fn new(base: Url, profile: &Profile) -> Urls {
+        Urls { base, paths: Kind::BOTH.map(|kind| profile.path(kind).to_owned()) }
+    }
+
+    pub fn base(&self) -> &Url {
+        &self.base
+    }
+
+    /// `base/Users/…`
+    pub fn of(&self, parts: &[&str], query: &[(&str, String)]) -> Url {
+        let mut url = self.base.clone();
+        let base = url.path().trim_end_matches('/').to_owned();
+        let tail = parts.iter().map(|part| utf8_percent_encode(part, RESERVED).to_string());
+        url.set_path(&format!("{base}/{}", tail.collect::<Vec<_>>().join("/")));
+        if !query.is_empty() {
+            url.query_pairs_mut().extend_pairs(query);
+        }
+        url
+    }
+
+    /// `base/Users`, or `base/Users/` if the profile says so: some servers redirect from the one to the other.
+    pub fn list(&self, kind: Kind, query: &[(&str, String)]) -> Url {
+        let path = &self.paths[kind as usize];
+        let mut parts: Vec<&str> = path.trim_end_matches('/').split('/').collect();
+        if path.ends_with('/') {
+            parts.push("");
+        }
+        self.of(&parts, query)
+    }
+
+    /// `base/Users/ID`
+    pub fn resource(&self, kind: Kind, id: &str, query: &[(&str, String)]) -> Url {
+        let path = self.paths[kind as usize].trim_end_matches('/');
+        let parts: Vec<&str> = path.split('/').chain([id]).collect();
+        self.of(&parts, query)
+    }
+
+    /// What one of these URLs asks for, as rate limits tell requests apart.
+    pub fn operation(&self, url: &Url) -> Option<Operation> {
+        Kind::BOTH.into_iter().find_map(|kind| {
+            let list = self.list(kind, &[]);
+            let below = url.path().strip_prefix(list.path().trim_end_matches('/'))?;
+            let (lists, gets) = match kind {
+                Kind::User => (Operation::ListUsers, Operation::GetUser),
+                Kind::Group => (Operation::ListGroups, Operation::GetGroup),
+            };
+            match below {
+                // POST /.search (RFC 7644 §3.4.3).
+                "" | "/" | "/.search" => Some(lists),
+                _ => below.starts_with('/').then_some(gets),
+            }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_url_tells_which_rate_limit_counts_it() {
+        let profile = Profile { groups_path: "Roles".to_owned(), ..Profile::named("generic").unwrap() };
+        let urls = Urls::new(Url::parse("https://acme.example/scim/v2").unwrap(), &profile);
+        for (parts, expected) in [
+            (["Users"].as_slice(), Some(Operation::ListUsers)),
+            (&["Users", ".search"], Some(Operation::ListUsers)),
+            (&["Users", "a/b c"], Some(Operation::GetUser)),
+            (&["Roles"], Some(Operation::ListGroups)),
+            (&["Roles", "1"], Some(Operation::GetGroup)),
+            (&["Groups"], None),
+            (&["UsersToo"], None),
+            (&["ServiceProviderConfig"], None),
+        ] {
+            let url = urls.of(parts, &[("filter", "userName eq \"Roles\"".to_owned())]);
+            assert_eq!(urls.operation(&url), expected, "{url}");
+        }
+    }
+}
