@@ -172,7 +172,7 @@ async fn send(
         requested_at: now_millis(),
         reason: who.reason,
     };
-    let record = codec.control(&request).map_err(KafkaError::Refused)?;
+    let record = codec.encode_control_request(&request).map_err(KafkaError::Refused)?;
     let (kafka, partition) = (kafka.clone(), account.partition);
     blocking(move || send_one(&kafka, partition, &record)).await
 }

@@ -19,7 +19,7 @@ use crate::directory::{REPAIR, Status, SyncStatus};
 use crate::http;
 use crate::kafka::KafkaError;
 use crate::kafka::read::Progress;
-use crate::shards::group;
+use crate::shards::assignment;
 use crate::shards::once::{self, Outcome};
 
 /// From the signal to the end, whatever hangs.
@@ -72,7 +72,7 @@ pub async fn run(file: &Path, options: Options) -> Result<u8, Failure> {
     info!(group = config.kafka.topic_prefix, accounts = accounts.len(), "running; SIGTERM or Ctrl-C ends it");
     let (configured, accounts) = watch::channel(accounts);
     beside.spawn(follow(Followed::new(file, config, &options.accounts), hangup, configured));
-    let service = group::run(services, accounts, shutdown.clone(), fastrand::Rng::new());
+    let service = assignment::run(services, accounts, shutdown.clone(), fastrand::Rng::new());
     tokio::pin!(service);
     tokio::select! {
         ended = &mut service => return Ok(ended.map(|()| DONE)?),

@@ -1,7 +1,7 @@
 //! The Kafka edge. Knows bytes, keys and offsets; never names a user.
 
 pub mod client;
-pub mod group;
+pub mod consumer_group;
 pub mod partition;
 pub mod producer;
 pub mod read;

@@ -7,7 +7,7 @@
 //! acquisition: producer, known and walks are dropped, and the next one starts from the fence. There is no
 //! partial re-read.
 
-pub mod group;
+pub mod assignment;
 pub mod once;
 pub mod reseed;
 pub mod restore;

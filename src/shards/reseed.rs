@@ -65,7 +65,7 @@ pub async fn reseed(
     };
     // What nobody understands is gone with its key's newest record; the next sync writes it anew.
     let records = stopped.unreadable.iter().map(|(topic, key)| tombstone(*topic, key.clone())).collect();
-    let latest = services.codec.status(account, &status, false).map_err(KafkaError::Refused)?;
+    let latest = services.codec.encode_latest(account, &status).map_err(KafkaError::Refused)?;
     commit(&acquisition, records, vec![latest]).await?;
     Ok(Reseeded::GoesOn(known.state_records()))
 }
@@ -125,7 +125,7 @@ pub async fn retire(
             commit(&acquisition, records, markers.map(|key| tombstone(Topic::Syncs, key)).to_vec()).await?;
             return Ok(Some(count));
         }
-        let latest = services.codec.status(account, &status, false).map_err(KafkaError::Refused)?;
+        let latest = services.codec.encode_latest(account, &status).map_err(KafkaError::Refused)?;
         commit(&acquisition, records, vec![latest]).await?;
     }
 }

@@ -43,7 +43,7 @@ const TOPICS_WATCH: Duration = Duration::from_secs(300);
 /// Between two tries to acquire a shard.
 const FIRST_WAIT: Duration = Duration::from_secs(1);
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
-/// When the shard is given up, for the commit under way. Below what a rebalance waits (`kafka::group::REVOKE_WAIT`).
+/// When the shard is given up, for the commit under way. Below what a rebalance waits (`kafka::consumer_group::REVOKE_WAIT`).
 const LAST_COMMIT_WAIT: Duration = Duration::from_secs(5);
 
 /// Between two lines about a restore that goes on.

@@ -164,7 +164,7 @@ async fn no_request_stops_a_service_or_a_run_whatever_its_size() {
     const BYTES: &str = "2000";
     let world = outcomes::World::on(services(), services(), "requests", 1).await;
     let ask = |by: &str, reason: &str| {
-        let record = world.shared.codec.control(&pause(by, reason)).expect("a record");
+        let record = world.shared.codec.encode_control_request(&pause(by, reason)).expect("a record");
         let kafka = world.shared.kafka.clone();
         tokio::task::spawn_blocking(move || send_one(&kafka, 0, &record).expect("it is written"))
     };

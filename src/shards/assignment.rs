@@ -18,7 +18,7 @@ use super::{Services, by_partition, serve};
 use crate::config::AccountConfig;
 use crate::failpoint::{self, Point};
 use crate::kafka::KafkaError;
-use crate::kafka::group::{self, MOVES, Move, REVOKE_WAIT};
+use crate::kafka::consumer_group::{self, MOVES, Move, REVOKE_WAIT};
 
 /// Keeps this instance's share of the shards until `shutdown`; `accounts` are those there are now and after each
 /// change.
@@ -35,7 +35,7 @@ pub async fn run(
     // Whatever ends this function ends the membership too.
     let leave = shutdown.child_token();
     let _leaves = leave.clone().drop_guard();
-    let mut left = group::join(&services.kafka, moves, leave)?;
+    let mut left = consumer_group::join(&services.kafka, moves, leave)?;
     let by_shard = by_partition(accounts.borrow_and_update().clone());
     let mut shards = Shards {
         services,
