@@ -69,7 +69,7 @@ async fn plan_one(config: &Config, account: &AccountConfig) -> Result<u8, Failur
 async fn known(config: &Config, account: &AccountConfig) -> Result<Known, Failure> {
     let counts = partition_counts(&config.kafka).await?;
     if counts.iter().all(Option::is_none) {
-        let mut known = Known::new(0);
+        let mut known = Known::default();
         known.latest = Some(SyncStatus::initial(account.account.settings(), 0));
         return Ok(known);
     }

@@ -14,16 +14,17 @@ use std::time::{Duration, Instant};
 
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, Rebalance};
-use rdkafka::error::{KafkaError as Error, RDKafkaErrorCode};
+use rdkafka::error::KafkaError as Error;
 use rdkafka::{ClientContext, TopicPartitionList};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use super::client::{KafkaClient, KafkaError, Quiet, in_words, is_transport};
-use super::read::explain;
+use super::client::{KafkaClient, Quiet};
+use super::error::{Meaning, in_words, is_unreachable, meaning};
 use crate::failpoint::{self, Point};
 use crate::log::Topic;
+use crate::service::ServiceError;
 
 /// A member that is silent so long is dead and its shards move, milliseconds. A restart after a crash waits it out
 /// too. `session.timeout.ms` in `[kafka.properties]` wins.
@@ -67,7 +68,7 @@ pub fn join(
     client: &KafkaClient,
     moves: mpsc::Sender<Move>,
     leave: CancellationToken,
-) -> Result<oneshot::Receiver<KafkaError>, KafkaError> {
+) -> Result<oneshot::Receiver<ServiceError>, ServiceError> {
     let mut config = client.config(&[
         ("group.id", &client.topic_prefix),
         ("group.protocol", "classic"),
@@ -87,10 +88,9 @@ pub fn join(
             config.set(name, value);
         }
     }
-    let refused = |error: &Error| KafkaError::Refused(format!("[kafka.properties] {}", in_words(error)));
     let consumer: BaseConsumer<Follower> =
-        config.create_with_context(Follower { moves }).map_err(|error| refused(&error))?;
-    consumer.subscribe(&[&client.topic(Topic::Syncs)]).map_err(|error| refused(&error))?;
+        config.create_with_context(Follower { moves }).map_err(|error| KafkaClient::misconfigured(&error))?;
+    consumer.subscribe(&[&client.topic(Topic::Syncs)]).map_err(|error| KafkaClient::misconfigured(&error))?;
     let (over, is_over) = oneshot::channel();
     let client = client.clone();
     thread::spawn(move || {
@@ -105,22 +105,26 @@ pub fn join(
     Ok(is_over)
 }
 
-fn follow(client: &KafkaClient, consumer: &BaseConsumer<Follower>, leave: &CancellationToken) -> Option<KafkaError> {
+fn follow(client: &KafkaClient, consumer: &BaseConsumer<Follower>, leave: &CancellationToken) -> Option<ServiceError> {
     let mut complaint: Option<(Error, Instant)> = None;
     while !leave.is_cancelled() {
         match consumer.poll(POLL_WAIT) {
             // A record that was fetched before the pause is nobody's.
             None | Some(Ok(_)) => {}
             Some(Err(error)) if is_over(consumer, &error) => {
-                return Some(explain(client, "the consumer group", &error));
+                return Some(client.explain("the consumer group", &error));
             }
-            Some(Err(error)) if is_transport(&error) => debug!(%error, "librdkafka"),
+            Some(Err(error)) if is_unreachable(&error) => debug!(%error, "librdkafka"),
             Some(Err(error)) => {
                 let repeated = complaint.as_ref().is_some_and(|(last, at)| {
                     last.rdkafka_error_code() == error.rdkafka_error_code() && at.elapsed() < COMPLAINT_INTERVAL
                 });
                 if !repeated {
-                    warn!(group = client.topic_prefix, reason = in_words(&error), "the consumer group has a problem");
+                    warn!(
+                        group = client.topic_prefix,
+                        reason = in_words(&error).to_string(),
+                        "the consumer group has a problem"
+                    );
                     complaint = Some((error, Instant::now()));
                 }
             }
@@ -132,8 +136,7 @@ fn follow(client: &KafkaClient, consumer: &BaseConsumer<Follower>, leave: &Cance
 /// A person has to act. A right that is taken away from a member that has shards may come back before they are lost.
 fn is_over(consumer: &BaseConsumer<Follower>, error: &Error) -> bool {
     let has_none = || consumer.assignment().is_ok_and(|partitions| partitions.count() == 0);
-    matches!(error, Error::MessageConsumptionFatal(_))
-        || (error.rdkafka_error_code() == Some(RDKafkaErrorCode::GroupAuthorizationFailed) && has_none())
+    matches!(error, Error::MessageConsumptionFatal(_)) || (meaning(error) == Meaning::GroupRefused && has_none())
 }
 
 /// Passes on what librdkafka says while it is polled.
@@ -183,7 +186,10 @@ impl ConsumerContext for Follower {
     fn post_rebalance(&self, consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
         let Rebalance::Assign(list) = rebalance else { return };
         if let Err(error) = consumer.pause(list) {
-            warn!(reason = in_words(&error), "partitions of the group could not be paused; what they bring is dropped");
+            warn!(
+                reason = in_words(&error).to_string(),
+                "partitions of the group could not be paused; what they bring is dropped"
+            );
         }
         let partitions = numbers(list);
         if !partitions.is_empty() {

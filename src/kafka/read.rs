@@ -9,12 +9,14 @@ use std::time::{Duration, Instant};
 
 use rdkafka::TopicPartitionList;
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::error::{KafkaError as Error, RDKafkaErrorCode};
+use rdkafka::error::KafkaError as Error;
 use rdkafka::message::{BorrowedMessage, Headers, Message};
 use rdkafka::topic_partition_list::Offset;
 
-use super::client::{KafkaClient, KafkaError, Quiet, in_words, is_transport};
+use super::client::{KafkaClient, Quiet};
+use super::error::is_unreachable;
 use crate::log::Topic;
+use crate::service::{Problem, ServiceError};
 
 const WATERMARKS_WAIT: Duration = Duration::from_secs(30);
 const POLL_WAIT: Duration = Duration::from_millis(100);
@@ -79,7 +81,7 @@ pub struct Progress {
 ///
 /// # Errors
 /// No broker answers, or the topic may not be read.
-pub fn watermarks(client: &KafkaClient, topic: Topic, partition: i32) -> Result<(i64, i64), KafkaError> {
+pub fn watermarks(client: &KafkaClient, topic: Topic, partition: i32) -> Result<(i64, i64), ServiceError> {
     ends(client, &client.reader("read_uncommitted")?, topic, partition)
 }
 
@@ -87,7 +89,7 @@ pub fn watermarks(client: &KafkaClient, topic: Topic, partition: i32) -> Result<
 ///
 /// # Errors
 /// As [`watermarks`].
-pub fn ends_of(client: &KafkaClient, topics: &[Topic], partition: i32) -> Result<Vec<i64>, KafkaError> {
+pub fn ends_of(client: &KafkaClient, topics: &[Topic], partition: i32) -> Result<Vec<i64>, ServiceError> {
     let reader = client.reader("read_uncommitted")?;
     topics.iter().map(|topic| Ok(ends(client, &reader, *topic, partition)?.1)).collect()
 }
@@ -101,9 +103,9 @@ pub fn read_to_end(
     client: &KafkaClient,
     topics: &[Topic],
     partitions: &[i32],
-    mut each: impl FnMut(ReadRecord<'_>) -> Result<(), KafkaError>,
-    mut progress: impl FnMut(Progress) -> Result<(), KafkaError>,
-) -> Result<(), KafkaError> {
+    mut each: impl FnMut(ReadRecord<'_>) -> Result<(), ServiceError>,
+    mut progress: impl FnMut(Progress) -> Result<(), ServiceError>,
+) -> Result<(), ServiceError> {
     let mut spans = Vec::new();
     let uncommitted = client.reader("read_uncommitted")?;
     for topic in topics {
@@ -130,8 +132,8 @@ pub fn read_from(
     client: &KafkaClient,
     topic: Topic,
     from: &[(i32, Offset)],
-    mut each: impl FnMut(ReadRecord<'_>) -> Result<(), KafkaError>,
-) -> Result<(), KafkaError> {
+    mut each: impl FnMut(ReadRecord<'_>) -> Result<(), ServiceError>,
+) -> Result<(), ServiceError> {
     let mut spans = Vec::new();
     let uncommitted = client.reader("read_uncommitted")?;
     for (partition, start) in from {
@@ -158,19 +160,19 @@ pub fn offsets_at(
     topic: Topic,
     partitions: &[i32],
     millis: i64,
-) -> Result<Vec<(i32, Offset)>, KafkaError> {
+) -> Result<Vec<(i32, Offset)>, ServiceError> {
     let name = client.topic(topic);
     let mut asked = TopicPartitionList::new();
     for partition in partitions {
         asked
             .add_partition_offset(&name, *partition, Offset::Offset(millis))
-            .map_err(|error| explain(client, &name, &error))?;
+            .map_err(|error| client.explain(&name, &error))?;
     }
     let reader = client.reader("read_committed")?;
-    let found = reader.offsets_for_times(asked, WATERMARKS_WAIT).map_err(|error| explain(client, &name, &error))?;
+    let found = reader.offsets_for_times(asked, WATERMARKS_WAIT).map_err(|error| client.explain(&name, &error))?;
     let mut offsets = Vec::with_capacity(partitions.len());
     for element in found.elements() {
-        element.error().map_err(|error| explain(client, &name, &error))?;
+        element.error().map_err(|error| client.explain(&name, &error))?;
         let offset = match element.offset() {
             Offset::Offset(offset) if offset >= 0 => Offset::Offset(offset),
             _ => Offset::End,
@@ -185,18 +187,18 @@ fn ends(
     reader: &BaseConsumer<Quiet>,
     topic: Topic,
     partition: i32,
-) -> Result<(i64, i64), KafkaError> {
+) -> Result<(i64, i64), ServiceError> {
     let name = client.topic(topic);
-    reader.fetch_watermarks(&name, partition, WATERMARKS_WAIT).map_err(|error| explain(client, &name, &error))
+    reader.fetch_watermarks(&name, partition, WATERMARKS_WAIT).map_err(|error| client.explain(&name, &error))
 }
 
 fn read_spans(
     client: &KafkaClient,
     topics: &[Topic],
     mut spans: Vec<Span>,
-    each: &mut impl FnMut(ReadRecord<'_>) -> Result<(), KafkaError>,
-    progress: &mut impl FnMut(Progress) -> Result<(), KafkaError>,
-) -> Result<(), KafkaError> {
+    each: &mut impl FnMut(ReadRecord<'_>) -> Result<(), ServiceError>,
+    progress: &mut impl FnMut(Progress) -> Result<(), ServiceError>,
+) -> Result<(), ServiceError> {
     spans.retain(|span| span.position < span.end);
     if spans.is_empty() {
         return Ok(());
@@ -207,14 +209,14 @@ fn read_spans(
     for span in &spans {
         assignment
             .add_partition_offset(&client.topic(span.topic), span.partition, span.start)
-            .map_err(|error| explain(client, "reading", &error))?;
+            .map_err(|error| client.explain("reading", &error))?;
     }
     let names: Vec<(Topic, String)> = topics.iter().map(|topic| (*topic, client.topic(*topic))).collect();
     // A partition whose leader librdkafka does not know when it is assigned waits half a second to ask again.
     for (_, name) in &names {
-        reader.fetch_metadata(Some(name), WATERMARKS_WAIT).map_err(|error| explain(client, name, &error))?;
+        reader.fetch_metadata(Some(name), WATERMARKS_WAIT).map_err(|error| client.explain(name, &error))?;
     }
-    reader.assign(&assignment).map_err(|error| explain(client, "reading", &error))?;
+    reader.assign(&assignment).map_err(|error| client.explain("reading", &error))?;
 
     let mut last_progress = Instant::now();
     let mut records: u64 = 0;
@@ -242,8 +244,8 @@ fn read_spans(
                 }
             }
             // librdkafka reconnects by itself; the stall bound ends it.
-            Some(Err(error)) if is_transport(&error) => {}
-            Some(Err(error)) => return Err(explain(client, "reading", &error)),
+            Some(Err(error)) if is_unreachable(&error) => {}
+            Some(Err(error)) => return Err(client.explain("reading", &error)),
         }
         let left: i64 = spans.iter().map(|span| (span.end - span.position).max(0)).sum();
         progress(Progress { read: total - left, total })?;
@@ -251,11 +253,9 @@ fn read_spans(
             return Ok(());
         }
         if last_progress.elapsed() > STALL_WAIT {
-            return Err(KafkaError::Unreachable(format!(
-                "kafka {}: reading stands still {left} offsets before the end; \
-                 → an open transaction of another producer, or a broker that is gone",
-                client.brokers
-            )));
+            let what = format!("kafka {}: reading stands still {left} offsets before the end", client.brokers);
+            let remedy = "look for an open transaction of another producer, and for a broker that is down";
+            return Err(ServiceError::Unreachable(Problem::new(what).with_remedy(remedy)));
         }
     }
 }
@@ -286,22 +286,22 @@ pub fn follow(
     topic: Topic,
     from: &[(i32, Offset)],
     mut answered: impl FnMut(bool),
-    mut each: impl FnMut(Option<ReadRecord<'_>>) -> Result<std::ops::ControlFlow<()>, KafkaError>,
-) -> Result<(), KafkaError> {
+    mut each: impl FnMut(Option<ReadRecord<'_>>) -> Result<std::ops::ControlFlow<()>, ServiceError>,
+) -> Result<(), ServiceError> {
     let reader = client.reader("read_committed")?;
     let name = client.topic(topic);
     let mut assignment = TopicPartitionList::new();
     for (partition, offset) in from {
         assignment
             .add_partition_offset(&name, *partition, *offset)
-            .map_err(|error| explain(client, "reading", &error))?;
+            .map_err(|error| client.explain("reading", &error))?;
     }
-    reader.assign(&assignment).map_err(|error| explain(client, &name, &error))?;
+    reader.assign(&assignment).map_err(|error| client.explain(&name, &error))?;
     // Since when no broker answers, and whether that was said.
     let (mut lost, mut said) = (None, false);
     loop {
         let polled = reader.poll(POLL_WAIT);
-        if matches!(&polled, Some(Err(error)) if is_transport(error)) {
+        if matches!(&polled, Some(Err(error)) if is_unreachable(error)) {
             lost.get_or_insert_with(Instant::now);
         }
         // Asked, as neither says so by itself: a connection that is lost may be one of several, and a partition with
@@ -324,25 +324,11 @@ pub fn follow(
                 each(Some(ReadRecord { topic, partition, offset, key, value, message: &message }))?
             }
             None | Some(Err(Error::PartitionEOF(_))) => each(None)?,
-            Some(Err(error)) if is_transport(&error) => each(None)?,
-            Some(Err(error)) => return Err(explain(client, &name, &error)),
+            Some(Err(error)) if is_unreachable(&error) => each(None)?,
+            Some(Err(error)) => return Err(client.explain(&name, &error)),
         };
         if flow.is_break() {
             return Ok(());
         }
-    }
-}
-
-pub fn explain(client: &KafkaClient, what: &str, error: &Error) -> KafkaError {
-    match error.rdkafka_error_code() {
-        Some(
-            RDKafkaErrorCode::UnknownTopicOrPartition
-            | RDKafkaErrorCode::UnknownTopic
-            | RDKafkaErrorCode::UnknownPartition,
-        ) => {
-            KafkaError::Refused(format!("kafka {}: {what} does not exist; → scimtail topics --create", client.brokers))
-        }
-        _ if is_transport(error) => client.unreachable(),
-        _ => KafkaError::Refused(format!("kafka {}: {what}: {}", client.brokers, in_words(error))),
     }
 }

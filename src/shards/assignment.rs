@@ -14,11 +14,13 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
-use super::{Services, by_partition, serve};
+use super::acquisition::by_partition;
+use super::serve;
+use super::services::Services;
 use crate::config::AccountConfig;
 use crate::failpoint::{self, Point};
-use crate::kafka::KafkaError;
 use crate::kafka::consumer_group::{self, MOVES, Move, REVOKE_WAIT};
+use crate::service::ServiceError;
 
 /// Keeps this instance's share of the shards until `shutdown`; `accounts` are those there are now and after each
 /// change.
@@ -30,7 +32,7 @@ pub async fn run(
     mut accounts: watch::Receiver<Vec<AccountConfig>>,
     shutdown: CancellationToken,
     random: fastrand::Rng,
-) -> Result<(), KafkaError> {
+) -> Result<(), ServiceError> {
     let (moves, mut moved) = mpsc::channel(MOVES);
     // Whatever ends this function ends the membership too.
     let leave = shutdown.child_token();
@@ -71,7 +73,7 @@ pub async fn run(
                 Ok(error) => Err(error),
                 // It ends without a word where it was told to leave.
                 Err(_) if shards.shutdown.is_cancelled() => Ok(()),
-                Err(_) => Err(KafkaError::Unreachable("the consumer group is no longer followed".to_owned())),
+                Err(_) => Err(ServiceError::unreachable("the consumer group is no longer followed")),
             },
             Ok(()) = accounts.changed() => {
                 let accounts = accounts.borrow_and_update().clone();
@@ -102,7 +104,7 @@ struct Shards {
     last: HashMap<i32, Task>,
     /// Whether any shard was ever acquired.
     owned_before: Arc<AtomicBool>,
-    tasks: JoinSet<Result<(), KafkaError>>,
+    tasks: JoinSet<Result<(), ServiceError>>,
 }
 
 struct Task {

@@ -7,14 +7,18 @@
 //! next owner can go on from, so a crash in between is only a reason to ask again.
 
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 
-use super::{Acquisition, Services, acquire_accounts};
+use super::acquisition::{Acquisition, acquire_accounts};
+use super::services::Services;
+use super::spans;
 use crate::account::Account;
 use crate::avro::codec::state_topic;
 use crate::directory::{Kind, Known, Position, REPAIR, StateKey, Status, SyncStatus};
-use crate::kafka::KafkaError;
+use crate::kafka::blocking::blocking;
 use crate::kafka::read::{ReadRecord, ends_of, read_to_end};
 use crate::log::{Batch, ClosingRecords, CommitError, Log, Record, Topic};
+use crate::service::{Problem, ServiceError};
 
 /// Tombstones of one transaction.
 const TOMBSTONES_MAX: usize = 5_000;
@@ -37,8 +41,8 @@ pub async fn reseed(
     services: &Services,
     account: &Account,
     reason: String,
-    asked: impl Future<Output = Result<(), KafkaError>>,
-) -> Result<Reseeded, KafkaError> {
+    asked: impl Future<Output = Result<(), ServiceError>>,
+) -> Result<Reseeded, ServiceError> {
     let acquisition = take(services, account).await?;
     let stopped = match acquisition.known.get(&account.name) {
         Some(Err(stopped)) => stopped.clone(),
@@ -65,7 +69,7 @@ pub async fn reseed(
     };
     // What nobody understands is gone with its key's newest record; the next sync writes it anew.
     let records = stopped.unreadable.iter().map(|(topic, key)| tombstone(*topic, key.clone())).collect();
-    let latest = services.codec.encode_latest(account, &status).map_err(KafkaError::Refused)?;
+    let latest = services.codec.encode_latest(account, &status).map_err(ServiceError::refused)?;
     commit(&acquisition, records, vec![latest]).await?;
     Ok(Reseeded::GoesOn(known.state_records()))
 }
@@ -78,8 +82,8 @@ pub async fn reseed(
 pub async fn retire(
     services: &Services,
     account: &Account,
-    asked: impl Future<Output = Result<(), KafkaError>>,
-) -> Result<Option<usize>, KafkaError> {
+    asked: impl Future<Output = Result<(), ServiceError>>,
+) -> Result<Option<usize>, ServiceError> {
     let mut acquisition = take(services, account).await?;
     let (known, unreadable) = match acquisition.known.remove(&account.name) {
         Some(Ok(known)) => (known, Vec::new()),
@@ -125,14 +129,15 @@ pub async fn retire(
             commit(&acquisition, records, markers.map(|key| tombstone(Topic::Syncs, key)).to_vec()).await?;
             return Ok(Some(count));
         }
-        let latest = services.codec.encode_latest(account, &status).map_err(KafkaError::Refused)?;
+        let latest = services.codec.encode_latest(account, &status).map_err(ServiceError::refused)?;
         commit(&acquisition, records, vec![latest]).await?;
     }
 }
 
-async fn take(services: &Services, account: &Account) -> Result<Acquisition, KafkaError> {
+async fn take(services: &Services, account: &Account) -> Result<Acquisition, ServiceError> {
     let never = CancellationToken::new();
-    acquire_accounts(&never, services, account.partition, vec![account.clone()], |_| {}).await
+    let acquiring = acquire_accounts(&never, services, account.partition, vec![account.clone()], |_| {});
+    acquiring.instrument(spans::shard(account.partition)).await
 }
 
 /// Keys of all live state records: memberships before the principals they name.
@@ -156,9 +161,9 @@ fn tombstone(topic: Topic, key: String) -> Record {
     Record { topic, key, value: None, headers: Vec::new() }
 }
 
-async fn ends(services: &Services, account: &Account) -> Result<Vec<(Topic, i64)>, KafkaError> {
+async fn ends(services: &Services, account: &Account) -> Result<Vec<(Topic, i64)>, ServiceError> {
     let (kafka, partition) = (services.kafka.clone(), account.partition);
-    let ends = super::blocking(move || ends_of(&kafka, &Topic::ALL, partition)).await?;
+    let ends = blocking(move || ends_of(&kafka, &Topic::ALL, partition)).await?;
     Ok(Topic::ALL.into_iter().zip(ends).collect())
 }
 
@@ -179,7 +184,7 @@ async fn lost(
     account: &Account,
     known: &Known,
     ends: &[(Topic, i64)],
-) -> Result<SyncStatus, KafkaError> {
+) -> Result<SyncStatus, ServiceError> {
     let published = last_sequence(services, account).await?;
     let end = |topic: Topic| ends.iter().find(|(of, _)| *of == topic).map_or(0, |(_, end)| *end);
     let left = known.latest.clone().or_else(|| known.completed.clone());
@@ -194,10 +199,10 @@ async fn lost(
 }
 
 /// Of the account's newest event that is still there: tombstones go earlier than events of the same time.
-async fn last_sequence(services: &Services, account: &Account) -> Result<i64, KafkaError> {
+async fn last_sequence(services: &Services, account: &Account) -> Result<i64, ServiceError> {
     let (kafka, partition) = (services.kafka.clone(), account.partition);
     let prefix = format!("{}/", account.name);
-    super::blocking(move || {
+    blocking(move || {
         let mut last = 0;
         let each = |record: ReadRecord<'_>| {
             if record.key.is_some_and(|key| key.starts_with(prefix.as_bytes())) {
@@ -212,12 +217,14 @@ async fn last_sequence(services: &Services, account: &Account) -> Result<i64, Ka
     .await
 }
 
-async fn commit(acquisition: &Acquisition, records: Vec<Record>, last: Vec<Record>) -> Result<(), KafkaError> {
+async fn commit(acquisition: &Acquisition, records: Vec<Record>, last: Vec<Record>) -> Result<(), ServiceError> {
     let closing: ClosingRecords = Box::new(move |_| Ok(last.clone()));
     let batch = Batch { acquisition: acquisition.number, records, closing };
     match acquisition.writer.commit(batch).await {
         Ok(_) => Ok(()),
-        Err(CommitError::Aborted(text)) => Err(KafkaError::Refused(text)),
-        Err(CommitError::Ended(ended)) => Err(KafkaError::Unreachable(format!("{}; → try again", ended.reason))),
+        Err(CommitError::Aborted(text)) => Err(ServiceError::refused(text)),
+        Err(CommitError::Ended(ended)) => {
+            Err(ServiceError::unreachable(Problem::new(ended.reason).with_remedy("try again")))
+        }
     }
 }

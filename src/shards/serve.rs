@@ -10,10 +10,12 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info, warn};
+use tracing::{Instrument, error, info, warn};
 
+use super::acquisition::{Acquisition, acquire_unless};
+use super::services::Services;
+use super::spans;
 use super::writer::Writer;
-use super::{Acquisition, Services, acquire_unless, blocking, on_its_own_thread};
 use crate::avro::Decoder;
 use crate::avro::decode::Undecodable;
 use crate::avro::wire::ControlRequest;
@@ -23,12 +25,13 @@ use crate::control::{self, Request};
 use crate::directory::status::Reason;
 use crate::directory::{Known, REPAIR, Status, SyncStatus};
 use crate::failpoint;
-use crate::kafka::KafkaError;
-use crate::kafka::producer::{Written, begun_anew, lost};
+use crate::kafka::blocking::{blocking, on_its_own_thread};
 use crate::kafka::read::{Progress, ends_of, follow, watermarks};
+use crate::kafka::written::{Written, recreated, recreated_in_words};
 use crate::log::{Ended, Topic};
 use crate::retry::Waits;
 use crate::schedule::{FenceWait, Schedule};
+use crate::service::ServiceError;
 use crate::sync::observe::refusal::{BLIND_SYNCS, WALK_INCOMPLETE};
 use crate::sync::{self, OwnedAccount};
 use crate::telemetry::{self, Kept, Metric, needs_person};
@@ -60,15 +63,27 @@ pub async fn shard(
     partition: i32,
     accounts: Vec<AccountConfig>,
     shutdown: CancellationToken,
+    random: fastrand::Rng,
+    owned_before: Arc<AtomicBool>,
+) -> Result<(), ServiceError> {
+    let span = spans::shard(partition);
+    keep(services, partition, accounts, shutdown, random, owned_before).instrument(span).await
+}
+
+async fn keep(
+    services: Services,
+    partition: i32,
+    accounts: Vec<AccountConfig>,
+    shutdown: CancellationToken,
     mut random: fastrand::Rng,
     owned_before: Arc<AtomicBool>,
-) -> Result<(), KafkaError> {
+) -> Result<(), ServiceError> {
     let mut waits = Waits::endless(FIRST_WAIT, LONGEST_WAIT);
     let mut fenced = FenceWait::new(random.fork());
     let label = partition.to_string();
     let kept = Kept::new(&label, accounts.iter().map(|config| config.account.name.clone()).collect());
     while !shutdown.is_cancelled() {
-        let wait = match acquire_unless(&shutdown, &services, partition, &accounts, log_progress(partition)).await {
+        let wait = match acquire_unless(&shutdown, &services, partition, &accounts, log_progress()).await {
             Ok(acquisition) => {
                 owned_before.store(true, Ordering::Relaxed);
                 let acquired = Instant::now();
@@ -90,28 +105,23 @@ pub async fn shard(
                         } else {
                             waits.next_wait().unwrap_or(LONGEST_WAIT)
                         };
-                        warn!(
-                            partition,
-                            reason = ended.reason,
-                            wait_s = wait.as_secs(),
-                            "acquisition ended; acquiring again"
-                        );
+                        let wait_s = wait.as_secs();
+                        warn!(reason = ended.reason, wait_s, "acquisition ended; acquiring again");
                         wait
                     }
                 }
             }
             Err(_) if shutdown.is_cancelled() => return Ok(()),
-            Err(refusal @ KafkaError::Refused(_)) if !owned_before.load(Ordering::Relaxed) => return Err(refusal),
+            Err(refusal @ ServiceError::Refused(_)) if !owned_before.load(Ordering::Relaxed) => return Err(refusal),
             Err(failure) => {
                 let wait = waits.next_wait().unwrap_or(LONGEST_WAIT);
-                let wait_s = wait.as_secs();
-                match &failure {
-                    // Nobody syncs these accounts until a person acts.
-                    KafkaError::Refused(reason) => {
-                        kept.refused();
-                        error!(partition, reason, wait_s, "shard not acquired: refused");
-                    }
-                    KafkaError::Unreachable(reason) => warn!(partition, reason, wait_s, "shard not acquired"),
+                let (reason, wait_s) = (failure.to_string(), wait.as_secs());
+                if failure.is_refused() {
+                    // These accounts are not synced until a person acts.
+                    kept.refused();
+                    error!(reason, wait_s, "shard not acquired: refused");
+                } else {
+                    warn!(reason, wait_s, "shard not acquired");
                 }
                 wait
             }
@@ -125,12 +135,12 @@ pub async fn shard(
 }
 
 /// Says how far a restore has come, where it takes long.
-fn log_progress(partition: i32) -> impl FnMut(Progress) + Send + 'static {
+fn log_progress() -> impl FnMut(Progress) + Send + 'static {
     let mut said = Instant::now();
     move |Progress { read, total }| {
         if said.elapsed() >= PROGRESS_LOG {
             said = Instant::now();
-            info!(partition, read, total, "restoring");
+            info!(read, total, "restoring");
         }
     }
 }
@@ -156,7 +166,7 @@ async fn own(
                 error!(account = name, reason, "in repair: what is missing is written silently, nobody is removed");
             }
             Some(Err(reasons)) => {
-                error!(account = name, reason = reasons.reason, "account stopped");
+                error!(account = name, reason = reasons.reason.to_string(), "account stopped");
                 stopped.push(name.clone());
             }
             Some(Ok(_)) | None => {}
@@ -168,14 +178,14 @@ async fn own(
             inboxes.push((config.account.name.clone(), from, inbox));
             let schedule = Schedule::new(config.interval, random.fork());
             let owned = services.owned(&config.account, known, &writer);
-            tasks.spawn(account(owned, config.clone(), schedule, requests));
+            tasks.spawn(account(owned, config.clone(), schedule, requests).instrument(spans::account(name)));
         }
     }
     drop(writer);
     let stopping = CancellationToken::new();
     let _stops_the_reader = stopping.clone().drop_guard();
-    tasks.spawn(listen(services.clone(), partition, inboxes, stopped, stopping.clone()));
-    tasks.spawn(watch(services.clone(), partition, written));
+    tasks.spawn(listen(services.clone(), partition, inboxes, stopped, stopping.clone()).in_current_span());
+    tasks.spawn(watch(services.clone(), partition, written).in_current_span());
     tokio::select! {
         () = shutdown.cancelled() => {
             stopping.cancel();
@@ -203,7 +213,7 @@ async fn listen(
     let from = inboxes.iter().map(|(_, from, _)| *from).min();
     let reseeded = Arc::new(AtomicBool::new(false));
     let seen = reseeded.clone();
-    let mut decoder = Decoder::new(Some(services.codec.ids), services.registry.clone());
+    let mut decoder = Decoder::of_writer(services.codec.ids, services.registry.clone());
     let kafka = services.kafka.clone();
     let reading = on_its_own_thread(move || {
         // Requests that retention has deleted are beyond reading; an offset before the log would be an error.
@@ -218,7 +228,8 @@ async fn listen(
                 let decoded = loop {
                     match decoder.decode::<ControlRequest>(Topic::Control, value) {
                         // Nothing is wrong with the request: passed over, it would be lost for good.
-                        Err(Undecodable::Unreachable(reason)) if !stop.is_cancelled() => {
+                        Err(Undecodable::Unreachable(problem)) if !stop.is_cancelled() => {
+                            let reason = problem.to_string();
                             warn!(record = record.address(), reason, "a request waits for the registry");
                             std::thread::sleep(REGISTRY_WAIT);
                         }
@@ -250,7 +261,7 @@ async fn listen(
             return Ended { fenced: true, reason: "a stopped account is being reseeded".to_owned() };
         }
         Ok(()) => "the control partition is no longer followed".to_owned(),
-        Err(KafkaError::Unreachable(text) | KafkaError::Refused(text)) => text,
+        Err(error) => error.to_string(),
     };
     Ended { fenced: false, reason }
 }
@@ -266,12 +277,12 @@ async fn watch(services: Services, partition: i32, written: Written) -> Ended {
         let before = written.up_to();
         let kafka = services.kafka.clone();
         let ends = blocking(move || ends_of(&kafka, &Topic::ALL, partition)).await;
-        let reason = match ends.map(|ends| begun_anew(&before, &Topic::ALL.into_iter().zip(ends).collect())) {
+        let reason = match ends.map(|ends| recreated(&before, &Topic::ALL.into_iter().zip(ends).collect())) {
             Ok(None) => continue,
-            Ok(Some(topic)) => lost(&services.kafka.topic(topic)),
-            Err(KafkaError::Refused(reason)) => reason,
-            // Whoever writes finds out, or it passes.
-            Err(KafkaError::Unreachable(_)) => continue,
+            Ok(Some(topic)) => recreated_in_words(&services.kafka.topic(topic)),
+            Err(ServiceError::Refused(problem)) => problem.to_string(),
+            // The writer finds out, or it passes.
+            Err(ServiceError::Unreachable(_) | ServiceError::Cancelled(_)) => continue,
         };
         return Ended { fenced: false, reason };
     }
@@ -366,17 +377,17 @@ fn report(account: &str, status: &SyncStatus, wait: Duration, blind: bool) {
     let reason = status.reason.as_deref().unwrap_or_default();
     Metric::Syncs.add(1, [("account", account), ("status", status.status.as_str())]);
     for finding in &status.findings {
-        warn!(account, sync, "{finding}");
+        warn!(sync, "{finding}");
     }
     match status.status {
-        Status::Completed => info!(account, sync, users, groups, memberships, changes, next_s, "sync completed"),
+        Status::Completed => info!(sync, users, groups, memberships, changes, next_s, "sync completed"),
         Status::Held => {
             let hold = status.hold.as_ref().map(ToString::to_string);
-            warn!(account, sync, hold, reason, "sync held: a person has to look");
+            warn!(sync, hold, reason, "sync held: a person has to look");
         }
         Status::Failed if blind => {
-            error!(account, sync, code, reason, next_s, "sync failed again: a person has to look")
+            error!(sync, code, reason, next_s, "sync failed again: a person has to look")
         }
-        Status::Failed | Status::Running => warn!(account, sync, code, reason, next_s, "sync failed"),
+        Status::Failed | Status::Running => warn!(sync, code, reason, next_s, "sync failed"),
     }
 }

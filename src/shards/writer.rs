@@ -12,10 +12,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot};
-use tracing::warn;
+use tracing::{Span, warn};
 
 use crate::kafka::TransactionalProducer;
-use crate::kafka::producer::{BATCHES_MAX, NotCommitted};
+use crate::kafka::producer::NotCommitted;
+use crate::kafka::sender::BATCHES_MAX;
 use crate::log::{Batch, CommitError, Ended, Log, Positions, Record};
 use crate::telemetry::Metric;
 
@@ -59,7 +60,10 @@ impl Writer {
     pub fn start(producer: TransactionalProducer, acquisition: u64) -> (Writer, oneshot::Receiver<()>) {
         let (jobs, queue) = mpsc::channel::<Job>(QUEUE);
         let (ended, has_ended) = oneshot::channel();
+        // What the thread logs names the shard.
+        let span = Span::current();
         thread::spawn(move || {
+            let _in_span = span.enter();
             let (_ended, producer) = (ended, producer);
             let mut waiting = Waiting { queue, acquisition, next: None };
             while let Some((batches, replies)) = waiting.take() {

@@ -8,7 +8,7 @@ use scimtail::avro::Codec;
 use scimtail::avro::wire::ControlRequest;
 use scimtail::control::{self, Request, TEXT_BYTES_MAX};
 use scimtail::directory::{Known, SyncStatus};
-use scimtail::kafka::producer::send_one;
+use scimtail::kafka::sender::send_one;
 use scimtail::log::{Batch, CommitError, Ended, Log, Positions};
 use scimtail::sync::OwnedAccount;
 use serde_json::{Value, json};
