@@ -1,4 +1,4 @@
-//! Changes → records.
+//! Changes → records: encoded, with their keys and headers.
 
 use serde::Serialize;
 
@@ -21,7 +21,7 @@ pub struct Codec {
 #[derive(Debug)]
 pub struct Encoded {
     pub records: Vec<Record>,
-    /// What the first records say.
+    /// The events that the first records hold.
     pub events: Vec<wire::ChangeEvent>,
     /// `sequence` of the last event; `None` for a silent write.
     pub sequence: Option<i64>,
@@ -219,7 +219,7 @@ pub fn rfc3339(millis: i64) -> String {
     jiff::Timestamp::from_millisecond(millis).unwrap_or_default().to_string()
 }
 
-/// Events of a membership stand under the member's key: a person's events are one ordered stream.
+/// The key of a membership's events is the member's: a person's events are one ordered stream.
 fn event_key(context: &EventContext, key: &StateKey) -> String {
     match key {
         StateKey::Principal(kind, id) => principal_key(&context.account, *kind, id),
@@ -227,7 +227,7 @@ fn event_key(context: &EventContext, key: &StateKey) -> String {
     }
 }
 
-/// The compacted topic in which a key stands.
+/// The compacted topic that a key belongs to.
 pub fn state_topic(key: &StateKey) -> Topic {
     match key {
         StateKey::Principal(Kind::User, _) => Topic::Users,
@@ -236,7 +236,7 @@ pub fn state_topic(key: &StateKey) -> Topic {
     }
 }
 
-/// Ids of dangling members that fit into a record beside the rest; what is cut is asked anew after a restore.
+/// Ids of dangling members that fit into a record beside the rest. Those that are cut are asked for again after a restore.
 fn fitting(dangling: &[Id]) -> Vec<String> {
     const DANGLING_BYTES_MAX: usize = 300_000;
     let mut left = DANGLING_BYTES_MAX;

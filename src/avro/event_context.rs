@@ -13,7 +13,7 @@ use crate::directory::{
 /// Namespace of every UUIDv5 that scimtail makes; part of the contract, never changes.
 const NAMESPACE: Uuid = Uuid::from_u128(0x6b1d_5c52_8f0e_5f4a_9c0e_73c1_6d74_6169);
 
-/// What all records of one sync share.
+/// The account and the sync that an event belongs to: what all events and state records of one sync share.
 #[derive(Clone, Debug)]
 pub struct EventContext {
     pub account: String,

@@ -1,8 +1,8 @@
 //! The schema registry: register or look up, compatibility FULL_TRANSITIVE on every subject.
 //!
-//! Registering goes through schema_registry_converter; compatibility settings, look-ups and fetching are calls of our
-//! own: it has none of the first two (it would compare texts without `normalize=true`), and the last it does not tell
-//! apart from an outage.
+//! Registering goes through schema_registry_converter. Compatibility settings, look-ups and fetching are calls of our own:
+//! the library has none of the first two (it would compare texts without `normalize=true`), and it does not tell an
+//! unknown schema apart from an outage.
 
 use std::time::Duration;
 
@@ -17,9 +17,9 @@ use crate::log::Topic;
 use crate::service::{Problem, ServiceError};
 
 const REQUEST_WAIT: Duration = Duration::from_secs(10);
-/// Of registering one schema, the first included.
+/// Tries to register one schema, the first included.
 const REGISTER_TRIES: u32 = 4;
-/// Between two of them: as long as another instance may take for it.
+/// Between two of these tries: as long as another instance may take to register it.
 const REGISTER_WAIT: Duration = Duration::from_millis(250);
 pub const COMPATIBILITY: &str = "FULL_TRANSITIVE";
 
@@ -30,7 +30,7 @@ pub struct Registry {
     settings: SrSettings,
 }
 
-/// One version of a subject, as it stands in the registry.
+/// One version of a subject, as the registry holds it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Version {
     pub number: i64,
@@ -57,11 +57,11 @@ impl Registry {
         &self.url
     }
 
-    /// Whether what answers is a registry of the Confluent API at all. Whatever else answers at a wrong URL says 404 to
+    /// Checks that the service at the URL is a registry of the Confluent API. Another service at a wrong URL answers 404 to
     /// every question, which would mean that nothing is registered.
     ///
     /// # Errors
-    /// Unreachable; no registry; or one that asks for credentials.
+    /// The service is unreachable, is not a registry, or asks for credentials.
     pub async fn probe(&self) -> Result<(), ServiceError> {
         let (status, body) = self.call(self.http.get(format!("{}/subjects", self.url))).await?;
         match status {
@@ -114,7 +114,7 @@ impl Registry {
     /// The id of exactly this schema under the subject.
     ///
     /// # Errors
-    /// Unreachable, or an answer that is none.
+    /// Unreachable, or refused.
     pub async fn look_up(&self, subject: &str, text: &str) -> Result<Option<u32>, ServiceError> {
         let url = format!("{}/subjects/{subject}?normalize=true", self.url);
         let (status, body) = self.call(self.http.post(url).json(&json!({ "schema": text }))).await?;
@@ -134,8 +134,8 @@ impl Registry {
         Err(self.refused(&format!("setting {COMPATIBILITY} on {subject}"), status))
     }
 
-    /// Instances that start together register the same schemas at the same moment, and registries refuse all but one
-    /// of them (Apicurio does). Whoever wins, the schema stands there afterwards.
+    /// Instances that start together register the same schemas at the same moment, and a registry may refuse all but one
+    /// of them (Apicurio does). No matter which instance wins, the schema is registered afterwards.
     async fn register_or_find(&self, subject: &str, text: &str) -> Result<u32, ServiceError> {
         let mut tries = 1;
         loop {
@@ -162,7 +162,7 @@ impl Registry {
         registered.map(|registered| registered.id).map_err(|error| self.library(subject, &error))
     }
 
-    /// Compatibility level of a subject; `None` where it is not set.
+    /// Compatibility level of a subject; `None` if it is not set.
     ///
     /// # Errors
     /// Unreachable, or refused.
@@ -175,7 +175,7 @@ impl Registry {
         }
     }
 
-    /// All versions of a subject, oldest first; none where it is not there.
+    /// All versions of a subject, oldest first; none if the subject does not exist.
     ///
     /// # Errors
     /// Unreachable, or refused.
@@ -200,7 +200,7 @@ impl Registry {
         if status.is_success() { Ok(versions) } else { Err(self.refused(&format!("versions of {subject}"), status)) }
     }
 
-    /// True where the registry would take this schema beside the versions that stand there, by the subject's level.
+    /// True if the registry would take this schema beside the registered versions, by the subject's level.
     ///
     /// # Errors
     /// Unreachable, or refused.
@@ -215,14 +215,14 @@ impl Registry {
     /// # Errors
     /// Unreachable, or the registry does not know the id.
     pub async fn schema_text(&self, id: u32) -> Result<String, ServiceError> {
-        // Not through the library: for it a 500 that passes is the same as an id that nobody knows.
+        // Not through the library, which takes a passing HTTP 500 for an unknown id.
         let (status, body) = self.call(self.http.get(format!("{}/schemas/ids/{id}", self.url))).await?;
         match (status, body["schema"].as_str()) {
             (StatusCode::NOT_FOUND, _) => {
                 Err(ServiceError::refused(format!("registry {} does not know schema {id}", self.url)))
             }
             (status, Some(schema)) if status.is_success() => Ok(schema.to_owned()),
-            // Nothing is wrong with what was written: as an outage, until it is permitted.
+            // Nothing is wrong with the records. It counts as an outage until the registry permits the request.
             (status, _) => {
                 let what = format!("registry {} answers HTTP {} for schema {id}", self.url, status.as_u16());
                 Err(ServiceError::Unreachable(with_permission(what, status)))

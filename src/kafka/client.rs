@@ -14,26 +14,26 @@ use crate::log::Topic;
 use crate::service::{Problem, ServiceError};
 
 /// How long librdkafka does not fetch after its queue was full. A reader takes the 100,000 records of a full queue in a
-/// quarter of a second, and with librdkafka's 1,000 ms then waits for the rest of it: more than half of a long read.
+/// quarter of a second. With librdkafka's 1,000 ms it then waits for more than half of the time of a long read.
 const FETCH_BACKOFF: (&str, &str) = ("fetch.queue.backoff.ms", "10");
 
-/// How long librdkafka waits at most before a reader connects again. With its 10 s, a reader that lost its broker once more
-/// while that was starting knows for so long of none.
+/// How long librdkafka waits at most before a reader connects again. With librdkafka's 10 s, a reader that loses its broker
+/// a second time, while the broker is starting, has no broker for so long.
 const RECONNECT_BACKOFF: (&str, &str) = ("reconnect.backoff.max.ms", "1000");
 
-/// Where Kafka is and how scimtail's topics are named.
+/// The address of Kafka, and the names of scimtail's topics.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KafkaClient {
     pub brokers: String,
     pub topic_prefix: String,
     pub partitions: i32,
-    /// Of [`Topic::OUTPUTS`], those that are written.
+    /// The topics of [`Topic::OUTPUTS`] that are written.
     pub outputs: Vec<Topic>,
-    /// librdkafka properties as configured; they win over ours except where correctness depends on ours.
+    /// librdkafka properties as configured. They win over ours unless correctness depends on ours.
     pub properties: BTreeMap<String, String>,
 }
 
-/// Sends librdkafka's own lines to our log, where they are debugging detail.
+/// Sends librdkafka's own lines to our log, at the level `debug`.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Quiet;
 
@@ -54,7 +54,7 @@ impl KafkaClient {
         topic.name(&self.topic_prefix)
     }
 
-    /// All topics there have to be.
+    /// All topics that have to exist.
     pub fn topics(&self) -> Vec<Topic> {
         [&Topic::ALL[..], &self.outputs].concat()
     }
@@ -66,10 +66,10 @@ impl KafkaClient {
     /// Configured properties, then `ours`, on which correctness depends.
     pub fn config(&self, ours: &[(&str, &str)]) -> ClientConfig {
         let mut config = ClientConfig::new();
-        // Metrics pushed to the broker would name this client to whoever runs it: off unless asked for.
+        // Metrics that are pushed to the broker would name this client to the broker's operator: off unless configured.
         config.set("enable.metrics.push", "false");
-        // A topic that is gone is a fact to report. A producer would ask the broker for a new one by its name, with
-        // whatever settings it has for that.
+        // A topic that is gone is a fact to report. A producer would ask the broker for a new one of the same name, with the
+        // broker's default settings.
         config.set("allow.auto.create.topics", "false");
         for (name, value) in &self.properties {
             config.set(name, value);

@@ -1,11 +1,11 @@
-//! Membership in the consumer group that spreads the shards: whose partition of `syncs` it is, whose shard it is.
+//! Membership in the consumer group that spreads the shards: the member that gets a partition of `syncs` gets its shard.
 //!
-//! **Safety argument.** The group decides who *should* own a shard; who *may* write to it is decided by the fence
-//! alone. So nothing here has to be exact, only prompt: a rebalance waits until a shard that is given away has
-//! stopped, because its next owner then finds nothing open, but it waits for a bounded time, because a shard that hangs
-//! is fenced by its next owner anyway. The consumer never reads a record and never commits an offset: its partitions
-//! are paused as soon as they are assigned, and membership is all it is for. It is polled by a thread of its own that
-//! does nothing else, so that no shard can keep it from staying a member.
+//! **Safety argument.** The group decides which instance *should* own a shard. The fence alone decides which instance
+//! *may* write to it. So the group has to be prompt, not exact. A rebalance waits until a shard that is given away has
+//! stopped, because its next owner then finds nothing open. The wait is bounded, because the next owner fences a shard
+//! that hangs anyway. The consumer never reads a record and never commits an offset: its partitions are paused as soon as
+//! they are assigned, and it exists only for the membership. A thread of its own polls it and does nothing else, so that
+//! no shard can keep this instance from staying a member.
 
 use std::convert::Infallible;
 use std::sync::mpsc::{self as blocking, RecvTimeoutError};
@@ -26,21 +26,21 @@ use crate::failpoint::{self, Point};
 use crate::log::Topic;
 use crate::service::ServiceError;
 
-/// A member that is silent so long is dead and its shards move, milliseconds. A restart after a crash waits it out
-/// too. `session.timeout.ms` in `[kafka.properties]` wins.
+/// A member that is silent so long is dead and its shards move, milliseconds. A restart after a crash waits so long too. `session.timeout.ms` in `[kafka.properties]` wins.
 const SESSION_TIMEOUT_MS: &str = "15000";
 /// Five of them fit into a session, milliseconds. `heartbeat.interval.ms` in `[kafka.properties]` wins.
 const HEARTBEAT_INTERVAL_MS: &str = "3000";
-/// A member that does not poll so long leaves, and a rebalance waits so long for one that does not rejoin,
-/// milliseconds; above any wait of the polling thread. `max.poll.interval.ms` in `[kafka.properties]` wins.
+/// A member that does not poll so long leaves, and a rebalance waits so long for a member that does not rejoin,
+/// milliseconds. It is longer than any wait of the polling thread. `max.poll.interval.ms` in `[kafka.properties]` wins.
 const MAX_POLL_INTERVAL_MS: &str = "60000";
-/// For shards that are given away to stop. Above what a shard waits for its last commit, below the whole shutdown.
+/// How long a rebalance waits for the shards that are given away. It is longer than a shard waits for its last commit, and
+/// shorter than the whole shutdown.
 pub const REVOKE_WAIT: Duration = Duration::from_secs(7);
-/// Moves waiting to be followed; the follower never waits for a shard.
+/// Moves that wait to be followed. Their receiver never waits for a shard.
 pub const MOVES: usize = 16;
-/// How soon the thread sees that it shall leave.
+/// How soon the thread notices that it shall leave.
 const POLL_WAIT: Duration = Duration::from_millis(100);
-/// The same complaint of Kafka is logged this often.
+/// The shortest time between two lines about the same error.
 const COMPLAINT_INTERVAL: Duration = Duration::from_secs(60);
 
 /// What a rebalance changes for this member. A rebalance is cooperative: shards that are not named stay as they are.
@@ -49,7 +49,7 @@ pub enum Move {
     Assigned(Vec<i32>),
     /// To be stopped; the rebalance waits for that while [`Pending`] is held.
     Revoked(Vec<i32>, Pending),
-    /// Somebody else may own them already: to be dropped at once.
+    /// Another instance may own them already: to be dropped at once.
     Lost(Vec<i32>),
 }
 
@@ -98,7 +98,7 @@ pub fn join(
         // Leaving is a revocation of everything: it waits until the shards have stopped, then tells the group.
         drop(consumer);
         if let Some(error) = fatal {
-            // Nobody waits any more: the process ends anyway.
+            // If nothing waits for the answer any more, the process ends anyway.
             drop(over.send(error));
         }
     });
@@ -109,7 +109,7 @@ fn follow(client: &KafkaClient, consumer: &BaseConsumer<Follower>, leave: &Cance
     let mut complaint: Option<(Error, Instant)> = None;
     while !leave.is_cancelled() {
         match consumer.poll(POLL_WAIT) {
-            // A record that was fetched before the pause is nobody's.
+            // A record that was fetched before the pause is dropped.
             None | Some(Ok(_)) => {}
             Some(Err(error)) if is_over(consumer, &error) => {
                 return Some(client.explain("the consumer group", &error));
@@ -161,7 +161,7 @@ impl ConsumerContext for Follower {
         if partitions.is_empty() {
             return;
         }
-        // The session is over, and with it every claim: somebody else may be fencing right now.
+        // The session is over, and with it every claim: another instance may be fencing right now.
         if consumer.assignment_lost() {
             failpoint::hit(Point::LostBefore);
             warn!(?partitions, "shards lost: the group went on without this instance");
@@ -172,10 +172,10 @@ impl ConsumerContext for Follower {
         info!(?partitions, "shards given away");
         // librdkafka gives the partitions up only when this returns. Heartbeats go on meanwhile.
         let (waited_for, stopped) = blocking::channel();
-        self.pass(Move::Revoked(partitions, Pending { _waited_for: waited_for }));
+        self.pass(Move::Revoked(partitions.clone(), Pending { _waited_for: waited_for }));
         match stopped.recv_timeout(REVOKE_WAIT) {
             Err(RecvTimeoutError::Timeout) => {
-                warn!("a shard did not stop in time; its next owner fences it");
+                warn!(?partitions, "a shard did not stop in time; its next owner fences it");
             }
             Err(RecvTimeoutError::Disconnected) => {}
             Ok(never) => match never {},
@@ -202,7 +202,7 @@ impl ConsumerContext for Follower {
 
 impl Follower {
     fn pass(&self, change: Move) {
-        // Nobody follows any more: the process ends, and the fence protects what it leaves.
+        // If nothing follows the moves any more, the process ends, and the fence protects what it leaves.
         drop(self.moves.blocking_send(change));
     }
 }

@@ -57,7 +57,7 @@ fn entry(code: Code) -> Option<(Meaning, &'static str, Option<&'static str>)> {
         ),
         Code::InvalidRecord => (RecordRefused, "the broker refuses a record as invalid", None),
         Code::GroupAuthorizationFailed => (GroupRefused, "the consumer group is not permitted (ACL)", PERMIT),
-        // These mean "another producer epoch", whatever flags they carry.
+        // These mean "another producer epoch", no matter which flags they carry.
         Code::Fenced | Code::ProducerFenced | Code::InvalidProducerEpoch | Code::FencedInstanceId => {
             (Fenced, "another producer took this shard over (or the broker gave its transaction up)", None)
         }

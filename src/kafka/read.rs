@@ -1,7 +1,7 @@
 //! Reading partitions to their end.
 //!
-//! **Safety argument.** A read_committed consumer sees "end of partition" at the last stable offset, which
-//! lies before committed data while any other transaction is open. So the end is the high watermark as a
+//! **Safety argument.** A read_committed consumer sees "end of partition" at the last stable offset, which is
+//! before committed data while any other transaction is open. So the end is the high watermark as a
 //! *read_uncommitted* client sees it, taken first, and reading ends only when the position (which counts control
 //! records too) has reached it. End-of-partition is merely a wake-up.
 
@@ -20,11 +20,11 @@ use crate::service::{Problem, ServiceError};
 
 const WATERMARKS_WAIT: Duration = Duration::from_secs(30);
 const POLL_WAIT: Duration = Duration::from_millis(100);
-/// For a broker to answer whether it is there.
+/// For a broker to answer that it is there.
 const ANSWER_WAIT: Duration = Duration::from_millis(500);
-/// Without an answer for so long, none is there: one that starts takes connections before it keeps them.
+/// Without an answer for so long, no broker is there. A broker that starts accepts connections before it keeps them.
 const LOST_WAIT: Duration = Duration::from_secs(5);
-/// Between two looks at how far reading has come, while records come.
+/// Records between two calls of `progress`, while records come.
 const RECORDS_PER_PROGRESS: u64 = 1_024;
 /// Without any progress for so long, reading fails: a hanging transaction, or a lost broker. Longer than a
 /// predecessor's transaction can stay open.
@@ -48,7 +48,7 @@ impl ReadRecord<'_> {
         std::str::from_utf8(header.value?).ok()
     }
 
-    /// When it was written by the writer's clock, milliseconds since 1970-01-01 UTC; `None` where the topic keeps no
+    /// When the record was written, by the writer's clock, milliseconds since 1970-01-01 UTC; `None` if the topic keeps no
     /// times.
     pub fn written_at(&self) -> Option<i64> {
         self.message.timestamp().to_millis()
@@ -85,7 +85,7 @@ pub fn watermarks(client: &KafkaClient, topic: Topic, partition: i32) -> Result<
     ends(client, &client.reader("read_uncommitted")?, topic, partition)
 }
 
-/// Where each of `topics` ends in the partition, uncommitted records included. Blocks.
+/// The end offset of each of `topics` in the partition, uncommitted records included. Blocks.
 ///
 /// # Errors
 /// As [`watermarks`].
@@ -94,11 +94,11 @@ pub fn ends_of(client: &KafkaClient, topics: &[Topic], partition: i32) -> Result
     topics.iter().map(|topic| Ok(ends(client, &reader, *topic, partition)?.1)).collect()
 }
 
-/// Reads the partitions of `topics` from their beginning to where they end now. Blocks; `progress` is called at least
+/// Reads the partitions of `topics` from their beginning to their present end. Blocks. `progress` is called at least
 /// every poll interval, also while nothing comes.
 ///
 /// # Errors
-/// No progress within the bound, a broker error, or whatever `each` or `progress` returns.
+/// No progress within the bound, a broker error, or the error that `each` or `progress` returns.
 pub fn read_to_end(
     client: &KafkaClient,
     topics: &[Topic],
@@ -124,7 +124,7 @@ pub fn read_to_end(
     read_spans(client, topics, spans, &mut each, &mut progress)
 }
 
-/// Reads partitions of one topic from given offsets to where they end now. Blocks.
+/// Reads partitions of one topic from given offsets to their present end. Blocks.
 ///
 /// # Errors
 /// As [`read_to_end`].
@@ -150,7 +150,7 @@ pub fn read_from(
     read_spans(client, &[topic], spans, &mut each, &mut |_| Ok(()))
 }
 
-/// The first offset of each partition whose record was written at `millis` or later; the end where there is none.
+/// The first offset of each partition whose record was written at `millis` or later; the end if there is none.
 /// Blocks.
 ///
 /// # Errors
@@ -260,7 +260,7 @@ fn read_spans(
     }
 }
 
-/// True where any position moved.
+/// True if any position moved.
 fn update_positions(reader: &BaseConsumer<Quiet>, names: &[(Topic, String)], spans: &mut [Span]) -> bool {
     let Ok(positions) = reader.position() else { return false };
     let mut moved = false;
@@ -277,7 +277,7 @@ fn update_positions(reader: &BaseConsumer<Quiet>, names: &[(Topic, String)], spa
 
 /// Follows partitions of one topic from given offsets until `each` says stop. Blocks; `each` is called with
 /// `None` at least every poll interval, or every second while no broker answers, so that it can end the following.
-/// `answered` is called with false when none answers any more, and with true when one does again.
+/// `answered` is called with false when no broker answers any more, and with true when one answers again.
 ///
 /// # Errors
 /// As [`read_to_end`], without an end.
@@ -297,15 +297,15 @@ pub fn follow(
             .map_err(|error| client.explain("reading", &error))?;
     }
     reader.assign(&assignment).map_err(|error| client.explain(&name, &error))?;
-    // Since when no broker answers, and whether that was said.
+    // Since when no broker answers, and whether `answered` was told.
     let (mut lost, mut said) = (None, false);
     loop {
         let polled = reader.poll(POLL_WAIT);
         if matches!(&polled, Some(Err(error)) if is_unreachable(error)) {
             lost.get_or_insert_with(Instant::now);
         }
-        // Asked, as neither says so by itself: a connection that is lost may be one of several, and a partition with
-        // nothing new is silent when its broker is back.
+        // The broker is asked, because nothing says it otherwise: a lost connection may be one of several, and a partition
+        // with nothing new is silent when its broker is back.
         if let Some(since) = lost {
             if reader.client().fetch_metadata(Some(&name), ANSWER_WAIT).is_ok() {
                 lost = None;

@@ -1,4 +1,4 @@
-//! The six topics: created as contract.md says, verified at every start, never altered.
+//! The topics: created with the settings that readers are promised, verified at every start, never altered.
 
 use std::time::Duration;
 
@@ -12,14 +12,14 @@ use crate::log::Topic;
 use crate::service::{Problem, ServiceError};
 
 const ADMIN_WAIT: Duration = Duration::from_secs(15);
-/// After creating, until every broker knows the topics.
+/// After the creation, until every broker knows the topics.
 const CREATED_WAIT: Duration = Duration::from_secs(10);
 const CREATED_POLL: Duration = Duration::from_millis(100);
 
 const HOUR_MS: i64 = 3_600_000;
 const DAY_MS: i64 = 24 * HOUR_MS;
 
-/// Settings of a topic (contract.md, Topics).
+/// The settings that readers of a topic are promised. `replication`: its replication factor.
 pub fn settings(topic: Topic, replication: i32) -> Vec<(&'static str, String)> {
     let mut settings = if topic.is_compacted() {
         vec![
@@ -40,7 +40,7 @@ pub fn settings(topic: Topic, replication: i32) -> Vec<(&'static str, String)> {
     settings
 }
 
-/// One finding of [`verify`]; the topic can be used.
+/// A setting of a topic that differs from what readers are promised; the topic can be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Difference {
     pub topic: String,
@@ -89,7 +89,7 @@ pub async fn create(client: &KafkaClient, replication: i32) -> Result<(), Servic
             }
         }
     }
-    // The answer comes before every broker knows them.
+    // The answer comes before every broker knows the topics.
     let waiting = tokio::time::timeout(CREATED_WAIT, async {
         while partition_counts(client).await?.iter().any(Option::is_none) {
             tokio::time::sleep(CREATED_POLL).await;
@@ -145,8 +145,8 @@ pub async fn verify(client: &KafkaClient) -> Result<Vec<Difference>, ServiceErro
     Ok(differences)
 }
 
-/// Refuses topics with another partition count, for whoever only reads: accounts would be looked for where they do not
-/// live. Topics that are not there, or may not be seen, are left to the reading.
+/// Refuses topics with another partition count before a command reads them: it would look for accounts in the wrong
+/// partitions. Topics that do not exist, or may not be seen, are left to the reading.
 ///
 /// # Errors
 /// Another partition count; or no broker answers.
@@ -177,7 +177,7 @@ pub async fn partition_counts(client: &KafkaClient) -> Result<Vec<Option<i32>>, 
     let client = client.clone();
     blocking(move || {
         let admin = admin(&client)?;
-        // All topics at once: asking for one by name would create it where brokers auto-create.
+        // All topics at once: a question for one by name would create it if brokers create topics by themselves.
         let metadata = metadata(&client, admin.inner())?;
         let count = |topic: Topic| {
             let name = client.topic(topic);

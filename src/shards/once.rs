@@ -99,7 +99,7 @@ async fn shard(
 
 async fn account(mut owned: OwnedAccount<Writer>, config: &AccountConfig, requests: Vec<Request>) -> Outcome {
     for request in requests {
-        // Whatever was asked for, the sync follows.
+        // The sync follows, no matter what was asked for.
         if let Err(ended) = control::carry_out(&mut owned, &request).await {
             return Outcome::Ended(ended);
         }
@@ -128,7 +128,7 @@ async fn pending(services: &Services, partition: i32) -> Result<HashMap<String, 
                     let account = content.account.clone();
                     requests.entry(account).or_default().push(Request::read(record.offset, content));
                 }
-                // Nothing is wrong with the request: passed over, it would be lost for good.
+                // Nothing is wrong with the request. Passed over, it would be lost for good.
                 Err(Undecodable::Unreachable(problem)) => return Err(ServiceError::Unreachable(problem)),
                 Err(complaint) => warn!(record = record.address(), %complaint, "control record skipped"),
             }

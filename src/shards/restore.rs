@@ -40,7 +40,7 @@ impl Purpose {
 pub struct Stopped {
     /// What is wrong and what to do.
     pub reason: Problem,
-    /// A newer scimtail wrote here: this one must not write at all.
+    /// A newer scimtail wrote here, so this one must not write at all.
     pub newer: bool,
     /// The part that could be restored, for `reseed` and `retire`.
     pub known: Box<Known>,
@@ -51,7 +51,7 @@ pub struct Stopped {
 /// Known of each account, or why the account cannot go on.
 pub type Restored = HashMap<String, Result<Known, Stopped>>;
 
-/// Where the partition's topics end, uncommitted records included.
+/// The end offsets of the partition's topics, uncommitted records included.
 #[derive(Clone, Debug, Default)]
 pub struct Ends {
     pub topics: Positions,
@@ -195,7 +195,7 @@ pub fn take(
             None if topic == Topic::Syncs && key.split_once('/').is_some_and(|(_, rest)| rest == "latest") => {
                 known.latest = None;
             }
-            // Of whatever it was, nothing is left.
+            // A tombstone of a key of no known form: nothing is left of it.
             None => {}
         }
         return Ok(());
@@ -289,10 +289,10 @@ fn put_principal(
 
 /// Checks what was read against what the newest `syncs` record says should be there.
 ///
-/// Three things can differ. Where the record itself is gone, or a topic ends before what the account wrote to it, the
-/// topics are not those that were written: the account stops, because going on would publish everything anew. Where
-/// only some records are lost or altered, it goes on in repair. Where requests or other accounts' records came later,
-/// nothing differs at all.
+/// Two things can differ. If the record itself is gone, or a topic ends before what the account wrote to it, the topics
+/// are not those that were written. Then the account stops, because going on would publish everything again. If only some
+/// records are lost or altered, the account goes on in repair. Requests and records of other accounts that came later
+/// make no difference.
 ///
 /// # Errors
 /// The account must not go on; says why, and what to do.

@@ -36,24 +36,25 @@ use crate::sync::observe::refusal::{BLIND_SYNCS, WALK_INCOMPLETE};
 use crate::sync::{self, OwnedAccount};
 use crate::telemetry::{self, Kept, Metric, needs_person};
 
-/// Control requests waiting for an account that is in the middle of a sync. A full inbox holds up the requests of its
-/// whole shard: one a minute during a walk as long as any may be (24 h) fits.
+/// Control requests that wait for an account in the middle of a sync. A full inbox holds up the requests of its whole
+/// shard. One request a minute fits, for as long as any walk may take (24 h).
 const REQUESTS: usize = 2_048;
-/// While a request cannot be read because the registry does not answer.
+/// Between two tries to read a request while the registry does not answer.
 const REGISTRY_WAIT: Duration = Duration::from_secs(5);
 /// Between two looks whether the topics still hold what was written.
 const TOPICS_WATCH: Duration = Duration::from_secs(300);
 /// Between two tries to acquire a shard.
 const FIRST_WAIT: Duration = Duration::from_secs(1);
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
-/// When the shard is given up, for the commit under way. Below what a rebalance waits (`kafka::consumer_group::REVOKE_WAIT`).
+/// For the commit under way when the shard is given up. Shorter than a rebalance waits
+/// (`kafka::consumer_group::REVOKE_WAIT`).
 const LAST_COMMIT_WAIT: Duration = Duration::from_secs(5);
 
 /// Between two lines about a restore that goes on.
 const PROGRESS_LOG: Duration = Duration::from_secs(5);
 
 /// Keeps one shard until `shutdown` (of the process, or of its ownership): acquires it, syncs its accounts, and starts
-/// anew when an acquisition ends.
+/// again when an acquisition ends.
 ///
 /// # Errors
 /// Kafka refuses the very first acquisition of the process (`owned_before` is its memory), e.g. the `transactional.id`: a
@@ -96,7 +97,7 @@ async fn keep(
                     Some(ended) => {
                         let reason = if ended.fenced { "fenced" } else { "failed" };
                         Metric::AcquisitionsEnded.add(1, [("partition", &label), ("reason", reason)]);
-                        // Only one that lasted was a success: whatever ends it at once must not become a loop.
+                        // Only an acquisition that lasted is a success: one that ends at once must not become a loop.
                         if acquired.elapsed() > LONGEST_WAIT {
                             waits.reset();
                         }
@@ -134,7 +135,7 @@ async fn keep(
     Ok(())
 }
 
-/// Says how far a restore has come, where it takes long.
+/// Logs how far a restore has come, if the restore takes long.
 fn log_progress() -> impl FnMut(Progress) + Send + 'static {
     let mut said = Instant::now();
     move |Progress { read, total }| {
@@ -163,7 +164,10 @@ async fn own(
         measure(name, known.as_ref().and_then(|known| known.as_ref().ok()), false);
         match &known {
             Some(Ok(Known { repair: Some(reason), .. })) => {
-                error!(account = name, reason, "in repair: what is missing is written silently, nobody is removed");
+                error!(
+                    account = name,
+                    reason, "in repair: what is missing is written silently, no removal is published"
+                );
             }
             Some(Err(reasons)) => {
                 error!(account = name, reason = reasons.reason.to_string(), "account stopped");
@@ -190,7 +194,7 @@ async fn own(
         () = shutdown.cancelled() => {
             stopping.cancel();
             tasks.shutdown().await;
-            // A commit under way ends by itself; cut off, the next fence would end it, and readers wait till then.
+            // A commit under way ends by itself. If it is cut off, the next fence ends it, and readers wait until then.
             drop(tokio::time::timeout(LAST_COMMIT_WAIT, writer_ended).await);
             None
         }
@@ -218,16 +222,16 @@ async fn listen(
     let reading = on_its_own_thread(move || {
         // Requests that retention has deleted are beyond reading; an offset before the log would be an error.
         let (low, high) = watermarks(&kafka, Topic::Control, partition)?;
-        // Where no account can go on, only what comes from now on is of interest.
+        // If no account can go on, only requests from now on matter.
         let from = from.unwrap_or(high).clamp(low, high.max(low));
-        // Whether brokers answer, whoever writes to the shard says.
+        // The writer of the shard notices when no broker answers.
         follow(&kafka, Topic::Control, &[(partition, Offset::Offset(from))], drop, |record| {
             if let Some(record) = record
                 && let Some(value) = record.value
             {
                 let decoded = loop {
                     match decoder.decode::<ControlRequest>(Topic::Control, value) {
-                        // Nothing is wrong with the request: passed over, it would be lost for good.
+                        // Nothing is wrong with the request. Passed over, it would be lost for good.
                         Err(Undecodable::Unreachable(problem)) if !stop.is_cancelled() => {
                             let reason = problem.to_string();
                             warn!(record = record.address(), reason, "a request waits for the registry");
@@ -256,7 +260,7 @@ async fn listen(
         })
     });
     let reason = match reading.await {
-        // It owns the shard for a moment: as after any fence, this waits before it takes it back.
+        // The reseed owns the shard for a moment. As after any fence, this instance waits before it takes the shard back.
         Ok(()) if reseeded.load(Ordering::Relaxed) => {
             return Ended { fenced: true, reason: "a stopped account is being reseeded".to_owned() };
         }
@@ -266,8 +270,9 @@ async fn listen(
     Ended { fenced: false, reason }
 }
 
-/// Looks now and then whether the topics end before what was written to them. Whoever writes there notices at once
-/// (`kafka::producer`); a directory that does not change writes nothing and would go on to vouch for state that is gone.
+/// Looks now and then whether the topics end before what was written to them. A commit notices that at once
+/// (`kafka::producer`). The account of a directory that does not change writes nothing, and would go on to vouch for state
+/// that is gone.
 async fn watch(services: Services, partition: i32, written: Written) -> Ended {
     let millis = failpoint::number("topics.watch_ms").and_then(|millis| u64::try_from(millis).ok());
     let pause = millis.map_or(TOPICS_WATCH, Duration::from_millis);
@@ -346,13 +351,13 @@ pub async fn sync_once(owned: &mut OwnedAccount<Writer>, connection: &mut Connec
     }
 }
 
-/// How the account stands, for monitoring. `known` is `None` while the account is stopped.
+/// Sets the account's gauges. `known` is `None` while the account is stopped.
 fn measure(account: &str, known: Option<&Known>, blind: bool) {
     let latest = known.and_then(|known| known.latest.as_ref());
     let holding = [
         ("stopped", known.is_none()),
         ("repair", known.is_some_and(|known| known.repair.is_some())),
-        // A hold stands until it is released or the directory recovers, whatever fails in between.
+        // A hold lasts until it is released or the directory recovers, no matter what fails in between.
         ("held", latest.is_some_and(|latest| latest.hold.is_some() && latest.release.is_none())),
         ("blind", blind),
     ];
@@ -362,7 +367,7 @@ fn measure(account: &str, known: Option<&Known>, blind: bool) {
     );
     if let Some(completed) = known.and_then(|known| known.completed.as_ref()) {
         Metric::LastCompleted.set(completed.started_at as f64 / 1_000.0, [("account", account)]);
-        // A sync that read modifications only says nothing of who is missing.
+        // A sync that read modifications only does not know which principals are missing.
         if completed.users_read.is_some() {
             Metric::RemovalsSuppressed.set(completed.removals_suppressed as f64, [("account", account)]);
         }
