@@ -5,7 +5,8 @@ use std::sync::Arc;
 use crate::config::AccountConfig;
 use crate::scim::{Client, Credential, Patience, ReadError, ScimDirectory};
 
-/// The connection of an account to its directory. It keeps the HTTP client, and with it open connections and access tokens.
+/// The connection of an account to its directory. It keeps the HTTP client, and with it open connections and access
+/// tokens.
 pub struct Connection {
     config: AccountConfig,
     clock: fn() -> i64,

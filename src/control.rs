@@ -12,8 +12,8 @@ use crate::failpoint::{self, Point};
 use crate::log::{CommitError, Ended, Log};
 use crate::sync::OwnedAccount;
 
-/// Bytes of `requested_by` and `reason` that are kept. A request may hold a million bytes of each, and the account's record
-/// has to hold them beside everything else in one message.
+/// Bytes of `requested_by` and `reason` that are kept. A request may hold a million bytes of each, and the account's
+/// record has to hold them beside everything else in one message.
 pub const TEXT_BYTES_MAX: usize = 1 << 10;
 
 /// A request and its offset in the `control` partition.

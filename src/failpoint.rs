@@ -1,7 +1,8 @@
 //! Fail points: the places at which the tests kill or stop the process (`tests/it/crash_matrix`).
 //!
 //! They exist only in builds with the development dependencies, i.e. in tests and benchmarks, because these switch the
-//! `failpoints` feature of `fail` on. In every other build [`hit`] does nothing, and the variable `FAILPOINTS` is not read.
+//! `failpoints` feature of `fail` on. In every other build [`hit`] does nothing, and the variable `FAILPOINTS` is not
+//! read.
 //!
 //! `FAILPOINTS="apply.middle=2*off->1*return(kill)"` kills the process the third time it gets there. What a point can
 //! do: `kill` (SIGKILL: nothing is unwound, flushed or answered), `kill N` (the same N milliseconds later, while the

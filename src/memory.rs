@@ -8,8 +8,8 @@ use std::fs;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Syncs under way get one part in so many of the memory that the process may use. Known and everything else come beside
-/// it.
+/// Syncs under way get one part in so many of the memory that the process may use. Known and everything else come
+/// beside it.
 const SHARE: u64 = 4;
 /// The budget if neither a cgroup nor the machine says how much memory there is.
 const FALLBACK_BYTES: u64 = 1 << 30;

@@ -58,8 +58,8 @@ impl Schedule {
     }
 }
 
-/// Waits of an instance that was fenced although the group still assigns the shard to it: two owners must not fence each
-/// other in turns.
+/// Waits of an instance that was fenced although the group still assigns the shard to it: two owners must not fence
+/// each other in turns.
 #[derive(Debug)]
 pub struct FenceWait {
     random: fastrand::Rng,

@@ -32,8 +32,8 @@ pub fn start(format: LogFormat, level: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// A line of JSON: the event's fields, and beside them those of the spans around it. Of two fields of one name the inner
-/// one counts.
+/// A line of JSON: the event's fields, and beside them those of the spans around it. Of two fields of one name the
+/// inner one counts.
 struct JsonLine {
     line: Format<Json>,
 }

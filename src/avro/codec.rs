@@ -236,7 +236,8 @@ pub fn state_topic(key: &StateKey) -> Topic {
     }
 }
 
-/// Ids of dangling members that fit into a record beside the rest. Those that are cut are asked for again after a restore.
+/// Ids of dangling members that fit into a record beside the rest. Those that are cut are asked for again after a
+/// restore.
 fn fitting(dangling: &[Id]) -> Vec<String> {
     const DANGLING_BYTES_MAX: usize = 300_000;
     let mut left = DANGLING_BYTES_MAX;

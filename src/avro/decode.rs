@@ -61,8 +61,8 @@ pub struct Decoder {
 }
 
 impl Decoder {
-    /// For a process that writes records again that it has read. It refuses state whose schema has fields that this binary
-    /// does not know: it would write the record without them.
+    /// For a process that writes records again that it has read. It refuses state whose schema has fields that this
+    /// binary does not know: it would write the record without them.
     ///
     /// Must be made inside a runtime; decoding itself belongs on a blocking thread.
     pub fn of_writer(own: SchemaIds, registry: Registry) -> Decoder {

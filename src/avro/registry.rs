@@ -1,8 +1,8 @@
 //! The schema registry: register or look up, compatibility FULL_TRANSITIVE on every subject.
 //!
-//! Registering goes through schema_registry_converter. Compatibility settings, look-ups and fetching are calls of our own:
-//! the library has none of the first two (it would compare texts without `normalize=true`), and it does not tell an
-//! unknown schema apart from an outage.
+//! Registering goes through schema_registry_converter. Compatibility settings, look-ups and fetching are calls of our
+//! own: the library has none of the first two (it would compare texts without `normalize=true`), and it does not tell
+//! an unknown schema apart from an outage.
 
 use std::time::Duration;
 
@@ -57,8 +57,8 @@ impl Registry {
         &self.url
     }
 
-    /// Checks that the service at the URL is a registry of the Confluent API. Another service at a wrong URL answers 404 to
-    /// every question, which would mean that nothing is registered.
+    /// Checks that the service at the URL is a registry of the Confluent API. Another service at a wrong URL answers
+    /// 404 to every question, which would mean that nothing is registered.
     ///
     /// # Errors
     /// The service is unreachable, is not a registry, or asks for credentials.
@@ -66,7 +66,8 @@ impl Registry {
         let (status, body) = self.call(self.http.get(format!("{}/subjects", self.url))).await?;
         match status {
             status if status.is_success() && body.is_array() => Ok(()),
-            // To list all subjects is a permission of its own (Confluent's GLOBAL_SUBJECTS_READ) that nothing here needs.
+            // To list all subjects is a permission of its own (Confluent's GLOBAL_SUBJECTS_READ) that nothing here
+            // needs.
             StatusCode::FORBIDDEN => Ok(()),
             StatusCode::UNAUTHORIZED => Err(self.refused("listing subjects", status)),
             status => {
@@ -134,8 +135,8 @@ impl Registry {
         Err(self.refused(&format!("setting {COMPATIBILITY} on {subject}"), status))
     }
 
-    /// Instances that start together register the same schemas at the same moment, and a registry may refuse all but one
-    /// of them (Apicurio does). No matter which instance wins, the schema is registered afterwards.
+    /// Instances that start together register the same schemas at the same moment, and a registry may refuse all but
+    /// one of them (Apicurio does). No matter which instance wins, the schema is registered afterwards.
     async fn register_or_find(&self, subject: &str, text: &str) -> Result<u32, ServiceError> {
         let mut tries = 1;
         loop {

@@ -1,5 +1,5 @@
-//! The records as structs, field by field as in the Avro schemas (`schemas/README.md`). Every field has a default, so that
-//! records of an older schema can still be read.
+//! The records as structs, field by field as in the Avro schemas (`schemas/README.md`). Every field has a default, so
+//! that records of an older schema can still be read.
 
 use std::collections::BTreeMap;
 

@@ -19,8 +19,8 @@ pub async fn blocking<T: Send + 'static>(
     result.unwrap_or_else(|_| Err(cut_off()))
 }
 
-/// As [`blocking`], for work that lasts as long as the shard is owned. It gets a thread of its own, because the threads of
-/// the runtime are bounded and the short calls of all shards share them.
+/// As [`blocking`], for work that lasts as long as the shard is owned. It gets a thread of its own, because the threads
+/// of the runtime are bounded and the short calls of all shards share them.
 ///
 /// # Errors
 /// As [`blocking`].

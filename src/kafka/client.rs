@@ -17,8 +17,8 @@ use crate::service::{Problem, ServiceError};
 /// quarter of a second. With librdkafka's 1,000 ms it then waits for more than half of the time of a long read.
 const FETCH_BACKOFF: (&str, &str) = ("fetch.queue.backoff.ms", "10");
 
-/// How long librdkafka waits at most before a reader connects again. With librdkafka's 10 s, a reader that loses its broker
-/// a second time, while the broker is starting, has no broker for so long.
+/// How long librdkafka waits at most before a reader connects again. With librdkafka's 10 s, a reader that loses its
+/// broker a second time, while the broker is starting, has no broker for so long.
 const RECONNECT_BACKOFF: (&str, &str) = ("reconnect.backoff.max.ms", "1000");
 
 /// The address of Kafka, and the names of scimtail's topics.
@@ -68,8 +68,8 @@ impl KafkaClient {
         let mut config = ClientConfig::new();
         // Metrics that are pushed to the broker would name this client to the broker's operator: off unless configured.
         config.set("enable.metrics.push", "false");
-        // A topic that is gone is a fact to report. A producer would ask the broker for a new one of the same name, with the
-        // broker's default settings.
+        // A topic that is gone is a fact to report. A producer would ask the broker for a new one of the same name,
+        // with the broker's default settings.
         config.set("allow.auto.create.topics", "false");
         for (name, value) in &self.properties {
             config.set(name, value);

@@ -1,11 +1,12 @@
-//! Membership in the consumer group that spreads the shards: the member that gets a partition of `syncs` gets its shard.
+//! Membership in the consumer group that spreads the shards: the member that gets a partition of `syncs` gets its
+//! shard.
 //!
 //! **Safety argument.** The group decides which instance *should* own a shard. The fence alone decides which instance
 //! *may* write to it. So the group has to be prompt, not exact. A rebalance waits until a shard that is given away has
 //! stopped, because its next owner then finds nothing open. The wait is bounded, because the next owner fences a shard
-//! that hangs anyway. The consumer never reads a record and never commits an offset: its partitions are paused as soon as
-//! they are assigned, and it exists only for the membership. A thread of its own polls it and does nothing else, so that
-//! no shard can keep this instance from staying a member.
+//! that hangs anyway. The consumer never reads a record and never commits an offset: its partitions are paused as soon
+//! as they are assigned, and it exists only for the membership. A thread of its own polls it and does nothing else, so
+//! that no shard can keep this instance from staying a member.
 
 use std::convert::Infallible;
 use std::sync::mpsc::{self as blocking, RecvTimeoutError};
@@ -26,15 +27,16 @@ use crate::failpoint::{self, Point};
 use crate::log::Topic;
 use crate::service::ServiceError;
 
-/// A member that is silent so long is dead and its shards move, milliseconds. A restart after a crash waits so long too. `session.timeout.ms` in `[kafka.properties]` wins.
+/// A member that is silent so long is dead and its shards move, milliseconds. A restart after a crash waits so long
+/// too. `session.timeout.ms` in `[kafka.properties]` wins.
 const SESSION_TIMEOUT_MS: &str = "15000";
 /// Five of them fit into a session, milliseconds. `heartbeat.interval.ms` in `[kafka.properties]` wins.
 const HEARTBEAT_INTERVAL_MS: &str = "3000";
 /// A member that does not poll so long leaves, and a rebalance waits so long for a member that does not rejoin,
 /// milliseconds. It is longer than any wait of the polling thread. `max.poll.interval.ms` in `[kafka.properties]` wins.
 const MAX_POLL_INTERVAL_MS: &str = "60000";
-/// How long a rebalance waits for the shards that are given away. It is longer than a shard waits for its last commit, and
-/// shorter than the whole shutdown.
+/// How long a rebalance waits for the shards that are given away. It is longer than a shard waits for its last commit,
+/// and shorter than the whole shutdown.
 pub const REVOKE_WAIT: Duration = Duration::from_secs(7);
 /// Moves that wait to be followed. Their receiver never waits for a shard.
 pub const MOVES: usize = 16;

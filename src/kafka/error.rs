@@ -121,7 +121,8 @@ pub fn code_in_words(code: Code) -> Problem {
 
 /// The sentence for an error, without librdkafka's names of its clients.
 pub fn in_words(error: &Error) -> Problem {
-    // librdkafka repeats the value that it refuses, which may be a password: only the name of the property is passed on.
+    // librdkafka repeats the value that it refuses, which may be a password: only the name of the property is passed
+    // on.
     if let Error::ClientConfig(_, _, name, _) = error {
         return Problem::new(format!("librdkafka does not take the property `{name}` or its value"));
     }

@@ -10,9 +10,9 @@
 //! Commit and abort are called for `CALL_TURN` at a time, and called again while they say "retriable", which resumes
 //! what is under way in librdkafka. This bounds the wait for a broker that never answers. Each call of the abort also
 //! purges the queue again. That matters when a broker refuses one record: those behind it, already under way, come back
-//! as "out of order" after the first purge, into a queue that nothing sends any more, and would wait there for their own
-//! timeout. The purge takes what is queued, never what is under way, and comes only after a first delivery report or the
-//! drain, so that the abort cannot overtake the registration of the partitions (librdkafka#4849).
+//! as "out of order" after the first purge, into a queue that nothing sends any more, and would wait there for their
+//! own timeout. The purge takes what is queued, never what is under way, and comes only after a first delivery report
+//! or the drain, so that the abort cannot overtake the registration of the partitions (librdkafka#4849).
 //!
 //! What this producer writes has higher offsets than everything that was there when the shard was taken over, and than
 //! everything that it wrote before. A lower offset is in another topic by the same name: the transaction is aborted and
@@ -49,8 +49,8 @@ const FENCE_SLICE: Duration = Duration::from_secs(2);
 /// For the metadata of one topic.
 const METADATA_WAIT: Duration = Duration::from_secs(15);
 
-/// A producer under the shard's `transactional.id` that has not asked for a producer epoch. No other producer notices it,
-/// and it cannot write.
+/// A producer under the shard's `transactional.id` that has not asked for a producer epoch. No other producer notices
+/// it, and it cannot write.
 pub struct ConnectedProducer {
     client: KafkaClient,
     sender: Sender,
@@ -59,9 +59,9 @@ pub struct ConnectedProducer {
 }
 
 impl ConnectedProducer {
-    /// Asks over this producer's own connection for every topic, so that wrong credentials and a missing right to a topic
-    /// show. The right to the `transactional.id` shows only at the fence, because librdkafka asks for it together with the
-    /// producer epoch. Blocks.
+    /// Asks over this producer's own connection for every topic, so that wrong credentials and a missing right to a
+    /// topic show. The right to the `transactional.id` shows only at the fence, because librdkafka asks for it together
+    /// with the producer epoch. Blocks.
     ///
     /// # Errors
     /// No broker answers, or a topic does not exist or is not permitted (ACL).
@@ -221,8 +221,8 @@ impl TransactionalProducer {
         Ok(())
     }
 
-    /// Aborts the transaction. When Kafka confirms the abort, nothing of the transaction is visible; any other answer leaves
-    /// the outcome open.
+    /// Aborts the transaction. When Kafka confirms the abort, nothing of the transaction is visible; any other answer
+    /// leaves the outcome open.
     fn abort(&self, failure: Failure) -> NotCommitted {
         let (words, outcome): (String, fn(String) -> NotCommitted) = match failure {
             Failure::Closing(words) => (words, NotCommitted::Refused),
@@ -252,8 +252,8 @@ impl TransactionalProducer {
         }
     }
 
-    /// The error behind an error. When a transaction cannot go on, librdkafka purges its queue and reports that of every
-    /// record; the reason it tells only when another transaction is about to begin.
+    /// The error behind an error. When a transaction cannot go on, librdkafka purges its queue and reports that of
+    /// every record; the reason it tells only when another transaction is about to begin.
     fn cause(&self, error: Error) -> Error {
         if meaning(&error) != Meaning::Purged {
             return error;

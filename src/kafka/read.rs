@@ -48,8 +48,8 @@ impl ReadRecord<'_> {
         std::str::from_utf8(header.value?).ok()
     }
 
-    /// When the record was written, by the writer's clock, milliseconds since 1970-01-01 UTC; `None` if the topic keeps no
-    /// times.
+    /// When the record was written, by the writer's clock, milliseconds since 1970-01-01 UTC; `None` if the topic keeps
+    /// no times.
     pub fn written_at(&self) -> Option<i64> {
         self.message.timestamp().to_millis()
     }
@@ -304,8 +304,8 @@ pub fn follow(
         if matches!(&polled, Some(Err(error)) if is_unreachable(error)) {
             lost.get_or_insert_with(Instant::now);
         }
-        // The broker is asked, because nothing says it otherwise: a lost connection may be one of several, and a partition
-        // with nothing new is silent when its broker is back.
+        // The broker is asked, because nothing says it otherwise: a lost connection may be one of several, and a
+        // partition with nothing new is silent when its broker is back.
         if let Some(since) = lost {
             if reader.client().fetch_metadata(Some(&name), ANSWER_WAIT).is_ok() {
                 lost = None;

@@ -27,8 +27,8 @@ impl Written {
     }
 }
 
-/// The first topic that ends, or takes a record, before the offset up to which it is written: it is another topic by the
-/// same name.
+/// The first topic that ends, or takes a record, before the offset up to which it is written: it is another topic by
+/// the same name.
 pub fn recreated(written: &Positions, now: &Positions) -> Option<Topic> {
     now.iter().find(|(topic, offset)| written.get(topic).is_some_and(|end| *offset < end)).map(|(topic, _)| *topic)
 }

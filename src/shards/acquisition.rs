@@ -1,10 +1,10 @@
 //! An acquisition: one ownership of a shard by one producer.
 //!
 //! **Safety argument.** An acquisition is fence → restore → write, in this order. Only when `init_transactions` has
-//! returned is what we read back final: the fence resolved the predecessor's open transaction, and no other producer can
-//! commit under this shard's id any more. Everything that is computed later carries the acquisition's number, and the
-//! one writer refuses any other. An unknown outcome, a fence or a fatal error ends the acquisition: producer, known and
-//! walks are dropped, and the next acquisition starts from the fence. There is no partial re-read.
+//! returned is what we read back final: the fence resolved the predecessor's open transaction, and no other producer
+//! can commit under this shard's id any more. Everything that is computed later carries the acquisition's number, and
+//! the one writer refuses any other. An unknown outcome, a fence or a fatal error ends the acquisition: producer, known
+//! and walks are dropped, and the next acquisition starts from the fence. There is no partial re-read.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -1,9 +1,9 @@
 //! Commands for an account's state as a whole: `reseed` goes on from what the topics hold, `retire` removes all of it.
 //!
-//! **Safety argument.** Only the owner of a shard writes state, so both begin as every owner does, with the fence and the
-//! restore; a service that owned the shard is fenced and takes it back later (`schedule::FenceWait`). Neither publishes an
-//! event, because no access changed. Each transaction ends with the account's `syncs` record and leaves a state that the
-//! next owner can go on from, so a crash in between is only a reason to ask again.
+//! **Safety argument.** Only the owner of a shard writes state, so both begin as every owner does, with the fence and
+//! the restore; a service that owned the shard is fenced and takes it back later (`schedule::FenceWait`). Neither
+//! publishes an event, because no access changed. Each transaction ends with the account's `syncs` record and leaves a
+//! state that the next owner can go on from, so a crash in between is only a reason to ask again.
 
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
@@ -197,8 +197,8 @@ async fn lost(
     })
 }
 
-/// The sequence of the account's newest event that is still there: compaction takes tombstones earlier than retention takes
-/// events of the same time.
+/// The sequence of the account's newest event that is still there: compaction takes tombstones earlier than retention
+/// takes events of the same time.
 async fn last_sequence(services: &Services, account: &Account) -> Result<i64, ServiceError> {
     let (kafka, partition) = (services.kafka.clone(), account.partition);
     let prefix = format!("{}/", account.name);

@@ -170,7 +170,8 @@ fn ends(kafka: &KafkaClient, partition: i32) -> Result<Ends, ServiceError> {
     Ok(Ends { control: ends[&Topic::Control], topics: ends })
 }
 
-/// The writer of the record encodes keys in another way. Going on would leave a second, stale record of every principal.
+/// The writer of the record encodes keys in another way. Going on would leave a second, stale record of every
+/// principal.
 const KEY_DIFFERS: &str = "key and value name different principals: keys were encoded in another way";
 
 /// Takes one committed record into `known`; `sequence` is its `ce_sequence` header.
@@ -290,9 +291,9 @@ fn put_principal(
 /// Checks what was read against what the newest `syncs` record says should be there.
 ///
 /// Two things can differ. If the record itself is gone, or a topic ends before what the account wrote to it, the topics
-/// are not those that were written. Then the account stops, because going on would publish everything again. If only some
-/// records are lost or altered, the account goes on in repair. Requests and records of other accounts that came later
-/// make no difference.
+/// are not those that were written. Then the account stops, because going on would publish everything again. If only
+/// some records are lost or altered, the account goes on in repair. Requests and records of other accounts that came
+/// later make no difference.
 ///
 /// # Errors
 /// The account must not go on; says why, and what to do.

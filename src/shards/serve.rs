@@ -57,8 +57,8 @@ const PROGRESS_LOG: Duration = Duration::from_secs(5);
 /// again when an acquisition ends.
 ///
 /// # Errors
-/// Kafka refuses the very first acquisition of the process (`owned_before` is its memory), e.g. the `transactional.id`: a
-/// person has to act. Later refusals are waited out, because the others go on.
+/// Kafka refuses the very first acquisition of the process (`owned_before` is its memory), e.g. the `transactional.id`:
+/// a person has to act. Later refusals are waited out, because the others go on.
 pub async fn shard(
     services: Services,
     partition: i32,
@@ -260,7 +260,8 @@ async fn listen(
         })
     });
     let reason = match reading.await {
-        // The reseed owns the shard for a moment. As after any fence, this instance waits before it takes the shard back.
+        // The reseed owns the shard for a moment. As after any fence, this instance waits before it takes the shard
+        // back.
         Ok(()) if reseeded.load(Ordering::Relaxed) => {
             return Ended { fenced: true, reason: "a stopped account is being reseeded".to_owned() };
         }
@@ -271,8 +272,8 @@ async fn listen(
 }
 
 /// Looks now and then whether the topics end before what was written to them. A commit notices that at once
-/// (`kafka::producer`). The account of a directory that does not change writes nothing, and would go on to vouch for state
-/// that is gone.
+/// (`kafka::producer`). The account of a directory that does not change writes nothing, and would go on to vouch for
+/// state that is gone.
 async fn watch(services: Services, partition: i32, written: Written) -> Ended {
     let millis = failpoint::number("topics.watch_ms").and_then(|millis| u64::try_from(millis).ok());
     let pause = millis.map_or(TOPICS_WATCH, Duration::from_millis);

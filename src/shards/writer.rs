@@ -4,9 +4,9 @@
 //! one (group commit). **Safety argument.** Each batch keeps its own positions and its own `syncs` records, and the
 //! answer to each is the outcome of its transaction: an account cannot tell whether it was alone. An aborted batch is
 //! invisible, so it may be redone alone, and only a batch that fails alone fails its account's sync. An unknown outcome
-//! is unknown for every batch of the transaction: it ends the acquisition, and with it everything computed under it. The
-//! queue is first in, first out, and an account has at most one batch in it. So no account gets a second batch in while
-//! another account waits.
+//! is unknown for every batch of the transaction: it ends the acquisition, and with it everything computed under it.
+//! The queue is first in, first out, and an account has at most one batch in it. So no account gets a second batch in
+//! while another account waits.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -98,8 +98,8 @@ impl Waiting {
         let mut job = Some(first);
         while let Some(Job { batch, reply }) = job {
             if batch.acquisition != self.acquisition {
-                // A diff against yesterday's known would double events. The batches that wait with this one are told that
-                // the writer ended.
+                // A diff against yesterday's known would double events. The batches that wait with this one are told
+                // that the writer ended.
                 let reason = "the batch was computed under another acquisition".to_owned();
                 drop(reply.send(Err(CommitError::Ended(Ended { fenced: false, reason }))));
                 return None;
