@@ -1,11 +1,12 @@
-//! From an account's configuration to its directory: the secret is read anew for each sync.
+//! From an account's configuration to its directory. The secret is read again for each sync.
 
 use std::sync::Arc;
 
 use crate::config::AccountConfig;
 use crate::scim::{Client, Credential, Patience, ReadError, ScimDirectory};
 
-/// Keeps the HTTP client, and with it open connections and access tokens.
+/// The connection of an account to its directory. It keeps the HTTP client, and with it open connections and access
+/// tokens.
 pub struct Connection {
     config: AccountConfig,
     clock: fn() -> i64,

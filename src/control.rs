@@ -1,7 +1,7 @@
 //! What people ask of an account through the `control` topic: release, pause, resume, poll.
 //!
-//! A request takes effect in the transaction that stores its offset, so nothing is applied twice and nothing
-//! expires (contract.md, ControlRequest).
+//! A request takes effect in the transaction that stores its offset. So no request is applied twice, and none expires
+//! (`schemas/ControlRequest.avsc`).
 
 use tracing::{info, warn};
 
@@ -12,11 +12,11 @@ use crate::failpoint::{self, Point};
 use crate::log::{CommitError, Ended, Log};
 use crate::sync::OwnedAccount;
 
-/// Bytes of `requested_by` and `reason` that are kept. A request may hold a million, and the account's record has to
-/// hold them beside everything else in one message.
+/// Bytes of `requested_by` and `reason` that are kept. A request may hold a million bytes of each, and the account's
+/// record has to hold them beside everything else in one message.
 pub const TEXT_BYTES_MAX: usize = 1 << 10;
 
-/// A request and where it stands.
+/// A request and its offset in the `control` partition.
 #[derive(Clone, Debug)]
 pub struct Request {
     pub offset: i64,
@@ -53,18 +53,17 @@ pub fn apply(known: &Known, request: &Request) -> Option<(SyncStatus, bool)> {
     }
     let mut status = SyncStatus { control_offset: request.offset + 1, ..latest.clone() };
     let content = &request.content;
-    let account = &content.account;
     let mut due = false;
     match content.action.as_str() {
         "release" => match content.hold_id.as_deref().and_then(HoldId::parse) {
-            // Nothing is released in advance: there has to be a hold that somebody looked at.
+            // Nothing is released in advance: the request names a hold that a person looked at.
             Some(hold) if hold.base == known.base() && latest.hold.is_some() => {
                 let left = Some(hold.losses);
                 status.hold = Some(hold.clone());
                 status.release = Some(Release { by: content.requested_by.clone(), hold, left });
                 due = true;
             }
-            _ => warn!(account, "a release was ignored: nothing is held on the last completed sync"),
+            _ => warn!("a release was ignored: nothing is held on the last completed sync"),
         },
         "pause" => {
             let (by, reason) = (content.requested_by.clone(), content.reason.clone());
@@ -75,31 +74,31 @@ pub fn apply(known: &Known, request: &Request) -> Option<(SyncStatus, bool)> {
             due = true;
         }
         "poll" => due = true,
-        // Carried out by whoever asked, before this is read; the record is the trace.
+        // The command carried these out before this record is read; the record is the trace.
         "reseed" | "retire" => {}
-        _ => warn!(account, "a control request with an unknown action was ignored"),
+        _ => warn!("a control request with an unknown action was ignored"),
     }
     Some((status, due))
 }
 
 /// Records what `request` leads to, once; true: a sync is due at once.
 ///
-/// A request whose record cannot be written is passed over, and only its offset is recorded: read again and again, it
-/// would end one acquisition after the other, with all accounts of the shard.
+/// A request whose record cannot be written is passed over, and only its offset is recorded. Read again and again, the
+/// request would end one acquisition after the other, with all accounts of the shard.
 ///
 /// # Errors
-/// The end of the acquisition, also where not even the offset can be recorded.
+/// The end of the acquisition, also if not even the offset can be recorded.
 pub async fn carry_out<L: Log>(owned: &mut OwnedAccount<L>, request: &Request) -> Result<bool, Ended> {
     let Some((status, mut due)) = apply(&owned.known, request) else { return Ok(false) };
     let before = owned.known.latest.clone();
     failpoint::hit(Point::ControlBefore);
     match owned.record_latest(status).await {
-        Ok(_) => tell(&owned.account.name, before.as_ref(), owned.known.latest.as_ref()),
+        Ok(_) => tell(before.as_ref(), owned.known.latest.as_ref()),
         // Only the next owner can tell whether it is recorded.
         Err(CommitError::Ended(ended)) => return Err(ended),
         Err(CommitError::Aborted(reason)) => {
-            let (account, offset) = (&owned.account.name, request.offset);
-            warn!(account, offset, reason, "a control request is skipped: it cannot be recorded");
+            let offset = request.offset;
+            warn!(offset, reason, "a control request is skipped: it cannot be recorded");
             if let Some(latest) = before {
                 let passed = SyncStatus { control_offset: offset + 1, ..latest };
                 owned.record_latest(passed).await.map_err(CommitError::into_ended)?;
@@ -111,15 +110,15 @@ pub async fn carry_out<L: Log>(owned: &mut OwnedAccount<L>, request: &Request) -
     Ok(due)
 }
 
-/// Says what a request changed, once it is recorded.
-fn tell(account: &str, before: Option<&SyncStatus>, after: Option<&SyncStatus>) {
+/// Logs what a request changed, once the change is recorded.
+fn tell(before: Option<&SyncStatus>, after: Option<&SyncStatus>) {
     let (Some(before), Some(after)) = (before, after) else { return };
     if let Some(release) = after.release.as_ref().filter(|_| after.release != before.release) {
-        info!(account, hold = %release.hold, "released");
+        info!(hold = %release.hold, "released");
     }
     match (&before.pause, &after.pause) {
-        (before, Some(pause)) if before.as_ref() != Some(pause) => info!(account, "paused"),
-        (Some(_), None) => info!(account, "resumed"),
+        (before, Some(pause)) if before.as_ref() != Some(pause) => info!("paused"),
+        (Some(_), None) => info!("resumed"),
         _ => {}
     }
 }

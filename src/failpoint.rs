@@ -1,12 +1,12 @@
-//! Fail points: where the crash matrix of the tests kills or stops the process (`tests/it/crash_matrix`).
+//! Fail points: the places at which the tests kill or stop the process (`tests/it/crash_matrix`).
 //!
-//! They exist only where Cargo builds the development dependencies too, which switch the `failpoints` feature of `fail`
-//! on: in tests and benchmarks. Everywhere else [`hit`] is nothing, and `FAILPOINTS` in the environment is not read.
+//! They exist only in builds with the development dependencies, i.e. in tests and benchmarks, because these switch the
+//! `failpoints` feature of `fail` on. In every other build [`hit`] does nothing, and the variable `FAILPOINTS` is not
+//! read.
 //!
 //! `FAILPOINTS="apply.middle=2*off->1*return(kill)"` kills the process the third time it gets there. What a point can
 //! do: `kill` (SIGKILL: nothing is unwound, flushed or answered), `kill N` (the same N milliseconds later, while the
-//! process goes on), `stop` (SIGSTOP, until somebody sends SIGCONT). Some points are no places but numbers, see
-//! [`number`].
+//! process goes on), `stop` (SIGSTOP, until SIGCONT). Some points are numbers rather than places, see [`number`].
 
 #![allow(unused, reason = "without its feature, the macro of `fail` expands to nothing")]
 
@@ -61,7 +61,7 @@ points! {
     DrainAfter = "drain.after",
     /// Everything is acknowledged, `commit_transaction` not yet called.
     CommitBefore = "commit.before",
-    /// It answered Ok; nobody who waits for it knows.
+    /// It answered Ok; no account knows of it.
     CommitAfter = "commit.after",
     /// The account knows that its batch is committed.
     ApplyBefore = "apply.before",

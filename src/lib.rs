@@ -19,6 +19,7 @@ pub mod sync;
 pub mod account;
 pub mod source;
 pub mod log;
+pub mod service;
 pub mod directory;
 pub(crate) mod json;
 pub mod duration;

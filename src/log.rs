@@ -7,7 +7,7 @@ use std::future::Future;
 
 use xxhash_rust::xxh3::xxh3_128;
 
-/// The topics of one prefix (contract.md, Topics).
+/// The topics of one prefix (`README.md`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Topic {
     Events,
@@ -16,7 +16,7 @@ pub enum Topic {
     Memberships,
     Syncs,
     Control,
-    /// Copies of `Events` as JSON, for readers that cannot decode Avro; only where they are configured.
+    /// Copies of `Events` as JSON, for readers that cannot decode Avro; only if they are configured.
     EventsOcsf,
     EventsEcs,
 }
@@ -40,7 +40,7 @@ impl Topic {
     ];
     /// Those that together hold the state, in the order in which they are restored.
     pub const STATE: [Topic; 4] = [Topic::Users, Topic::Groups, Topic::Memberships, Topic::Syncs];
-    /// Those whose positions stand in every `syncs` record.
+    /// Those whose positions every `syncs` record holds.
     pub const POSITIONED: [Topic; 4] = [Topic::Events, Topic::Users, Topic::Groups, Topic::Memberships];
 
     pub fn suffix(self) -> &'static str {
@@ -92,8 +92,8 @@ impl Record {
     }
 }
 
-/// A record's share of `state_digest` (contract.md): xxh3-128 over 4-byte big-endian key length, key and
-/// value, as they lie in Kafka.
+/// A record's share of `state_digest` (`schemas/SyncStatus.avsc`): xxh3-128 over 4-byte big-endian key length, key and
+/// value, as they are in Kafka.
 pub fn state_digest(key: &str, value: &[u8]) -> u128 {
     let mut bytes = Vec::with_capacity(4 + key.len() + value.len());
     bytes.extend_from_slice(&(key.len() as u32).to_be_bytes());
@@ -109,8 +109,8 @@ pub trait Log: Sync {
     fn commit(&self, batch: Batch) -> impl Future<Output = Result<Positions, CommitError>> + Send;
 }
 
-/// What goes into one transaction. Bound to the acquisition under which it was computed: a diff against
-/// yesterday's known on today's producer would double events.
+/// The records of one account for one transaction, bound to the acquisition under which they were computed: a diff
+/// against yesterday's known on today's producer would double events.
 pub struct Batch {
     pub acquisition: u64,
     pub records: Vec<Record>,

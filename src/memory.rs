@@ -8,9 +8,10 @@ use std::fs;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// The share of the memory that this process may use which syncs under way get: known and everything else come beside it.
+/// Syncs under way get one part in so many of the memory that the process may use. Known and everything else come
+/// beside it.
 const SHARE: u64 = 4;
-/// Where nothing says how much memory there is.
+/// The budget if neither a cgroup nor the machine says how much memory there is.
 const FALLBACK_BYTES: u64 = 1 << 30;
 /// A sync that keeps no more than this never fails for want of memory.
 const SMALL_BYTES: u64 = 32 << 20;
@@ -28,7 +29,7 @@ fn limit() -> u64 {
     LIMIT.get().copied().unwrap_or(FALLBACK_BYTES)
 }
 
-/// The smaller of the cgroup's limit (v2, v1) and the machine's memory; `None` where neither can be read.
+/// The smaller of the cgroup's limit (v2, v1) and the machine's memory; `None` if neither can be read.
 fn available() -> Option<u64> {
     let number = |path: &str| fs::read_to_string(path).ok()?.trim().parse::<u64>().ok();
     let cgroups = ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"];

@@ -29,7 +29,7 @@ impl Waits {
         Waits { backoff, left: None }
     }
 
-    /// How long to wait before the next attempt; `None` where there is none.
+    /// How long to wait before the next attempt; `None` if there is none.
     pub fn next_wait(&mut self) -> Option<Duration> {
         if let Some(left) = &mut self.left {
             *left = left.checked_sub(1)?;

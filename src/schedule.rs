@@ -1,4 +1,4 @@
-//! When an account syncs next, and what time it is: the only module that reads a clock.
+//! When an account syncs next, and what time it is. No other module reads a clock.
 
 use std::time::{Duration, SystemTime};
 
@@ -33,7 +33,7 @@ impl Schedule {
         Schedule { interval, failures: 0, random }
     }
 
-    /// The first sync comes soon, but not all accounts' at the same moment.
+    /// The wait before the first sync: short, but not the same for all accounts.
     pub fn first(&mut self) -> Duration {
         self.interval.min(Duration::from_secs(1)).mul_f64(self.random.f64() * 0.1)
     }
@@ -44,7 +44,7 @@ impl Schedule {
         self.jitter(self.interval)
     }
 
-    /// After a failed one: soon at first, ever later while it lasts.
+    /// After a failed one: soon at first, later with each failure in a row.
     pub fn after_failure(&mut self) -> Duration {
         let first = (self.interval / 10).max(BACKOFF_MIN);
         let longest = self.interval.saturating_mul(BACKOFF_INTERVALS_MAX).min(BACKOFF_MAX).max(first);
@@ -58,7 +58,8 @@ impl Schedule {
     }
 }
 
-/// Waits of a service that was fenced while it still owns the shard: no fencing back and forth.
+/// Waits of an instance that was fenced although the group still assigns the shard to it: two owners must not fence
+/// each other in turns.
 #[derive(Debug)]
 pub struct FenceWait {
     random: fastrand::Rng,

@@ -6,26 +6,37 @@ use apache_avro::Schema;
 use apache_avro::reader::datum::GenericDatumReader;
 use serde::de::DeserializeOwned;
 
-use super::registry::{Registry, RegistryError};
+use super::registry::Registry;
 use super::schema::{self, SchemaIds};
 use crate::log::Topic;
+use crate::service::{Problem, ServiceError};
 
 /// Why a value is not understood.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{}", self.problem())]
 pub enum Undecodable {
     /// The registry does not answer: nothing is wrong with the value.
-    #[error("{0}")]
-    Unreachable(String),
-    /// A newer scimtail wrote it.
-    #[error(
-        "written with a newer schema than this scimtail knows (id {0}); → run the version that wrote it, or a newer one"
-    )]
+    Unreachable(Problem),
+    /// A newer scimtail wrote the value, with the schema of this id.
     Newer(u32),
-    /// The registry answers, and has no such schema: a value that is none, or the wrong registry.
-    #[error("{0}")]
-    UnknownSchema(String),
-    #[error("{0}")]
+    /// The registry answers, and has no such schema: the value is not one of ours, or the registry is the wrong one.
+    UnknownSchema(Problem),
+    /// The bytes are not a value of their schema.
     Garbage(String),
+}
+
+impl Undecodable {
+    /// What is wrong, and what to do about it.
+    pub fn problem(&self) -> Problem {
+        match self {
+            Undecodable::Unreachable(problem) | Undecodable::UnknownSchema(problem) => problem.clone(),
+            Undecodable::Newer(id) => {
+                Problem::new(format!("written with a newer schema than this scimtail knows (id {id})"))
+                    .with_remedy("run the version that wrote it, or a newer one")
+            }
+            Undecodable::Garbage(text) => Problem::new(text),
+        }
+    }
 }
 
 impl From<&str> for Undecodable {
@@ -41,10 +52,8 @@ impl From<String> for Undecodable {
 }
 
 /// Decodes framed values. Schemas other than our own are fetched from the registry once.
-///
-/// Whoever writes (`own` is given) refuses state of schemas with fields that it does not know: it would write the records
-/// anew without them. Readers leave such fields out.
 pub struct Decoder {
+    /// Ids of the schemas in this binary, which need no fetching; `None` for a decoder of a reader.
     own: Option<SchemaIds>,
     registry: Registry,
     runtime: tokio::runtime::Handle,
@@ -52,14 +61,29 @@ pub struct Decoder {
 }
 
 impl Decoder {
-    /// `own`: ids of the schemas in this binary, which then need no fetching.
+    /// For a process that writes records again that it has read. It refuses state whose schema has fields that this
+    /// binary does not know: it would write the record without them.
+    ///
     /// Must be made inside a runtime; decoding itself belongs on a blocking thread.
-    pub fn new(own: Option<SchemaIds>, registry: Registry) -> Decoder {
+    pub fn of_writer(own: SchemaIds, registry: Registry) -> Decoder {
+        Decoder::new(Some(own), registry)
+    }
+
+    /// For a process that only reads. It leaves out fields that this binary does not know.
+    ///
+    /// As for [`Decoder::of_writer`], it must be made inside a runtime.
+    pub fn of_reader(registry: Registry) -> Decoder {
+        Decoder::new(None, registry)
+    }
+
+    fn new(own: Option<SchemaIds>, registry: Registry) -> Decoder {
         Decoder { own, registry, runtime: tokio::runtime::Handle::current(), readers: HashMap::new() }
     }
 
+    /// Decodes a value of the topic: 0x00, four bytes of schema id (big-endian), datum.
+    ///
     /// # Errors
-    /// Says what is wrong with the bytes: no framing, a schema nobody knows, a datum that does not fit.
+    /// Says what is wrong with the bytes: no framing, an unknown schema, a datum that does not fit.
     pub fn decode<T: DeserializeOwned>(&mut self, topic: Topic, value: &[u8]) -> Result<T, Undecodable> {
         let Some((&[0, a, b, c, d], mut datum)) = value.split_first_chunk::<5>() else {
             return Err("the value has no Confluent framing (0x00 and a schema id)".into());
@@ -79,10 +103,10 @@ impl Decoder {
 
     fn fetch(&self, topic: Topic, id: u32) -> Result<&'static Schema, Undecodable> {
         let text = self.runtime.block_on(self.registry.schema_text(id)).map_err(|error| match error {
-            RegistryError::Unreachable(text) => Undecodable::Unreachable(text),
-            RegistryError::Refused(text) => Undecodable::UnknownSchema(text),
+            ServiceError::Unreachable(problem) | ServiceError::Cancelled(problem) => Undecodable::Unreachable(problem),
+            ServiceError::Refused(problem) => Undecodable::UnknownSchema(problem),
         })?;
-        let schema = Schema::parse_str(&text).map_err(|_| format!("schema {id} is no Avro schema"))?;
+        let schema = Schema::parse_str(&text).map_err(|_| format!("schema {id} is not an Avro schema"))?;
         if self.own.is_some()
             && Topic::STATE.contains(&topic)
             && schema::has_more_fields(&schema, schema::parsed(topic))

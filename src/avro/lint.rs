@@ -142,8 +142,8 @@ fn is_time(name: &str) -> bool {
     ["_at", "_start", "_since"].iter().any(|end| name.ends_with(end)) || matches!(name, "created" | "last_modified")
 }
 
-/// What about `new` breaks those who read it by position with `old`, or read `old` with it; empty where `new` is
-/// `old` with fields appended. Both are schemas that [`lint`] passes.
+/// What about `new` breaks readers that read it by position with `old`, or read `old` with it. Empty if `new` is `old`
+/// with fields appended. Both are schemas that [`lint`] passes.
 pub fn evolution(old: &str, new: &str) -> Vec<String> {
     let (Ok(before), Ok(after)) = (serde_json::from_str::<Value>(old), serde_json::from_str::<Value>(new)) else {
         return vec!["not JSON".to_owned()];

@@ -3,12 +3,14 @@
 
 pub mod codec;
 pub mod decode;
+pub mod event_context;
 pub mod lint;
 pub mod registry;
 pub mod schema;
 pub mod wire;
 
-pub use codec::{Codec, Encoded, Stamp};
+pub use codec::{Codec, Encoded};
 pub use decode::Decoder;
+pub use event_context::EventContext;
 pub use registry::Registry;
 pub use schema::SchemaIds;

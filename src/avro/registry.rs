@@ -1,8 +1,8 @@
 //! The schema registry: register or look up, compatibility FULL_TRANSITIVE on every subject.
 //!
-//! Registering goes through schema_registry_converter; compatibility settings, look-ups and fetching are calls of our
-//! own: it has none of the first two (it would compare texts without `normalize=true`), and the last it does not tell
-//! apart from an outage.
+//! Registering goes through schema_registry_converter. Compatibility settings, look-ups and fetching are calls of our
+//! own: the library has none of the first two (it would compare texts without `normalize=true`), and it does not tell
+//! an unknown schema apart from an outage.
 
 use std::time::Duration;
 
@@ -14,11 +14,12 @@ use serde_json::{Value, json};
 
 use super::schema::{self, SchemaIds};
 use crate::log::Topic;
+use crate::service::{Problem, ServiceError};
 
 const REQUEST_WAIT: Duration = Duration::from_secs(10);
-/// Of registering one schema, the first included.
+/// Tries to register one schema, the first included.
 const REGISTER_TRIES: u32 = 4;
-/// Between two of them: as long as another instance may take for it.
+/// Between two of these tries: as long as another instance may take to register it.
 const REGISTER_WAIT: Duration = Duration::from_millis(250);
 pub const COMPATIBILITY: &str = "FULL_TRANSITIVE";
 
@@ -29,7 +30,7 @@ pub struct Registry {
     settings: SrSettings,
 }
 
-/// One version of a subject, as it stands in the registry.
+/// One version of a subject, as the registry holds it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Version {
     pub number: i64,
@@ -37,30 +38,18 @@ pub struct Version {
     pub text: String,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum RegistryError {
-    /// Nobody answers: try later.
-    #[error("{0}")]
-    Unreachable(String),
-    /// It answers and says no: a person has to act.
-    #[error("{0}")]
-    Refused(String),
-}
-
 impl Registry {
     /// # Errors
     /// A URL that cannot be used.
-    pub fn new(url: &str) -> Result<Registry, RegistryError> {
-        let unusable = |_| RegistryError::Refused(format!("registry {url}: the URL cannot be used"));
+    pub fn new(url: &str) -> Result<Registry, ServiceError> {
+        let unusable = |url: &str| ServiceError::refused(format!("registry {url}: the URL cannot be used"));
         let url = url.trim_end_matches('/').to_owned();
         let builder = || {
             let builder = reqwest::Client::builder().timeout(REQUEST_WAIT).redirect(reqwest::redirect::Policy::none());
             builder.no_proxy()
         };
-        let http = builder().build().map_err(unusable)?;
-        let settings = SrSettings::new_builder(url.clone())
-            .build_with(builder())
-            .map_err(|_| RegistryError::Refused(format!("registry {url}: the URL cannot be used")))?;
+        let http = builder().build().map_err(|_| unusable(&url))?;
+        let settings = SrSettings::new_builder(url.clone()).build_with(builder()).map_err(|_| unusable(&url))?;
         Ok(Registry { url, http, settings })
     }
 
@@ -68,24 +57,28 @@ impl Registry {
         &self.url
     }
 
-    /// Whether what answers is a registry of the Confluent API at all. Whatever else answers at a wrong URL says 404 to
-    /// every question, which would mean that nothing is registered.
+    /// Checks that the service at the URL is a registry of the Confluent API. Another service at a wrong URL answers
+    /// 404 to every question, which would mean that nothing is registered.
     ///
     /// # Errors
-    /// Unreachable; no registry; or one that asks for credentials.
-    pub async fn probe(&self) -> Result<(), RegistryError> {
+    /// The service is unreachable, is not a registry, or asks for credentials.
+    pub async fn probe(&self) -> Result<(), ServiceError> {
         let (status, body) = self.call(self.http.get(format!("{}/subjects", self.url))).await?;
         match status {
             status if status.is_success() && body.is_array() => Ok(()),
-            // To list all subjects is a permission of its own (Confluent's GLOBAL_SUBJECTS_READ) that nothing here needs.
+            // To list all subjects is a permission of its own (Confluent's GLOBAL_SUBJECTS_READ) that nothing here
+            // needs.
             StatusCode::FORBIDDEN => Ok(()),
             StatusCode::UNAUTHORIZED => Err(self.refused("listing subjects", status)),
-            status => Err(RegistryError::Refused(format!(
-                "registry {}: this is no registry of the Confluent API (GET /subjects: HTTP {}); \
-                 → check registry.url; for Apicurio it ends in /apis/ccompat/v7",
-                self.url,
-                status.as_u16()
-            ))),
+            status => {
+                let what = format!(
+                    "registry {}: this is not a registry of the Confluent API (GET /subjects: HTTP {})",
+                    self.url,
+                    status.as_u16()
+                );
+                let remedy = "check registry.url; for Apicurio it ends in /apis/ccompat/v7";
+                Err(ServiceError::Refused(Problem::new(what).with_remedy(remedy)))
+            }
         }
     }
 
@@ -93,7 +86,7 @@ impl Registry {
     ///
     /// # Errors
     /// Unreachable, or the registry refuses a schema or does not have it.
-    pub async fn ids(&self, prefix: &str, register: bool) -> Result<SchemaIds, RegistryError> {
+    pub async fn ids(&self, prefix: &str, register: bool) -> Result<SchemaIds, ServiceError> {
         self.probe().await?;
         let mut ids = [0; Topic::ALL.len()];
         for topic in Topic::ALL {
@@ -107,11 +100,12 @@ impl Registry {
                 }
                 None if register => self.register_or_find(&subject, schema::text(topic)).await?,
                 None => {
-                    return Err(RegistryError::Refused(format!(
-                        "registry {}: {subject} does not have this schema and registry.register = false; \
-                         → scimtail schemas --print shows what to register",
+                    let what = format!(
+                        "registry {}: {subject} does not have this schema and registry.register = false",
                         self.url
-                    )));
+                    );
+                    let remedy = "scimtail schemas --print shows what to register";
+                    return Err(ServiceError::Refused(Problem::new(what).with_remedy(remedy)));
                 }
             };
         }
@@ -121,8 +115,8 @@ impl Registry {
     /// The id of exactly this schema under the subject.
     ///
     /// # Errors
-    /// Unreachable, or an answer that is none.
-    pub async fn look_up(&self, subject: &str, text: &str) -> Result<Option<u32>, RegistryError> {
+    /// Unreachable, or refused.
+    pub async fn look_up(&self, subject: &str, text: &str) -> Result<Option<u32>, ServiceError> {
         let url = format!("{}/subjects/{subject}?normalize=true", self.url);
         let (status, body) = self.call(self.http.post(url).json(&json!({ "schema": text }))).await?;
         match (status, body["id"].as_u64().and_then(|id| u32::try_from(id).ok())) {
@@ -132,7 +126,7 @@ impl Registry {
         }
     }
 
-    async fn set_compatibility(&self, subject: &str) -> Result<(), RegistryError> {
+    async fn set_compatibility(&self, subject: &str) -> Result<(), ServiceError> {
         let url = format!("{}/config/{subject}", self.url);
         let (status, _) = self.call(self.http.put(url).json(&json!({ "compatibility": COMPATIBILITY }))).await?;
         if status.is_success() {
@@ -141,9 +135,9 @@ impl Registry {
         Err(self.refused(&format!("setting {COMPATIBILITY} on {subject}"), status))
     }
 
-    /// Instances that start together register the same schemas at the same moment, and registries refuse all but one
-    /// of them (Apicurio does). Whoever wins, the schema stands there afterwards.
-    async fn register_or_find(&self, subject: &str, text: &str) -> Result<u32, RegistryError> {
+    /// Instances that start together register the same schemas at the same moment, and a registry may refuse all but
+    /// one of them (Apicurio does). No matter which instance wins, the schema is registered afterwards.
+    async fn register_or_find(&self, subject: &str, text: &str) -> Result<u32, ServiceError> {
         let mut tries = 1;
         loop {
             let error = match self.register(subject, text).await {
@@ -162,18 +156,18 @@ impl Registry {
     }
 
     /// The compatibility level goes first: it lasts from before the first version on.
-    async fn register(&self, subject: &str, text: &str) -> Result<u32, RegistryError> {
+    async fn register(&self, subject: &str, text: &str) -> Result<u32, ServiceError> {
         self.set_compatibility(subject).await?;
         let supplied = SuppliedSchema::new(None, SchemaType::Avro, text.to_owned());
         let registered = post_schema(&self.settings, subject.to_owned(), supplied).await;
         registered.map(|registered| registered.id).map_err(|error| self.library(subject, &error))
     }
 
-    /// Compatibility level of a subject; `None` where it is not set.
+    /// Compatibility level of a subject; `None` if it is not set.
     ///
     /// # Errors
     /// Unreachable, or refused.
-    pub async fn compatibility(&self, subject: &str) -> Result<Option<String>, RegistryError> {
+    pub async fn compatibility(&self, subject: &str) -> Result<Option<String>, ServiceError> {
         let (status, body) = self.call(self.http.get(format!("{}/config/{subject}", self.url))).await?;
         match status {
             StatusCode::NOT_FOUND => Ok(None),
@@ -182,11 +176,11 @@ impl Registry {
         }
     }
 
-    /// All versions of a subject, oldest first; none where it is not there.
+    /// All versions of a subject, oldest first; none if the subject does not exist.
     ///
     /// # Errors
     /// Unreachable, or refused.
-    pub async fn versions(&self, subject: &str) -> Result<Vec<Version>, RegistryError> {
+    pub async fn versions(&self, subject: &str) -> Result<Vec<Version>, ServiceError> {
         let url = format!("{}/subjects/{subject}/versions", self.url);
         let (status, body) = self.call(self.http.get(&url)).await?;
         if status == StatusCode::NOT_FOUND {
@@ -207,11 +201,11 @@ impl Registry {
         if status.is_success() { Ok(versions) } else { Err(self.refused(&format!("versions of {subject}"), status)) }
     }
 
-    /// True where the registry would take this schema beside the versions that stand there, by the subject's level.
+    /// True if the registry would take this schema beside the registered versions, by the subject's level.
     ///
     /// # Errors
     /// Unreachable, or refused.
-    pub async fn accepts(&self, subject: &str, text: &str) -> Result<bool, RegistryError> {
+    pub async fn accepts(&self, subject: &str, text: &str) -> Result<bool, ServiceError> {
         let url = format!("{}/compatibility/subjects/{subject}/versions", self.url);
         let (status, body) = self.call(self.http.post(url).json(&json!({ "schema": text }))).await?;
         body["is_compatible"]
@@ -221,66 +215,63 @@ impl Registry {
 
     /// # Errors
     /// Unreachable, or the registry does not know the id.
-    pub async fn schema_text(&self, id: u32) -> Result<String, RegistryError> {
-        // Not through the library: for it a 500 that passes is the same as an id that nobody knows.
+    pub async fn schema_text(&self, id: u32) -> Result<String, ServiceError> {
+        // Not through the library, which takes a passing HTTP 500 for an unknown id.
         let (status, body) = self.call(self.http.get(format!("{}/schemas/ids/{id}", self.url))).await?;
         match (status, body["schema"].as_str()) {
             (StatusCode::NOT_FOUND, _) => {
-                Err(RegistryError::Refused(format!("registry {} does not know schema {id}", self.url)))
+                Err(ServiceError::refused(format!("registry {} does not know schema {id}", self.url)))
             }
             (status, Some(schema)) if status.is_success() => Ok(schema.to_owned()),
-            // Nothing is wrong with what was written: as an outage, until it is permitted.
-            (status, _) => Err(RegistryError::Unreachable(format!(
-                "registry {} answers HTTP {} for schema {id}{}",
-                self.url,
-                status.as_u16(),
-                permission(status)
-            ))),
+            // Nothing is wrong with the records. It counts as an outage until the registry permits the request.
+            (status, _) => {
+                let what = format!("registry {} answers HTTP {} for schema {id}", self.url, status.as_u16());
+                Err(ServiceError::Unreachable(with_permission(what, status)))
+            }
         }
     }
 
-    async fn call(&self, request: reqwest::RequestBuilder) -> Result<(StatusCode, Value), RegistryError> {
+    async fn call(&self, request: reqwest::RequestBuilder) -> Result<(StatusCode, Value), ServiceError> {
         let unreachable = |_| {
-            let hint = "→ check registry.url (Apicurio: http://host:port/apis/ccompat/v7) and that it runs";
-            RegistryError::Unreachable(format!("registry {} cannot be reached; {hint}", self.url))
+            let remedy = "check registry.url (Apicurio: http://host:port/apis/ccompat/v7) and that it runs";
+            let problem = Problem::new(format!("registry {} cannot be reached", self.url));
+            ServiceError::Unreachable(problem.with_remedy(remedy))
         };
         let response = request.send().await.map_err(unreachable)?;
         let status = response.status();
         if status.is_server_error() {
-            return Err(RegistryError::Unreachable(format!("registry {} answers HTTP {}", self.url, status.as_u16())));
+            return Err(ServiceError::unreachable(format!("registry {} answers HTTP {}", self.url, status.as_u16())));
         }
         Ok((status, response.json().await.unwrap_or(Value::Null)))
     }
 
-    fn refused(&self, what: &str, status: StatusCode) -> RegistryError {
-        RegistryError::Refused(format!(
-            "registry {}: {what} is refused (HTTP {}){}",
-            self.url,
-            status.as_u16(),
-            permission(status)
-        ))
+    fn refused(&self, what: &str, status: StatusCode) -> ServiceError {
+        let what = format!("registry {}: {what} is refused (HTTP {})", self.url, status.as_u16());
+        ServiceError::Refused(with_permission(what, status))
     }
 
-    fn library(&self, subject: &str, error: &SRCError) -> RegistryError {
+    fn library(&self, subject: &str, error: &SRCError) -> ServiceError {
         if error.retriable {
-            return RegistryError::Unreachable(format!("registry {} cannot be reached", self.url));
+            return ServiceError::unreachable(format!("registry {} cannot be reached", self.url));
         }
         // The library's text names the status but may hold the registry's own words: not repeated.
-        RegistryError::Refused(format!(
-            "registry {} refuses the schema of {subject}: it is incompatible with a version that stands there, or may not be written; \
-             → use another kafka.topic_prefix, or ask who owns the subject",
+        let what = format!(
+            "registry {} refuses the schema of {subject}: the schema is incompatible with a registered version, or may not be written",
             self.url
-        ))
+        );
+        let remedy = "use another kafka.topic_prefix, or ask the owner of the subject";
+        ServiceError::Refused(Problem::new(what).with_remedy(remedy))
     }
 }
 
-/// What to do where it is a question of who asks.
-fn permission(status: StatusCode) -> &'static str {
+/// The problem, with what to do if the registry refuses this client rather than the request.
+fn with_permission(what: String, status: StatusCode) -> Problem {
     match status {
         StatusCode::UNAUTHORIZED => {
-            ": it asks for credentials, and scimtail has none; → let it in without, or through a proxy that adds them"
+            Problem::new(format!("{what}: the registry asks for credentials, and scimtail has none"))
+                .with_remedy("let scimtail in without credentials, or through a proxy that adds them")
         }
-        StatusCode::FORBIDDEN => "; → ask whoever runs the registry to permit it",
-        _ => "",
+        StatusCode::FORBIDDEN => Problem::new(what).with_remedy("ask the registry's operator to permit it"),
+        _ => Problem::new(what),
     }
 }

@@ -1,5 +1,5 @@
-//! The records of contract.md as they stand in Avro. Every field has a default, so that records written by
-//! an older schema still read.
+//! The records as structs, field by field as in the Avro schemas (`schemas/README.md`). Every field has a default, so
+//! that records of an older schema can still be read.
 
 use std::collections::BTreeMap;
 
@@ -366,7 +366,7 @@ impl SyncStatus {
     }
 
     /// # Errors
-    /// Says which field no version of scimtail writes like this.
+    /// Names the field whose value no version of scimtail writes.
     pub fn into_status(self) -> Result<Sync, String> {
         let status = Status::parse(&self.status).ok_or_else(|| format!("status `{}`", self.status))?;
         let state_digest =

@@ -10,13 +10,15 @@ use crate::avro::{Codec, Decoder, Registry};
 use crate::config::{AccountConfig, Config};
 use crate::control::TEXT_BYTES_MAX;
 use crate::directory::HoldId;
-use crate::kafka::producer::send_one;
+use crate::kafka::blocking::blocking;
 use crate::kafka::read::{ReadRecord, read_to_end};
-use crate::kafka::{KafkaClient, KafkaError, topics};
+use crate::kafka::sender::send_one;
+use crate::kafka::{KafkaClient, topics};
 use crate::log::Topic;
 use crate::mapping::text::clock;
 use crate::schedule::now_millis;
-use crate::shards::{Services, blocking};
+use crate::service::ServiceError;
+use crate::shards::Services;
 
 #[derive(Debug, Args)]
 pub(super) struct Who {
@@ -152,7 +154,7 @@ pub(super) async fn record_request(
     account: &Account,
     action: &'static str,
     who: Who,
-) -> Result<(), KafkaError> {
+) -> Result<(), ServiceError> {
     send(&services.kafka, services.codec.clone(), account, action, None, who).await
 }
 
@@ -163,7 +165,7 @@ async fn send(
     action: &'static str,
     hold_id: Option<String>,
     who: Who,
-) -> Result<(), KafkaError> {
+) -> Result<(), ServiceError> {
     let request = ControlRequest {
         account: account.name.clone(),
         action: action.to_owned(),
@@ -172,14 +174,14 @@ async fn send(
         requested_at: now_millis(),
         reason: who.reason,
     };
-    let record = codec.control(&request).map_err(KafkaError::Refused)?;
+    let record = codec.encode_control_request(&request).map_err(ServiceError::refused)?;
     let (kafka, partition) = (kafka.clone(), account.partition);
     blocking(move || send_one(&kafka, partition, &record)).await
 }
 
 /// The newest attempt's record of the account.
 async fn latest(config: &Config, account: &AccountConfig) -> Result<Option<SyncStatus>, Failure> {
-    let mut decoder = Decoder::new(None, Registry::new(&config.registry_url)?);
+    let mut decoder = Decoder::of_reader(Registry::new(&config.registry_url)?);
     let (kafka, partition) = (config.kafka.clone(), account.account.partition);
     let key = format!("{}/latest", account.account.name);
     let found = blocking(move || {

@@ -112,7 +112,7 @@ fn read_back(services: &Services, accounts: &[Simulated], shutdown: &Cancellatio
     partitions.dedup();
     for topic in [Topic::Events, Topic::Syncs] {
         let (kafka, sender, shutdown) = (services.kafka.clone(), sender.clone(), shutdown.clone());
-        let mut decoder = Decoder::new(Some(services.codec.ids), services.registry.clone());
+        let mut decoder = Decoder::of_writer(services.codec.ids, services.registry.clone());
         let from: Vec<(i32, Offset)> = partitions.iter().map(|partition| (*partition, Offset::Beginning)).collect();
         tokio::task::spawn_blocking(move || {
             follow(&kafka, topic, &from, drop, |record| {

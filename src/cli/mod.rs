@@ -21,18 +21,21 @@ use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 
 use crate::account::Account;
-use crate::avro::registry::RegistryError;
 use crate::avro::{Codec, Decoder, Registry};
 use crate::config::{Config, ConfigError};
 use crate::directory::Known;
 use crate::duration::parse_duration;
+use crate::kafka::blocking::blocking;
 use crate::kafka::read::Progress;
-use crate::kafka::{KafkaClient, KafkaError, topics as kafka_topics};
+use crate::kafka::{KafkaClient, topics as kafka_topics};
 use crate::memory;
 use crate::schedule::now_millis;
-use crate::shards::{Services, blocking, restore};
+use crate::service::ServiceError;
+use crate::shards::restore::{self, Purpose};
+use crate::shards::{Services, spans};
 use crate::telemetry::{self, LogFormat};
 
 pub const DONE: u8 = 0;
@@ -64,21 +67,10 @@ impl From<ConfigError> for Failure {
     }
 }
 
-impl From<KafkaError> for Failure {
-    fn from(error: KafkaError) -> Failure {
-        match error {
-            KafkaError::Unreachable(text) => Failure::new(UNREACHABLE, text),
-            KafkaError::Refused(text) => Failure::new(CONFIGURATION, text),
-        }
-    }
-}
-
-impl From<RegistryError> for Failure {
-    fn from(error: RegistryError) -> Failure {
-        match error {
-            RegistryError::Unreachable(text) => Failure::new(UNREACHABLE, text),
-            RegistryError::Refused(text) => Failure::new(CONFIGURATION, text),
-        }
+impl From<ServiceError> for Failure {
+    fn from(error: ServiceError) -> Failure {
+        let code = if error.is_refused() { CONFIGURATION } else { UNREACHABLE };
+        Failure::new(code, error.to_string())
     }
 }
 
@@ -277,15 +269,15 @@ pub async fn read_states(
             if left.is_empty() {
                 break;
             }
-            let decoder = Decoder::new(None, registry.clone());
+            let decoder = Decoder::of_reader(registry.clone());
             let what = match &left[..] {
                 [one] => one.name.clone(),
                 several => format!("{} accounts", several.len()),
             };
             let (kafka, asked, progress) = (kafka.clone(), left.clone(), progress(&what));
             let stop = CancellationToken::new();
-            let reading = move || restore::restore(&kafka, decoder, partition, 0, asked, progress, &stop);
-            let (restored, _) = blocking(reading).await?;
+            let reading = move || restore::restore(&kafka, decoder, partition, Purpose::Read, asked, progress, &stop);
+            let (restored, _) = blocking(reading).instrument(spans::shard(partition)).await?;
             for (name, restored) in restored {
                 match restored {
                     // A commit between the reading of two topics looks like a loss: it is read again.
@@ -296,7 +288,7 @@ pub async fn read_states(
                         states.insert(name, Ok(known));
                     }
                     Err(stopped) => {
-                        in_doubt.insert(name, Err(Failure::new(CONFIGURATION, stopped.reason)));
+                        in_doubt.insert(name, Err(Failure::new(CONFIGURATION, stopped.reason.to_string())));
                     }
                 }
             }

@@ -3,7 +3,7 @@
 use clap::Args;
 
 use super::{CONFIGURATION, DONE, FAILED, Failure, TRY_LATER, UNREACHABLE, print};
-use crate::avro::{Registry, Stamp, wire::ChangeEvent};
+use crate::avro::{EventContext, Registry, wire::ChangeEvent};
 use crate::config::{AccountConfig, Config};
 use crate::connect::Connection;
 use crate::directory::{Baseline, Changes, Kind, Known, StateWrite, SyncStatus};
@@ -69,7 +69,7 @@ async fn plan_one(config: &Config, account: &AccountConfig) -> Result<u8, Failur
 async fn known(config: &Config, account: &AccountConfig) -> Result<Known, Failure> {
     let counts = partition_counts(&config.kafka).await?;
     if counts.iter().all(Option::is_none) {
-        let mut known = Known::new(0);
+        let mut known = Known::default();
         known.latest = Some(SyncStatus::initial(account.account.settings(), 0));
         return Ok(known);
     }
@@ -90,10 +90,10 @@ fn show(
     for finding in &attempt.findings {
         print(&format!("note: {finding}"))?;
     }
-    let stamp = Stamp::new(&account.account, known, attempt);
+    let context = EventContext::new(&account.account, known, attempt);
     let mut sequence = attempt.sequence;
     let events: Vec<ChangeEvent> =
-        changes.units.iter().flat_map(|unit| stamp.change_events(known, unit, &mut sequence)).collect();
+        changes.units.iter().flat_map(|unit| context.change_events(known, unit, &mut sequence)).collect();
     for event in &events {
         print(&text::planned(event))?;
     }

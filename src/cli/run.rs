@@ -17,9 +17,9 @@ use crate::config::follow::{Followed, LOOK_EVERY};
 use crate::config::{AccountConfig, Config};
 use crate::directory::{REPAIR, Status, SyncStatus};
 use crate::http;
-use crate::kafka::KafkaError;
 use crate::kafka::read::Progress;
-use crate::shards::group;
+use crate::service::ServiceError;
+use crate::shards::assignment;
 use crate::shards::once::{self, Outcome};
 
 /// From the signal to the end, whatever hangs.
@@ -46,7 +46,7 @@ pub async fn run(file: &Path, options: Options) -> Result<u8, Failure> {
         for account in &accounts {
             let name = &account.account.name;
             let outcome =
-                outcomes.remove(name).unwrap_or_else(|| Outcome::Stopped("the sync ended unexpectedly".to_owned()));
+                outcomes.remove(name).unwrap_or_else(|| Outcome::Stopped("the sync ended unexpectedly".into()));
             worst = worst.max(code(&outcome));
             for line in lines(name, &outcome, account_width(config)) {
                 print(&line)?;
@@ -72,7 +72,7 @@ pub async fn run(file: &Path, options: Options) -> Result<u8, Failure> {
     info!(group = config.kafka.topic_prefix, accounts = accounts.len(), "running; SIGTERM or Ctrl-C ends it");
     let (configured, accounts) = watch::channel(accounts);
     beside.spawn(follow(Followed::new(file, config, &options.accounts), hangup, configured));
-    let service = group::run(services, accounts, shutdown.clone(), fastrand::Rng::new());
+    let service = assignment::run(services, accounts, shutdown.clone(), fastrand::Rng::new());
     tokio::pin!(service);
     tokio::select! {
         ended = &mut service => return Ok(ended.map(|()| DONE)?),
@@ -124,8 +124,8 @@ fn code(outcome: &Outcome) -> u8 {
     match outcome {
         Outcome::Synced { status, .. } if status.status == Status::Completed => DONE,
         Outcome::Synced { .. } | Outcome::Paused { .. } | Outcome::Ended(_) => TRY_LATER,
-        Outcome::Unavailable(KafkaError::Unreachable(_)) => UNREACHABLE,
-        Outcome::Unavailable(KafkaError::Refused(_)) | Outcome::Stopped(_) => CONFIGURATION,
+        Outcome::Unavailable(ServiceError::Unreachable(_) | ServiceError::Cancelled(_)) => UNREACHABLE,
+        Outcome::Unavailable(ServiceError::Refused(_)) | Outcome::Stopped(_) => CONFIGURATION,
     }
 }
 
@@ -166,7 +166,7 @@ pub fn lines(name: &str, outcome: &Outcome, width: usize) -> Vec<String> {
             row(AnsiColor::Yellow, "paused", format!("by {}", crate::mapping::text::clean(by))),
             hint("go on:", format!("scimtail resume {name}")),
         ],
-        Outcome::Stopped(reason) => vec![row(AnsiColor::Red, "stopped", reason.clone())],
+        Outcome::Stopped(reason) => vec![row(AnsiColor::Red, "stopped", reason.to_string())],
         Outcome::Ended(ended) if ended.fenced => vec![
             row(AnsiColor::Yellow, "taken", ended.reason.clone()),
             hint("a service", "seems to run: scimtail poll asks it to sync now".to_owned()),

@@ -15,11 +15,11 @@ use crate::avro::decode::Undecodable;
 use crate::avro::wire::ChangeEvent;
 use crate::avro::{Decoder, Registry};
 use crate::config::Config;
-use crate::kafka::KafkaError;
+use crate::kafka::blocking::blocking;
 use crate::kafka::read::{ReadRecord, follow, offsets_at, read_from, watermarks};
 use crate::log::Topic;
 use crate::mapping::{Change, asim, cim, ecs, ocsf, set, text};
-use crate::shards::blocking;
+use crate::service::ServiceError;
 
 /// Lines waiting for whoever reads them.
 const LINES: usize = 1_024;
@@ -187,7 +187,7 @@ pub async fn tail(config: &Config, options: Options) -> Result<u8, Failure> {
     let mut wanted = Wanted { accounts: names, sequence: options.from_sequence, unseen: true };
     let registry = Registry::new(&config.registry_url)?;
     super::readable(&config.kafka, &registry).await?;
-    let mut decoder = Decoder::new(None, registry);
+    let mut decoder = Decoder::of_reader(registry);
     let (printer, mut printed) = mpsc::channel::<String>(LINES);
     // False where nobody prints any more.
     let mut take = move |record: &ReadRecord<'_>| -> Result<bool, Undecodable> {
@@ -226,8 +226,8 @@ pub async fn tail(config: &Config, options: Options) -> Result<u8, Failure> {
                 return read_from(&kafka, Topic::Events, &from, |record| match take(&record) {
                     Ok(true) => Ok(()),
                     // Whatever is returned, `tail` has ended.
-                    Ok(false) => Err(KafkaError::Refused(String::new())),
-                    Err(unreachable) => Err(KafkaError::Unreachable(unreachable.to_string())),
+                    Ok(false) => Err(ServiceError::cancelled("nothing prints any more")),
+                    Err(unreachable) => Err(ServiceError::Unreachable(unreachable.problem())),
                 });
             }
             // Following waits for whatever may still come; what is missing from the start is an error.

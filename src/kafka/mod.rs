@@ -1,12 +1,16 @@
-//! The Kafka edge. Knows bytes, keys and offsets; never names a user.
+//! The Kafka edge. It knows bytes, keys and offsets, and never names a user.
 
+pub mod blocking;
 pub mod client;
-pub mod group;
+pub mod consumer_group;
+pub mod error;
 pub mod partition;
 pub mod producer;
 pub mod read;
+pub mod sender;
 pub mod topics;
+pub mod written;
 
-pub use client::{KafkaClient, KafkaError};
+pub use client::KafkaClient;
 pub use partition::partition_of;
 pub use producer::TransactionalProducer;

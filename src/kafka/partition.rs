@@ -1,6 +1,7 @@
-//! Which partition an account lives in: Java's murmur2 of its name, so that any Kafka client can compute it.
+//! The partition of an account: Java's murmur2 of its name, so that any Kafka client can compute it.
 
-/// `(murmur2(account) & 0x7fffffff) % partitions` (design §3.6).
+/// `(murmur2(account) & 0x7fffffff) % partitions`: the partition that Java's default partitioner gives to the account's
+/// name.
 pub fn partition_of(account: &str, partitions: i32) -> i32 {
     ((murmur2(account.as_bytes()) & 0x7fff_ffff) % partitions.unsigned_abs()) as i32
 }

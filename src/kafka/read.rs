@@ -1,7 +1,7 @@
 //! Reading partitions to their end.
 //!
-//! **Safety argument.** A read_committed consumer sees "end of partition" at the last stable offset, which
-//! lies before committed data while any other transaction is open. So the end is the high watermark as a
+//! **Safety argument.** A read_committed consumer sees "end of partition" at the last stable offset, which is
+//! before committed data while any other transaction is open. So the end is the high watermark as a
 //! *read_uncommitted* client sees it, taken first, and reading ends only when the position (which counts control
 //! records too) has reached it. End-of-partition is merely a wake-up.
 
@@ -9,20 +9,22 @@ use std::time::{Duration, Instant};
 
 use rdkafka::TopicPartitionList;
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::error::{KafkaError as Error, RDKafkaErrorCode};
+use rdkafka::error::KafkaError as Error;
 use rdkafka::message::{BorrowedMessage, Headers, Message};
 use rdkafka::topic_partition_list::Offset;
 
-use super::client::{KafkaClient, KafkaError, Quiet, in_words, is_transport};
+use super::client::{KafkaClient, Quiet};
+use super::error::is_unreachable;
 use crate::log::Topic;
+use crate::service::{Problem, ServiceError};
 
 const WATERMARKS_WAIT: Duration = Duration::from_secs(30);
 const POLL_WAIT: Duration = Duration::from_millis(100);
-/// For a broker to answer whether it is there.
+/// For a broker to answer that it is there.
 const ANSWER_WAIT: Duration = Duration::from_millis(500);
-/// Without an answer for so long, none is there: one that starts takes connections before it keeps them.
+/// Without an answer for so long, no broker is there. A broker that starts accepts connections before it keeps them.
 const LOST_WAIT: Duration = Duration::from_secs(5);
-/// Between two looks at how far reading has come, while records come.
+/// Records between two calls of `progress`, while records come.
 const RECORDS_PER_PROGRESS: u64 = 1_024;
 /// Without any progress for so long, reading fails: a hanging transaction, or a lost broker. Longer than a
 /// predecessor's transaction can stay open.
@@ -46,8 +48,8 @@ impl ReadRecord<'_> {
         std::str::from_utf8(header.value?).ok()
     }
 
-    /// When it was written by the writer's clock, milliseconds since 1970-01-01 UTC; `None` where the topic keeps no
-    /// times.
+    /// When the record was written, by the writer's clock, milliseconds since 1970-01-01 UTC; `None` if the topic keeps
+    /// no times.
     pub fn written_at(&self) -> Option<i64> {
         self.message.timestamp().to_millis()
     }
@@ -79,31 +81,31 @@ pub struct Progress {
 ///
 /// # Errors
 /// No broker answers, or the topic may not be read.
-pub fn watermarks(client: &KafkaClient, topic: Topic, partition: i32) -> Result<(i64, i64), KafkaError> {
+pub fn watermarks(client: &KafkaClient, topic: Topic, partition: i32) -> Result<(i64, i64), ServiceError> {
     ends(client, &client.reader("read_uncommitted")?, topic, partition)
 }
 
-/// Where each of `topics` ends in the partition, uncommitted records included. Blocks.
+/// The end offset of each of `topics` in the partition, uncommitted records included. Blocks.
 ///
 /// # Errors
 /// As [`watermarks`].
-pub fn ends_of(client: &KafkaClient, topics: &[Topic], partition: i32) -> Result<Vec<i64>, KafkaError> {
+pub fn ends_of(client: &KafkaClient, topics: &[Topic], partition: i32) -> Result<Vec<i64>, ServiceError> {
     let reader = client.reader("read_uncommitted")?;
     topics.iter().map(|topic| Ok(ends(client, &reader, *topic, partition)?.1)).collect()
 }
 
-/// Reads the partitions of `topics` from their beginning to where they end now. Blocks; `progress` is called at least
+/// Reads the partitions of `topics` from their beginning to their present end. Blocks. `progress` is called at least
 /// every poll interval, also while nothing comes.
 ///
 /// # Errors
-/// No progress within the bound, a broker error, or whatever `each` or `progress` returns.
+/// No progress within the bound, a broker error, or the error that `each` or `progress` returns.
 pub fn read_to_end(
     client: &KafkaClient,
     topics: &[Topic],
     partitions: &[i32],
-    mut each: impl FnMut(ReadRecord<'_>) -> Result<(), KafkaError>,
-    mut progress: impl FnMut(Progress) -> Result<(), KafkaError>,
-) -> Result<(), KafkaError> {
+    mut each: impl FnMut(ReadRecord<'_>) -> Result<(), ServiceError>,
+    mut progress: impl FnMut(Progress) -> Result<(), ServiceError>,
+) -> Result<(), ServiceError> {
     let mut spans = Vec::new();
     let uncommitted = client.reader("read_uncommitted")?;
     for topic in topics {
@@ -122,7 +124,7 @@ pub fn read_to_end(
     read_spans(client, topics, spans, &mut each, &mut progress)
 }
 
-/// Reads partitions of one topic from given offsets to where they end now. Blocks.
+/// Reads partitions of one topic from given offsets to their present end. Blocks.
 ///
 /// # Errors
 /// As [`read_to_end`].
@@ -130,8 +132,8 @@ pub fn read_from(
     client: &KafkaClient,
     topic: Topic,
     from: &[(i32, Offset)],
-    mut each: impl FnMut(ReadRecord<'_>) -> Result<(), KafkaError>,
-) -> Result<(), KafkaError> {
+    mut each: impl FnMut(ReadRecord<'_>) -> Result<(), ServiceError>,
+) -> Result<(), ServiceError> {
     let mut spans = Vec::new();
     let uncommitted = client.reader("read_uncommitted")?;
     for (partition, start) in from {
@@ -148,7 +150,7 @@ pub fn read_from(
     read_spans(client, &[topic], spans, &mut each, &mut |_| Ok(()))
 }
 
-/// The first offset of each partition whose record was written at `millis` or later; the end where there is none.
+/// The first offset of each partition whose record was written at `millis` or later; the end if there is none.
 /// Blocks.
 ///
 /// # Errors
@@ -158,19 +160,19 @@ pub fn offsets_at(
     topic: Topic,
     partitions: &[i32],
     millis: i64,
-) -> Result<Vec<(i32, Offset)>, KafkaError> {
+) -> Result<Vec<(i32, Offset)>, ServiceError> {
     let name = client.topic(topic);
     let mut asked = TopicPartitionList::new();
     for partition in partitions {
         asked
             .add_partition_offset(&name, *partition, Offset::Offset(millis))
-            .map_err(|error| explain(client, &name, &error))?;
+            .map_err(|error| client.explain(&name, &error))?;
     }
     let reader = client.reader("read_committed")?;
-    let found = reader.offsets_for_times(asked, WATERMARKS_WAIT).map_err(|error| explain(client, &name, &error))?;
+    let found = reader.offsets_for_times(asked, WATERMARKS_WAIT).map_err(|error| client.explain(&name, &error))?;
     let mut offsets = Vec::with_capacity(partitions.len());
     for element in found.elements() {
-        element.error().map_err(|error| explain(client, &name, &error))?;
+        element.error().map_err(|error| client.explain(&name, &error))?;
         let offset = match element.offset() {
             Offset::Offset(offset) if offset >= 0 => Offset::Offset(offset),
             _ => Offset::End,
@@ -185,18 +187,18 @@ fn ends(
     reader: &BaseConsumer<Quiet>,
     topic: Topic,
     partition: i32,
-) -> Result<(i64, i64), KafkaError> {
+) -> Result<(i64, i64), ServiceError> {
     let name = client.topic(topic);
-    reader.fetch_watermarks(&name, partition, WATERMARKS_WAIT).map_err(|error| explain(client, &name, &error))
+    reader.fetch_watermarks(&name, partition, WATERMARKS_WAIT).map_err(|error| client.explain(&name, &error))
 }
 
 fn read_spans(
     client: &KafkaClient,
     topics: &[Topic],
     mut spans: Vec<Span>,
-    each: &mut impl FnMut(ReadRecord<'_>) -> Result<(), KafkaError>,
-    progress: &mut impl FnMut(Progress) -> Result<(), KafkaError>,
-) -> Result<(), KafkaError> {
+    each: &mut impl FnMut(ReadRecord<'_>) -> Result<(), ServiceError>,
+    progress: &mut impl FnMut(Progress) -> Result<(), ServiceError>,
+) -> Result<(), ServiceError> {
     spans.retain(|span| span.position < span.end);
     if spans.is_empty() {
         return Ok(());
@@ -207,14 +209,14 @@ fn read_spans(
     for span in &spans {
         assignment
             .add_partition_offset(&client.topic(span.topic), span.partition, span.start)
-            .map_err(|error| explain(client, "reading", &error))?;
+            .map_err(|error| client.explain("reading", &error))?;
     }
     let names: Vec<(Topic, String)> = topics.iter().map(|topic| (*topic, client.topic(*topic))).collect();
     // A partition whose leader librdkafka does not know when it is assigned waits half a second to ask again.
     for (_, name) in &names {
-        reader.fetch_metadata(Some(name), WATERMARKS_WAIT).map_err(|error| explain(client, name, &error))?;
+        reader.fetch_metadata(Some(name), WATERMARKS_WAIT).map_err(|error| client.explain(name, &error))?;
     }
-    reader.assign(&assignment).map_err(|error| explain(client, "reading", &error))?;
+    reader.assign(&assignment).map_err(|error| client.explain("reading", &error))?;
 
     let mut last_progress = Instant::now();
     let mut records: u64 = 0;
@@ -242,8 +244,8 @@ fn read_spans(
                 }
             }
             // librdkafka reconnects by itself; the stall bound ends it.
-            Some(Err(error)) if is_transport(&error) => {}
-            Some(Err(error)) => return Err(explain(client, "reading", &error)),
+            Some(Err(error)) if is_unreachable(&error) => {}
+            Some(Err(error)) => return Err(client.explain("reading", &error)),
         }
         let left: i64 = spans.iter().map(|span| (span.end - span.position).max(0)).sum();
         progress(Progress { read: total - left, total })?;
@@ -251,16 +253,14 @@ fn read_spans(
             return Ok(());
         }
         if last_progress.elapsed() > STALL_WAIT {
-            return Err(KafkaError::Unreachable(format!(
-                "kafka {}: reading stands still {left} offsets before the end; \
-                 → an open transaction of another producer, or a broker that is gone",
-                client.brokers
-            )));
+            let what = format!("kafka {}: reading stands still {left} offsets before the end", client.brokers);
+            let remedy = "look for an open transaction of another producer, and for a broker that is down";
+            return Err(ServiceError::Unreachable(Problem::new(what).with_remedy(remedy)));
         }
     }
 }
 
-/// True where any position moved.
+/// True if any position moved.
 fn update_positions(reader: &BaseConsumer<Quiet>, names: &[(Topic, String)], spans: &mut [Span]) -> bool {
     let Ok(positions) = reader.position() else { return false };
     let mut moved = false;
@@ -277,7 +277,7 @@ fn update_positions(reader: &BaseConsumer<Quiet>, names: &[(Topic, String)], spa
 
 /// Follows partitions of one topic from given offsets until `each` says stop. Blocks; `each` is called with
 /// `None` at least every poll interval, or every second while no broker answers, so that it can end the following.
-/// `answered` is called with false when none answers any more, and with true when one does again.
+/// `answered` is called with false when no broker answers any more, and with true when one answers again.
 ///
 /// # Errors
 /// As [`read_to_end`], without an end.
@@ -286,26 +286,26 @@ pub fn follow(
     topic: Topic,
     from: &[(i32, Offset)],
     mut answered: impl FnMut(bool),
-    mut each: impl FnMut(Option<ReadRecord<'_>>) -> Result<std::ops::ControlFlow<()>, KafkaError>,
-) -> Result<(), KafkaError> {
+    mut each: impl FnMut(Option<ReadRecord<'_>>) -> Result<std::ops::ControlFlow<()>, ServiceError>,
+) -> Result<(), ServiceError> {
     let reader = client.reader("read_committed")?;
     let name = client.topic(topic);
     let mut assignment = TopicPartitionList::new();
     for (partition, offset) in from {
         assignment
             .add_partition_offset(&name, *partition, *offset)
-            .map_err(|error| explain(client, "reading", &error))?;
+            .map_err(|error| client.explain("reading", &error))?;
     }
-    reader.assign(&assignment).map_err(|error| explain(client, &name, &error))?;
-    // Since when no broker answers, and whether that was said.
+    reader.assign(&assignment).map_err(|error| client.explain(&name, &error))?;
+    // Since when no broker answers, and whether `answered` was told.
     let (mut lost, mut said) = (None, false);
     loop {
         let polled = reader.poll(POLL_WAIT);
-        if matches!(&polled, Some(Err(error)) if is_transport(error)) {
+        if matches!(&polled, Some(Err(error)) if is_unreachable(error)) {
             lost.get_or_insert_with(Instant::now);
         }
-        // Asked, as neither says so by itself: a connection that is lost may be one of several, and a partition with
-        // nothing new is silent when its broker is back.
+        // The broker is asked, because nothing says it otherwise: a lost connection may be one of several, and a
+        // partition with nothing new is silent when its broker is back.
         if let Some(since) = lost {
             if reader.client().fetch_metadata(Some(&name), ANSWER_WAIT).is_ok() {
                 lost = None;
@@ -324,25 +324,11 @@ pub fn follow(
                 each(Some(ReadRecord { topic, partition, offset, key, value, message: &message }))?
             }
             None | Some(Err(Error::PartitionEOF(_))) => each(None)?,
-            Some(Err(error)) if is_transport(&error) => each(None)?,
-            Some(Err(error)) => return Err(explain(client, &name, &error)),
+            Some(Err(error)) if is_unreachable(&error) => each(None)?,
+            Some(Err(error)) => return Err(client.explain(&name, &error)),
         };
         if flow.is_break() {
             return Ok(());
         }
-    }
-}
-
-pub fn explain(client: &KafkaClient, what: &str, error: &Error) -> KafkaError {
-    match error.rdkafka_error_code() {
-        Some(
-            RDKafkaErrorCode::UnknownTopicOrPartition
-            | RDKafkaErrorCode::UnknownTopic
-            | RDKafkaErrorCode::UnknownPartition,
-        ) => {
-            KafkaError::Refused(format!("kafka {}: {what} does not exist; → scimtail topics --create", client.brokers))
-        }
-        _ if is_transport(error) => client.unreachable(),
-        _ => KafkaError::Refused(format!("kafka {}: {what}: {}", client.brokers, in_words(error))),
     }
 }

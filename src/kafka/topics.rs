@@ -1,24 +1,25 @@
-//! The six topics: created as contract.md says, verified at every start, never altered.
+//! The topics: created with the settings that readers are promised, verified at every start, never altered.
 
 use std::time::Duration;
 
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::client::Client;
-use rdkafka::error::RDKafkaErrorCode;
 
-use super::client::{KafkaClient, KafkaError, Quiet, in_words};
-use super::read::explain;
+use super::blocking::blocking;
+use super::client::{KafkaClient, Quiet};
+use super::error::{Meaning, code_in_words, meaning_of};
 use crate::log::Topic;
+use crate::service::{Problem, ServiceError};
 
 const ADMIN_WAIT: Duration = Duration::from_secs(15);
-/// After creating, until every broker knows the topics.
+/// After the creation, until every broker knows the topics.
 const CREATED_WAIT: Duration = Duration::from_secs(10);
 const CREATED_POLL: Duration = Duration::from_millis(100);
 
 const HOUR_MS: i64 = 3_600_000;
 const DAY_MS: i64 = 24 * HOUR_MS;
 
-/// Settings of a topic (contract.md, Topics).
+/// The settings that readers of a topic are promised. `replication`: its replication factor.
 pub fn settings(topic: Topic, replication: i32) -> Vec<(&'static str, String)> {
     let mut settings = if topic.is_compacted() {
         vec![
@@ -39,7 +40,7 @@ pub fn settings(topic: Topic, replication: i32) -> Vec<(&'static str, String)> {
     settings
 }
 
-/// One finding of [`verify`]; the topic can be used.
+/// A setting of a topic that differs from what readers are promised; the topic can be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Difference {
     pub topic: String,
@@ -52,7 +53,7 @@ pub struct Difference {
 ///
 /// # Errors
 /// No broker answers, or creating is not permitted.
-pub async fn create(client: &KafkaClient, replication: i32) -> Result<(), KafkaError> {
+pub async fn create(client: &KafkaClient, replication: i32) -> Result<(), ServiceError> {
     let existing = partition_counts(client).await?;
     let missing: Vec<Topic> = client
         .topics()
@@ -77,19 +78,18 @@ pub async fn create(client: &KafkaClient, replication: i32) -> Result<(), KafkaE
     let admin = admin(client)?;
     let options = AdminOptions::new().operation_timeout(Some(ADMIN_WAIT)).request_timeout(Some(ADMIN_WAIT));
     let results =
-        admin.create_topics(&topics, &options).await.map_err(|error| explain(client, "creating topics", &error))?;
+        admin.create_topics(&topics, &options).await.map_err(|error| client.explain("creating topics", &error))?;
     for result in results {
         match result {
-            Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
+            Ok(_) => {}
+            Err((_, code)) if meaning_of(code) == Meaning::AlreadyExists => {}
             Err((topic, code)) => {
-                return Err(KafkaError::Refused(format!(
-                    "kafka {}: {topic} cannot be created ({code:?}); → scimtail topics --print shows what to create by hand",
-                    client.brokers
-                )));
+                let problem = Problem::new(format!("{topic} cannot be created ({})", code_in_words(code).what));
+                return Err(client.refused(problem.with_remedy("scimtail topics --print shows what to create by hand")));
             }
         }
     }
-    // The answer comes before every broker knows them.
+    // The answer comes before every broker knows the topics.
     let waiting = tokio::time::timeout(CREATED_WAIT, async {
         while partition_counts(client).await?.iter().any(Option::is_none) {
             tokio::time::sleep(CREATED_POLL).await;
@@ -103,16 +103,16 @@ pub async fn create(client: &KafkaClient, replication: i32) -> Result<(), KafkaE
 ///
 /// # Errors
 /// A missing topic, another partition count, another cleanup policy; or no broker answers.
-pub async fn verify(client: &KafkaClient) -> Result<Vec<Difference>, KafkaError> {
+pub async fn verify(client: &KafkaClient) -> Result<Vec<Difference>, ServiceError> {
     let counts = partition_counts(client).await?;
     for (topic, count) in client.topics().into_iter().zip(counts) {
         let name = client.topic(topic);
         match count {
             None => {
-                return Err(KafkaError::Refused(format!(
-                    "kafka {}: topic {name} does not exist; → scimtail topics --create, or kafka.create_topics = true",
-                    client.brokers
-                )));
+                let problem = Problem::new(format!("topic {name} does not exist"));
+                return Err(
+                    client.refused(problem.with_remedy("scimtail topics --create, or kafka.create_topics = true"))
+                );
             }
             Some(count) => same_count(client, &name, count)?,
         }
@@ -124,23 +124,20 @@ pub async fn verify(client: &KafkaClient) -> Result<Vec<Difference>, KafkaError>
     let described = admin
         .describe_configs(&resources, &options)
         .await
-        .map_err(|error| explain(client, "describing topics", &error))?;
+        .map_err(|error| client.explain("describing topics", &error))?;
     let mut differences = Vec::new();
     for (topic, config) in client.topics().into_iter().zip(described) {
         let name = client.topic(topic);
-        let config =
-            config.map_err(|code| KafkaError::Refused(format!("kafka {}: {name}: {code:?}", client.brokers)))?;
+        let config = config.map_err(|code| client.refused(code_in_words(code).of(&name)))?;
         for (setting, expected) in settings(topic, 0) {
             let found = config.get(setting).and_then(|entry| entry.value.clone()).unwrap_or_default();
             if found == expected {
                 continue;
             }
             if setting == "cleanup.policy" {
-                return Err(KafkaError::Refused(format!(
-                    "kafka {}: topic {name} has cleanup.policy={found}, it must be {expected}; \
-                     → kafka-configs.sh --alter --topic {name} --add-config cleanup.policy={expected}",
-                    client.brokers
-                )));
+                let what = format!("topic {name} has cleanup.policy={found}, it must be {expected}");
+                let remedy = format!("kafka-configs.sh --alter --topic {name} --add-config cleanup.policy={expected}");
+                return Err(client.refused(Problem::new(what).with_remedy(remedy)));
             }
             differences.push(Difference { topic: name.clone(), setting: setting.to_owned(), found, expected });
         }
@@ -148,12 +145,12 @@ pub async fn verify(client: &KafkaClient) -> Result<Vec<Difference>, KafkaError>
     Ok(differences)
 }
 
-/// Refuses topics with another partition count, for whoever only reads: accounts would be looked for where they do not
-/// live. Topics that are not there, or may not be seen, are left to the reading.
+/// Refuses topics with another partition count before a command reads them: it would look for accounts in the wrong
+/// partitions. Topics that do not exist, or may not be seen, are left to the reading.
 ///
 /// # Errors
 /// Another partition count; or no broker answers.
-pub async fn verify_counts(client: &KafkaClient) -> Result<(), KafkaError> {
+pub async fn verify_counts(client: &KafkaClient) -> Result<(), ServiceError> {
     let counts = partition_counts(client).await?;
     for (topic, count) in client.topics().into_iter().zip(counts) {
         if let Some(count) = count {
@@ -163,26 +160,24 @@ pub async fn verify_counts(client: &KafkaClient) -> Result<(), KafkaError> {
     Ok(())
 }
 
-fn same_count(client: &KafkaClient, name: &str, count: i32) -> Result<(), KafkaError> {
+fn same_count(client: &KafkaClient, name: &str, count: i32) -> Result<(), ServiceError> {
     if count == client.partitions {
         return Ok(());
     }
-    Err(KafkaError::Refused(format!(
-        "kafka {}: topic {name} has {count} partitions, kafka.partitions says {}; \
-         → set it to {count}: accounts live in partitions, so the count never changes in place",
-        client.brokers, client.partitions
-    )))
+    let what = format!("topic {name} has {count} partitions, kafka.partitions says {}", client.partitions);
+    let remedy = format!("set it to {count}: accounts live in partitions, so the count never changes in place");
+    Err(client.refused(Problem::new(what).with_remedy(remedy)))
 }
 
 /// Partition count of each of [`KafkaClient::topics`]; `None`: it does not exist.
 ///
 /// # Errors
 /// No broker answers.
-pub async fn partition_counts(client: &KafkaClient) -> Result<Vec<Option<i32>>, KafkaError> {
+pub async fn partition_counts(client: &KafkaClient) -> Result<Vec<Option<i32>>, ServiceError> {
     let client = client.clone();
-    let blocking = tokio::task::spawn_blocking(move || {
+    blocking(move || {
         let admin = admin(&client)?;
-        // All topics at once: asking for one by name would create it where brokers auto-create.
+        // All topics at once: a question for one by name would create it if brokers create topics by themselves.
         let metadata = metadata(&client, admin.inner())?;
         let count = |topic: Topic| {
             let name = client.topic(topic);
@@ -190,20 +185,17 @@ pub async fn partition_counts(client: &KafkaClient) -> Result<Vec<Option<i32>>, 
             found.map(|found| found.partitions().len() as i32)
         };
         Ok(client.topics().into_iter().map(count).collect())
-    });
-    blocking.await.unwrap_or_else(|_| Err(KafkaError::Unreachable("reading metadata was cut off".to_owned())))
+    })
+    .await
 }
 
-fn metadata(client: &KafkaClient, inner: &Client<Quiet>) -> Result<rdkafka::metadata::Metadata, KafkaError> {
-    inner.fetch_metadata(None, ADMIN_WAIT).map_err(|error| match explain(client, "metadata", &error) {
-        KafkaError::Refused(_) if error.rdkafka_error_code().is_none() => client.unreachable(),
+fn metadata(client: &KafkaClient, inner: &Client<Quiet>) -> Result<rdkafka::metadata::Metadata, ServiceError> {
+    inner.fetch_metadata(None, ADMIN_WAIT).map_err(|error| match client.explain("metadata", &error) {
+        ServiceError::Refused(_) if error.rdkafka_error_code().is_none() => client.unreachable(),
         explained => explained,
     })
 }
 
-fn admin(client: &KafkaClient) -> Result<AdminClient<Quiet>, KafkaError> {
-    client
-        .config(&[])
-        .create_with_context(Quiet)
-        .map_err(|error| KafkaError::Refused(format!("kafka.properties: {}", in_words(&error))))
+fn admin(client: &KafkaClient) -> Result<AdminClient<Quiet>, ServiceError> {
+    client.config(&[]).create_with_context(Quiet).map_err(|error| KafkaClient::misconfigured(&error))
 }

@@ -3,11 +3,13 @@
 use std::collections::HashMap;
 
 use tokio::task::JoinSet;
-use tracing::warn;
+use tracing::{Instrument, warn};
 
+use super::acquisition::{Acquisition, acquire, by_partition};
 use super::serve::sync_once;
+use super::services::Services;
+use super::spans;
 use super::writer::Writer;
-use super::{Acquisition, Services, acquire, blocking, by_partition};
 use crate::avro::Decoder;
 use crate::avro::decode::Undecodable;
 use crate::avro::wire::ControlRequest;
@@ -15,9 +17,10 @@ use crate::config::AccountConfig;
 use crate::connect::Connection;
 use crate::control::{self, Request};
 use crate::directory::SyncStatus;
-use crate::kafka::KafkaError;
-use crate::kafka::read::{Progress, read_to_end};
+use crate::kafka::blocking::blocking;
+use crate::kafka::read::{Progress, ReadRecord, read_to_end};
 use crate::log::{Ended, Topic};
+use crate::service::{Problem, ServiceError};
 use crate::sync::OwnedAccount;
 
 /// How one account ended.
@@ -31,10 +34,10 @@ pub enum Outcome {
         by: String,
     },
     /// Its records cannot be understood or were lost: a person has to act.
-    Stopped(String),
+    Stopped(Problem),
     /// The shard was lost before the sync ended; another producer goes on.
     Ended(Ended),
-    Unavailable(KafkaError),
+    Unavailable(ServiceError),
 }
 
 /// Syncs every account once; outcomes by account name. `progress` shows how far the restore of a partition has come.
@@ -45,7 +48,8 @@ pub async fn run<P: FnMut(Progress) + Send + 'static>(
 ) -> HashMap<String, Outcome> {
     let mut shards = JoinSet::new();
     for (partition, accounts) in by_partition(accounts) {
-        shards.spawn(shard(services.clone(), partition, accounts, progress(partition)));
+        let syncing = shard(services.clone(), partition, accounts, progress(partition));
+        shards.spawn(syncing.instrument(spans::shard(partition)));
     }
     let mut outcomes = HashMap::new();
     while let Some(shard) = shards.join_next().await {
@@ -78,8 +82,10 @@ async fn shard(
             Some(Ok(known)) => {
                 let requests = requests.remove(&name).unwrap_or_default();
                 let owned = services.owned(&config.account, known, &writer);
+                let span = spans::account(&name);
                 // On the heap, because a whole sync is in it.
-                tasks.spawn(async move { (name, Box::pin(account(owned, &config, requests)).await) });
+                let syncing = async move { (name, Box::pin(account(owned, &config, requests)).await) };
+                tasks.spawn(syncing.instrument(span));
             }
             Some(Err(stopped)) => outcomes.push((name, Outcome::Stopped(stopped.reason))),
             None => {}
@@ -93,7 +99,7 @@ async fn shard(
 
 async fn account(mut owned: OwnedAccount<Writer>, config: &AccountConfig, requests: Vec<Request>) -> Outcome {
     for request in requests {
-        // Whatever was asked for, the sync follows.
+        // The sync follows, no matter what was asked for.
         if let Err(ended) = control::carry_out(&mut owned, &request).await {
             return Outcome::Ended(ended);
         }
@@ -110,20 +116,20 @@ async fn account(mut owned: OwnedAccount<Writer>, config: &AccountConfig, reques
 }
 
 /// Every control request in the partition, by account; those that took effect are skipped by their offset.
-async fn pending(services: &Services, partition: i32) -> Result<HashMap<String, Vec<Request>>, KafkaError> {
+async fn pending(services: &Services, partition: i32) -> Result<HashMap<String, Vec<Request>>, ServiceError> {
     let kafka = services.kafka.clone();
-    let mut decoder = Decoder::new(Some(services.codec.ids), services.registry.clone());
+    let mut decoder = Decoder::of_writer(services.codec.ids, services.registry.clone());
     blocking(move || {
         let mut requests: HashMap<String, Vec<Request>> = HashMap::new();
-        let each = |record: crate::kafka::read::ReadRecord<'_>| {
+        let each = |record: ReadRecord<'_>| {
             let Some(value) = record.value else { return Ok(()) };
             match decoder.decode::<ControlRequest>(Topic::Control, value) {
                 Ok(content) => {
                     let account = content.account.clone();
                     requests.entry(account).or_default().push(Request::read(record.offset, content));
                 }
-                // Nothing is wrong with the request: passed over, it would be lost for good.
-                Err(Undecodable::Unreachable(reason)) => return Err(KafkaError::Unreachable(reason)),
+                // Nothing is wrong with the request. Passed over, it would be lost for good.
+                Err(Undecodable::Unreachable(problem)) => return Err(ServiceError::Unreachable(problem)),
                 Err(complaint) => warn!(record = record.address(), %complaint, "control record skipped"),
             }
             Ok(())

@@ -1,35 +1,38 @@
-//! What a person asks for where an account's state as a whole is at stake: `reseed` goes on from what the topics hold,
-//! `retire` leaves nothing of it there.
+//! Commands for an account's state as a whole: `reseed` goes on from what the topics hold, `retire` removes all of it.
 //!
-//! **Safety argument.** Only the owner of a shard writes state, so both begin as every owner does, with the fence and the
-//! restore; a service that owned the shard is fenced and takes it back later (`schedule::FenceWait`). Neither publishes an
-//! event: nobody's access changed. Each transaction ends with the account's `syncs` record and leaves a state that the
-//! next owner can go on from, so a crash in between is only a reason to ask again.
+//! **Safety argument.** Only the owner of a shard writes state, so both begin as every owner does, with the fence and
+//! the restore; a service that owned the shard is fenced and takes it back later (`schedule::FenceWait`). Neither
+//! publishes an event, because no access changed. Each transaction ends with the account's `syncs` record and leaves a
+//! state that the next owner can go on from, so a crash in between is only a reason to ask again.
 
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 
-use super::{Acquisition, Services, acquire_accounts};
+use super::acquisition::{Acquisition, acquire_accounts};
+use super::services::Services;
+use super::spans;
 use crate::account::Account;
 use crate::avro::codec::state_topic;
 use crate::directory::{Kind, Known, Position, REPAIR, StateKey, Status, SyncStatus};
-use crate::kafka::KafkaError;
+use crate::kafka::blocking::blocking;
 use crate::kafka::read::{ReadRecord, ends_of, read_to_end};
 use crate::log::{Batch, ClosingRecords, CommitError, Log, Record, Topic};
+use crate::service::{Problem, ServiceError};
 
 /// Tombstones of one transaction.
 const TOMBSTONES_MAX: usize = 5_000;
 
-/// What became of it.
+/// The outcome of [`reseed`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reseeded {
     /// The account is not stopped; nothing was written.
     NotNeeded,
-    /// It goes on with this many records.
+    /// The account goes on with this many state records.
     GoesOn(usize),
 }
 
 /// Makes what the topics hold of a stopped account its new beginning: the next sync writes silently what is missing,
-/// publishes what changed and removes nobody. `asked` is called once it is clear that there is something to do.
+/// publishes what changed, and publishes no removal. `asked` is awaited once it is clear that there is something to do.
 ///
 /// # Errors
 /// The shard cannot be taken, or is taken away again.
@@ -37,8 +40,8 @@ pub async fn reseed(
     services: &Services,
     account: &Account,
     reason: String,
-    asked: impl Future<Output = Result<(), KafkaError>>,
-) -> Result<Reseeded, KafkaError> {
+    asked: impl Future<Output = Result<(), ServiceError>>,
+) -> Result<Reseeded, ServiceError> {
     let acquisition = take(services, account).await?;
     let stopped = match acquisition.known.get(&account.name) {
         Some(Err(stopped)) => stopped.clone(),
@@ -54,7 +57,7 @@ pub async fn reseed(
         }
         _ => lost(services, account, &known, &ends).await?,
     };
-    // A repair, whatever the next owner finds: by this it knows.
+    // The next owner repairs the account because of this reason code, no matter what it finds.
     let status = SyncStatus {
         status: Status::Failed,
         reason_code: Some(REPAIR.to_owned()),
@@ -63,23 +66,23 @@ pub async fn reseed(
         state_digest: known.state_digest(),
         ..status
     };
-    // What nobody understands is gone with its key's newest record; the next sync writes it anew.
+    // A record that cannot be understood goes with its key; the next sync writes the key again.
     let records = stopped.unreadable.iter().map(|(topic, key)| tombstone(*topic, key.clone())).collect();
-    let latest = services.codec.status(account, &status, false).map_err(KafkaError::Refused)?;
+    let latest = services.codec.encode_latest(account, &status).map_err(ServiceError::refused)?;
     commit(&acquisition, records, vec![latest]).await?;
     Ok(Reseeded::GoesOn(known.state_records()))
 }
 
 /// Takes everything of an account out of the compacted topics: tombstones, and no event. Returns how many state records
-/// there were, `None` where there is nothing of it. `asked` as for [`reseed`].
+/// there were, or `None` if the topics hold nothing of it. `asked` as for [`reseed`].
 ///
 /// # Errors
 /// As [`reseed`].
 pub async fn retire(
     services: &Services,
     account: &Account,
-    asked: impl Future<Output = Result<(), KafkaError>>,
-) -> Result<Option<usize>, KafkaError> {
+    asked: impl Future<Output = Result<(), ServiceError>>,
+) -> Result<Option<usize>, ServiceError> {
     let mut acquisition = take(services, account).await?;
     let (known, unreadable) = match acquisition.known.remove(&account.name) {
         Some(Ok(known)) => (known, Vec::new()),
@@ -87,7 +90,7 @@ pub async fn retire(
         None => (Known::default(), Vec::new()),
     };
     let keys = keys(&known);
-    // An account that nobody heard of has a first record too, in memory only.
+    // An account without any record has a first `syncs` record too, in memory only.
     let invented = |latest: &SyncStatus| *latest == SyncStatus::initial(account.settings(), latest.control_offset);
     let recorded = known.completed.is_some() || known.latest.as_ref().is_some_and(|latest| !invented(latest));
     if keys.is_empty() && unreadable.is_empty() && !recorded {
@@ -103,7 +106,7 @@ pub async fn retire(
     let latest = known.latest.clone();
     let mut status = SyncStatus {
         status: Status::Running,
-        // Configured again before this has ended, the account is repaired rather than surprised.
+        // If the account is configured again before this has ended, it is repaired.
         reason_code: Some(REPAIR.to_owned()),
         reason: Some("the account is being retired".to_owned()),
         state_records: known.state_records() as i64,
@@ -125,14 +128,15 @@ pub async fn retire(
             commit(&acquisition, records, markers.map(|key| tombstone(Topic::Syncs, key)).to_vec()).await?;
             return Ok(Some(count));
         }
-        let latest = services.codec.status(account, &status, false).map_err(KafkaError::Refused)?;
+        let latest = services.codec.encode_latest(account, &status).map_err(ServiceError::refused)?;
         commit(&acquisition, records, vec![latest]).await?;
     }
 }
 
-async fn take(services: &Services, account: &Account) -> Result<Acquisition, KafkaError> {
+async fn take(services: &Services, account: &Account) -> Result<Acquisition, ServiceError> {
     let never = CancellationToken::new();
-    acquire_accounts(&never, services, account.partition, vec![account.clone()], |_| {}).await
+    let acquiring = acquire_accounts(&never, services, account.partition, vec![account.clone()], |_| {});
+    acquiring.instrument(spans::shard(account.partition)).await
 }
 
 /// Keys of all live state records: memberships before the principals they name.
@@ -156,13 +160,13 @@ fn tombstone(topic: Topic, key: String) -> Record {
     Record { topic, key, value: None, headers: Vec::new() }
 }
 
-async fn ends(services: &Services, account: &Account) -> Result<Vec<(Topic, i64)>, KafkaError> {
+async fn ends(services: &Services, account: &Account) -> Result<Vec<(Topic, i64)>, ServiceError> {
     let (kafka, partition) = (services.kafka.clone(), account.partition);
-    let ends = super::blocking(move || ends_of(&kafka, &Topic::ALL, partition)).await?;
+    let ends = blocking(move || ends_of(&kafka, &Topic::ALL, partition)).await?;
     Ok(Topic::ALL.into_iter().zip(ends).collect())
 }
 
-/// Positions that a reader can reach: those that lie beyond the end of a topic begin anew with it.
+/// Positions that a reader can reach: a position beyond the end of its topic becomes 0.
 fn within(account: &Account, positions: &[Position], ends: &[(Topic, i64)]) -> Vec<Position> {
     let end = |name: &str| ends.iter().find(|(topic, _)| topic.name(&account.topic_prefix) == name);
     let each = positions.iter().cloned().map(|position| {
@@ -172,14 +176,14 @@ fn within(account: &Account, positions: &[Position], ends: &[(Topic, i64)]) -> V
     each.collect()
 }
 
-/// A checkpoint in place of one that is lost: numbers go on beyond everything that any record bears, and what is left of
-/// it stays.
+/// A checkpoint in place of one that is lost: numbers go on beyond those of all records, and what is left of the old
+/// checkpoint stays.
 async fn lost(
     services: &Services,
     account: &Account,
     known: &Known,
     ends: &[(Topic, i64)],
-) -> Result<SyncStatus, KafkaError> {
+) -> Result<SyncStatus, ServiceError> {
     let published = last_sequence(services, account).await?;
     let end = |topic: Topic| ends.iter().find(|(of, _)| *of == topic).map_or(0, |(_, end)| *end);
     let left = known.latest.clone().or_else(|| known.completed.clone());
@@ -193,11 +197,12 @@ async fn lost(
     })
 }
 
-/// Of the account's newest event that is still there: tombstones go earlier than events of the same time.
-async fn last_sequence(services: &Services, account: &Account) -> Result<i64, KafkaError> {
+/// The sequence of the account's newest event that is still there: compaction takes tombstones earlier than retention
+/// takes events of the same time.
+async fn last_sequence(services: &Services, account: &Account) -> Result<i64, ServiceError> {
     let (kafka, partition) = (services.kafka.clone(), account.partition);
     let prefix = format!("{}/", account.name);
-    super::blocking(move || {
+    blocking(move || {
         let mut last = 0;
         let each = |record: ReadRecord<'_>| {
             if record.key.is_some_and(|key| key.starts_with(prefix.as_bytes())) {
@@ -212,12 +217,14 @@ async fn last_sequence(services: &Services, account: &Account) -> Result<i64, Ka
     .await
 }
 
-async fn commit(acquisition: &Acquisition, records: Vec<Record>, last: Vec<Record>) -> Result<(), KafkaError> {
+async fn commit(acquisition: &Acquisition, records: Vec<Record>, last: Vec<Record>) -> Result<(), ServiceError> {
     let closing: ClosingRecords = Box::new(move |_| Ok(last.clone()));
     let batch = Batch { acquisition: acquisition.number, records, closing };
     match acquisition.writer.commit(batch).await {
         Ok(_) => Ok(()),
-        Err(CommitError::Aborted(text)) => Err(KafkaError::Refused(text)),
-        Err(CommitError::Ended(ended)) => Err(KafkaError::Unreachable(format!("{}; → try again", ended.reason))),
+        Err(CommitError::Aborted(text)) => Err(ServiceError::refused(text)),
+        Err(CommitError::Ended(ended)) => {
+            Err(ServiceError::unreachable(Problem::new(ended.reason).with_remedy("try again")))
+        }
     }
 }

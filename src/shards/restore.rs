@@ -1,4 +1,4 @@
-//! Known, read back from the compacted topics of one partition.
+//! Restore: what the compacted topics of one partition say of each account becomes its `Known`.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -9,20 +9,40 @@ use crate::account::Account;
 use crate::avro::decode::Undecodable;
 use crate::avro::wire::{GroupState, MembershipState, SyncStatus as SyncRecord, UserState};
 use crate::avro::{Decoder, codec};
-use crate::directory::{Entry, Known, Membership, Packed, Principal, REPAIR, StateKey, Status, SyncStatus};
+use crate::directory::{Entry, Id, Known, Membership, Packed, REPAIR, StateKey, Status, SyncStatus};
 use crate::failpoint::{self, Point};
+use crate::kafka::KafkaClient;
 use crate::kafka::read::{Progress, ReadRecord, ends_of, read_to_end};
-use crate::kafka::{KafkaClient, KafkaError};
 use crate::log::{Positions, Topic, state_digest};
+use crate::service::{Problem, ServiceError};
+
+/// What the state is restored for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// To own the accounts and to write: the shard is fenced under this acquisition.
+    Own { acquisition: u64 },
+    /// To show the state, or to plan a sync: nothing is written. Records of newer versions may be read too.
+    Read,
+}
+
+impl Purpose {
+    /// Known of an account before its first record.
+    fn empty(self) -> Known {
+        match self {
+            Purpose::Own { acquisition } => Known::new(acquisition),
+            Purpose::Read => Known::default(),
+        }
+    }
+}
 
 /// Why an account cannot go on. Nothing of it is written until a person acts.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Stopped {
     /// What is wrong and what to do.
-    pub reason: String,
-    /// A newer scimtail wrote here: this one must not write at all.
+    pub reason: Problem,
+    /// A newer scimtail wrote here, so this one must not write at all.
     pub newer: bool,
-    /// What could be restored nevertheless, for `reseed` and `retire`.
+    /// The part that could be restored, for `reseed` and `retire`.
     pub known: Box<Known>,
     /// Keys whose newest record cannot be understood.
     pub unreadable: Vec<(Topic, String)>,
@@ -31,7 +51,7 @@ pub struct Stopped {
 /// Known of each account, or why the account cannot go on.
 pub type Restored = HashMap<String, Result<Known, Stopped>>;
 
-/// Where the partition's topics end, uncommitted records included.
+/// The end offsets of the partition's topics, uncommitted records included.
 #[derive(Clone, Debug, Default)]
 pub struct Ends {
     pub topics: Positions,
@@ -45,27 +65,27 @@ struct Restoring {
     unreadable: Unreadable,
 }
 
-/// Keys whose newest record cannot be understood; where it lies and why.
+/// Keys whose newest record cannot be understood; the record's address, and why.
 pub type Unreadable = BTreeMap<(Topic, String), (String, Undecodable)>;
 
-/// Restores all `accounts` of a partition; call only after the shard is fenced. Blocks.
+/// Restores all `accounts` of a partition. For [`Purpose::Own`] the shard must be fenced before. Blocks.
 ///
-/// A record that cannot be understood stops its account, not the others, unless a later one of its key can be. `stop`
-/// calls it off soon, also while it waits for the end of somebody's transaction. Beside the accounts it returns where
-/// the topics end.
+/// A record that cannot be understood stops its account, not the others, unless a later record of its key can be
+/// understood. `stop` calls the restore off soon, also while it waits for the end of a foreign transaction. Returns the
+/// accounts, and where the topics end.
 ///
 /// # Errors
-/// Kafka cannot be read to its end, a newer scimtail wrote here, or it was called off.
+/// Kafka cannot be read to its end, the registry does not answer, or the restore was called off.
 pub fn restore(
     kafka: &KafkaClient,
     mut decoder: Decoder,
     partition: i32,
-    acquisition: u64,
+    purpose: Purpose,
     accounts: Vec<Account>,
     mut progress: impl FnMut(Progress),
     stop: &CancellationToken,
-) -> Result<(Restored, Positions), KafkaError> {
-    let restoring = || Restoring { known: Known::new(acquisition), unreadable: BTreeMap::new() };
+) -> Result<(Restored, Positions), ServiceError> {
+    let restoring = || Restoring { known: purpose.empty(), unreadable: BTreeMap::new() };
     let mut all: HashMap<String, Restoring> =
         accounts.iter().map(|account| (account.name.clone(), restoring())).collect();
     let mut foreign = Foreign::default();
@@ -87,7 +107,7 @@ pub fn restore(
             Ok(()) if unreadable.is_empty() => {}
             Ok(()) => drop(unreadable.remove(&(record.topic, key.to_owned()))),
             // Nothing is wrong with the record: the restore as a whole is tried again.
-            Err(Undecodable::Unreachable(text)) => return Err(KafkaError::Unreachable(text)),
+            Err(Undecodable::Unreachable(problem)) => return Err(ServiceError::Unreachable(problem)),
             Err(complaint) => {
                 unreadable.insert((record.topic, key.to_owned()), (record.address(), complaint));
             }
@@ -97,15 +117,15 @@ pub fn restore(
     };
     let progress = |read| {
         progress(read);
-        if stop.is_cancelled() { Err(KafkaError::Unreachable("called off".to_owned())) } else { Ok(()) }
+        if stop.is_cancelled() { Err(ServiceError::cancelled("called off")) } else { Ok(()) }
     };
     read_to_end(kafka, &Topic::STATE, &[partition], each, progress)?;
-    foreign.sum_up(partition);
+    foreign.sum_up();
     let ends = ends(kafka, partition)?;
     let mut restored = Restored::new();
     for account in &accounts {
         if let Some(Restoring { known, unreadable }) = all.remove(&account.name) {
-            restored.insert(account.name.clone(), complete(account, known, unreadable, &ends));
+            restored.insert(account.name.clone(), complete(account, purpose, known, unreadable, &ends));
         }
     }
     Ok((restored, ends.topics))
@@ -121,14 +141,14 @@ fn is_ours(topic: Topic, key: &str, value: Option<&[u8]>) -> bool {
     key_is && value.is_none_or(|value| value.len() > 5 && value[0] == 0)
 }
 
-/// What lies in the topics and belongs to nobody here.
+/// Records in the topics that belong to no account.
 #[derive(Default)]
 struct Foreign {
     records: u64,
 }
 
 impl Foreign {
-    /// The first ones by where they lie; a topic that somebody else fills must not fill the log too.
+    /// Records whose addresses are logged: a topic that another program fills must not fill the log too.
     const NAMED: u64 = 10;
 
     fn report(&mut self, record: &ReadRecord<'_>, what: &str) {
@@ -138,19 +158,20 @@ impl Foreign {
         }
     }
 
-    fn sum_up(&self, partition: i32) {
+    fn sum_up(&self) {
         if self.records > Self::NAMED {
-            warn!(partition, records = self.records, "skipped in all: records that belong to no account");
+            warn!(records = self.records, "skipped in all: records that belong to no account");
         }
     }
 }
 
-fn ends(kafka: &KafkaClient, partition: i32) -> Result<Ends, KafkaError> {
+fn ends(kafka: &KafkaClient, partition: i32) -> Result<Ends, ServiceError> {
     let ends: Positions = Topic::ALL.into_iter().zip(ends_of(kafka, &Topic::ALL, partition)?).collect();
     Ok(Ends { control: ends[&Topic::Control], topics: ends })
 }
 
-/// Whoever wrote it encodes keys in another way; going on would leave a second, stale record of everybody.
+/// The writer of the record encodes keys in another way. Going on would leave a second, stale record of every
+/// principal.
 const KEY_DIFFERS: &str = "key and value name different principals: keys were encoded in another way";
 
 /// Takes one committed record into `known`; `sequence` is its `ce_sequence` header.
@@ -175,7 +196,7 @@ pub fn take(
             None if topic == Topic::Syncs && key.split_once('/').is_some_and(|(_, rest)| rest == "latest") => {
                 known.latest = None;
             }
-            // Of whatever it was, nothing is left.
+            // A tombstone of a key of no known form: nothing is left of it.
             None => {}
         }
         return Ok(());
@@ -185,18 +206,40 @@ pub fn take(
         Topic::Users => {
             let state: UserState = decoder.decode(topic, value)?;
             known.seen.note(state.sync, state.sequence);
-            let (first, changed, sequence) = (state.first_seen_at, state.changed_at, state.sequence);
-            let (since, walks) = (state.missing_since, state.missing_walks);
-            put(known, key, state.into_principal(), (first, changed, sequence, since, walks), digest, None, false)
+            let UserState { first_seen_at, changed_at, sequence, missing_since, missing_walks, .. } = state;
+            let principal = state.into_principal();
+            let entry = Entry {
+                packed: Packed::pack(&principal),
+                raw: None,
+                digest,
+                first_seen_at,
+                changed_at,
+                sequence,
+                missing_since,
+                missing_walks: u32::try_from(missing_walks).unwrap_or(0),
+                members_unread: false,
+            };
+            put_principal(known, key, &principal.id, entry, None)
         }
         Topic::Groups => {
             let mut state: GroupState = decoder.decode(topic, value)?;
             known.seen.note(state.sync, state.sequence);
             let dangling = std::mem::take(&mut state.dangling).into_iter().map(Into::into).collect();
-            let (first, changed, sequence) = (state.first_seen_at, state.changed_at, state.sequence);
-            let (since, walks, unread) = (state.missing_since, state.missing_walks, state.members_unread);
-            let book = (first, changed, sequence, since, walks);
-            put(known, key, state.into_principal(), book, digest, Some(dangling), unread)
+            let GroupState { first_seen_at, changed_at, sequence, missing_since, missing_walks, .. } = state;
+            let members_unread = state.members_unread;
+            let principal = state.into_principal();
+            let entry = Entry {
+                packed: Packed::pack(&principal),
+                raw: None,
+                digest,
+                first_seen_at,
+                changed_at,
+                sequence,
+                missing_since,
+                missing_walks: u32::try_from(missing_walks).unwrap_or(0),
+                members_unread,
+            };
+            put_principal(known, key, &principal.id, entry, Some(dangling))
         }
         Topic::Memberships => {
             let state: MembershipState = decoder.decode(topic, value)?;
@@ -227,60 +270,52 @@ pub fn take(
     }
 }
 
-type Book = (i64, i64, i64, Option<i64>, i64);
-
-fn put(
+/// Takes a user or a group into `known`. `dangling`: members of a group that are not known; `None` for a user.
+fn put_principal(
     known: &mut Known,
     key: &str,
-    principal: Principal,
-    (first_seen_at, changed_at, sequence, missing_since, missing_walks): Book,
-    digest: u128,
-    dangling: Option<Vec<crate::directory::Id>>,
-    members_unread: bool,
+    id: &Id,
+    entry: Entry,
+    dangling: Option<Vec<Id>>,
 ) -> Result<(), Undecodable> {
-    let Some(StateKey::Principal(kind, id)) = StateKey::parse(key) else {
+    let Some(StateKey::Principal(kind, key_id)) = StateKey::parse(key) else {
         return Err("a key of no known form".into());
     };
-    if id != principal.id {
+    if key_id != *id {
         return Err(KEY_DIFFERS.into());
     }
-    let entry = Entry {
-        packed: Packed::pack(&principal),
-        raw: None,
-        digest,
-        first_seen_at,
-        changed_at,
-        sequence,
-        missing_since,
-        missing_walks: u32::try_from(missing_walks).unwrap_or(0),
-        members_unread,
-    };
-    known.put_principal(kind, id, entry, dangling);
+    known.put_principal(kind, key_id, entry, dangling);
     Ok(())
 }
 
 /// Checks what was read against what the newest `syncs` record says should be there.
 ///
-/// Three things can differ. Where the record itself is gone, or a topic ends before what the account wrote to it, the
-/// topics are not those that were written: the account stops, because going on would publish everything anew. Where
-/// only some records are lost or altered, it goes on in repair. Where requests or other accounts' records came later,
-/// nothing differs at all.
+/// Two things can differ. If the record itself is gone, or a topic ends before what the account wrote to it, the topics
+/// are not those that were written. Then the account stops, because going on would publish everything again. If only
+/// some records are lost or altered, the account goes on in repair. Requests and records of other accounts that came
+/// later make no difference.
 ///
 /// # Errors
 /// The account must not go on; says why, and what to do.
-pub fn complete(account: &Account, mut known: Known, unreadable: Unreadable, ends: &Ends) -> Result<Known, Stopped> {
-    if let Some((reason, newer)) = stops(account, &known, &unreadable, ends) {
+pub fn complete(
+    account: &Account,
+    purpose: Purpose,
+    mut known: Known,
+    unreadable: Unreadable,
+    ends: &Ends,
+) -> Result<Known, Stopped> {
+    if let Some((reason, newer)) = stops(account, purpose, &known, &unreadable, ends) {
         let unreadable = unreadable.into_keys().collect();
         return Err(Stopped { reason, newer, known: Box::new(known), unreadable });
     }
     let (records, digest) = (known.state_records() as i64, known.state_digest());
     let Some(latest) = &mut known.latest else {
-        // Requests from before an account existed are nobody's business.
+        // Requests from before an account existed do not concern it.
         known.latest = Some(SyncStatus::initial(account.settings(), ends.control));
         return Ok(known);
     };
     if latest.control_offset > ends.control {
-        // The topic was recreated: what is asked there is asked anew.
+        // The topic was recreated: its requests are new ones.
         latest.control_offset = 0;
     }
     let unfinished = latest.status != Status::Completed && latest.reason_code.as_deref() == Some(REPAIR);
@@ -307,55 +342,61 @@ pub fn complete(account: &Account, mut known: Known, unreadable: Unreadable, end
 }
 
 /// Why the account must not go on, if so, and whether a newer scimtail is the reason.
-fn stops(account: &Account, known: &Known, unreadable: &Unreadable, ends: &Ends) -> Option<(String, bool)> {
+fn stops(
+    account: &Account,
+    purpose: Purpose,
+    known: &Known,
+    unreadable: &Unreadable,
+    ends: &Ends,
+) -> Option<(Problem, bool)> {
     let name = &account.name;
     let own = env!("CARGO_PKG_VERSION");
-    // Whoever only reads has no acquisition, and may read what any version wrote.
-    if known.acquisition > 0 && is_newer(&known.seen.version, own) {
-        let version = &known.seen.version;
-        let reason =
-            format!("scimtail {version} wrote the records of {name}, this is {own}; → run that version or a newer one");
-        return Some((reason, true));
+    // A reader may read what any version wrote.
+    if purpose != Purpose::Read && is_newer(&known.seen.version, own) {
+        let what = format!("scimtail {} wrote the records of {name}, this is {own}", known.seen.version);
+        return Some((Problem::new(what).with_remedy("run that version or a newer one"), true));
     }
     let newer = unreadable.values().find(|(_, complaint)| matches!(complaint, Undecodable::Newer(_)));
     if let Some((address, complaint)) = newer {
-        return Some((format!("{name}: {address}: {complaint}"), true));
+        return Some((complaint.problem().of(address).of(name), true));
     }
-    let reads_only = known.acquisition == 0;
-    // Whoever only reads publishes nothing anyway, and has no right to begin anew.
-    let remedy = if reads_only {
-        format!(
-            "the state of {name} cannot be told; → ask whoever runs it: `run` stops {name} too, and says what to do"
-        )
-    } else {
-        format!("nothing is published; → scimtail reseed {name}")
+    // A reader publishes nothing anyway, and has no right to reseed the account.
+    let (consequence, remedy) = match purpose {
+        Purpose::Read => (
+            format!("the state of {name} cannot be told"),
+            format!("ask the operator of the service: `run` stops {name} too, and says what to do"),
+        ),
+        Purpose::Own { .. } => ("nothing is published".to_owned(), format!("scimtail reseed {name}")),
+    };
+    let stopped = |what: String, remedy: String| {
+        Some((Problem::new(format!("{what}; {consequence}")).with_remedy(remedy), false))
     };
     if let Some((address, complaint)) = unreadable.values().next() {
-        let remedy = match complaint {
-            Undecodable::UnknownSchema(_) if reads_only => {
-                format!("the state of {name} cannot be told; → check that registry.url is that of whoever wrote it")
+        let remedy = match (complaint, purpose) {
+            (Undecodable::UnknownSchema(_), Purpose::Read) => {
+                "check that registry.url is that of the service that wrote it".to_owned()
             }
-            // Another registry is the likelier mistake, and a reseed would make it everybody's.
-            Undecodable::UnknownSchema(_) => {
-                format!("nothing is published; → check registry.url; if the schema is lost, scimtail reseed {name}")
+            // Another registry is the likelier mistake, and after a reseed every reader would depend on it.
+            (Undecodable::UnknownSchema(_), Purpose::Own { .. }) => {
+                format!("check registry.url; if the schema is lost, scimtail reseed {name}")
             }
             _ => remedy,
         };
-        return Some((format!("{address}: {complaint}; {remedy}"), false));
+        return stopped(format!("{address}: {complaint}"), remedy);
     }
     let lost = match (&known.latest, &known.completed) {
         (None, None) => known.state_records() > 0,
         (None, Some(_)) => true,
-        // Whatever tells of a completed sync, without its record.
+        // The newest attempt tells of a completed sync whose record is not there.
         (Some(latest), None) => latest.status == Status::Completed || latest.hold.is_some(),
         (Some(_), Some(_)) => false,
     };
     if lost {
-        let reason = format!("{} state records, but the checkpoint of {name} is lost; {remedy}", known.state_records());
-        return Some((reason, false));
+        let what = format!("{} state records, but the checkpoint of {name} is lost", known.state_records());
+        return stopped(what, remedy);
     }
     let topic = cut_off(account, known.latest.as_ref()?, ends)?;
-    Some((format!("{topic} ends before what {name} wrote to it: it was deleted or recreated; {remedy}"), false))
+    stopped(format!("{topic} ends before what {name} wrote to it: it was deleted or recreated"), remedy)
 }
 
 /// The first topic that ends before what the account wrote to it.
@@ -367,7 +408,7 @@ fn cut_off(account: &Account, latest: &SyncStatus, ends: &Ends) -> Option<String
     cut.map(|position| position.topic.clone())
 }
 
-/// Versions as `major.minor.patch`; what is none is not newer.
+/// Versions as `major.minor.patch`. A text of another form is not newer.
 fn is_newer(version: &str, than: &str) -> bool {
     let parts = |text: &str| -> Option<Vec<u64>> { text.split('.').map(|part| part.parse().ok()).collect() };
     parts(version).zip(parts(than)).is_some_and(|(version, than)| version > than)

@@ -10,10 +10,12 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info, warn};
+use tracing::{Instrument, error, info, warn};
 
+use super::acquisition::{Acquisition, acquire_unless};
+use super::services::Services;
+use super::spans;
 use super::writer::Writer;
-use super::{Acquisition, Services, acquire_unless, blocking, on_its_own_thread};
 use crate::avro::Decoder;
 use crate::avro::decode::Undecodable;
 use crate::avro::wire::ControlRequest;
@@ -23,52 +25,66 @@ use crate::control::{self, Request};
 use crate::directory::status::Reason;
 use crate::directory::{Known, REPAIR, Status, SyncStatus};
 use crate::failpoint;
-use crate::kafka::KafkaError;
-use crate::kafka::producer::{Written, begun_anew, lost};
+use crate::kafka::blocking::{blocking, on_its_own_thread};
 use crate::kafka::read::{Progress, ends_of, follow, watermarks};
+use crate::kafka::written::{Written, recreated, recreated_in_words};
 use crate::log::{Ended, Topic};
 use crate::retry::Waits;
 use crate::schedule::{FenceWait, Schedule};
+use crate::service::ServiceError;
 use crate::sync::observe::refusal::{BLIND_SYNCS, WALK_INCOMPLETE};
 use crate::sync::{self, OwnedAccount};
 use crate::telemetry::{self, Kept, Metric, needs_person};
 
-/// Control requests waiting for an account that is in the middle of a sync. A full inbox holds up the requests of its
-/// whole shard: one a minute during a walk as long as any may be (24 h) fits.
+/// Control requests that wait for an account in the middle of a sync. A full inbox holds up the requests of its whole
+/// shard. One request a minute fits, for as long as any walk may take (24 h).
 const REQUESTS: usize = 2_048;
-/// While a request cannot be read because the registry does not answer.
+/// Between two tries to read a request while the registry does not answer.
 const REGISTRY_WAIT: Duration = Duration::from_secs(5);
 /// Between two looks whether the topics still hold what was written.
 const TOPICS_WATCH: Duration = Duration::from_secs(300);
 /// Between two tries to acquire a shard.
 const FIRST_WAIT: Duration = Duration::from_secs(1);
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
-/// When the shard is given up, for the commit under way. Below what a rebalance waits (`kafka::group::REVOKE_WAIT`).
+/// For the commit under way when the shard is given up. Shorter than a rebalance waits
+/// (`kafka::consumer_group::REVOKE_WAIT`).
 const LAST_COMMIT_WAIT: Duration = Duration::from_secs(5);
 
 /// Between two lines about a restore that goes on.
 const PROGRESS_LOG: Duration = Duration::from_secs(5);
 
 /// Keeps one shard until `shutdown` (of the process, or of its ownership): acquires it, syncs its accounts, and starts
-/// anew when an acquisition ends.
+/// again when an acquisition ends.
 ///
 /// # Errors
-/// Kafka refuses the very first acquisition of the process (`owned_before` is its memory), e.g. the `transactional.id`: a
-/// person has to act. Later refusals are waited out, because the others go on.
+/// Kafka refuses the very first acquisition of the process (`owned_before` is its memory), e.g. the `transactional.id`:
+/// a person has to act. Later refusals are waited out, because the others go on.
 pub async fn shard(
+    services: Services,
+    partition: i32,
+    accounts: Vec<AccountConfig>,
+    shutdown: CancellationToken,
+    random: fastrand::Rng,
+    owned_before: Arc<AtomicBool>,
+) -> Result<(), ServiceError> {
+    let span = spans::shard(partition);
+    keep(services, partition, accounts, shutdown, random, owned_before).instrument(span).await
+}
+
+async fn keep(
     services: Services,
     partition: i32,
     accounts: Vec<AccountConfig>,
     shutdown: CancellationToken,
     mut random: fastrand::Rng,
     owned_before: Arc<AtomicBool>,
-) -> Result<(), KafkaError> {
+) -> Result<(), ServiceError> {
     let mut waits = Waits::endless(FIRST_WAIT, LONGEST_WAIT);
     let mut fenced = FenceWait::new(random.fork());
     let label = partition.to_string();
     let kept = Kept::new(&label, accounts.iter().map(|config| config.account.name.clone()).collect());
     while !shutdown.is_cancelled() {
-        let wait = match acquire_unless(&shutdown, &services, partition, &accounts, log_progress(partition)).await {
+        let wait = match acquire_unless(&shutdown, &services, partition, &accounts, log_progress()).await {
             Ok(acquisition) => {
                 owned_before.store(true, Ordering::Relaxed);
                 let acquired = Instant::now();
@@ -81,7 +97,7 @@ pub async fn shard(
                     Some(ended) => {
                         let reason = if ended.fenced { "fenced" } else { "failed" };
                         Metric::AcquisitionsEnded.add(1, [("partition", &label), ("reason", reason)]);
-                        // Only one that lasted was a success: whatever ends it at once must not become a loop.
+                        // Only an acquisition that lasted is a success: one that ends at once must not become a loop.
                         if acquired.elapsed() > LONGEST_WAIT {
                             waits.reset();
                         }
@@ -90,28 +106,23 @@ pub async fn shard(
                         } else {
                             waits.next_wait().unwrap_or(LONGEST_WAIT)
                         };
-                        warn!(
-                            partition,
-                            reason = ended.reason,
-                            wait_s = wait.as_secs(),
-                            "acquisition ended; acquiring again"
-                        );
+                        let wait_s = wait.as_secs();
+                        warn!(reason = ended.reason, wait_s, "acquisition ended; acquiring again");
                         wait
                     }
                 }
             }
             Err(_) if shutdown.is_cancelled() => return Ok(()),
-            Err(refusal @ KafkaError::Refused(_)) if !owned_before.load(Ordering::Relaxed) => return Err(refusal),
+            Err(refusal @ ServiceError::Refused(_)) if !owned_before.load(Ordering::Relaxed) => return Err(refusal),
             Err(failure) => {
                 let wait = waits.next_wait().unwrap_or(LONGEST_WAIT);
-                let wait_s = wait.as_secs();
-                match &failure {
-                    // Nobody syncs these accounts until a person acts.
-                    KafkaError::Refused(reason) => {
-                        kept.refused();
-                        error!(partition, reason, wait_s, "shard not acquired: refused");
-                    }
-                    KafkaError::Unreachable(reason) => warn!(partition, reason, wait_s, "shard not acquired"),
+                let (reason, wait_s) = (failure.to_string(), wait.as_secs());
+                if failure.is_refused() {
+                    // These accounts are not synced until a person acts.
+                    kept.refused();
+                    error!(reason, wait_s, "shard not acquired: refused");
+                } else {
+                    warn!(reason, wait_s, "shard not acquired");
                 }
                 wait
             }
@@ -124,13 +135,13 @@ pub async fn shard(
     Ok(())
 }
 
-/// Says how far a restore has come, where it takes long.
-fn log_progress(partition: i32) -> impl FnMut(Progress) + Send + 'static {
+/// Logs how far a restore has come, if the restore takes long.
+fn log_progress() -> impl FnMut(Progress) + Send + 'static {
     let mut said = Instant::now();
     move |Progress { read, total }| {
         if said.elapsed() >= PROGRESS_LOG {
             said = Instant::now();
-            info!(partition, read, total, "restoring");
+            info!(read, total, "restoring");
         }
     }
 }
@@ -153,10 +164,13 @@ async fn own(
         measure(name, known.as_ref().and_then(|known| known.as_ref().ok()), false);
         match &known {
             Some(Ok(Known { repair: Some(reason), .. })) => {
-                error!(account = name, reason, "in repair: what is missing is written silently, nobody is removed");
+                error!(
+                    account = name,
+                    reason, "in repair: what is missing is written silently, no removal is published"
+                );
             }
             Some(Err(reasons)) => {
-                error!(account = name, reason = reasons.reason, "account stopped");
+                error!(account = name, reason = reasons.reason.to_string(), "account stopped");
                 stopped.push(name.clone());
             }
             Some(Ok(_)) | None => {}
@@ -168,19 +182,19 @@ async fn own(
             inboxes.push((config.account.name.clone(), from, inbox));
             let schedule = Schedule::new(config.interval, random.fork());
             let owned = services.owned(&config.account, known, &writer);
-            tasks.spawn(account(owned, config.clone(), schedule, requests));
+            tasks.spawn(account(owned, config.clone(), schedule, requests).instrument(spans::account(name)));
         }
     }
     drop(writer);
     let stopping = CancellationToken::new();
     let _stops_the_reader = stopping.clone().drop_guard();
-    tasks.spawn(listen(services.clone(), partition, inboxes, stopped, stopping.clone()));
-    tasks.spawn(watch(services.clone(), partition, written));
+    tasks.spawn(listen(services.clone(), partition, inboxes, stopped, stopping.clone()).in_current_span());
+    tasks.spawn(watch(services.clone(), partition, written).in_current_span());
     tokio::select! {
         () = shutdown.cancelled() => {
             stopping.cancel();
             tasks.shutdown().await;
-            // A commit under way ends by itself; cut off, the next fence would end it, and readers wait till then.
+            // A commit under way ends by itself. If it is cut off, the next fence ends it, and readers wait until then.
             drop(tokio::time::timeout(LAST_COMMIT_WAIT, writer_ended).await);
             None
         }
@@ -203,22 +217,23 @@ async fn listen(
     let from = inboxes.iter().map(|(_, from, _)| *from).min();
     let reseeded = Arc::new(AtomicBool::new(false));
     let seen = reseeded.clone();
-    let mut decoder = Decoder::new(Some(services.codec.ids), services.registry.clone());
+    let mut decoder = Decoder::of_writer(services.codec.ids, services.registry.clone());
     let kafka = services.kafka.clone();
     let reading = on_its_own_thread(move || {
         // Requests that retention has deleted are beyond reading; an offset before the log would be an error.
         let (low, high) = watermarks(&kafka, Topic::Control, partition)?;
-        // Where no account can go on, only what comes from now on is of interest.
+        // If no account can go on, only requests from now on matter.
         let from = from.unwrap_or(high).clamp(low, high.max(low));
-        // Whether brokers answer, whoever writes to the shard says.
+        // The writer of the shard notices when no broker answers.
         follow(&kafka, Topic::Control, &[(partition, Offset::Offset(from))], drop, |record| {
             if let Some(record) = record
                 && let Some(value) = record.value
             {
                 let decoded = loop {
                     match decoder.decode::<ControlRequest>(Topic::Control, value) {
-                        // Nothing is wrong with the request: passed over, it would be lost for good.
-                        Err(Undecodable::Unreachable(reason)) if !stop.is_cancelled() => {
+                        // Nothing is wrong with the request. Passed over, it would be lost for good.
+                        Err(Undecodable::Unreachable(problem)) if !stop.is_cancelled() => {
+                            let reason = problem.to_string();
                             warn!(record = record.address(), reason, "a request waits for the registry");
                             std::thread::sleep(REGISTRY_WAIT);
                         }
@@ -245,18 +260,20 @@ async fn listen(
         })
     });
     let reason = match reading.await {
-        // It owns the shard for a moment: as after any fence, this waits before it takes it back.
+        // The reseed owns the shard for a moment. As after any fence, this instance waits before it takes the shard
+        // back.
         Ok(()) if reseeded.load(Ordering::Relaxed) => {
             return Ended { fenced: true, reason: "a stopped account is being reseeded".to_owned() };
         }
         Ok(()) => "the control partition is no longer followed".to_owned(),
-        Err(KafkaError::Unreachable(text) | KafkaError::Refused(text)) => text,
+        Err(error) => error.to_string(),
     };
     Ended { fenced: false, reason }
 }
 
-/// Looks now and then whether the topics end before what was written to them. Whoever writes there notices at once
-/// (`kafka::producer`); a directory that does not change writes nothing and would go on to vouch for state that is gone.
+/// Looks now and then whether the topics end before what was written to them. A commit notices that at once
+/// (`kafka::producer`). The account of a directory that does not change writes nothing, and would go on to vouch for
+/// state that is gone.
 async fn watch(services: Services, partition: i32, written: Written) -> Ended {
     let millis = failpoint::number("topics.watch_ms").and_then(|millis| u64::try_from(millis).ok());
     let pause = millis.map_or(TOPICS_WATCH, Duration::from_millis);
@@ -266,12 +283,12 @@ async fn watch(services: Services, partition: i32, written: Written) -> Ended {
         let before = written.up_to();
         let kafka = services.kafka.clone();
         let ends = blocking(move || ends_of(&kafka, &Topic::ALL, partition)).await;
-        let reason = match ends.map(|ends| begun_anew(&before, &Topic::ALL.into_iter().zip(ends).collect())) {
+        let reason = match ends.map(|ends| recreated(&before, &Topic::ALL.into_iter().zip(ends).collect())) {
             Ok(None) => continue,
-            Ok(Some(topic)) => lost(&services.kafka.topic(topic)),
-            Err(KafkaError::Refused(reason)) => reason,
-            // Whoever writes finds out, or it passes.
-            Err(KafkaError::Unreachable(_)) => continue,
+            Ok(Some(topic)) => recreated_in_words(&services.kafka.topic(topic)),
+            Err(ServiceError::Refused(problem)) => problem.to_string(),
+            // The writer finds out, or it passes.
+            Err(ServiceError::Unreachable(_) | ServiceError::Cancelled(_)) => continue,
         };
         return Ended { fenced: false, reason };
     }
@@ -335,13 +352,13 @@ pub async fn sync_once(owned: &mut OwnedAccount<Writer>, connection: &mut Connec
     }
 }
 
-/// How the account stands, for monitoring. `known` is `None` while the account is stopped.
+/// Sets the account's gauges. `known` is `None` while the account is stopped.
 fn measure(account: &str, known: Option<&Known>, blind: bool) {
     let latest = known.and_then(|known| known.latest.as_ref());
     let holding = [
         ("stopped", known.is_none()),
         ("repair", known.is_some_and(|known| known.repair.is_some())),
-        // A hold stands until it is released or the directory recovers, whatever fails in between.
+        // A hold lasts until it is released or the directory recovers, no matter what fails in between.
         ("held", latest.is_some_and(|latest| latest.hold.is_some() && latest.release.is_none())),
         ("blind", blind),
     ];
@@ -351,7 +368,7 @@ fn measure(account: &str, known: Option<&Known>, blind: bool) {
     );
     if let Some(completed) = known.and_then(|known| known.completed.as_ref()) {
         Metric::LastCompleted.set(completed.started_at as f64 / 1_000.0, [("account", account)]);
-        // A sync that read modifications only says nothing of who is missing.
+        // A sync that read modifications only does not know which principals are missing.
         if completed.users_read.is_some() {
             Metric::RemovalsSuppressed.set(completed.removals_suppressed as f64, [("account", account)]);
         }
@@ -366,17 +383,17 @@ fn report(account: &str, status: &SyncStatus, wait: Duration, blind: bool) {
     let reason = status.reason.as_deref().unwrap_or_default();
     Metric::Syncs.add(1, [("account", account), ("status", status.status.as_str())]);
     for finding in &status.findings {
-        warn!(account, sync, "{finding}");
+        warn!(sync, "{finding}");
     }
     match status.status {
-        Status::Completed => info!(account, sync, users, groups, memberships, changes, next_s, "sync completed"),
+        Status::Completed => info!(sync, users, groups, memberships, changes, next_s, "sync completed"),
         Status::Held => {
             let hold = status.hold.as_ref().map(ToString::to_string);
-            warn!(account, sync, hold, reason, "sync held: a person has to look");
+            warn!(sync, hold, reason, "sync held: a person has to look");
         }
         Status::Failed if blind => {
-            error!(account, sync, code, reason, next_s, "sync failed again: a person has to look")
+            error!(sync, code, reason, next_s, "sync failed again: a person has to look")
         }
-        Status::Failed | Status::Running => warn!(account, sync, code, reason, next_s, "sync failed"),
+        Status::Failed | Status::Running => warn!(sync, code, reason, next_s, "sync failed"),
     }
 }

@@ -1,21 +1,22 @@
-//! The one writer of a shard: a thread that owns the producer and commits whatever waits in one transaction.
+//! The one writer of a shard: a thread that owns the producer and commits all batches that wait in one transaction.
 //!
 //! A transaction costs a broker tens of milliseconds, however small it is; so the batches of many accounts share
 //! one (group commit). **Safety argument.** Each batch keeps its own positions and its own `syncs` records, and the
-//! answer to each is the outcome of its transaction: an account cannot tell whether it was alone. Whatever is aborted
-//! is invisible, so it may be redone alone, and only a batch that fails alone fails its account's sync. An unknown
-//! outcome is unknown for every batch in it: it ends the acquisition, and with it everything computed under it. The
-//! queue is first in, first out and an account has at most one batch in it, so nobody gets a second one in while
-//! another account waits.
+//! answer to each is the outcome of its transaction: an account cannot tell whether it was alone. An aborted batch is
+//! invisible, so it may be redone alone, and only a batch that fails alone fails its account's sync. An unknown outcome
+//! is unknown for every batch of the transaction: it ends the acquisition, and with it everything computed under it.
+//! The queue is first in, first out, and an account has at most one batch in it. So no account gets a second batch in
+//! while another account waits.
 
 use std::thread;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot};
-use tracing::warn;
+use tracing::{Span, warn};
 
 use crate::kafka::TransactionalProducer;
-use crate::kafka::producer::{BATCHES_MAX, NotCommitted};
+use crate::kafka::producer::NotCommitted;
+use crate::kafka::sender::BATCHES_MAX;
 use crate::log::{Batch, CommitError, Ended, Log, Positions, Record};
 use crate::telemetry::Metric;
 
@@ -29,16 +30,16 @@ const TRANSACTION_RECORDS_MAX: usize = 10_000;
 /// Bytes of one transaction: keys, values and headers; `syncs` aside.
 const TRANSACTION_BYTES_MAX: usize = 8 << 20;
 
-/// Batches of one transaction: each writes a `syncs` record or two, however little else.
+/// Batches of one transaction. Each writes one or two `syncs` records beside its own.
 const TRANSACTION_BATCHES_MAX: usize = 1_000;
 const _: () = assert!(TRANSACTION_BATCHES_MAX <= BATCHES_MAX, "the producer tells them apart");
 
-/// How long a transaction shall be open at most: its readers wait as long. Nothing is added to an open one, so that the
-/// bounds above keep it far below; only Kafka can make it longer, and that is said. What ends it for good is its life
-/// (`kafka::producer`).
+/// How long a transaction should be open at most, because its readers wait as long. Nothing is added to an open
+/// transaction, so the bounds above keep it much shorter. Only Kafka can make it longer, and that is logged. The
+/// transaction's life ends it for good (`kafka::producer`).
 const TRANSACTION_OPEN_MAX: Duration = Duration::from_secs(10);
 
-/// Of one batch that is alone in its transaction, the first included, while each is aborted cleanly.
+/// Tries of one batch that is alone in its transaction, the first included, while each is aborted cleanly.
 const TRIES: u32 = 3;
 
 type Reply = oneshot::Sender<Result<Positions, CommitError>>;
@@ -59,7 +60,10 @@ impl Writer {
     pub fn start(producer: TransactionalProducer, acquisition: u64) -> (Writer, oneshot::Receiver<()>) {
         let (jobs, queue) = mpsc::channel::<Job>(QUEUE);
         let (ended, has_ended) = oneshot::channel();
+        // What the thread logs names the shard.
+        let span = Span::current();
         thread::spawn(move || {
+            let _in_span = span.enter();
             let (_ended, producer) = (ended, producer);
             let mut waiting = Waiting { queue, acquisition, next: None };
             while let Some((batches, replies)) = waiting.take() {
@@ -94,12 +98,13 @@ impl Waiting {
         let mut job = Some(first);
         while let Some(Job { batch, reply }) = job {
             if batch.acquisition != self.acquisition {
-                // A diff against yesterday's known would double events. What waits with it is told that the writer ended.
+                // A diff against yesterday's known would double events. The batches that wait with this one are told
+                // that the writer ended.
                 let reason = "the batch was computed under another acquisition".to_owned();
                 drop(reply.send(Err(CommitError::Ended(Ended { fenced: false, reason }))));
                 return None;
             }
-            // Nobody waits for it any more: its sync was cancelled, and nothing of it is written.
+            // If its sync was cancelled, nothing waits for the answer, and nothing of the batch is written.
             if !reply.is_closed() {
                 let size = batch.records.iter().map(Record::len).sum::<usize>();
                 let full = batches.len() >= TRANSACTION_BATCHES_MAX
@@ -120,7 +125,7 @@ impl Waiting {
     }
 }
 
-/// Commits in one transaction, and says so where it took long.
+/// Commits in one transaction, and logs if that took long.
 fn commit_once(producer: &TransactionalProducer, batches: &[Batch]) -> Result<Vec<Positions>, NotCommitted> {
     let begun = Instant::now();
     let result = producer.commit(batches);
@@ -144,7 +149,7 @@ fn commit(producer: &TransactionalProducer, batches: &[Batch], replies: Vec<Repl
         match commit_once(producer, batches) {
             Ok(all) => {
                 for (positions, reply) in all.into_iter().zip(replies) {
-                    // Whoever waited may be gone: then nobody applies, and the acquisition is ending anyway.
+                    // The receiver may be gone: then the batch is not applied, and the acquisition is ending anyway.
                     drop(reply.send(Ok(positions)));
                 }
                 return true;
@@ -209,7 +214,7 @@ mod tests {
 
     const ACQUISITION: u64 = 7;
 
-    /// A queue in which batches of these sizes (records, bytes of each) wait, and whoever waits for their answers.
+    /// A queue in which batches of these sizes (records, bytes of each) wait, and the receivers of their answers.
     fn waiting(sizes: &[(usize, usize)]) -> (Waiting, Vec<oneshot::Receiver<Result<Positions, CommitError>>>) {
         let (jobs, queue) = mpsc::channel(QUEUE);
         let answers = sizes.iter().enumerate().map(|(number, (records, bytes))| {

@@ -6,7 +6,7 @@ use super::attempt::committed_so_far;
 use super::copies::copies;
 use super::owned::OwnedAccount;
 use crate::account::BatchBounds;
-use crate::avro::Stamp;
+use crate::avro::EventContext;
 use crate::directory::changes::Bytes;
 use crate::directory::status::Reason;
 use crate::directory::{Changes, Known, StateWrite, Status, SyncStatus, Unit};
@@ -17,7 +17,7 @@ use crate::telemetry::{self, Carried};
 /// Encodes the units of one sync, batch by batch.
 pub struct Batches {
     units: std::iter::Peekable<IntoIter<Unit>>,
-    stamp: Stamp,
+    context: EventContext,
     /// As of the last batch that was encoded; `known` follows only after the commit.
     status: SyncStatus,
     /// Taken by the last batch.
@@ -43,8 +43,8 @@ impl Batches {
         status.read(&changes);
         // Admitted without a release: the directory recovered, and the hold goes with that.
         status.hold = status.release.as_ref().map(|release| release.hold.clone());
-        let stamp = Stamp::new(&owned.account, &owned.known, &status);
-        Batches { units: changes.units.into_iter().peekable(), stamp, status, bytes: Some(changes.bytes) }
+        let context = EventContext::new(&owned.account, &owned.known, &status);
+        Batches { units: changes.units.into_iter().peekable(), context, status, bytes: Some(changes.bytes) }
     }
 
     /// The next transaction; the last one always comes, even without a unit, and completes the sync.
@@ -65,7 +65,7 @@ impl Batches {
         let BatchBounds { principals: principals_max, units: units_max, bytes: bytes_max } = owned.account.batch;
         while principals < principals_max && units.len() < units_max && bytes < bytes_max {
             let Some(unit) = self.units.next() else { break };
-            let encoded = owned.codec.unit(&self.stamp, &owned.known, &unit, &mut self.status.sequence)?;
+            let encoded = owned.codec.encode_change(&self.context, &owned.known, &unit, &mut self.status.sequence)?;
             let copies = copies(&owned.account.outputs, &encoded, &mut carried.copies_reduced)?;
             principals += usize::from(matches!(unit.write, StateWrite::Put { .. } | StateWrite::Remove { .. }));
             carried.events += encoded.events.len();
@@ -122,8 +122,8 @@ impl EncodedBatch {
         let completes = self.completes.is_some();
         let closing = move |reached: &Positions| {
             let status = SyncStatus { positions: account.positions(&status.positions, reached), ..status.clone() };
-            let completed = completes.then(|| codec.status(&account, &status, true));
-            completed.into_iter().chain([codec.status(&account, &status, false)]).collect()
+            let completed = completes.then(|| codec.encode_completed(&account, &status));
+            completed.into_iter().chain([codec.encode_latest(&account, &status)]).collect()
         };
         owned.commit(std::mem::take(&mut self.records), closing).await
     }

@@ -40,7 +40,7 @@ impl<L: Log> OwnedAccount<L> {
     /// # Errors
     /// Nothing was written and `known` is as before, or the acquisition is over.
     pub async fn record_latest(&mut self, status: SyncStatus) -> Result<SyncStatus, CommitError> {
-        let latest = self.codec.status(&self.account, &status, false).map_err(CommitError::Aborted)?;
+        let latest = self.codec.encode_latest(&self.account, &status).map_err(CommitError::Aborted)?;
         self.commit(Vec::new(), move |_| Ok(vec![latest.clone()])).await?;
         self.known.latest = Some(status.clone());
         Ok(status)

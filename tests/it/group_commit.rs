@@ -11,7 +11,7 @@ use scimtail::config::{AccountConfig, Config, Secret};
 use scimtail::connect::Connection;
 use scimtail::directory::Status;
 use scimtail::kafka::read::read_to_end;
-use scimtail::kafka::topics;
+use scimtail::kafka::{TransactionalProducer, topics};
 use scimtail::log::{Batch, CommitError, Log, Positions, Record, Topic};
 use scimtail::schedule::now_millis;
 use scimtail::shards::{Services as Shared, acquire, serve};
@@ -185,6 +185,17 @@ async fn a_batch_of_another_acquisition_ends_this_one_and_nothing_of_it_is_writt
         queued_behind_a_first(&shared, |number| vec![batch(number, "a", 10), batch(number + 1, "stale", 10)]).await;
     assert!(results.iter().all(|result| matches!(result, Err(CommitError::Ended(_)))), "{results:?}");
     assert_eq!(committed(&shared, Topic::Users).await.into_values().collect::<Vec<_>>(), ["first/1"]);
+}
+
+/// A check may look at Kafka as the producer of a shard does, while the shard's owner goes on.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_producer_that_connects_and_looks_fences_nobody() {
+    let (shared, _) = shared("looks", "http://127.0.0.1:9", 1).await;
+    let acquisition = acquire(&shared, 0, &[], |_| {}).await.expect("the shard");
+    let kafka = shared.kafka.clone();
+    let looked = tokio::task::spawn_blocking(move || TransactionalProducer::connect(&kafka, 0)?.verify_access());
+    looked.await.expect("no panic").expect("the topics are there");
+    acquisition.writer.commit(batch(acquisition.number, "a", 10)).await.expect("the owner still owns the shard");
 }
 
 /// G8 for accounts that share every topic-partition and every transaction.

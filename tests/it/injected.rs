@@ -44,7 +44,8 @@ fn cluster() -> (Cluster, KafkaClient) {
 }
 
 fn fence(client: &KafkaClient) -> Result<TransactionalProducer, String> {
-    TransactionalProducer::fence(client, 0, &CancellationToken::new()).map_err(|error| error.to_string())
+    let connected = TransactionalProducer::connect(client, 0).map_err(|error| error.to_string())?;
+    connected.fence(&CancellationToken::new()).map_err(|error| error.to_string())
 }
 
 fn record(topic: Topic) -> Record {

@@ -19,7 +19,7 @@ use scimtail::scim::directory::parse_row;
 use scimtail::scim::envelope::raw_row;
 use scimtail::scim::resource::Reading;
 use scimtail::scim::{ReadError, error};
-use scimtail::shards::restore::{self, Ends, Stopped};
+use scimtail::shards::restore::{self, Ends, Purpose, Stopped};
 use scimtail::source::{Answer, Directory, Page, Parsed, RawRow};
 use scimtail::sync::{self, OwnedAccount};
 use serde_json::{Value, json};
@@ -372,7 +372,7 @@ impl MemoryLog {
     fn decoder() -> Decoder {
         // Nothing is fetched: the ids are our own. Setting up an HTTP client is what costs.
         static REGISTRY: LazyLock<Registry> = LazyLock::new(|| Registry::new("http://127.0.0.1:9").expect("a URL"));
-        Decoder::new(Some(IDS), REGISTRY.clone())
+        Decoder::of_writer(IDS, REGISTRY.clone())
     }
 
     /// What a new owner would restore, by the code that restores from Kafka.
@@ -393,7 +393,7 @@ impl MemoryLog {
         let control = known.latest.as_ref().map_or(0, |latest| latest.control_offset);
         let records = self.records.lock().unwrap();
         let topics = Topic::ALL.into_iter().map(|topic| (topic, self.end(&records, topic))).collect();
-        restore::complete(account, known, BTreeMap::new(), &Ends { topics, control })
+        restore::complete(account, Purpose::Own { acquisition: 1 }, known, BTreeMap::new(), &Ends { topics, control })
     }
 
     pub fn events(&self) -> Vec<ChangeEvent> {

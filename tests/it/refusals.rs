@@ -59,7 +59,7 @@ async fn a_checkpoint_that_a_newer_version_wrote_is_refused() {
     let ended = program.run(&["run", "--once"]).await;
     assert_eq!(ended.code, 0, "{ended:?}");
     let (kafka, partition) = (shared.kafka.clone(), config.account.partition);
-    let mut decoder = Decoder::new(None, shared.registry.clone());
+    let mut decoder = Decoder::of_reader(shared.registry.clone());
     let newest = tokio::task::spawn_blocking(move || {
         let mut newest = None;
         let each = |record: scimtail::kafka::read::ReadRecord<'_>| {

@@ -190,7 +190,7 @@ async fn a_lost_checkpoint_or_a_topic_that_ends_too_early_stops_the_account() {
     let stopped = |keep: &dyn Fn(&Record) -> bool| {
         let kept = whole.iter().filter(|record| keep(record)).cloned().collect();
         *world.log.records.lock().unwrap() = kept;
-        world.log.try_restore(&world.account).err().map(|stopped| stopped.reason)
+        world.log.try_restore(&world.account).err().map(|stopped| stopped.reason.to_string())
     };
     assert_eq!(stopped(&|_| true), None);
     let reason = stopped(&|record| record.topic != Topic::Syncs).expect("a lost checkpoint is noticed");

@@ -8,7 +8,7 @@ use scimtail::avro::Codec;
 use scimtail::avro::wire::ControlRequest;
 use scimtail::control::{self, Request, TEXT_BYTES_MAX};
 use scimtail::directory::{Known, SyncStatus};
-use scimtail::kafka::producer::send_one;
+use scimtail::kafka::sender::send_one;
 use scimtail::log::{Batch, CommitError, Ended, Log, Positions};
 use scimtail::sync::OwnedAccount;
 use serde_json::{Value, json};
@@ -164,7 +164,7 @@ async fn no_request_stops_a_service_or_a_run_whatever_its_size() {
     const BYTES: &str = "2000";
     let world = outcomes::World::on(services(), services(), "requests", 1).await;
     let ask = |by: &str, reason: &str| {
-        let record = world.shared.codec.control(&pause(by, reason)).expect("a record");
+        let record = world.shared.codec.encode_control_request(&pause(by, reason)).expect("a record");
         let kafka = world.shared.kafka.clone();
         tokio::task::spawn_blocking(move || send_one(&kafka, 0, &record).expect("it is written"))
     };

@@ -320,7 +320,8 @@ async fn a_topic_recreated_under_a_running_owner_ends_its_acquisition_and_the_ne
         drop((owned, account));
         let mut again = acquire(&shared, config.account.partition, accounts, |_| {}).await.expect("the shard");
         let Err(stopped) = again.known.remove("acme").expect("the account") else { panic!("{suffix}: it goes on") };
-        assert!(stopped.reason.contains(words) && stopped.reason.contains("→ scimtail reseed acme"), "{stopped:?}");
+        let reason = stopped.reason.to_string();
+        assert!(reason.contains(words) && reason.contains("→ scimtail reseed acme"), "{stopped:?}");
     }
 }
 

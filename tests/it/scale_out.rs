@@ -444,7 +444,7 @@ async fn accounts_come_and_go_with_the_file_and_others_are_not_disturbed() {
     write(&[going.clone(), coming.clone(), untouched.clone()]);
     service.signal("HUP");
     until("it has read the file", || {
-        service.says("the configuration was read again; shards whose accounts changed start anew").len() == 2
+        service.says("the configuration was read again; shards whose accounts changed start again").len() == 2
     })
     .await;
     assert_eq!(service.acquired(), BTreeMap::from([(0, 1), (1, 2)]));

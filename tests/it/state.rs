@@ -306,7 +306,7 @@ async fn a_url_that_is_not_the_registry_is_named_as_the_reason_and_no_reader_is_
     for (url, words) in root
         .into_iter()
         .chain([nowhere.as_str()])
-        .map(|url| (url, ["no registry of the Confluent API", "it ends in /apis/ccompat/v7"]))
+        .map(|url| (url, ["not a registry of the Confluent API", "it ends in /apis/ccompat/v7"]))
         .chain([(asked_for_credentials.as_str(), ["asks for credentials", "HTTP 401"])])
     {
         let wrong = with(url);
@@ -319,7 +319,7 @@ async fn a_url_that_is_not_the_registry_is_named_as_the_reason_and_no_reader_is_
     }
     // Who may not list subjects may read schemas all the same; here, neither.
     let forbidden = with(&answers(403).await).run(&["state", "users"]).await;
-    forbidden.refused(69, &["HTTP 403", "→ ask whoever runs the registry"]);
+    forbidden.refused(69, &["HTTP 403", "→ ask the registry's operator"]);
 
     // A registry, but another one: it holds none of the schemas.
     let other = EmbeddedRegistry::start().await.expect("a registry");

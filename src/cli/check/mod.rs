@@ -10,12 +10,12 @@ mod account;
 mod settings;
 
 use super::{CONFIGURATION, DONE, Failure, UNREACHABLE, print};
-use crate::avro::{Registry, registry::RegistryError, schema};
+use crate::avro::{Registry, schema};
 use crate::config::{AccountConfig, Config};
 use crate::directory::{Known, SyncStatus};
-use crate::kafka::KafkaError;
 use crate::kafka::topics::{partition_counts, verify};
 use crate::log::Topic;
+use crate::service::ServiceError;
 
 /// A check is for people: it answers soon.
 const DIRECTORY_WAIT: Duration = Duration::from_secs(30);
@@ -94,7 +94,7 @@ pub async fn check(config: &Config, options: Options) -> Result<u8, Failure> {
 async fn known(
     config: &Config,
     accounts: &[AccountConfig],
-    counts: &Result<Vec<Option<i32>>, KafkaError>,
+    counts: &Result<Vec<Option<i32>>, ServiceError>,
 ) -> HashMap<String, Result<Known, Failure>> {
     let there = counts.as_ref().is_ok_and(|counts| counts.iter().any(Option::is_some));
     let Ok(registry) = Registry::new(&config.registry_url) else { return HashMap::new() };
@@ -107,18 +107,18 @@ async fn known(
 
 /// Of an account that was never synced.
 fn nothing(account: &AccountConfig) -> Known {
-    let mut known = Known::new(0);
+    let mut known = Known::default();
     known.latest = Some(SyncStatus::initial(account.account.settings(), 0));
     known
 }
 
 async fn check_kafka(
     config: &Config,
-    counts: Result<Vec<Option<i32>>, KafkaError>,
+    counts: Result<Vec<Option<i32>>, ServiceError>,
     report: &mut Report,
 ) -> Result<(), Failure> {
     let (text, refused) = match counts {
-        Err(error) => (error.to_string(), matches!(error, crate::kafka::KafkaError::Refused(_))),
+        Err(error) => (error.to_string(), error.is_refused()),
         Ok(counts) if counts.iter().all(Option::is_none) && config.create_topics => {
             report.ok("reach", "a broker answers")?;
             return report.note("topics", "none of the six exists yet: `run` creates them");
@@ -142,7 +142,7 @@ async fn check_kafka(
                 }
                 return Ok(());
             }
-            Err(error) => (error.to_string(), matches!(error, crate::kafka::KafkaError::Refused(_))),
+            Err(error) => (error.to_string(), error.is_refused()),
         },
     };
     let what = text.strip_prefix(&format!("kafka {}: ", config.kafka.brokers)).unwrap_or(&text);
@@ -160,16 +160,15 @@ async fn check_registry(config: &Config, report: &mut Report) -> Result<(), Fail
     };
     match registry.probe().await {
         Ok(()) => {}
-        Err(RegistryError::Unreachable(text)) => return report.fail("reach", &bare(&text), false),
-        Err(RegistryError::Refused(text)) => return report.fail("reach", &bare(&text), true),
+        Err(error) => return report.fail("reach", &bare(&error.to_string()), error.is_refused()),
     }
     let mut known = 0;
     for topic in Topic::ALL {
         let subject = schema::subject(&config.kafka.topic_prefix, topic);
         match registry.look_up(&subject, schema::text(topic)).await {
             Ok(found) => known += usize::from(found.is_some()),
-            Err(RegistryError::Unreachable(text)) => return report.fail("reach", &bare(&text), false),
-            Err(error) => return report.fail("schemas", &error.to_string(), true),
+            Err(error) if error.is_refused() => return report.fail("schemas", &error.to_string(), true),
+            Err(error) => return report.fail("reach", &bare(&error.to_string()), false),
         }
     }
     match known {

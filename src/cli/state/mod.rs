@@ -10,12 +10,12 @@ use crate::avro::{Decoder, Registry};
 use crate::config::{AccountConfig, Config};
 use crate::directory::{Known, Status, SyncStatus};
 use crate::history::{AsOf, History, Refusal};
-use crate::kafka::KafkaError;
+use crate::kafka::blocking::blocking;
 use crate::kafka::read::{ReadRecord, read_to_end};
 use crate::log::Topic;
 use crate::mapping::text::clock;
 use crate::schedule::now_millis;
-use crate::shards::blocking;
+use crate::service::ServiceError;
 
 mod listing;
 mod output;
@@ -185,7 +185,7 @@ async fn read_history(
     time: i64,
 ) -> Result<History, Failure> {
     let (kafka, partition) = (config.kafka.clone(), account.account.partition);
-    let mut decoder = Decoder::new(None, registry.clone());
+    let mut decoder = Decoder::of_reader(registry.clone());
     let mut progress = super::progress(&format!("{}, events", account.account.name));
     let owned = format!("{}/", account.account.name);
     let reading = move || {
@@ -199,7 +199,7 @@ async fn read_history(
             }
             let taken = match decoder.decode::<ChangeEvent>(Topic::Events, value) {
                 Ok(event) => taking.take(&event),
-                Err(Undecodable::Unreachable(text)) => return Err(KafkaError::Unreachable(text)),
+                Err(Undecodable::Unreachable(problem)) => return Err(ServiceError::Unreachable(problem)),
                 Err(complaint) => Err(complaint.to_string()),
             };
             if let Err(complaint) = taken {

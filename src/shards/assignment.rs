@@ -1,4 +1,4 @@
-//! Which shards this instance keeps: those that the consumer group assigns to it and that have accounts.
+//! The assignment of shards: this instance keeps those that the consumer group assigns to it and that have accounts.
 //!
 //! **Safety argument.** A shard has at most one task here, because the next one waits for the one before; and at most
 //! one that can commit anywhere, because every task begins with the fence. Giving a shard away is ordered: cancel
@@ -14,11 +14,13 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
-use super::{Services, by_partition, serve};
+use super::acquisition::by_partition;
+use super::serve;
+use super::services::Services;
 use crate::config::AccountConfig;
 use crate::failpoint::{self, Point};
-use crate::kafka::KafkaError;
-use crate::kafka::group::{self, MOVES, Move, REVOKE_WAIT};
+use crate::kafka::consumer_group::{self, MOVES, Move, REVOKE_WAIT};
+use crate::service::ServiceError;
 
 /// Keeps this instance's share of the shards until `shutdown`; `accounts` are those there are now and after each
 /// change.
@@ -30,12 +32,12 @@ pub async fn run(
     mut accounts: watch::Receiver<Vec<AccountConfig>>,
     shutdown: CancellationToken,
     random: fastrand::Rng,
-) -> Result<(), KafkaError> {
+) -> Result<(), ServiceError> {
     let (moves, mut moved) = mpsc::channel(MOVES);
-    // Whatever ends this function ends the membership too.
+    // The end of this function ends the membership too, also if it is cancelled.
     let leave = shutdown.child_token();
     let _leaves = leave.clone().drop_guard();
-    let mut left = group::join(&services.kafka, moves, leave)?;
+    let mut left = consumer_group::join(&services.kafka, moves, leave)?;
     let by_shard = by_partition(accounts.borrow_and_update().clone());
     let mut shards = Shards {
         services,
@@ -48,7 +50,7 @@ pub async fn run(
         tasks: JoinSet::new(),
     };
     let result = loop {
-        // Nothing in here waits for a shard: a move is followed at once, whatever the others do.
+        // Nothing in here waits for a shard: a move is followed at once, whatever other shards are doing.
         tokio::select! {
             Some(next) = moved.recv() => match next {
                 Move::Assigned(partitions) => shards.assigned(partitions),
@@ -69,9 +71,9 @@ pub async fn run(
             },
             over = &mut left => break match over {
                 Ok(error) => Err(error),
-                // It ends without a word where it was told to leave.
+                // It ends without an error if it was told to leave.
                 Err(_) if shards.shutdown.is_cancelled() => Ok(()),
-                Err(_) => Err(KafkaError::Unreachable("the consumer group is no longer followed".to_owned())),
+                Err(_) => Err(ServiceError::unreachable("the consumer group is no longer followed")),
             },
             Ok(()) = accounts.changed() => {
                 let accounts = accounts.borrow_and_update().clone();
@@ -83,7 +85,7 @@ pub async fn run(
             },
         }
     };
-    // The group is left. What did not stop within the revocation's bound may still do so within the caller's.
+    // The group is left. A shard that did not stop within the revocation's bound may still do so within the caller's.
     for task in shards.last.values() {
         task.stop.cancel();
     }
@@ -102,7 +104,7 @@ struct Shards {
     last: HashMap<i32, Task>,
     /// Whether any shard was ever acquired.
     owned_before: Arc<AtomicBool>,
-    tasks: JoinSet<Result<(), KafkaError>>,
+    tasks: JoinSet<Result<(), ServiceError>>,
 }
 
 struct Task {
@@ -128,7 +130,7 @@ impl Shards {
         partitions.iter().filter_map(|partition| self.stop(*partition)).collect()
     }
 
-    /// Starts the shards anew whose accounts are no longer the same; the others are left alone.
+    /// Restarts the shards whose accounts are no longer the same. The others are left alone.
     fn reconfigured(&mut self, accounts: Vec<AccountConfig>) {
         let accounts = by_partition(accounts);
         let before = std::mem::replace(&mut self.accounts, accounts);
@@ -138,14 +140,14 @@ impl Shards {
             .copied()
             .filter(|partition| !same(before.get(partition), self.accounts.get(partition)))
             .collect();
-        info!(shards = ?affected, "the configuration was read again; shards whose accounts changed start anew");
+        info!(shards = ?affected, "the configuration was read again; shards whose accounts changed start again");
         for partition in affected {
             self.stop(partition);
             self.start(partition);
         }
     }
 
-    /// A task that ended although nobody told it to broke down; it is the shard's only one here.
+    /// Starts the shards again whose task broke down: it ended, but was not told to. It was the shard's only task here.
     fn revive(&mut self) {
         let broken = |task: &Task| task.ended.is_cancelled() && !task.stop.is_cancelled();
         let broken: Vec<i32> =
@@ -183,7 +185,7 @@ impl Shards {
     }
 }
 
-/// Whether the accounts of a shard are the same, in whatever order.
+/// Whether the accounts of a shard are the same, in any order.
 fn same(before: Option<&Vec<AccountConfig>>, after: Option<&Vec<AccountConfig>>) -> bool {
     let (before, after) = (before.map_or(&[][..], Vec::as_slice), after.map_or(&[][..], Vec::as_slice));
     before.len() == after.len() && before.iter().all(|one| after.iter().any(|other| one == other))

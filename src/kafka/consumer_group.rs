@@ -1,11 +1,12 @@
-//! Membership in the consumer group that spreads the shards: whose partition of `syncs` it is, whose shard it is.
+//! Membership in the consumer group that spreads the shards: the member that gets a partition of `syncs` gets its
+//! shard.
 //!
-//! **Safety argument.** The group decides who *should* own a shard; who *may* write to it is decided by the fence
-//! alone. So nothing here has to be exact, only prompt: a rebalance waits until a shard that is given away has
-//! stopped, because its next owner then finds nothing open, but it waits for a bounded time, because a shard that hangs
-//! is fenced by its next owner anyway. The consumer never reads a record and never commits an offset: its partitions
-//! are paused as soon as they are assigned, and membership is all it is for. It is polled by a thread of its own that
-//! does nothing else, so that no shard can keep it from staying a member.
+//! **Safety argument.** The group decides which instance *should* own a shard. The fence alone decides which instance
+//! *may* write to it. So the group has to be prompt, not exact. A rebalance waits until a shard that is given away has
+//! stopped, because its next owner then finds nothing open. The wait is bounded, because the next owner fences a shard
+//! that hangs anyway. The consumer never reads a record and never commits an offset: its partitions are paused as soon
+//! as they are assigned, and it exists only for the membership. A thread of its own polls it and does nothing else, so
+//! that no shard can keep this instance from staying a member.
 
 use std::convert::Infallible;
 use std::sync::mpsc::{self as blocking, RecvTimeoutError};
@@ -14,32 +15,34 @@ use std::time::{Duration, Instant};
 
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, Rebalance};
-use rdkafka::error::{KafkaError as Error, RDKafkaErrorCode};
+use rdkafka::error::KafkaError as Error;
 use rdkafka::{ClientContext, TopicPartitionList};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use super::client::{KafkaClient, KafkaError, Quiet, in_words, is_transport};
-use super::read::explain;
+use super::client::{KafkaClient, Quiet};
+use super::error::{Meaning, in_words, is_unreachable, meaning};
 use crate::failpoint::{self, Point};
 use crate::log::Topic;
+use crate::service::ServiceError;
 
-/// A member that is silent so long is dead and its shards move, milliseconds. A restart after a crash waits it out
+/// A member that is silent so long is dead and its shards move, milliseconds. A restart after a crash waits so long
 /// too. `session.timeout.ms` in `[kafka.properties]` wins.
 const SESSION_TIMEOUT_MS: &str = "15000";
 /// Five of them fit into a session, milliseconds. `heartbeat.interval.ms` in `[kafka.properties]` wins.
 const HEARTBEAT_INTERVAL_MS: &str = "3000";
-/// A member that does not poll so long leaves, and a rebalance waits so long for one that does not rejoin,
-/// milliseconds; above any wait of the polling thread. `max.poll.interval.ms` in `[kafka.properties]` wins.
+/// A member that does not poll so long leaves, and a rebalance waits so long for a member that does not rejoin,
+/// milliseconds. It is longer than any wait of the polling thread. `max.poll.interval.ms` in `[kafka.properties]` wins.
 const MAX_POLL_INTERVAL_MS: &str = "60000";
-/// For shards that are given away to stop. Above what a shard waits for its last commit, below the whole shutdown.
+/// How long a rebalance waits for the shards that are given away. It is longer than a shard waits for its last commit,
+/// and shorter than the whole shutdown.
 pub const REVOKE_WAIT: Duration = Duration::from_secs(7);
-/// Moves waiting to be followed; the follower never waits for a shard.
+/// Moves that wait to be followed. Their receiver never waits for a shard.
 pub const MOVES: usize = 16;
-/// How soon the thread sees that it shall leave.
+/// How soon the thread notices that it shall leave.
 const POLL_WAIT: Duration = Duration::from_millis(100);
-/// The same complaint of Kafka is logged this often.
+/// The shortest time between two lines about the same error.
 const COMPLAINT_INTERVAL: Duration = Duration::from_secs(60);
 
 /// What a rebalance changes for this member. A rebalance is cooperative: shards that are not named stay as they are.
@@ -48,7 +51,7 @@ pub enum Move {
     Assigned(Vec<i32>),
     /// To be stopped; the rebalance waits for that while [`Pending`] is held.
     Revoked(Vec<i32>, Pending),
-    /// Somebody else may own them already: to be dropped at once.
+    /// Another instance may own them already: to be dropped at once.
     Lost(Vec<i32>),
 }
 
@@ -67,7 +70,7 @@ pub fn join(
     client: &KafkaClient,
     moves: mpsc::Sender<Move>,
     leave: CancellationToken,
-) -> Result<oneshot::Receiver<KafkaError>, KafkaError> {
+) -> Result<oneshot::Receiver<ServiceError>, ServiceError> {
     let mut config = client.config(&[
         ("group.id", &client.topic_prefix),
         ("group.protocol", "classic"),
@@ -87,10 +90,9 @@ pub fn join(
             config.set(name, value);
         }
     }
-    let refused = |error: &Error| KafkaError::Refused(format!("[kafka.properties] {}", in_words(error)));
     let consumer: BaseConsumer<Follower> =
-        config.create_with_context(Follower { moves }).map_err(|error| refused(&error))?;
-    consumer.subscribe(&[&client.topic(Topic::Syncs)]).map_err(|error| refused(&error))?;
+        config.create_with_context(Follower { moves }).map_err(|error| KafkaClient::misconfigured(&error))?;
+    consumer.subscribe(&[&client.topic(Topic::Syncs)]).map_err(|error| KafkaClient::misconfigured(&error))?;
     let (over, is_over) = oneshot::channel();
     let client = client.clone();
     thread::spawn(move || {
@@ -98,29 +100,33 @@ pub fn join(
         // Leaving is a revocation of everything: it waits until the shards have stopped, then tells the group.
         drop(consumer);
         if let Some(error) = fatal {
-            // Nobody waits any more: the process ends anyway.
+            // If nothing waits for the answer any more, the process ends anyway.
             drop(over.send(error));
         }
     });
     Ok(is_over)
 }
 
-fn follow(client: &KafkaClient, consumer: &BaseConsumer<Follower>, leave: &CancellationToken) -> Option<KafkaError> {
+fn follow(client: &KafkaClient, consumer: &BaseConsumer<Follower>, leave: &CancellationToken) -> Option<ServiceError> {
     let mut complaint: Option<(Error, Instant)> = None;
     while !leave.is_cancelled() {
         match consumer.poll(POLL_WAIT) {
-            // A record that was fetched before the pause is nobody's.
+            // A record that was fetched before the pause is dropped.
             None | Some(Ok(_)) => {}
             Some(Err(error)) if is_over(consumer, &error) => {
-                return Some(explain(client, "the consumer group", &error));
+                return Some(client.explain("the consumer group", &error));
             }
-            Some(Err(error)) if is_transport(&error) => debug!(%error, "librdkafka"),
+            Some(Err(error)) if is_unreachable(&error) => debug!(%error, "librdkafka"),
             Some(Err(error)) => {
                 let repeated = complaint.as_ref().is_some_and(|(last, at)| {
                     last.rdkafka_error_code() == error.rdkafka_error_code() && at.elapsed() < COMPLAINT_INTERVAL
                 });
                 if !repeated {
-                    warn!(group = client.topic_prefix, reason = in_words(&error), "the consumer group has a problem");
+                    warn!(
+                        group = client.topic_prefix,
+                        reason = in_words(&error).to_string(),
+                        "the consumer group has a problem"
+                    );
                     complaint = Some((error, Instant::now()));
                 }
             }
@@ -132,8 +138,7 @@ fn follow(client: &KafkaClient, consumer: &BaseConsumer<Follower>, leave: &Cance
 /// A person has to act. A right that is taken away from a member that has shards may come back before they are lost.
 fn is_over(consumer: &BaseConsumer<Follower>, error: &Error) -> bool {
     let has_none = || consumer.assignment().is_ok_and(|partitions| partitions.count() == 0);
-    matches!(error, Error::MessageConsumptionFatal(_))
-        || (error.rdkafka_error_code() == Some(RDKafkaErrorCode::GroupAuthorizationFailed) && has_none())
+    matches!(error, Error::MessageConsumptionFatal(_)) || (meaning(error) == Meaning::GroupRefused && has_none())
 }
 
 /// Passes on what librdkafka says while it is polled.
@@ -158,7 +163,7 @@ impl ConsumerContext for Follower {
         if partitions.is_empty() {
             return;
         }
-        // The session is over, and with it every claim: somebody else may be fencing right now.
+        // The session is over, and with it every claim: another instance may be fencing right now.
         if consumer.assignment_lost() {
             failpoint::hit(Point::LostBefore);
             warn!(?partitions, "shards lost: the group went on without this instance");
@@ -169,10 +174,10 @@ impl ConsumerContext for Follower {
         info!(?partitions, "shards given away");
         // librdkafka gives the partitions up only when this returns. Heartbeats go on meanwhile.
         let (waited_for, stopped) = blocking::channel();
-        self.pass(Move::Revoked(partitions, Pending { _waited_for: waited_for }));
+        self.pass(Move::Revoked(partitions.clone(), Pending { _waited_for: waited_for }));
         match stopped.recv_timeout(REVOKE_WAIT) {
             Err(RecvTimeoutError::Timeout) => {
-                warn!("a shard did not stop in time; its next owner fences it");
+                warn!(?partitions, "a shard did not stop in time; its next owner fences it");
             }
             Err(RecvTimeoutError::Disconnected) => {}
             Ok(never) => match never {},
@@ -183,7 +188,10 @@ impl ConsumerContext for Follower {
     fn post_rebalance(&self, consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
         let Rebalance::Assign(list) = rebalance else { return };
         if let Err(error) = consumer.pause(list) {
-            warn!(reason = in_words(&error), "partitions of the group could not be paused; what they bring is dropped");
+            warn!(
+                reason = in_words(&error).to_string(),
+                "partitions of the group could not be paused; what they bring is dropped"
+            );
         }
         let partitions = numbers(list);
         if !partitions.is_empty() {
@@ -196,7 +204,7 @@ impl ConsumerContext for Follower {
 
 impl Follower {
     fn pass(&self, change: Move) {
-        // Nobody follows any more: the process ends, and the fence protects what it leaves.
+        // If nothing follows the moves any more, the process ends, and the fence protects what it leaves.
         drop(self.moves.blocking_send(change));
     }
 }

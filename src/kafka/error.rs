@@ -1,0 +1,133 @@
+//! Kafka's error codes: what each of them means here, and the sentence that says so. Nothing else compares codes.
+
+use rdkafka::error::{KafkaError as Error, RDKafkaErrorCode as Code};
+
+use crate::service::Problem;
+
+/// What an error means for the caller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Meaning {
+    /// No broker answers, or the partition has no leader yet: later it may work.
+    Unreachable,
+    /// A bounded wait ended without an answer: as [`Meaning::Unreachable`].
+    TimedOut,
+    /// The topic or its partition does not exist.
+    Missing,
+    /// The topic to create exists already.
+    AlreadyExists,
+    /// The record cannot be written as it is, or not by this user. Writing it again changes nothing.
+    RecordRefused,
+    /// The user may not be a member of the consumer group.
+    GroupRefused,
+    /// A producer with a newer producer epoch took over, or the broker gave the transaction up.
+    Fenced,
+    /// A record was not acknowledged in time.
+    Expired,
+    /// librdkafka took the record back because its transaction cannot go on. The cause is another error.
+    Purged,
+    /// librdkafka's queue has no room for the record yet.
+    QueueFull,
+    /// Anything else.
+    Other,
+}
+
+const PERMIT: Option<&str> = Some("scimtail topics --print");
+
+/// The table: code → meaning, sentence, remedy. `None` for a code that has no sentence of its own.
+fn entry(code: Code) -> Option<(Meaning, &'static str, Option<&'static str>)> {
+    use Meaning::*;
+    Some(match code {
+        Code::BrokerTransportFailure => (Unreachable, "the connection to a broker failed", None),
+        Code::AllBrokersDown => (Unreachable, "no broker answers", None),
+        Code::Resolve => (Unreachable, "the host name of a broker is unknown", None),
+        // A topic that was just created, or a leader that moves: "not yet" rather than "no".
+        Code::LeaderNotAvailable | Code::NotLeaderForPartition => {
+            (Unreachable, "the partition has no leader at the moment", None)
+        }
+        Code::OperationTimedOut | Code::RequestTimedOut => (TimedOut, "no answer in time", None),
+        Code::UnknownTopic | Code::UnknownPartition | Code::UnknownTopicOrPartition => {
+            (Missing, "a topic or its partition does not exist", Some("scimtail topics"))
+        }
+        Code::TopicAlreadyExists => (AlreadyExists, "the topic exists already", None),
+        Code::TopicAuthorizationFailed => (RecordRefused, "access to a topic is not permitted (ACL)", PERMIT),
+        Code::MessageSizeTooLarge | Code::MessageBatchTooLarge => (
+            RecordRefused,
+            "a record is larger than Kafka takes",
+            Some("raise max.message.bytes of the topics to 1048588 or more"),
+        ),
+        Code::InvalidRecord => (RecordRefused, "the broker refuses a record as invalid", None),
+        Code::GroupAuthorizationFailed => (GroupRefused, "the consumer group is not permitted (ACL)", PERMIT),
+        // These mean "another producer epoch", no matter which flags they carry.
+        Code::Fenced | Code::ProducerFenced | Code::InvalidProducerEpoch | Code::FencedInstanceId => {
+            (Fenced, "another producer took this shard over (or the broker gave its transaction up)", None)
+        }
+        Code::MessageTimedOut => (
+            Expired,
+            "a record was not acknowledged in time",
+            Some("check the brokers and that enough replicas are up (min.insync.replicas)"),
+        ),
+        Code::PurgeQueue | Code::PurgeInflight => (Purged, "a record was taken back with its transaction", None),
+        Code::QueueFull => (QueueFull, "the queue of records is full", None),
+        Code::TransactionalIdAuthorizationFailed => (Other, "the transactional.id is not permitted (ACL)", PERMIT),
+        Code::ClusterAuthorizationFailed => (Other, "idempotent writing is not permitted (ACL)", PERMIT),
+        Code::InvalidTransactionTimeout => (
+            Other,
+            "transactions may not live that long here",
+            Some("lower transaction.timeout.ms in [kafka.properties]"),
+        ),
+        Code::SaslAuthenticationFailed => (Other, "Kafka refuses the credentials (SASL)", None),
+        _ => return None,
+    })
+}
+
+/// What a code means; for answers that are a code and no more.
+pub fn meaning_of(code: Code) -> Meaning {
+    entry(code).map_or(Meaning::Other, |(meaning, _, _)| meaning)
+}
+
+/// What an error means. An error without a code is [`Meaning::Other`].
+pub fn meaning(error: &Error) -> Meaning {
+    error.rdkafka_error_code().map_or(Meaning::Other, meaning_of)
+}
+
+/// No broker answers, rather than one that says no.
+pub fn is_unreachable(error: &Error) -> bool {
+    matches!(meaning(error), Meaning::Unreachable | Meaning::TimedOut)
+}
+
+/// The same call may be made again, and goes on with what is under way.
+pub fn is_retriable(error: &Error) -> bool {
+    match error {
+        Error::Transaction(error) => error.is_retriable(),
+        // rdkafka flushes before it commits; the transaction is still open.
+        Error::Flush(code) => meaning_of(*code) == Meaning::TimedOut,
+        _ => false,
+    }
+}
+
+/// The producer can do nothing more.
+pub fn is_fatal(error: &Error) -> bool {
+    meaning(error) == Meaning::Fenced || matches!(error, Error::Transaction(error) if error.is_fatal())
+}
+
+/// The sentence for a code; for a code without one its name, e.g. `UnknownProducerId`.
+pub fn code_in_words(code: Code) -> Problem {
+    match entry(code) {
+        Some((_, what, Some(remedy))) => Problem::new(what).with_remedy(remedy),
+        Some((_, what, None)) => Problem::new(what),
+        None => Problem::new(format!("{code:?}")),
+    }
+}
+
+/// The sentence for an error, without librdkafka's names of its clients.
+pub fn in_words(error: &Error) -> Problem {
+    // librdkafka repeats the value that it refuses, which may be a password: only the name of the property is passed
+    // on.
+    if let Error::ClientConfig(_, _, name, _) = error {
+        return Problem::new(format!("librdkafka does not take the property `{name}` or its value"));
+    }
+    match error.rdkafka_error_code() {
+        Some(code) => code_in_words(code),
+        None => Problem::new(error.to_string()),
+    }
+}

@@ -1,0 +1,260 @@
+//! A producer of librdkafka that knows which of its records Kafka has acknowledged, and where.
+
+use std::collections::BTreeMap;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use rdkafka::ClientContext;
+use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
+use rdkafka::error::KafkaError as Error;
+use rdkafka::message::{Header, Message, OwnedHeaders};
+use rdkafka::producer::{BaseRecord, DeliveryResult, Producer, ProducerContext, ThreadedProducer};
+
+use super::client::{KafkaClient, Quiet};
+use super::error::{Meaning, in_words, is_unreachable, meaning};
+use crate::failpoint::{self, Point};
+use crate::log::{Positions, Record, Topic};
+use crate::service::ServiceError;
+
+const IN_FLIGHT_POLL: Duration = Duration::from_micros(50);
+const QUEUE_FULL_WAIT: Duration = Duration::from_millis(5);
+/// Of a single record, until Kafka acknowledges it.
+const SINGLE_RECORD_WAIT: Duration = Duration::from_secs(60);
+/// As [`SINGLE_RECORD_WAIT`], for librdkafka, milliseconds. It is shorter, so that librdkafka says what failed.
+const SINGLE_RECORD_TIMEOUT_MS: &str = "30000";
+/// Bits for the batch and the topic in the number that librdkafka carries along with each record.
+const SLOT_BITS: u32 = 16;
+/// Batches that one transaction can tell apart.
+pub const BATCHES_MAX: usize = (1 << SLOT_BITS) / Topic::EVERY.len();
+
+/// The batch that a record belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    /// Counted by the sender, modulo what fits above [`SLOT_BITS`].
+    pub transaction: usize,
+    /// By its index in the transaction; below [`BATCHES_MAX`].
+    pub batch: usize,
+}
+
+impl Place {
+    /// As the number that librdkafka carries: the transaction above [`SLOT_BITS`], the batch and the topic below.
+    fn pack(self, topic: Topic) -> usize {
+        self.transaction << SLOT_BITS | (self.batch * Topic::EVERY.len() + topic as usize)
+    }
+
+    /// Inverse of [`Place::pack`].
+    fn unpack(opaque: usize) -> (Place, Topic) {
+        let slot = opaque & ((1 << SLOT_BITS) - 1);
+        let (batch, topic) = (slot / Topic::EVERY.len(), slot % Topic::EVERY.len());
+        (Place { transaction: opaque >> SLOT_BITS, batch }, Topic::EVERY[topic])
+    }
+}
+
+/// Counts deliveries. A thread of librdkafka reports them.
+#[derive(Default)]
+pub(super) struct Deliveries {
+    ledger: Mutex<Ledger>,
+    moved: Condvar,
+}
+
+#[derive(Default)]
+struct Ledger {
+    /// The transaction that is counted. Reports of an earlier one come late and do not count.
+    transaction: usize,
+    settled: usize,
+    failed: Option<Error>,
+    /// Of each batch of the transaction, the offset after its last acknowledged record, by topic. Batches of several
+    /// accounts lie in one partition, but none counts another's records: its positions are exactly its own.
+    reached: Vec<Positions>,
+    /// The lowest offset of the transaction, by topic.
+    first: Positions,
+}
+
+impl ClientContext for Deliveries {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        Quiet.log(level, facility, message);
+    }
+
+    fn error(&self, error: Error, reason: &str) {
+        Quiet.error(error, reason);
+    }
+}
+
+impl ProducerContext for Deliveries {
+    /// A [`Place`] and a topic, packed.
+    type DeliveryOpaque = usize;
+
+    fn delivery(&self, result: &DeliveryResult<'_>, opaque: usize) {
+        let (place, topic) = Place::unpack(opaque);
+        let mut ledger = self.ledger.lock().unwrap_or_else(PoisonError::into_inner);
+        if place.transaction != ledger.transaction {
+            return;
+        }
+        ledger.settled += 1;
+        match result {
+            Ok(message) => {
+                let first = ledger.first.entry(topic).or_insert(i64::MAX);
+                *first = (*first).min(message.offset());
+                if let Some(positions) = ledger.reached.get_mut(place.batch) {
+                    let reached = positions.entry(topic).or_default();
+                    *reached = (*reached).max(message.offset() + 1);
+                }
+            }
+            Err((error, _)) => {
+                ledger.failed.get_or_insert(error.clone());
+            }
+        }
+        drop(ledger);
+        self.moved.notify_all();
+    }
+}
+
+/// Why a record is not known to be in Kafka.
+pub(super) enum Undelivered {
+    /// The record was not enqueued, or not delivered.
+    Failed(Error),
+    /// The record was neither delivered nor failed, although its timeout has passed.
+    Late,
+}
+
+/// A producer for one partition of the topics. Its calls block.
+pub(super) struct Sender {
+    pub producer: ThreadedProducer<Deliveries>,
+    pub topics: BTreeMap<Topic, String>,
+    partition: i32,
+    /// The bound of every wait.
+    wait: Duration,
+}
+
+impl Sender {
+    /// # Errors
+    /// A property that librdkafka does not take.
+    pub fn new(
+        config: &ClientConfig,
+        topics: BTreeMap<Topic, String>,
+        partition: i32,
+        wait: Duration,
+    ) -> Result<Sender, ServiceError> {
+        let producer = config.create_with_context(Deliveries::default());
+        let producer = producer.map_err(|error| KafkaClient::misconfigured(&error))?;
+        Ok(Sender { producer, topics, partition, wait })
+    }
+
+    /// Begins to count the deliveries of the next transaction, and returns its number.
+    pub fn count_next(&self, batches: usize) -> usize {
+        let mut ledger = self.ledger();
+        let transaction = (ledger.transaction + 1) & (usize::MAX >> SLOT_BITS);
+        *ledger = Ledger { transaction, reached: vec![Positions::new(); batches], ..Ledger::default() };
+        transaction
+    }
+
+    /// Of each batch of the transaction, the offset after its last acknowledged record, by topic.
+    pub fn reached(&self) -> Vec<Positions> {
+        self.ledger().reached.clone()
+    }
+
+    /// The lowest acknowledged offset of the transaction, by topic.
+    pub fn first(&self) -> Positions {
+        self.ledger().first.clone()
+    }
+
+    pub fn send(&self, place: Place, record: &Record) -> Result<(), Undelivered> {
+        let headers = (!record.headers.is_empty()).then(|| {
+            let headers = OwnedHeaders::new_with_capacity(record.headers.len());
+            record
+                .headers
+                .iter()
+                .fold(headers, |headers, (key, value)| headers.insert(Header { key, value: Some(value) }))
+        });
+        let opaque = place.pack(record.topic);
+        let mut message: BaseRecord<'_, str, [u8], usize> =
+            BaseRecord::with_opaque_to(&self.topics[&record.topic], opaque).partition(self.partition).key(&record.key);
+        message.payload = record.value.as_deref();
+        message.headers = headers;
+        let deadline = Instant::now() + self.wait;
+        loop {
+            match self.producer.send(message) {
+                Ok(()) => return Ok(()),
+                Err((error, back)) => {
+                    if meaning(&error) != Meaning::QueueFull || Instant::now() > deadline {
+                        return Err(Undelivered::Failed(error));
+                    }
+                    message = back;
+                    std::thread::sleep(QUEUE_FULL_WAIT);
+                }
+            }
+        }
+    }
+
+    /// Waits until `sent` records are acknowledged, or any of them failed: records behind one that the broker refuses
+    /// wait for the abort, and would wait for their own timeout.
+    ///
+    /// It waits here instead of in rdkafka's flush, which takes at least 100 ms.
+    pub fn drain(&self, sent: usize) -> Result<(), Undelivered> {
+        failpoint::hit(Point::DrainBefore);
+        let outstanding = |ledger: &mut Ledger| ledger.settled < sent && ledger.failed.is_none();
+        let context = self.producer.context();
+        let (mut ledger, waited) = context
+            .moved
+            .wait_timeout_while(self.ledger(), self.wait, outstanding)
+            .unwrap_or_else(PoisonError::into_inner);
+        match ledger.failed.take() {
+            Some(error) => return Err(Undelivered::Failed(error)),
+            // The message timeout comes first.
+            None if waited.timed_out() => return Err(Undelivered::Late),
+            None => {}
+        }
+        drop(ledger);
+        // The last report counts as in flight until its callback has returned, a moment from now.
+        let deadline = Instant::now() + self.wait;
+        while self.producer.in_flight_count() > 0 && Instant::now() < deadline {
+            std::thread::sleep(IN_FLIGHT_POLL);
+        }
+        failpoint::hit(Point::DrainAfter);
+        Ok(())
+    }
+
+    fn ledger(&self) -> MutexGuard<'_, Ledger> {
+        self.producer.context().ledger.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Writes one record outside any transaction, e.g. a person's request, with a plain idempotent producer: it fences
+/// nobody, and a single record needs no transaction. Blocks.
+///
+/// # Errors
+/// Kafka does not acknowledge the record in time, or refuses it.
+pub fn send_one(client: &KafkaClient, partition: i32, record: &Record) -> Result<(), ServiceError> {
+    let config = client.config(&[
+        ("enable.idempotence", "true"),
+        ("acks", "all"),
+        ("message.timeout.ms", SINGLE_RECORD_TIMEOUT_MS),
+    ]);
+    let topics = BTreeMap::from([(record.topic, client.topic(record.topic))]);
+    let sender = Sender::new(&config, topics, partition, SINGLE_RECORD_WAIT)?;
+    match sender.send(Place { transaction: 0, batch: 0 }, record).and_then(|()| sender.drain(1)) {
+        Ok(()) => Ok(()),
+        Err(Undelivered::Late) => Err(client.unreachable()),
+        Err(Undelivered::Failed(error)) if is_unreachable(&error) || meaning(&error) == Meaning::Expired => {
+            Err(client.unreachable())
+        }
+        Err(Undelivered::Failed(error)) => Err(client.refused(in_words(&error))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_place_of_a_record_comes_back_as_it_was_packed() {
+        for transaction in [0, 1, usize::MAX >> SLOT_BITS] {
+            for batch in [0, 1, BATCHES_MAX - 1] {
+                for topic in Topic::EVERY {
+                    let place = Place { transaction, batch };
+                    assert_eq!(Place::unpack(place.pack(topic)), (place, topic));
+                }
+            }
+        }
+    }
+}
