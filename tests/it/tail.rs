@@ -231,7 +231,7 @@ async fn what_tail_cannot_do_is_said_in_one_line() {
         (["--from", "yesterday"], ["'yesterday'", "neither `beginning` nor `end`"]),
         (["--from-sequence", "0"], ["'0'", "the first event has number 1"]),
         (["--from-sequence", "-3"], ["'-3'", "the first event has number 1"]),
-        (["--from-sequence", "one"], ["'one'", "no number"]),
+        (["--from-sequence", "one"], ["'one'", "not a number"]),
     ] {
         program.run(&[&["tail"], arguments.as_slice()].concat()).await.refused(2, &words);
     }

@@ -1,191 +1,16 @@
-//! `providers`: how each vendor's directory is read, with the source of every fact; as `docs/providers.md` too.
+//! The page docs/providers.md, generated from the shipped profiles.
 
-use std::path::Path;
-
-use anstyle::{AnsiColor, Style};
-use clap::Args;
-
-use super::{CONFIG_FILE, CONFIGURATION, DONE, Failure, print};
-use crate::config::{self, Config, ProviderTexts};
+use super::provider::Provider;
+use crate::cli::failure::Failure;
+use crate::config::ProviderTexts;
 use crate::scim::profile::{
-    AbsentActive, Auth, EmptyMembers, Fact, Inactive, Memberships, Operation, Paging, Profile, RemovalProof, facts,
-    names,
+    AbsentActive, Auth, EmptyMembers, Inactive, Memberships, Operation, Paging, Profile, RemovalProof, names,
 };
 
-#[derive(Debug, Args)]
-pub struct Options {
-    /// Show every field of this provider [default: a table of all]
-    name: Option<String>,
-    /// Print docs/providers.md
-    #[arg(long, conflicts_with = "name")]
-    markdown: bool,
-}
-
-pub fn providers(config: &Path, options: &Options) -> Result<u8, Failure> {
-    if options.markdown {
-        // The page is about the shipped profiles, wherever it is printed.
-        print(markdown()?.trim_end())?;
-        return Ok(DONE);
-    }
-    // This command is for those who have no configuration yet, too.
-    let texts = match config.exists() || config != Path::new(CONFIG_FILE) {
-        true => Config::providers(config)?,
-        false => ProviderTexts::new(),
-    };
-    match &options.name {
-        Some(name) => one(name, &texts)?,
-        None => all(&texts)?,
-    }
-    Ok(DONE)
-}
-
-/// A profile with its fields as they stand in TOML.
-struct Provider {
-    profile: Profile,
-    facts: Vec<Fact>,
-}
-
-impl Provider {
-    fn read(name: &str, texts: &ProviderTexts) -> Result<Provider, Failure> {
-        let wrong = |text: String| Failure::new(CONFIGURATION, text);
-        Ok(Provider {
-            profile: config::provider(name, texts).map_err(wrong)?,
-            facts: facts(name, texts).map_err(wrong)?,
-        })
-    }
-
-    fn value(&self, field: &str) -> &str {
-        self.facts.iter().find(|fact| fact.field == field).and_then(|fact| fact.value.as_deref()).unwrap_or("-")
-    }
-
-    /// An account of this provider for the configuration file.
-    fn example(&self) -> String {
-        let name = &self.profile.name;
-        let variable = name.to_uppercase().replace(['-', '.'], "_");
-        let mut lines =
-            vec!["[[account]]".to_owned(), format!("name = \"acme-{name}\""), format!("provider = \"{name}\"")];
-        if self.profile.base_url.is_none() {
-            let url = self.profile.template("base_url").unwrap_or("https://acme.example/scim/v2");
-            lines.push(format!("base_url = \"{url}\""));
-        }
-        match self.profile.auth {
-            Auth::Bearer | Auth::ApiKey => lines.push(format!("token_env = \"{variable}_SCIM_TOKEN\"")),
-            Auth::Basic => {
-                lines.push("username = \"…\"".to_owned());
-                lines.push(format!("password_env = \"{variable}_SCIM_PASSWORD\""));
-            }
-            Auth::Oauth2 => {
-                lines.push("client_id = \"…\"".to_owned());
-                lines.push(format!("client_secret_env = \"{variable}_CLIENT_SECRET\""));
-                if self.profile.token_url.is_none() {
-                    let url = self.profile.template("token_url").unwrap_or("https://acme.example/oauth2/token");
-                    lines.push(format!("token_url = \"{url}\""));
-                }
-            }
-        }
-        if lines.len() < 5 {
-            lines.push("interval = \"5m\"".to_owned());
-        }
-        lines.join("\n")
-    }
-}
-
-const HEADING: Style = Style::new().bold();
-const DEFAULT: Style = Style::new().dimmed();
-const UNVERIFIED: Style = Style::new().fg_color(Some(anstyle::Color::Ansi(AnsiColor::Yellow)));
-const NAME: Style = Style::new().fg_color(Some(anstyle::Color::Ansi(AnsiColor::Green)));
-const NOTE: Style = Style::new().fg_color(Some(anstyle::Color::Ansi(AnsiColor::Cyan)));
-
-/// Pads before colouring: escapes have no width.
-fn painted(style: Style, text: &str, width: usize) -> String {
-    format!("{style}{text:width$}{style:#}")
-}
-
-fn all(texts: &ProviderTexts) -> Result<(), Failure> {
-    const COLUMNS: [&str; 8] = ["provider", "vendor", "auth", "paging", "rows", "inactive", "memberships", "removal"];
-    let mut rows = vec![COLUMNS.map(str::to_owned)];
-    for name in names(texts) {
-        let provider = Provider::read(name, texts)?;
-        let value = |field: &str| provider.value(field).to_owned();
-        let memberships = if provider.profile.groups { value("memberships") } else { "no groups".to_owned() };
-        let means = provider.profile.removal_means.as_ref().map_or_else(String::new, |means| format!(", {means}"));
-        rows.push([
-            name.to_owned(),
-            value("title"),
-            value("auth"),
-            value("paging"),
-            value("page_size"),
-            value("inactive"),
-            memberships,
-            format!("{}{means}", value("removal_proof")),
-        ]);
-    }
-    let widths: Vec<usize> =
-        (0..COLUMNS.len()).map(|column| rows.iter().map(|row| row[column].len()).max().unwrap_or(0)).collect();
-    // Nothing follows the last column: spaces there would only wrap.
-    let width = |column| if column + 1 < COLUMNS.len() { widths[column] } else { 0 };
-    for (line, row) in rows.iter().enumerate() {
-        let cell = |(column, text): (usize, &String)| match (line, column) {
-            (0, _) => painted(HEADING, text, width(column)),
-            (_, 0) => painted(NAME, text, width(column)),
-            _ => painted(Style::new(), text, width(column)),
-        };
-        print(&row.iter().enumerate().map(cell).collect::<Vec<_>>().join("  "))?;
-    }
-    Ok(())
-}
-
-/// A longer value pushes its source to a line of its own.
-const VALUE_WIDTH: usize = 36;
-
-fn one(name: &str, texts: &ProviderTexts) -> Result<(), Failure> {
-    let provider = Provider::read(name, texts)?;
-    let width = provider.facts.iter().map(|fact| fact.field.len()).max().unwrap_or(0);
-    print(&format!("{NAME}{name}{NAME:#}  {}", provider.profile.title))?;
-    for fact in provider.facts.iter().filter(|fact| fact.field != "title") {
-        let (value, source) = (fact.value.as_deref().unwrap_or("-"), source(fact, &provider.profile));
-        let style = match (fact.default || fact.value.is_none(), source.starts_with("unverified")) {
-            (true, _) => DEFAULT,
-            (_, true) => UNVERIFIED,
-            _ => Style::new(),
-        };
-        let source = painted(style, &source, 0);
-        let field = fact.field;
-        if value.chars().count() > VALUE_WIDTH {
-            print(&format!("  {field:width$}  {value}"))?;
-            print(&format!("  {:width$}  {:VALUE_WIDTH$}  {source}", "", ""))?;
-        } else {
-            print(&format!("  {field:width$}  {value:VALUE_WIDTH$}  {source}"))?;
-        }
-    }
-    for note in &provider.profile.notes {
-        print(&format!("  {NOTE}note{NOTE:#}  {:10}  {}", note.topic, note.text))?;
-    }
-    print("")?;
-    for line in provider.example().lines() {
-        print(line)?;
-    }
-    Ok(())
-}
-
-/// Where a fact comes from, in words for people.
-fn source(fact: &Fact, profile: &Profile) -> String {
-    let said = fact.source.as_deref();
-    match (&fact.value, fact.field) {
-        (None, "base_url") => "the account has to say".to_owned(),
-        (None, "token_url") if profile.auth == Auth::Oauth2 => "the account has to say".to_owned(),
-        (None, _) => "not set".to_owned(),
-        (Some(_), _) if fact.default && profile.name != "generic" => {
-            said.map_or_else(|| "safe default (generic)".to_owned(), |said| format!("safe default (generic): {said}"))
-        }
-        (Some(_), _) => said.unwrap_or("no source").to_owned(),
-    }
-}
-
-/// How the page of [`markdown`] is made; the test that compares it says this too.
+/// The command that writes the page of [`markdown`].
 pub const REGENERATE: &str = "cargo run -- providers --markdown > docs/providers.md";
 
-/// `docs/providers.md`: for each shipped profile what is read, what cannot be read, and the source of each.
+/// The text of `docs/providers.md`: for each shipped profile what is read, what cannot be read, and the sources.
 ///
 /// # Errors
 /// A shipped profile that does not parse.
@@ -222,12 +47,12 @@ pub fn markdown() -> Result<String, Failure> {
 const INTRODUCTION: &str = "\
 # Providers
 
-What is read from each vendor's directory, what cannot be read, and where that is known from. *Safe default*, or
-just italics: nobody documented it, so it is as in `generic`. **unverified**: general knowledge or second-hand. Sources
-of what a table calls a note stand below it.
+What scimtail reads from each vendor's directory, what it cannot read, and the source of each fact. *Safe default*, or
+just italics: the vendor does not document it, so the value is that of `generic`. **unverified**: general knowledge or
+second-hand. The sources of the notes in a table are below the table.
 
-`scimtail check` shows what an endpoint really does, `scimtail providers NAME` every field and an account to begin with.
-`[account.profile]` overrides single fields for an account, `[providers]` adds and replaces whole profiles.
+`scimtail check` shows how an endpoint behaves. `scimtail providers NAME` shows every field and an account to begin with.
+`[account.profile]` overrides single fields for an account. `[providers]` adds and replaces whole profiles.
 
 | provider | vendor | credential | paging | inactive users | memberships | a vanished user is |
 |---|---|---|---|---|---|---|";
@@ -248,7 +73,7 @@ fn section(provider: &Provider) -> String {
         text.push_str(&line(topic, &how.join("; "), &sources.join("; ")));
     }
     let told = |note: &str| rows.iter().any(|row| row.topic == note || beside(row.topic).contains(&note));
-    // What cannot be read stands last.
+    // What cannot be read comes last.
     for last in [false, true] {
         for note in profile.notes.iter().filter(|note| !told(&note.topic) && (note.topic == "not read") == last) {
             let topic = if last { "**not read**" } else { note.topic.as_str() };
@@ -269,7 +94,7 @@ fn line(topic: &str, how: &str, source: &str) -> String {
     format!("| {} | {} | {} |\n", cell(topic), cell(how), cell(source))
 }
 
-/// Topics of notes that belong to a row of another name.
+/// Topics of notes that belong in the row of this topic.
 fn beside(topic: &str) -> &'static [&'static str] {
     match topic {
         "address" => &["base_url"],
@@ -278,7 +103,7 @@ fn beside(topic: &str) -> &'static [&'static str] {
     }
 }
 
-/// The sources of those fields that the vendor's profile sets itself; else whether a default holds.
+/// The sources of the fields that the vendor's profile sets itself. If it sets none, whether a default applies.
 fn cited(provider: &Provider, fields: &[&str]) -> Vec<String> {
     let mut sources: Vec<String> = Vec::new();
     let facts = || provider.facts.iter().filter(|fact| fields.contains(&fact.field));
@@ -297,7 +122,7 @@ fn marked(source: &str) -> String {
     source.replace("unverified", "**unverified**")
 }
 
-/// One line of a vendor's table: what is read, and the fields that say so.
+/// One row of a vendor's table: what is read, and the fields of the profile that say so.
 struct Row {
     topic: &'static str,
     how: String,
@@ -402,7 +227,7 @@ fn nested(profile: &Profile) -> String {
 
 fn removal(profile: &Profile) -> String {
     let proof = match profile.removal_proof {
-        RemovalProof::Get => "proven by GET by id, where that works",
+        RemovalProof::Get => "proven by GET by id, if that works",
         RemovalProof::Absence => "proven by absence from several complete walks",
     };
     let means = profile.removal_means.as_ref().map(|means| format!("; a vanished user is {means}"));
@@ -411,11 +236,11 @@ fn removal(profile: &Profile) -> String {
 
 fn paging(profile: &Profile) -> String {
     let how = match profile.paging {
-        Paging::Auto => "`startIndex`, or cursors where the server offers them",
+        Paging::Auto => "`startIndex`, or cursors if the server offers them",
         Paging::Index => "`startIndex`",
-        Paging::Cursor => "cursors, or `startIndex` where the server offers none",
+        Paging::Cursor => "cursors, or `startIndex` if the server offers none",
         Paging::CursorForced => "cursors only",
-        Paging::None => return "none: one answer holds everything".to_owned(),
+        Paging::None => return "none: one answer has all rows".to_owned(),
     };
     let total = if profile.trust_total { "" } else { "; `totalResults` is not relied on" };
     format!("{how}; {} rows a page{total}", profile.page_size)
@@ -423,7 +248,7 @@ fn paging(profile: &Profile) -> String {
 
 fn limits(profile: &Profile) -> String {
     if profile.rate_limits.is_empty() {
-        return "no number is known; 429 and `Retry-After` are obeyed".to_owned();
+        return "no documented limit; 429 and `Retry-After` are obeyed".to_owned();
     }
     let texts = profile.rate_limits.iter().map(|limit| {
         let of = match limit.of {
@@ -436,32 +261,4 @@ fn limits(profile: &Profile) -> String {
         format!("{of}: {} in {} s", limit.requests, limit.per.as_secs())
     });
     texts.collect::<Vec<_>>().join("; ")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_example_of_every_provider_is_an_account_that_the_configuration_accepts() {
-        const REST: &str = "[kafka]\nbrokers = [\"localhost:9092\"]\n[registry]\nurl = \"http://localhost:8081\"\n";
-        let texts = ProviderTexts::new();
-        for name in names(&texts) {
-            let provider = Provider::read(name, &texts).unwrap();
-            let example = provider.example();
-            assert!(example.lines().count() >= 5, "{example}");
-            Config::parse("scimtail.toml", &format!("{REST}{example}\n")).unwrap();
-        }
-    }
-
-    #[test]
-    fn topics_of_notes_fit_the_column_that_check_gives_them() {
-        let texts = ProviderTexts::new();
-        for name in names(&texts) {
-            for note in Provider::read(name, &texts).unwrap().profile.notes {
-                assert!(note.topic.len() <= "entitlement".len(), "{name}: {}", note.topic);
-                assert!(!note.text.contains('\n') && !note.text.ends_with('.'), "{name}: {}", note.text);
-            }
-        }
-    }
 }
