@@ -1,4 +1,4 @@
-//! The command line: arguments → configuration → one command → exit code.
+//! The program: runs one command and turns its result into the exit code.
 
 use std::process::ExitCode;
 

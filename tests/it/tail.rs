@@ -222,7 +222,7 @@ async fn what_tail_cannot_do_is_said_in_one_line() {
         (vec!["--from-sequence", "5"], 2, vec!["one account", "→ --account"]),
         (vec!["--set-key", "key.pem"], 2, vec!["→ --format set"]),
         (vec!["--format", "set", "--set-key", "absent.pem"], 78, vec!["absent.pem cannot be read"]),
-        (vec!["--format", "set", "--set-key", "key.pem"], 78, vec!["key.pem is no private key", "→ PEM"]),
+        (vec!["--format", "set", "--set-key", "key.pem"], 78, vec!["key.pem is not a private key", "→ use PEM"]),
     ] {
         program.run(&[&["tail"], arguments.as_slice()].concat()).await.refused(code, &words);
     }
