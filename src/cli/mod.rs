@@ -34,7 +34,7 @@ pub use failure::{Exit, Failure};
 /// The default of `--config`.
 const CONFIG_FILE: &str = "scimtail.toml";
 
-/// Change data capture for SCIM directories: what changed in who-has-access, as Avro in Kafka, exactly once.
+/// Change data capture for SCIM directories: publishes every change of access as Avro to Kafka, exactly once
 #[derive(Debug, Parser)]
 #[command(name = "scimtail", version, max_term_width = 100)]
 #[command(after_help = Exit::table())]
@@ -42,7 +42,7 @@ pub struct Arguments {
     /// Configuration file
     #[arg(long, global = true, default_value = CONFIG_FILE, env = "SCIMTAIL_CONFIG")]
     config: PathBuf,
-    /// Logs on standard error
+    /// Format of the logs on standard error
     #[arg(long, global = true, value_enum, default_value = "text")]
     log_format: LogFormat,
     /// Log level: error, warn, info, debug [default: info for `run`, else warn]
@@ -54,7 +54,7 @@ pub struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// See it work: an embedded Kafka, two simulated directories, and a replay that proves itself
+    /// Run with an embedded Kafka and two simulated directories, and prove the result by a replay
     Demo(demo::Options),
     /// Test credentials, directories, Kafka and registry; writes nothing
     Check(check::Options),
@@ -62,23 +62,23 @@ enum Command {
     Plan(plan::Options),
     /// Show how each vendor's directory is read, with the source of every fact; needs no configuration
     Providers(providers::Options),
-    /// Keep all accounts syncing, or sync each once
+    /// Sync all accounts continuously, or each once
     Run(run::Options),
     /// Print events from Kafka
     Tail(tail::Options),
     /// Print the current state from the compacted topics
     State(state::Options),
-    /// Let a held sync through; without --hold, show what is held
+    /// Release a held sync; without --hold, show the current hold
     Release(control::Release),
     /// Stop syncing an account until `resume`
     Pause(control::Pause),
-    /// Go on syncing a paused account
+    /// Continue to sync a paused account
     Resume(control::Resume),
     /// Sync an account now
     Poll(control::Poll),
-    /// Let a stopped account go on from what the topics hold of it
+    /// Continue a stopped account from its records in the topics
     Reseed(reseed::Reseed),
-    /// Take everything of an account that is no longer configured out of the compacted topics
+    /// Remove the records of an account that is no longer configured from the compacted topics
     Retire(reseed::Retire),
     /// Verify, create or print the topics
     Topics(topics::Options),
@@ -86,15 +86,15 @@ enum Command {
     Schemas(schemas::Options),
 }
 
-/// What stands on the command line. Help, and whatever clap needs several lines for, clap prints and ends with itself.
+/// Parses the command line. For help, and for errors of several lines, clap prints the text and ends the process.
 ///
 /// # Errors
-/// A value that an argument does not take, in one line with those it does.
+/// An argument does not accept its value; one line names the values that it accepts.
 pub fn arguments() -> Result<Arguments, Failure> {
     Arguments::try_parse().map_err(|error| match error.kind() {
         ErrorKind::InvalidValue | ErrorKind::ValueValidation => {
             let text = error.render().to_string();
-            // The last line points to --help.
+            // The last line refers to --help.
             let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
             let said = lines[..lines.len().saturating_sub(1)].join(" ");
             Failure::new(Exit::Usage, said.trim_start_matches("error: "))
@@ -103,10 +103,10 @@ pub fn arguments() -> Result<Arguments, Failure> {
     })
 }
 
-/// Runs one command to its exit code.
+/// Runs one command to its end.
 ///
 /// # Errors
-/// What the person should read, and the exit code.
+/// The command ended early.
 pub fn run(arguments: Arguments) -> Result<Exit, Failure> {
     let service = matches!(&arguments.command, Command::Run(options) if !options.once);
     let level = arguments.log_level.as_deref().unwrap_or(if service { "info" } else { "warn" });
@@ -116,7 +116,7 @@ pub fn run(arguments: Arguments) -> Result<Exit, Failure> {
         .build()
         .map_err(|error| Failure::new(Exit::Failed, format!("the runtime does not start: {error}")))?;
     let result = runtime.block_on(dispatch(arguments));
-    // Blocking Kafka calls may still wait for a broker that is gone; nothing they do matters any more.
+    // Blocking calls may still wait for a broker that has gone. Their results do not matter any more.
     runtime.shutdown_background();
     result
 }

@@ -60,7 +60,7 @@ pub async fn run(file: &Path, options: Options) -> Result<Exit, Failure> {
     let failed = |error: std::io::Error| Failure::new(Exit::Failed, format!("signals cannot be handled: {error}"));
     let hangup = signal(SignalKind::hangup()).map_err(failed)?;
     // Before anything is counted. A refused address is reported before this instance owns a shard.
-    let mut beside = match config.http_listen {
+    let mut tasks = match config.http_listen {
         Some(address) => http::listen(address).await.map_err(|reason| Failure::new(Exit::Configuration, reason))?,
         None => JoinSet::new(),
     };
@@ -73,7 +73,7 @@ pub async fn run(file: &Path, options: Options) -> Result<Exit, Failure> {
     let shutdown = CancellationToken::new();
     info!(group = config.kafka.topic_prefix, accounts = accounts.len(), "running; SIGTERM or Ctrl-C ends it");
     let (configured, accounts) = watch::channel(accounts);
-    beside.spawn(follow(Followed::new(file, config, &options.accounts), hangup, configured));
+    tasks.spawn(follow(Followed::new(file, config, &options.accounts), hangup, configured));
     let service = group::run(services, accounts, shutdown.clone(), fastrand::Rng::new());
     tokio::pin!(service);
     tokio::select! {

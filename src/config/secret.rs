@@ -235,7 +235,7 @@ mod tests {
         assert_eq!(format!("{:?}", Secret::Given("secret".to_owned().into())), "Given(SecretBox<str>([REDACTED]))");
     }
 
-    /// What is read from a file of this content, or the complaint without the name of the file.
+    /// The secret from a file with this content, or the complaint without the name of the file.
     fn read(purpose: Purpose, content: &str) -> Result<String, String> {
         let given = tempfile::NamedTempFile::new().unwrap();
         fs::write(given.path(), content).unwrap();

@@ -71,7 +71,7 @@ fn payload(change: &Change<'_>) -> (&'static str, Value) {
         }
         (_, Action::Updated) => {
             let mut operations: Vec<Value> = event.changes.iter().filter_map(operation).collect();
-            // They apply one after the other: what goes goes first, lest it takes something of what comes.
+            // Operations apply in their order. Removals come first, so that they do not remove a part of an added value.
             operations.sort_by_key(|operation| operation["op"] != "remove");
             patch(operations)
         }

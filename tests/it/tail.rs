@@ -219,8 +219,8 @@ async fn what_tail_cannot_do_is_said_in_one_line() {
     std::fs::write(program.file().with_file_name("key.pem"), "no key").expect("a file");
     for (arguments, code, words) in [
         (vec!["--account", "acmee"], 78, vec!["no account `acmee`", "did you mean `acme`"]),
-        (vec!["--from-sequence", "5"], 2, vec!["one account", "→ --account"]),
-        (vec!["--set-key", "key.pem"], 2, vec!["→ --format set"]),
+        (vec!["--from-sequence", "5"], 2, vec!["one account", "→ add --account"]),
+        (vec!["--set-key", "key.pem"], 2, vec!["→ add --format set"]),
         (vec!["--format", "set", "--set-key", "absent.pem"], 78, vec!["absent.pem cannot be read"]),
         (vec!["--format", "set", "--set-key", "key.pem"], 78, vec!["key.pem is not a private key", "→ use PEM"]),
     ] {

@@ -65,14 +65,14 @@ fn section(provider: &Provider) -> String {
     );
     let rows = rows(profile);
     for Row { topic, how, fields } in &rows {
-        let notes = profile.notes.iter().filter(|note| note.topic == *topic || beside(topic).contains(&&*note.topic));
+        let notes = profile.notes.iter().filter(|note| note.topic == *topic || noted_as(topic).contains(&&*note.topic));
         let notes: Vec<&str> = notes.map(|note| note.text.as_str()).collect();
         let mut sources = cited(provider, fields);
         sources.extend((!notes.is_empty()).then(|| "note".to_owned()));
         let how: Vec<&str> = [how.as_str()].into_iter().chain(notes).collect();
         text.push_str(&line(topic, &how.join("; "), &sources.join("; ")));
     }
-    let told = |note: &str| rows.iter().any(|row| row.topic == note || beside(row.topic).contains(&note));
+    let told = |note: &str| rows.iter().any(|row| row.topic == note || noted_as(row.topic).contains(&note));
     // What cannot be read comes last.
     for last in [false, true] {
         for note in profile.notes.iter().filter(|note| !told(&note.topic) && (note.topic == "not read") == last) {
@@ -95,7 +95,7 @@ fn line(topic: &str, how: &str, source: &str) -> String {
 }
 
 /// Topics of notes that belong in the row of this topic.
-fn beside(topic: &str) -> &'static [&'static str] {
+fn noted_as(topic: &str) -> &'static [&'static str] {
     match topic {
         "address" => &["base_url"],
         "credential" => &["token_url", "token"],

@@ -213,7 +213,7 @@ fn optional(found: Option<&str>) -> Cell<'_> {
     found.map_or(Cell::Nothing, text)
 }
 
-/// An empty text is no value.
+/// A text; an empty one counts as missing.
 fn some(found: &str) -> Cell<'_> {
     optional((!found.is_empty()).then_some(found))
 }

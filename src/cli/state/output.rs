@@ -296,7 +296,7 @@ acme     ann@acme.example        yes     Guests                               ne
             }
         }
         let circle = lines.lines().find(|line| line.contains("\"since\":null"));
-        assert!(circle.is_some(), "a time that nobody knows is null");
+        assert!(circle.is_some(), "an unknown time is null");
     }
 
     #[test]

@@ -24,7 +24,7 @@ pub const BASE_PATH: &str = "/scim/v2";
 
 /// Rows of a page if the request names no `count`.
 pub const PAGE_DEFAULT: usize = 20;
-/// The most rows of a page, whatever `count` asks for.
+/// The most rows of a page, for any `count`.
 pub const PAGE_MAX: usize = 100;
 pub const USER_SCHEMA: &str = "urn:ietf:params:scim:schemas:core:2.0:User";
 pub const GROUP_SCHEMA: &str = "urn:ietf:params:scim:schemas:core:2.0:Group";
