@@ -178,7 +178,7 @@ fn plain_token<'t>(noun: &str, token: &'t str) -> Result<&'t str, String> {
     let scheme = SCHEMES.iter().find(|scheme| first.eq_ignore_ascii_case(scheme));
     match scheme {
         Some(scheme) if more => Err(format!("holds `{scheme} ` in front of the {noun}; → the {noun} alone")),
-        Some(scheme @ &"Bearer") => Err(format!("holds `{scheme}` without a {noun}; → the {noun} alone")),
+        Some(scheme @ &"Bearer") => Err(format!("holds `{scheme}` without the {noun}; → the {noun} alone")),
         _ if more => Err(format!("holds white space inside the {noun}; → the {noun} alone, in one line")),
         _ => Ok(token),
     }
@@ -262,7 +262,7 @@ mod tests {
         for (content, complaint) in [
             ("Bearer 4ca9ary", "holds `Bearer ` in front of the token; → the token alone"),
             ("bearer\t4ca9ary\n", "holds `Bearer ` in front of the token; → the token alone"),
-            ("Bearer ", "holds `Bearer` without a token; → the token alone"),
+            ("Bearer ", "holds `Bearer` without the token; → the token alone"),
             ("SSWS 4ca9ary", "holds `SSWS ` in front of the token; → the token alone"),
             ("Authorization: Bearer 4ca9ary", "holds `Authorization: ` in front of the token; → the token alone"),
             ("\"4ca9ary\"\n", "holds quotes around the token; → the token without them"),
