@@ -1,17 +1,18 @@
-//! The state as it was: events undone, newest first, on the state as it is. Pure.
+//! The state at a past time: the present state with later events undone, newest first. Pure.
 //!
-//! **What is undone together.** What one completed sync found, and what failed attempts before it had published of the
-//! same, carries the same `window_start`. It is undone whole or not at all: the result is always what some completed
-//! sync left, the last one all of whose findings were read by the time asked for; also while the next is published.
+//! **What is undone together.** The events of one completed sync, and those that failed attempts before it published of
+//! the same changes, carry the same `window_start`: they are one window. A window is undone as a whole or not at all, so
+//! the result is always the state that a completed sync left. That sync is the last one whose events were all observed by
+//! the time asked for. This holds also while the next sync is being published.
 //!
-//! **How far back.** Events tell what they changed only as long as Kafka keeps them, and it drops the oldest first. An
-//! account's events from 1 on reach back to the end of its first sync, of which there are none. Otherwise the oldest
-//! events may be the rest of what one sync found, the others dropped: those are not undone, unless that sync began when
-//! the oldest record of the partition, whoever's it is, had been written already.
+//! **How far back.** Kafka keeps events for a limited time and drops the oldest first. Events from sequence 1 on reach back
+//! to the end of the first sync, whose result is never undone. Otherwise a part of the oldest window may have been dropped, so that
+//! window is not undone. It is certainly whole if its sync began after the oldest record of the partition was written; that
+//! record may be of another account.
 //!
-//! Silent rewrites are not in the events: newly listed attributes, memberships that turned direct, how long somebody is
-//! missing. They stay as they are now. When somebody who was removed had first been seen is known only from its
-//! `added` event; where that is not there, `first_seen_at` is [`UNKNOWN_TIME`].
+//! Silent rewrites have no events: newly listed attributes, memberships that became direct, the time since a principal is
+//! missing. They stay as they are now. Only the `added` event tells when a removed principal was first seen. Without that
+//! event, `first_seen_at` is [`UNKNOWN_TIME`].
 
 use std::collections::BTreeMap;
 
@@ -24,66 +25,66 @@ use crate::directory::{
     email_before,
 };
 
-/// One event, backwards.
+/// The inverse of one event.
 enum Undo {
     Remove(StateKey),
-    /// `first_seen_at` as known from an earlier event.
+    /// The principal (`None` for a membership), and `first_seen_at` from an earlier event.
     Put(StateKey, Option<Packed>, i64),
     Change(StateKey, Vec<AttributeChange>),
 }
 
-/// The oldest events that are there without a gap.
+/// The oldest event from which on there is no gap, and its window.
 struct Head {
     sequence: i64,
     window_start: Option<i64>,
-    /// When the newest event of the same window was observed.
+    /// When the newest event of its window was observed.
     newest: i64,
 }
 
-/// Takes an account's events in their order, and undoes those that were found later than a time.
+/// Takes an account's events in their order, and undoes those that were observed later than a time.
 pub struct History {
     time: i64,
-    /// Of the state on which they are undone; later events are none of its.
+    /// The sequence of the present state. Later events are not part of it.
     sequence: i64,
     last_sequence: i64,
     /// When the oldest record of the partition was written.
     log_start: Option<i64>,
     head: Option<Head>,
-    /// The window under way, and when its newest event was observed.
+    /// The present window, and when its newest event was observed.
     window: Option<i64>,
     newest: i64,
-    /// What the window under way, and windows since the time, did.
+    /// The inverses of the events of the present window, and of windows after the time.
     undo: Vec<Undo>,
     /// (sync, observed_at) of the newest event that stays.
     kept: Option<(i64, i64)>,
     newest_event: Option<(i64, i64)>,
-    /// When what is there was added, as far as events say so.
+    /// When each present key was added, if an event says so.
     added: Map<StateKey, i64>,
     /// When the newest event of the baseline was observed.
     baseline: Option<i64>,
 }
 
-/// What became of it. Times are milliseconds since 1970-01-01 UTC.
+/// The result of [`History::undo`]. Times are milliseconds since 1970-01-01 UTC.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AsOf {
     pub undone: usize,
-    /// (sync, observed_at) of the newest event that stays; `None`: nothing but the baseline, or older than the log.
+    /// (sync, observed_at) of the newest event that stays; `None` if only the baseline stays, or Kafka dropped it.
     pub kept: Option<(i64, i64)>,
-    /// As far back as the events reach.
+    /// The earliest time to which the events reach back.
     pub earliest: i64,
 }
 
-/// Why the state cannot be told.
+/// Why the state is not known.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Refusal {
-    /// The events reach back to this time only.
+    /// The events reach back only to this time.
     TooEarly(i64),
-    /// Events are missing or do not fit the state: says what.
+    /// Events are missing or do not fit the state; says which.
     Broken(String),
 }
 
 impl History {
-    /// `time`: what was found later is undone. `sequence`: that of the state. `log_start`: when the oldest record of the
+    /// `time`: later events are undone. `sequence`: of the present state. `log_start`: when the oldest record of the
     /// partition was written. Times are milliseconds since 1970-01-01 UTC.
     pub fn new(time: i64, sequence: i64, log_start: Option<i64>) -> History {
         History {
@@ -102,33 +103,35 @@ impl History {
         }
     }
 
-    /// True while none of the account's events was taken.
+    /// True until the first event was taken.
     pub fn is_empty(&self) -> bool {
         self.head.is_none()
     }
 
+    /// Takes the next event.
+    ///
     /// # Errors
-    /// An event that cannot be undone; it is then as one that is missing.
+    /// The event cannot be undone. It then counts as missing.
     pub fn take(&mut self, event: &ChangeEvent) -> Result<(), String> {
         if event.sequence > self.sequence {
             return Ok(());
         }
         let event_type = EventType::ALL.into_iter().find(|known| known.as_str() == event.event_type);
-        let event_type = event_type.ok_or_else(|| format!("event {} is of no known type", event.sequence))?;
-        let key = key(event).ok_or_else(|| format!("event {} names nobody", event.sequence))?;
+        let event_type = event_type.ok_or_else(|| format!("event {} has an unknown type", event.sequence))?;
+        let key = key(event).ok_or_else(|| format!("event {} does not name a principal", event.sequence))?;
         let gap = event.sequence != self.last_sequence + 1;
         if gap || self.head.is_none() {
-            // Whatever came before, it cannot be told from what is missing.
+            // Events before a gap are of no use.
             (self.head, self.baseline) = (None, None);
             if self.last_sequence > 0 {
-                // Lost in the middle of the log: that older records are there proves nothing.
+                // Events are missing in the middle of the log, so older records do not prove that a window is whole.
                 self.log_start = None;
             }
             self.undo.clear();
             self.added.clear();
         }
         if self.head.is_none() || self.window != event.window_start {
-            // All of the window before was read in time.
+            // The whole window before was observed in time, so it stays.
             if self.newest <= self.time {
                 self.undo.clear();
                 self.kept = self.newest_event;
@@ -167,13 +170,13 @@ impl History {
         }
     }
 
-    /// Undoes on `known` what was found later than the time.
+    /// Undoes on `known`, the present state, the events that were observed later than the time.
     ///
     /// # Errors
-    /// [`Refusal`]; `known` is then of no use.
+    /// [`Refusal`]; `known` may then be undone in part.
     pub fn undo(mut self, known: &mut Known) -> Result<AsOf, Refusal> {
         let missing =
-            |at: i64| Refusal::Broken(format!("event {at} is not there: the events do not lead to the state"));
+            |at: i64| Refusal::Broken(format!("event {at} is missing, so the events do not lead to the state"));
         if self.last_sequence != self.sequence && self.head.is_some() {
             return Err(missing(self.last_sequence + 1));
         }
@@ -181,10 +184,11 @@ impl History {
         if self.time < earliest {
             return Err(Refusal::TooEarly(earliest));
         }
-        // What was published since the last completed sync is a part of what the next one will complete.
+        // Events after the last completed sync belong to a window that the next one will complete.
         let open = known.completed.as_ref().is_some_and(|completed| completed.sequence < self.sequence);
         if open && (self.head.is_none() || !self.is_whole(self.window)) {
-            let words = "a sync is being published, and older events of its are gone; → once it has completed";
+            let words =
+                "a sync is still being published and its oldest events have expired; → retry after it completes";
             return Err(Refusal::Broken(words.to_owned()));
         }
         if self.newest <= self.time && !open {
@@ -199,13 +203,13 @@ impl History {
     }
 
     fn earliest(&self, known: &Known) -> i64 {
-        // Since the last completed sync was over, nothing has changed but what events say.
+        // After the end of the last completed sync, only events have changed the state.
         let finished = |completed: &SyncStatus| completed.finished_at.unwrap_or(completed.started_at);
         let completed = known.completed.as_ref().map_or(i64::MAX, finished);
         match &self.head {
-            // No event has ever been published.
+            // No event was ever published.
             None if self.sequence == 0 => self.first_sync(known).unwrap_or(completed),
-            // All are older than what the log keeps.
+            // Kafka has dropped all events.
             None => self.log_start.unwrap_or(completed).min(completed),
             Some(head) if head.sequence == 1 => self.first_sync(known).or(head.window_start).unwrap_or(completed),
             Some(head) => match self.log_start {
@@ -215,14 +219,14 @@ impl History {
         }
     }
 
-    /// True where no event of this window can have been dropped: it is not the oldest, or began when the oldest record
-    /// of the log was there.
+    /// True if no event of this window can have been dropped: it is not the oldest window, or it began after the oldest
+    /// record of the log was written.
     fn is_whole(&self, window_start: Option<i64>) -> bool {
         let oldest = self.head.as_ref().filter(|head| head.sequence > 1 && head.window_start == window_start);
         oldest.is_none_or(|_| self.log_start.zip(window_start).is_some_and(|(log, window)| window >= log))
     }
 
-    /// When the first sync read the last of what it read: what no event added came with it.
+    /// When the first sync read its last resource. Everything that no event added came with it.
     fn first_sync(&self, known: &Known) -> Option<i64> {
         let principals = Kind::BOTH.into_iter().flat_map(|kind| {
             let entries = known.table(kind).iter();
@@ -251,7 +255,7 @@ fn key(event: &ChangeEvent) -> Option<StateKey> {
     Some(StateKey::Principal(kind, event.principal_id.as_str().into()))
 }
 
-/// The principal as last known.
+/// The image of the principal in the event.
 fn image(event: &ChangeEvent) -> Option<Principal> {
     let omitted = event.omitted_attributes.clone();
     if let Some(user) = event.user.clone() {
@@ -280,7 +284,7 @@ fn apply(undo: Undo, known: &mut Known) -> Result<(), String> {
     match undo {
         Undo::Remove(key) => {
             if !there(known, &key) {
-                return Err("an event adds what the state does not have".to_owned());
+                return Err("an event adds a record that the state does not have".to_owned());
             }
             match key {
                 StateKey::Principal(kind, id) => known.remove_principal(kind, &id, None),
@@ -289,13 +293,15 @@ fn apply(undo: Undo, known: &mut Known) -> Result<(), String> {
         }
         Undo::Put(key, image, first_seen_at) => {
             if there(known, &key) {
-                return Err("an event removes what the state has".to_owned());
+                return Err("an event removes a record that the state has".to_owned());
             }
             match (key, image) {
                 (StateKey::Principal(kind, id), Some(packed)) => {
                     known.put_principal(kind, id, entry(packed, first_seen_at), None);
                 }
-                (StateKey::Principal(..), None) => return Err("a removal without its image".to_owned()),
+                (StateKey::Principal(..), None) => {
+                    return Err("a removal does not have the image of its principal".to_owned());
+                }
                 (StateKey::Membership { member, group }, _) => {
                     let membership = Membership { direct: None, first_seen_at, sequence: 0, digest: 0 };
                     known.put_membership(group, member, membership);
@@ -303,9 +309,9 @@ fn apply(undo: Undo, known: &mut Known) -> Result<(), String> {
             }
         }
         Undo::Change(key, changes) => {
-            let StateKey::Principal(kind, id) = key else { return Err("a changed membership".to_owned()) };
+            let StateKey::Principal(kind, id) = key else { return Err("an event changes a membership".to_owned()) };
             let Some(now) = known.table(kind).get(&id) else {
-                return Err("an event changes whom the state does not have".to_owned());
+                return Err("an event changes a principal that the state does not have".to_owned());
             };
             let mut before =
                 entry(Packed::pack(&changed(kind, now.packed.unpack(id.clone()), changes)), now.first_seen_at);
@@ -330,12 +336,12 @@ fn entry(packed: Packed, first_seen_at: i64) -> Entry {
     }
 }
 
-/// The principal with the old values of these changes; the inverse of what `Principal::compared` shows.
+/// The principal with the old values of these changes: the inverse of `Principal::compared`.
 fn changed(kind: Kind, mut principal: Principal, changes: Vec<AttributeChange>) -> Principal {
-    // Several paths at once where the server wrote another shape before.
+    // Several paths change at once if the server wrote another shape before.
     let addresses = kind == Kind::User && changes.iter().any(|change| belongs_to(&change.attribute, "emails"));
     let now = addresses.then(|| principal.attributes.clone());
-    // A name that was put together from others has no change of its own.
+    // A display name that is composed of other names has no change of its own.
     let composed = kind == Kind::User && principal.display_name.is_some();
     let composed = composed && principal.display_name == principal.composed_name();
     let composed = composed && changes.iter().all(|change| change.attribute != "displayName");
@@ -348,7 +354,7 @@ fn changed(kind: Kind, mut principal: Principal, changes: Vec<AttributeChange>) 
             "externalId" => principal.external_id = text(),
             "active" => principal.active = json.as_ref().and_then(Value::as_bool),
             "meta.created" => principal.created = json.as_ref().and_then(Value::as_i64),
-            // They follow from the name.
+            // Follow from the name of the group.
             "entitlement_domain" | "entitlement_kind" | "entitlement_name" if kind == Kind::Group => {}
             _ => match old_value {
                 Some(old) => drop(principal.attributes.insert(attribute, old)),

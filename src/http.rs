@@ -1,4 +1,4 @@
-//! `[http] listen`: what monitoring reads. Counts and names of accounts, nothing of people, nothing to change.
+//! `[http] listen`: read-only pages for monitoring. They have counts and names of accounts, nothing about people.
 
 use std::net::SocketAddr;
 
@@ -11,23 +11,24 @@ use tracing::{info, warn};
 
 use crate::telemetry;
 
-/// What the exposition format of Prometheus calls itself.
+/// The media type of the exposition format of Prometheus.
 const EXPOSITION: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// Listens, and answers `/metrics` and `/healthz` (this process runs) for as long as the tasks are kept.
+/// Serves `/metrics` and `/healthz` (200 while the process runs) until the returned tasks are dropped.
 ///
 /// # Errors
-/// The address cannot be listened on.
+/// The process cannot listen on the address.
 pub async fn listen(address: SocketAddr) -> Result<JoinSet<()>, String> {
-    let cannot = |reason: &dyn std::fmt::Display| format!("[http] listen = \"{address}\": {reason}; → another address");
+    let cannot =
+        |reason: &dyn std::fmt::Display| format!("[http] listen = \"{address}\": {reason}; → use another address");
     let listener = TcpListener::bind(address).await.map_err(|error| cannot(&error.kind()))?;
     let metrics = telemetry::keep_metrics().map_err(|reason| cannot(&reason))?;
     if !address.ip().is_loopback() {
-        warn!(%address, "[http] is open to other machines, and asks nobody who they are");
+        warn!(%address, "[http] listens beyond loopback without authentication");
     }
     info!(%address, "metrics at /metrics");
     let mut tasks = JoinSet::new();
-    // Descriptions only: what would grow while nobody reads are histograms, of which there are none.
+    // Once is enough: upkeep drains histograms, and there are none.
     metrics.run_upkeep();
     let exposed = move || async move { ([(CONTENT_TYPE, EXPOSITION)], metrics.render()) };
     let pages = Router::new().route("/metrics", get(exposed)).route("/healthz", get(|| async { "ok\n" }));

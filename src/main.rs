@@ -1,4 +1,4 @@
-//! The command line: arguments → configuration → one command → exit code.
+//! The program: runs one command and turns its result into the exit code.
 
 use std::process::ExitCode;
 
@@ -8,11 +8,11 @@ use scimtail::failpoint;
 fn main() -> ExitCode {
     let _armed = failpoint::arm();
     match cli::arguments().and_then(cli::run) {
-        Ok(code) => ExitCode::from(code),
-        Err(failure) if failure.text.is_empty() => ExitCode::from(failure.code),
+        Ok(exit) => exit.into(),
+        Err(failure) if failure.text.is_empty() => failure.exit.into(),
         Err(failure) => {
             anstream::eprintln!("error: {}", failure.text);
-            ExitCode::from(failure.code)
+            failure.exit.into()
         }
     }
 }

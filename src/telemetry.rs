@@ -20,9 +20,9 @@ pub enum LogFormat {
 /// # Errors
 /// A filter that is not understood.
 pub fn start(format: LogFormat, level: &str) -> Result<(), String> {
-    // Why a certificate is not trusted is said once, with the account, by whoever asked.
+    // The request that failed reports once, with its account, why a certificate is not trusted.
     let filter = EnvFilter::try_new(format!("rustls_platform_verifier=off,{level}"))
-        .map_err(|_| format!("log level `{level}` is not understood; → error, warn, info, debug"))?;
+        .map_err(|_| format!("log level `{level}` is not understood; → use error, warn, info or debug"))?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
     let ansi = std::io::IsTerminal::is_terminal(&std::io::stderr());
     match format {
@@ -79,7 +79,7 @@ where
     }
 }
 
-/// What a metric is, to Prometheus.
+/// The type of a metric in Prometheus.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     Counter,
@@ -89,7 +89,7 @@ pub enum Kind {
 /// Declares each metric once: its variant, kind, name and meaning.
 macro_rules! metrics {
     ($($kind:ident $metric:ident = $name:literal, $help:literal;)+) => {
-        /// What `/metrics` tells. Labels are names of the configuration, partitions and our own words.
+        /// The metrics of `/metrics`. Labels are names of the configuration, partitions and words of this program.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub enum Metric {
             $(#[doc = $help] $metric,)+
@@ -111,24 +111,24 @@ macro_rules! metrics {
 metrics! {
     Counter Syncs = "scimtail_syncs_total", "Syncs that ended, by `account` and `status`: completed, held or failed.";
     Gauge LastCompleted = "scimtail_last_completed_sync_timestamp_seconds",
-        "When the newest completed sync of the `account` began, in seconds since 1970; also of one that an earlier owner completed. No number where the account is no longer this instance's.";
+        "When the newest completed sync of the `account` began, in seconds since 1970. An earlier owner may have completed it. NaN after the account has moved to another instance.";
     Gauge NeedsPerson = "scimtail_account_needs_person",
-        "1 while somebody has to look at the `account`, by `reason`: held, stopped, repair, blind (removals cannot be seen) or refused (Kafka does not give its shard); otherwise 0.";
+        "1 while the `account` needs a person, by `reason`: held, stopped, repair, blind (removals cannot be seen) or refused (Kafka refuses its shard); otherwise 0.";
     Counter Events = "scimtail_events_total", "Events committed, by `account`.";
     Gauge RemovalsSuppressed = "scimtail_removals_suppressed",
-        "Principals that the newest completed sync of the `account` missed but could not prove gone. No number where the account is no longer this instance's.";
+        "Principals that the newest completed sync of the `account` did not find but could not prove removed. NaN after the account has moved to another instance.";
     Counter PrincipalsReduced = "scimtail_principals_reduced_total",
-        "Records of principals committed in a reduced form, because they would have been too large, by `account`.";
+        "Records of principals committed without their large attributes, because they would be too large, by `account`.";
     Counter CopiesReduced = "scimtail_copies_reduced_total",
-        "JSON copies of events committed in a reduced form, by `account`.";
+        "JSON copies of events committed without their large attributes, by `account`.";
     Counter Throttled = "scimtail_throttled_total", "Requests that a directory answered with HTTP 429, by `account`.";
     Counter ThrottledSeconds = "scimtail_throttled_seconds_total",
-        "Seconds that directories asked to wait (Retry-After and its kin, from 5 s on), by `account`.";
+        "Seconds that directories asked to wait (Retry-After and similar headers, from 5 s on), by `account`.";
     Gauge Shards = "scimtail_shards_owned", "Shards that this instance owns.";
     Counter Acquisitions = "scimtail_acquisitions_total", "Shards fenced and restored, by `partition`.";
     Counter AcquisitionsEnded = "scimtail_acquisitions_ended_total",
-        "Acquisitions that ended other than by shutdown or rebalance, by `partition` and `reason`: fenced or failed.";
-    Counter Transactions = "scimtail_transactions_total", "Transactions, by `outcome`: committed, aborted, or ended, and with it the acquisition.";
+        "Acquisitions that ended without a shutdown or rebalance, by `partition` and `reason`: fenced or failed.";
+    Counter Transactions = "scimtail_transactions_total", "Transactions, by `outcome`: committed, aborted, or ended (the acquisition ended with it).";
 }
 
 impl Metric {
@@ -137,7 +137,7 @@ impl Metric {
         metrics::counter!(self.describe().1, owned(labels)).increment(count);
     }
 
-    /// One more on a gauge, for as long as what this returns is kept.
+    /// Increments a gauge by one until the returned guard is dropped.
     pub fn one_more(self) -> OneMore {
         metrics::gauge!(self.describe().1).increment(1.0);
         OneMore(self)
@@ -149,8 +149,8 @@ impl Metric {
     }
 }
 
-/// One on a gauge.
-#[must_use = "dropped, it is no longer counted"]
+/// Counts one on a gauge until it is dropped.
+#[must_use = "the gauge counts it only until it is dropped"]
 pub struct OneMore(Metric);
 
 impl Drop for OneMore {
@@ -163,10 +163,10 @@ fn owned<const N: usize>(labels: [(&'static str, &str); N]) -> Vec<Label> {
     labels.into_iter().map(|(name, value)| Label::new(name, value.to_owned())).collect()
 }
 
-/// Starts to keep metrics; until then [`Metric`] is nothing.
+/// Starts to keep metrics. Before that, [`Metric`] does nothing.
 ///
 /// # Errors
-/// They are kept already.
+/// Metrics are kept already.
 pub fn keep_metrics() -> Result<PrometheusHandle, String> {
     let handle = PrometheusBuilder::new().install_recorder().map_err(|error| error.to_string())?;
     for metric in Metric::ALL {
@@ -183,12 +183,13 @@ pub fn keep_metrics() -> Result<PrometheusHandle, String> {
     Ok(handle)
 }
 
-/// Of a transaction: a counter that is not there before its first increase hides it from Prometheus.
+/// Outcomes of a transaction. Their counters begin at 0, because Prometheus does not see the first increase of a counter
+/// that did not exist before.
 const OUTCOMES: [&str; 3] = ["committed", "aborted", "ended"];
-/// Why somebody has to look at an account.
+/// Why an account needs a person.
 const REASONS: [&str; 5] = ["held", "stopped", "repair", "blind", "refused"];
 
-/// Somebody has to look at the account for these reasons, and for no other.
+/// Records that the account needs a person for these reasons, and for no other.
 pub fn needs_person(account: &str, holding: &[&str]) {
     for reason in REASONS {
         let value = if holding.contains(&reason) { 1.0 } else { 0.0 };
@@ -196,8 +197,8 @@ pub fn needs_person(account: &str, holding: &[&str]) {
     }
 }
 
-/// The accounts of a shard, for as long as this instance keeps it. Dropped, their gauges say nothing any more: whoever
-/// has them next says how they stand.
+/// The accounts of a shard while this instance owns it. When it is dropped, their gauges are reset, because the next
+/// owner reports them.
 pub struct Kept {
     accounts: Vec<String>,
 }
@@ -211,7 +212,7 @@ impl Kept {
         Kept { accounts }
     }
 
-    /// Nobody syncs them until a person acts.
+    /// Records that Kafka refuses the shard: its accounts are not synced until a person acts.
     pub fn refused(&self) {
         self.accounts.iter().for_each(|account| needs_person(account, &["refused"]));
     }
@@ -227,7 +228,7 @@ impl Drop for Kept {
     }
 }
 
-/// An account is about to be synced. Its counters begin at 0, so that their first increase is seen as one.
+/// Starts the counters of an account at 0, so that Prometheus sees their first increase.
 pub fn begin(account: &str) {
     for metric in [Metric::Events, Metric::PrincipalsReduced, Metric::CopiesReduced] {
         metric.add(0, [("account", account)]);
@@ -237,27 +238,27 @@ pub fn begin(account: &str) {
     }
 }
 
-/// What a transaction carries of one account.
+/// Records of one account in a transaction.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Carried {
     pub events: usize,
-    /// Principals whose record states that it leaves out what would be too large.
+    /// Principals whose record omits attributes that are too large.
     pub reduced: usize,
-    /// The same of the copies of events that `[outputs]` adds.
+    /// JSON copies of events, which `[outputs]` adds, that omit attributes.
     pub copies_reduced: usize,
 }
 
-/// A transaction of this sync was committed.
+/// Counts a committed transaction of a sync.
 pub fn committed(account: &str, sync: i64, carried: Carried) {
     let Carried { events, reduced, copies_reduced } = carried;
     Metric::Events.add(events as u64, [("account", account)]);
     if reduced > 0 {
-        warn!(sync, reduced, "principals reduced: their records name what would be too large");
+        warn!(sync, reduced, "principals truncated; see omitted_attributes of their records");
         Metric::PrincipalsReduced.add(reduced as u64, [("account", account)]);
     }
     if copies_reduced > 0 {
         let reduced = copies_reduced;
-        warn!(sync, reduced, "copies reduced: they name what they leave out, their events have it");
+        warn!(sync, reduced, "JSON copies truncated; see omitted_attributes (the Avro events are complete)");
         Metric::CopiesReduced.add(reduced as u64, [("account", account)]);
     }
 }

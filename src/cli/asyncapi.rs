@@ -1,5 +1,5 @@
-//! The topics as an AsyncAPI 3 document, for whoever generates readers or a catalogue from one. Made of the same
-//! definitions by which topics are created and records encoded.
+//! The topics as an AsyncAPI 3 document, for generators of readers or catalogues. It is made of the definitions that
+//! also create the topics and encode the records.
 
 use serde_json::{Map, Value, json};
 
@@ -12,49 +12,49 @@ use crate::log::Topic;
 const KAFKA_BINDING: &str = "0.5.0";
 const AVRO: &str = "application/vnd.apache.avro+json;version=1.9.0";
 
-/// What a topic's definition does not say by itself.
+/// Descriptions of a topic that its definition does not have.
 struct Words {
     holds: &'static str,
     key: &'static str,
     example_key: &'static str,
-    /// What a null value means; `None`: there is none, ever.
+    /// The meaning of a null value; `None` if the topic has no null values.
     null: Option<&'static str>,
 }
 
 fn words(topic: Topic) -> Words {
     match topic {
         Topic::Events => Words {
-            holds: "Every change, once, in an order that `sequence` makes gapless for each account. docs/events.md says when each type occurs.",
+            holds: "Every change, once. `sequence` orders the events of an account without gaps. docs/events.md says when each type occurs.",
             key: "The principal: account/Users/<id> or account/Groups/<id>; for membership events the member.",
             example_key: "acme-stripe/Users/usr_7f3c9a52",
             null: None,
         },
         Topic::Users => Words {
-            holds: "Each user as it is now.",
+            holds: "The present state of each user.",
             key: "account/Users/<id>",
             example_key: "acme-stripe/Users/usr_7f3c9a52",
-            null: Some("The user is gone."),
+            null: Some("The user was removed."),
         },
         Topic::Groups => Words {
-            holds: "Each group as it is now, without its members.",
+            holds: "The present state of each group, without its members.",
             key: "account/Groups/<id>",
             example_key: "acme-stripe/Groups/grp_04",
-            null: Some("The group is gone."),
+            null: Some("The group was removed."),
         },
         Topic::Memberships => Words {
-            holds: "Each membership there is now, ids only: names stand in users and groups.",
+            holds: "Each present membership, with ids only: names are in users and groups.",
             key: "account/Users/<uid>/Groups/<gid>; for a group in a group account/Groups/<child>/Groups/<gid>.",
             example_key: "acme-stripe/Users/usr_7f3c9a52/Groups/grp_04",
-            null: Some("The membership is gone."),
+            null: Some("The membership was removed."),
         },
         Topic::Syncs => Words {
-            holds: "How syncs stand. The record under `account` says up to which positions the compacted topics are complete.",
+            holds: "The status of syncs. The record with the key `account` says up to which positions the compacted topics are complete.",
             key: "account: the last completed sync; account/latest: the newest attempt.",
             example_key: "acme-stripe/latest",
             null: Some("The account was retired."),
         },
         Topic::Control => Words {
-            holds: "Requests of people: release, pause, resume, poll; and what was done at once: reseed, retire.",
+            holds: "Requests of people: release, pause, resume, poll; and records of actions that were carried out at once: reseed, retire.",
             key: "account",
             example_key: "acme-stripe",
             null: None,
@@ -70,8 +70,8 @@ fn words(topic: Topic) -> Words {
     }
 }
 
-/// The document for the topics of this configuration, with scimtail as the application: it receives
-/// `control` and sends the others.
+/// The document for the topics of a configuration. The application is scimtail, which receives `control` and sends the
+/// others.
 pub fn document(config: &Config) -> Value {
     let (mut channels, mut operations, mut messages) = (Map::new(), Map::new(), Map::new());
     for topic in config.kafka.topics() {
@@ -108,7 +108,7 @@ pub fn document(config: &Config) -> Value {
         "info": {
             "title": "scimtail",
             "version": env!("CARGO_PKG_VERSION"),
-            "description": "Changes and state of SCIM directories. The application is scimtail: what it sends is there to be read, with isolation.level=read_committed. Keys are plain UTF-8; values are Avro behind 0x00 and the schema id (4 bytes, big-endian). The partition of every record is (murmur2(account) & 0x7fffffff) % partitions, of the account's name and not of the key.",
+            "description": "Changes and state of SCIM directories. The application is scimtail, so its `send` operations are those to read, with isolation.level=read_committed. Keys are plain UTF-8; values are Avro behind 0x00 and the schema id (4 bytes, big-endian). The partition of every record is (murmur2(account) & 0x7fffffff) % partitions, from the name of the account and not from the key.",
             "license": { "name": "Apache-2.0", "url": "https://www.apache.org/licenses/LICENSE-2.0" },
         },
         "servers": servers(config),
@@ -153,7 +153,7 @@ fn channel(config: &Config, topic: Topic, messages: &[String]) -> Value {
         "topicConfiguration": configuration,
         "bindingVersion": KAFKA_BINDING,
     });
-    // -1: the brokers' default, which only they know.
+    // -1 is the default of the brokers, which only they know.
     if config.replication > 0 {
         binding["replicas"] = json!(config.replication);
     }
@@ -171,7 +171,7 @@ fn content_type(topic: Topic) -> &'static str {
     if Topic::OUTPUTS.contains(&topic) { "application/json" } else { "application/avro" }
 }
 
-/// An event as JSON: its form is the format's, see docs/events.md.
+/// The message of an event as JSON, in the form of the output format; see docs/events.md.
 fn copy(topic: Topic, name: &str) -> Value {
     let mut message = json!({
         "name": name,
@@ -226,7 +226,7 @@ fn key(topic: Topic) -> Value {
 /// CloudEvents 1.0, binary mode; `None` for topics whose records have no headers.
 fn headers(topic: Topic) -> Option<Value> {
     let text = |description: &str| json!({ "type": "string", "description": description });
-    let cause = "of the event that caused this record; none on a silent rewrite";
+    let cause = "of the event that caused this record; absent on a silent rewrite";
     match topic {
         Topic::Events | Topic::EventsOcsf | Topic::EventsEcs => {
             let types: Vec<String> =
@@ -238,7 +238,7 @@ fn headers(topic: Topic) -> Option<Value> {
                 "ce_type": { "type": "string", "enum": types },
                 "ce_time": text("observed_at, RFC 3339"),
                 "ce_sequence": { "type": "string", "pattern": "^[0-9]{19}$", "description": "sequence, 19 digits" },
-                "ce_correlationid": text("correlation_id, where there is one"),
+                "ce_correlationid": text("correlation_id, if there is one"),
                 "content-type": { "type": "string", "const": content_type(topic) },
             });
             let required =

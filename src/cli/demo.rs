@@ -1,5 +1,5 @@
-//! `demo`: the real pipeline between simulated directories and an embedded Kafka, and a replay that proves
-//! itself: what stands in the compacted topics equals the directories.
+//! `demo`: the real pipeline between simulated directories and an embedded Kafka. A replay at the end proves that the
+//! compacted topics equal the directories.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
@@ -13,7 +13,9 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::{DONE, FAILED, Failure, print};
+use super::failure::{Exit, Failure};
+use super::output::print;
+use super::read::read_state;
 use crate::avro::Decoder;
 use crate::avro::wire::{ChangeEvent, SyncStatus};
 use crate::demo::{Simulated, World};
@@ -23,23 +25,24 @@ use crate::log::Topic;
 use crate::mapping::text;
 use crate::shards::{Services, by_partition, serve};
 
-/// The mock cluster forgets beyond 5 MiB a partition; long before that the demo has made its point.
+/// The mock cluster keeps 5 MiB a partition and drops older records. This many syncs stay far below that.
 const SYNCS_MAX: u32 = 1_000;
 /// Changes between two syncs stay below the guard's five losses.
 const CHANGES_AT_ONCE: usize = 3;
+/// From the last change until every account has synced it.
 const QUIET_WAIT: Duration = Duration::from_secs(30);
-/// What is read back from Kafka and not yet printed.
+/// Records that were read back from Kafka and are not printed yet.
 const BACKLOG: usize = 1_024;
 
 #[derive(Debug, Args)]
 pub struct Options {
-    /// End by itself after so many syncs of each account [default: go on until Ctrl-C]
+    /// End after this many syncs of each account [default: run until Ctrl-C]
     #[arg(long, value_name = "N")]
     syncs: Option<u32>,
-    /// Between two syncs
+    /// Time between two syncs of an account
     #[arg(long, default_value = "1s")]
     interval: String,
-    /// Repeats a demo: the same directories, the same changes [default: random]
+    /// Repeat a demo: the same seed gives the same directories and changes [default: random]
     #[arg(long)]
     seed: Option<u64>,
 }
@@ -50,8 +53,8 @@ enum Seen {
     Completed(Box<SyncStatus>),
 }
 
-pub async fn demo(options: Options) -> Result<u8, Failure> {
-    let failed = |text: String| Failure::new(FAILED, text);
+pub async fn demo(options: Options) -> Result<Exit, Failure> {
+    let failed = |text: String| Failure::new(Exit::Failed, text);
     let seed = options.seed.unwrap_or_else(|| fastrand::u64(..));
     let mut world = World::start(seed, &options.interval).await.map_err(failed)?;
     let World { services, accounts, .. } = &mut world;
@@ -98,13 +101,15 @@ pub async fn demo(options: Options) -> Result<u8, Failure> {
         }
     }
     let settled = tokio::time::timeout(QUIET_WAIT, settle(&mut seen, accounts, (services.clock)(), width));
-    settled.await.map_err(|_| failed("the directories were not read again in time".to_owned()))??;
+    settled
+        .await
+        .map_err(|_| failed(format!("the directories were not read again within {} s", QUIET_WAIT.as_secs())))??;
     shutdown.cancel();
     while tasks.join_next().await.is_some() {}
     replay(services, accounts).await
 }
 
-/// Follows events and completed syncs as any consumer would.
+/// Follows events and completed syncs, as any consumer can.
 fn read_back(services: &Services, accounts: &[Simulated], shutdown: &CancellationToken) -> mpsc::Receiver<Seen> {
     let (sender, seen) = mpsc::channel(BACKLOG);
     let mut partitions: Vec<i32> = accounts.iter().map(|one| one.config.account.partition).collect();
@@ -144,7 +149,7 @@ fn baseline(status: &SyncStatus, width: usize) -> String {
     )
 }
 
-/// Prints on until each account completed a sync that began after the last change.
+/// Prints events until each account has completed a sync that began after the last change.
 async fn settle(
     seen: &mut mpsc::Receiver<Seen>,
     accounts: &[Simulated],
@@ -154,7 +159,7 @@ async fn settle(
     let mut open: BTreeSet<&str> = accounts.iter().map(|one| one.config.account.name.as_str()).collect();
     while !open.is_empty() {
         match seen.recv().await {
-            None => return Err(Failure::new(FAILED, "Kafka is no longer read")),
+            None => return Err(Failure::new(Exit::Failed, "Kafka is no longer read")),
             Some(Seen::Event(event)) => print(&text::line(&event, width))?,
             Some(Seen::Completed(status)) if status.started_at > since => {
                 open.remove(status.account.as_str());
@@ -165,12 +170,12 @@ async fn settle(
     Ok(())
 }
 
-/// A new reader: everything from the compacted topics, nothing from memory, against the directories.
-async fn replay(services: &Services, accounts: &[Simulated]) -> Result<u8, Failure> {
+/// Compares the directories with what a new reader finds in the compacted topics. Nothing comes from memory.
+async fn replay(services: &Services, accounts: &[Simulated]) -> Result<Exit, Failure> {
     let mut sides = [(0, 0); 3];
     let mut equal = true;
     for one in accounts {
-        let known = super::read_state(&services.kafka, &services.registry, &one.config.account).await?;
+        let known = read_state(&services.kafka, &services.registry, &one.config.account).await?;
         let (replayed, truth) = (contents(&known), truth(one));
         for (index, (replayed, truth)) in replayed.iter().zip(&truth).enumerate() {
             sides[index].0 += replayed.len();
@@ -191,7 +196,7 @@ async fn replay(services: &Services, accounts: &[Simulated]) -> Result<u8, Failu
         "replay",
         parts.collect::<Vec<_>>().join(", ")
     ))?;
-    Ok(if equal { DONE } else { FAILED })
+    Ok(if equal { Exit::Done } else { Exit::Failed })
 }
 
 /// Users, groups and memberships, each as comparable lines.

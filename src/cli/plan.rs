@@ -1,8 +1,11 @@
-//! `plan`: what a sync would publish. Reads Kafka and the directory, writes nothing, owns nothing.
+//! `plan`: what a sync would publish. Reads Kafka and the directory, writes nothing, owns no shard.
 
 use clap::Args;
 
-use super::{CONFIGURATION, DONE, FAILED, Failure, TRY_LATER, UNREACHABLE, print};
+use super::failure::{Exit, Failure};
+use super::outcome::counts;
+use super::output::print;
+use super::read::read_state;
 use crate::avro::{EventContext, Registry, wire::ChangeEvent};
 use crate::config::{AccountConfig, Config};
 use crate::connect::Connection;
@@ -11,6 +14,7 @@ use crate::kafka::topics::partition_counts;
 use crate::log::Topic;
 use crate::mapping::text;
 use crate::schedule::now_millis;
+use crate::scim::error;
 use crate::sync::{self, Planned};
 
 #[derive(Debug, Args)]
@@ -19,20 +23,20 @@ pub struct Options {
     accounts: Vec<String>,
 }
 
-pub async fn plan(config: &Config, options: Options) -> Result<u8, Failure> {
+pub async fn plan(config: &Config, options: Options) -> Result<Exit, Failure> {
     let accounts = config.select(&options.accounts)?;
     let many = accounts.len() > 1;
-    let mut worst = DONE;
+    let mut worst = Exit::Done;
     for account in accounts {
         if many {
             print(&format!("{}  {}", account.account.name, account.base_url))?;
         }
         match plan_one(config, &account).await {
-            Ok(code) => worst = worst.max(code),
-            // One account that cannot be planned says so; the others still can.
+            Ok(exit) => worst = worst.max(exit),
+            // One account that cannot be planned does not stop the others.
             Err(failure) if many && !failure.text.is_empty() => {
                 anstream::eprintln!("error: {}", failure.text);
-                worst = worst.max(failure.code);
+                worst = worst.max(failure.exit);
             }
             Err(failure) => return Err(failure),
         }
@@ -40,32 +44,33 @@ pub async fn plan(config: &Config, options: Options) -> Result<u8, Failure> {
     Ok(worst)
 }
 
-async fn plan_one(config: &Config, account: &AccountConfig) -> Result<u8, Failure> {
+async fn plan_one(config: &Config, account: &AccountConfig) -> Result<Exit, Failure> {
     let known = known(config, account).await?;
     let started = tokio::time::Instant::now();
-    let directory =
-        Connection::new(account, now_millis).directory().map_err(|error| Failure::new(CONFIGURATION, error.text))?;
+    let directory = Connection::new(account, now_millis)
+        .directory()
+        .map_err(|error| Failure::new(Exit::Configuration, error.text))?;
     let planned = sync::plan(&account.account, &directory, &known, now_millis).await;
     let seconds = started.elapsed().as_secs_f64();
     match planned {
         Planned::Changes(attempt, changes) => {
             show(account, &known, &attempt, &changes, seconds)?;
-            Ok(DONE)
+            Ok(Exit::Done)
         }
         Planned::Held(attempt, hold, reason, changes) => {
             show(account, &known, &attempt, &changes, seconds)?;
             print(&format!("held: {}. A sync would publish nothing.", reason.text))?;
             print(&format!("release: scimtail release {} --hold {hold}", account.account.name))?;
-            Ok(TRY_LATER)
+            Ok(Exit::TryLater)
         }
         Planned::Failed(reason) => {
-            let code = if reason.code == crate::scim::error::UNREACHABLE { UNREACHABLE } else { FAILED };
-            Err(Failure::new(code, format!("{}: {}", account.account.name, reason.text)))
+            let exit = if reason.code == error::UNREACHABLE { Exit::Unreachable } else { Exit::Failed };
+            Err(Failure::new(exit, format!("{}: {}", account.account.name, reason.text)))
         }
     }
 }
 
-/// What Kafka holds; nothing at all where the topics do not exist yet.
+/// What Kafka holds of the account; nothing if the topics do not exist yet.
 async fn known(config: &Config, account: &AccountConfig) -> Result<Known, Failure> {
     let counts = partition_counts(&config.kafka).await?;
     if counts.iter().all(Option::is_none) {
@@ -73,7 +78,7 @@ async fn known(config: &Config, account: &AccountConfig) -> Result<Known, Failur
         known.latest = Some(SyncStatus::initial(account.account.settings(), 0));
         return Ok(known);
     }
-    super::read_state(&config.kafka, &Registry::new(&config.registry_url)?, &account.account).await
+    read_state(&config.kafka, &Registry::new(&config.registry_url)?, &account.account).await
 }
 
 fn show(
@@ -84,9 +89,9 @@ fn show(
     seconds: f64,
 ) -> Result<(), Failure> {
     if let Some(reason) = &known.repair {
-        print(&format!("in repair: {reason}; what is missing there is written silently, nobody is removed"))?;
+        print(&format!("in repair: {reason}; missing records are written silently, nobody is removed"))?;
     }
-    print(&format!("read {} in {seconds:.1} s", super::run::counts(attempt)))?;
+    print(&format!("read {} in {seconds:.1} s", counts(attempt)))?;
     for finding in &attempt.findings {
         print(&format!("note: {finding}"))?;
     }

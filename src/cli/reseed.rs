@@ -1,56 +1,60 @@
-//! `reseed` and `retire`: what a person does about an account's state as a whole. Unlike the other requests they are
-//! carried out here, by an owner of the shard for a moment; the record on `control` says who did it, when and why.
+//! `reseed` and `retire`: a person's decisions about the whole state of an account. Unlike the other requests, this
+//! process carries them out, and owns the shard for that moment. The record on `control` says who did it, when and why.
 
-use super::control::{Who, one, record_request};
-use super::{CONFIGURATION, DONE, FAILED, Failure, print, services};
+use clap::Args;
+
+use super::failure::{Exit, Failure};
+use super::output::print;
+use super::request::{Request, record_request};
+use super::services::services;
 use crate::account::Account;
 use crate::config::Config;
 use crate::shards::reseed::{self, Reseeded};
-use clap::Args;
 
 #[derive(Debug, Args)]
 pub struct Reseed {
     #[command(flatten)]
-    who: Who,
+    request: Request,
 }
 
 #[derive(Debug, Args)]
 pub struct Retire {
     #[command(flatten)]
-    who: Who,
+    request: Request,
 }
 
-/// A service that runs beside it has the shard back after about this long.
-const BACK_SOON: &str = "a service that keeps its shard takes it back by itself, in half a minute or a few";
+/// What happens to a service that runs meanwhile.
+const BACK_SOON: &str =
+    "a running service takes its shard back by itself, within half a minute, or after a few minutes";
 
-pub async fn reseed(config: &Config, options: Reseed) -> Result<u8, Failure> {
-    let account = one(config, &options.who)?.account;
+pub async fn reseed(config: &Config, options: Reseed) -> Result<Exit, Failure> {
+    let account = options.request.account(config)?.account;
     let services = services(config).await?;
-    let why = format!("reseeded by {}", options.who.by);
-    let asked = record_request(&services, &account, "reseed", options.who);
+    let why = format!("reseeded by {}", options.request.by);
+    let asked = record_request(&services, &account, "reseed", options.request);
     match reseed::reseed(&services, &account, why, asked).await? {
         Reseeded::NotNeeded => {
             let name = &account.name;
-            print(&format!("{name}: not stopped, nothing to reseed; what differs is repaired by its next sync"))?;
+            print(&format!("{name}: not stopped, so there is nothing to reseed; its next sync repairs what differs"))?;
         }
         Reseeded::GoesOn(records) => print(&format!(
-            "{}: goes on from the {records} state records that are there. Its next sync writes silently what is missing, \
-             publishes what changed and removes nobody; {BACK_SOON}",
+            "{}: continues from the {records} state records in the topics. Its next sync writes missing records silently, \
+             publishes changes and removes nobody; {BACK_SOON}",
             account.name
         ))?,
     }
-    Ok(DONE)
+    Ok(Exit::Done)
 }
 
-pub async fn retire(config: &Config, options: Retire) -> Result<u8, Failure> {
-    options.who.check()?;
-    let name = &options.who.account;
+pub async fn retire(config: &Config, options: Retire) -> Result<Exit, Failure> {
+    options.request.check()?;
+    let name = &options.request.account;
     if config.accounts.iter().any(|config| config.account.name == *name) {
         return Err(Failure::new(
-            CONFIGURATION,
+            Exit::Configuration,
             format!(
-                "{name} is still configured and would be read anew; → take it out of the configuration; 15 \
-                 seconds later a running service has let go of it; then retire it"
+                "{name} is still configured, so the next sync would write it again; → remove it from the configuration, \
+                 wait 15 seconds for a running service to release it, then retire it"
             ),
         ));
     }
@@ -58,13 +62,13 @@ pub async fn retire(config: &Config, options: Retire) -> Result<u8, Failure> {
     let account = Account::unconfigured(name, &kafka.topic_prefix, kafka.partition_of(name));
     let services = services(config).await?;
     let name = account.name.clone();
-    let asked = record_request(&services, &account, "retire", options.who);
+    let asked = record_request(&services, &account, "retire", options.request);
     let Some(records) = reseed::retire(&services, &account, asked).await? else {
-        return Err(Failure::new(FAILED, format!("nothing of an account `{name}` is in the topics")));
+        return Err(Failure::new(Exit::Failed, format!("the topics hold nothing of an account `{name}`")));
     };
     print(&format!(
-        "{name}: {records} records are gone from the compacted topics, no event was published; {BACK_SOON}. Its events \
-         stay as long as their topic keeps them: until then, do not give the name to another account"
+        "{name}: {records} records were removed from the compacted topics, no event was published; {BACK_SOON}. Its \
+         events remain until their retention ends; → do not give the name to another account before"
     ))?;
-    Ok(DONE)
+    Ok(Exit::Done)
 }

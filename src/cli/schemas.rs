@@ -1,8 +1,9 @@
-//! `schemas`: check them in the registry, register them, or print them.
+//! `schemas`: compare them with the registry, register them, or print them.
 
 use clap::Args;
 
-use super::{CONFIGURATION, DONE, Failure, print};
+use super::failure::{Exit, Failure};
+use super::output::print;
 use crate::avro::lint::evolution;
 use crate::avro::registry::{COMPATIBILITY, Version};
 use crate::avro::{Registry, schema};
@@ -12,10 +13,10 @@ use crate::mapping::text::clean;
 
 #[derive(Debug, Args)]
 pub struct Options {
-    /// Compare what the registry holds with what this version needs, as without any flag; writes nothing
+    /// Compare the registry with what this version needs; writes nothing [the default]
     #[arg(long, conflicts_with_all = ["register", "print"])]
     check: bool,
-    /// Register those that are missing
+    /// Register the missing schemas
     #[arg(long, conflicts_with = "print")]
     register: bool,
     /// Print subjects and schemas as JSON lines
@@ -23,21 +24,21 @@ pub struct Options {
     print: bool,
 }
 
-pub async fn schemas(config: &Config, options: Options) -> Result<u8, Failure> {
+pub async fn schemas(config: &Config, options: Options) -> Result<Exit, Failure> {
     let prefix = &config.kafka.topic_prefix;
     if options.print {
         for topic in Topic::ALL {
             let line = serde_json::json!({ "subject": schema::subject(prefix, topic), "schema": schema::text(topic), "compatibility": COMPATIBILITY });
             print(&line.to_string())?;
         }
-        return Ok(DONE);
+        return Ok(Exit::Done);
     }
     let registry = Registry::new(&config.registry_url)?;
     registry.probe().await?;
     if options.register {
         registry.ids(prefix, true).await?;
     }
-    let mut code = DONE;
+    let mut code = Exit::Done;
     for topic in Topic::ALL {
         let subject = schema::subject(prefix, topic);
         let versions = registry.versions(&subject).await?;
@@ -55,7 +56,7 @@ pub async fn schemas(config: &Config, options: Options) -> Result<u8, Failure> {
                 Finding::Fail(text) => ("FAIL", text),
             };
             if matches!(finding, Finding::Fail(_)) {
-                code = CONFIGURATION;
+                code = Exit::Configuration;
             }
             print(&format!("{label}  {subject}  {text}"))?;
         }
@@ -69,7 +70,7 @@ struct Found {
     level: Option<String>,
     /// The id of our schema there.
     own: Option<u32>,
-    /// Ours stands there, or would be taken.
+    /// Our schema is registered, or the registry would accept it.
     accepted: bool,
 }
 
@@ -82,7 +83,7 @@ enum Finding {
 }
 
 impl Found {
-    /// `register`: what is missing is registered when the service starts.
+    /// `register`: the service registers a missing schema when it starts.
     fn judged(&self, ours: &str, register: bool) -> Vec<Finding> {
         let count = self.versions.len();
         if count == 0 {
@@ -102,20 +103,20 @@ impl Found {
             }
             Some(_) => {}
             None if !self.accepted => findings.push(Finding::Fail(format!(
-                "refuses this version's schema: incompatible with what stands there ({count} versions); \
-                 → another kafka.topic_prefix, or ask who registered them"
+                "refuses this version's schema: incompatible with the {count} registered versions; \
+                 → use another kafka.topic_prefix, or ask who registered them"
             ))),
             None if register => findings.push(Finding::Note(format!(
-                "{count} versions, none is this one's; it would be accepted; → `run` registers it"
+                "{count} versions, none of them is this one's; it would be accepted; → `run` registers it"
             ))),
             None => findings.push(Finding::Fail(format!(
-                "{count} versions, none is this one's; it would be accepted, but registry.register = false; \
+                "{count} versions, none of them is this one's; it would be accepted, but registry.register = false; \
                  → scimtail schemas --print shows what to register"
             ))),
         }
         if level != COMPATIBILITY {
             findings.push(Finding::Fail(format!(
-                "compatibility {}: what breaks readers could be registered; → scimtail schemas --register sets {COMPATIBILITY}",
+                "compatibility {} lets incompatible schemas in; → scimtail schemas --register sets {COMPATIBILITY}",
                 clean(level)
             )));
         }
@@ -123,14 +124,14 @@ impl Found {
         findings
     }
 
-    /// What about a version that is not ours, or is written otherwise, somebody should know.
+    /// A finding about one registered version: our schema in other words, a newer one, or one that misleads readers.
     fn other(&self, ours: &str, own: Option<&Version>, version: &Version) -> Option<Finding> {
         let Version { number, id, text } = version;
         let newer = own.is_some_and(|own| own.number < *number);
         let broken = if newer { evolution(ours, text) } else { evolution(text, ours) };
         if own == Some(version) {
             return (!broken.is_empty())
-                .then(|| Finding::Note(format!("version {number} (id {id}) has another text of the same schema")));
+                .then(|| Finding::Note(format!("version {number} (id {id}) is the same schema in another text")));
         }
         if let Some(complaint) = broken.first() {
             return Some(Finding::Fail(format!(
@@ -140,7 +141,7 @@ impl Found {
         }
         newer.then(|| {
             Finding::Note(format!(
-                "version {number} (id {id}) is newer, with fields appended: a later scimtail was here; → update this one"
+                "version {number} (id {id}) is newer and appends fields, so a later scimtail was here; → update this one"
             ))
         })
     }
@@ -185,12 +186,12 @@ mod tests {
             (found(vec![ours()], Some(1)), true, vec!["Ok(\"id 11, version 1 of 1, FULL_TRANSITIVE\")"]),
             (found(vec![], None), true, vec!["Note(\"not registered yet; → `run`"]),
             (found(vec![], None), false, vec!["Fail(\"not registered, and registry.register = false; →"]),
-            (other_level(None), true, vec!["Fail(\"compatibility not set: "]),
-            (other_level(Some("BACKWARD")), true, vec!["Fail(\"compatibility BACKWARD: "]),
+            (other_level(None), true, vec!["Fail(\"compatibility not set lets"]),
+            (other_level(Some("BACKWARD")), true, vec!["Fail(\"compatibility BACKWARD lets"]),
             (found(vec![ours(), newer.clone()], Some(1)), true, vec!["Ok(", "Note(\"version 2 (id 12) is newer"]),
             (found(vec![ours(), older.clone()], Some(1)), true, vec!["Ok(", "Fail(\"version 2 (id 12) misleads"]),
             (refused, true, vec!["Fail(\"refuses this version's schema", "Fail(\"version 2 (id 12) misleads"]),
-            (foreign, true, vec!["Note(\"1 versions, none is this one's", "Fail(\"version 1 (id 11) misleads"]),
+            (foreign, true, vec!["Note(\"1 versions, none of them is this one's", "Fail(\"version 1 (id 11) misleads"]),
         ] {
             let lines = lines(&found, register);
             assert_eq!(lines.len(), words.len(), "{lines:?}");

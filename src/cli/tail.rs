@@ -10,7 +10,10 @@ use rdkafka::topic_partition_list::Offset;
 use tokio::sync::mpsc;
 use tracing::warn;
 
-use super::{CONFIGURATION, DONE, Failure, USAGE, account_width, parse_time, print, print_exactly, reader_is_gone};
+use super::failure::{Exit, Failure};
+use super::output::{account_width, print, print_exactly, reader_is_gone};
+use super::services::readable;
+use super::time::parse_time;
 use crate::avro::decode::Undecodable;
 use crate::avro::wire::ChangeEvent;
 use crate::avro::{Decoder, Registry};
@@ -21,9 +24,9 @@ use crate::log::Topic;
 use crate::mapping::{Change, asim, cim, ecs, ocsf, set, text};
 use crate::service::ServiceError;
 
-/// Lines waiting for whoever reads them.
+/// Lines that wait for the reader of standard output.
 const LINES: usize = 1_024;
-/// Until a registry that did not answer is asked again.
+/// Between two requests to a registry that does not answer.
 const REGISTRY_WAIT: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Args)]
@@ -32,17 +35,17 @@ pub struct Options {
     #[arg(long = "account", value_name = "ACCOUNT")]
     accounts: Vec<String>,
     /// Start at `beginning` (the oldest event that Kafka keeps), `end` (the next one), a time such as
-    /// 2026-11-21T12:00:00Z, or so long ago, e.g. 2h [default: end]
+    /// 2026-11-21T12:00:00Z, or a duration before now such as 2h [default: end]
     #[arg(long, value_name = "WHERE", value_parser = parse_from)]
     from: Option<Start>,
     /// Short for --from beginning
     #[arg(long, conflicts_with = "from")]
     from_beginning: bool,
-    /// Start at this number of one account's events
+    /// Start at the event of one account with this sequence number
     #[arg(long, value_name = "N", conflicts_with_all = ["from", "from_beginning"])]
     #[arg(value_parser = parse_sequence, allow_negative_numbers = true)]
     from_sequence: Option<i64>,
-    /// End at the last event there is now
+    /// End after the newest event that exists now
     #[arg(long)]
     exit: bool,
     /// Form of the lines
@@ -58,7 +61,7 @@ pub struct Options {
 enum Start {
     Beginning,
     End,
-    /// What Kafka got at this time or later, milliseconds since 1970-01-01 UTC.
+    /// Records that Kafka received at this time or later, milliseconds since 1970-01-01 UTC.
     At(i64),
 }
 
@@ -75,7 +78,7 @@ fn parse_sequence(text: &str) -> Result<i64, String> {
     match text.parse() {
         Ok(sequence @ 1..) => Ok(sequence),
         Ok(_) => Err("the first event has number 1".to_owned()),
-        Err(_) => Err("no number".to_owned()),
+        Err(_) => Err("not a number".to_owned()),
     }
 }
 
@@ -83,7 +86,7 @@ fn parse_sequence(text: &str) -> Result<i64, String> {
 enum Format {
     /// One line for people
     Text,
-    /// The event as it is
+    /// All fields of the event
     Json,
     /// Open Cybersecurity Schema Framework 1.8.0
     Ocsf,
@@ -97,7 +100,7 @@ enum Format {
     Set,
 }
 
-/// Events → lines.
+/// Turns events into lines.
 struct Lines {
     format: Format,
     account_width: usize,
@@ -109,11 +112,11 @@ impl Lines {
         let signer = match &options.set_key {
             None => None,
             Some(_) if options.format != Format::Set => {
-                return Err(Failure::new(USAGE, "--set-key signs security event tokens; → --format set"));
+                return Err(Failure::new(Exit::Usage, "--set-key needs security event tokens; → add --format set"));
             }
             Some(file) => {
                 let refused = |complaint: String| {
-                    Failure::new(CONFIGURATION, format!("--set-key {} {complaint}", file.display()))
+                    Failure::new(Exit::Configuration, format!("--set-key {} {complaint}", file.display()))
                 };
                 let pem = std::fs::read(file).map_err(|error| refused(format!("cannot be read: {}", error.kind())))?;
                 Some(set::Signer::from_pem(&pem).map_err(refused)?)
@@ -123,11 +126,12 @@ impl Lines {
     }
 
     /// # Errors
-    /// Says why there is no line for this event.
+    /// Why this event has no line.
     fn of(&self, event: &ChangeEvent) -> Result<Vec<String>, String> {
         let change = || {
             let event_type = text::clean(&event.event_type);
-            let unknown = || format!("scimtail {} knows no event type `{event_type}`", env!("CARGO_PKG_VERSION"));
+            let unknown =
+                || format!("scimtail {} does not know the event type `{event_type}`", env!("CARGO_PKG_VERSION"));
             Change::of(event).ok_or_else(unknown)
         };
         Ok(match self.format {
@@ -148,11 +152,11 @@ impl Lines {
     }
 }
 
-/// Which of the decoded events are printed.
+/// Selects the events to print.
 struct Wanted {
     accounts: HashSet<String>,
     sequence: Option<i64>,
-    /// The first event that is there was not looked at yet.
+    /// True until the first event of the account was read.
     unseen: bool,
 }
 
@@ -173,11 +177,11 @@ impl Wanted {
     }
 }
 
-pub async fn tail(config: &Config, options: Options) -> Result<u8, Failure> {
+pub async fn tail(config: &Config, options: Options) -> Result<Exit, Failure> {
     let accounts = config.select(&options.accounts)?;
     let names: HashSet<String> = accounts.iter().map(|config| config.account.name.clone()).collect();
     if options.from_sequence.is_some() && names.len() != 1 {
-        return Err(Failure::new(USAGE, "--from-sequence counts the events of one account; → --account ACCOUNT"));
+        return Err(Failure::new(Exit::Usage, "--from-sequence needs one account; → add --account ACCOUNT"));
     }
     let mut partitions: Vec<i32> = accounts.iter().map(|config| config.account.partition).collect();
     partitions.sort_unstable();
@@ -186,16 +190,16 @@ pub async fn tail(config: &Config, options: Options) -> Result<u8, Failure> {
     let lines = Lines::new(config, &options)?;
     let mut wanted = Wanted { accounts: names, sequence: options.from_sequence, unseen: true };
     let registry = Registry::new(&config.registry_url)?;
-    super::readable(&config.kafka, &registry).await?;
+    readable(&config.kafka, &registry).await?;
     let mut decoder = Decoder::of_reader(registry);
     let (printer, mut printed) = mpsc::channel::<String>(LINES);
-    // False where nobody prints any more.
+    // False if the printer has ended.
     let mut take = move |record: &ReadRecord<'_>| -> Result<bool, Undecodable> {
         let Some(value) = record.value else { return Ok(true) };
         let made = match decoder.decode::<ChangeEvent>(Topic::Events, value) {
             Ok(event) if wanted.takes(&event) => lines.of(&event),
             Ok(_) => return Ok(true),
-            // Nothing is wrong with the event: passed over, it would be lost to whoever reads the lines.
+            // The event may be in order. If it were skipped, the reader of the lines would miss it.
             Err(unreachable @ Undecodable::Unreachable(_)) => return Err(unreachable),
             Err(complaint) => Err(complaint.to_string()),
         };
@@ -213,7 +217,7 @@ pub async fn tail(config: &Config, options: Options) -> Result<u8, Failure> {
         (None, false) => Start::End,
     };
     let (kafka, exit, format) = (config.kafka.clone(), options.exit, options.format);
-    // Its error is no reason to leave what was read before unprinted.
+    // Its error comes as a value, so that lines read before it are still printed.
     let reading = async {
         let read = blocking(move || {
             let all = |offset: Offset| partitions.iter().map(|partition| (*partition, offset)).collect();
@@ -225,12 +229,12 @@ pub async fn tail(config: &Config, options: Options) -> Result<u8, Failure> {
             if exit {
                 return read_from(&kafka, Topic::Events, &from, |record| match take(&record) {
                     Ok(true) => Ok(()),
-                    // Whatever is returned, `tail` has ended.
+                    // Ends the read. The printer has failed, and its error is the one that is reported.
                     Ok(false) => Err(ServiceError::cancelled("nothing prints any more")),
                     Err(unreachable) => Err(ServiceError::Unreachable(unreachable.problem())),
                 });
             }
-            // Following waits for whatever may still come; what is missing from the start is an error.
+            // Following waits for a missing broker or topic. At the start, both are errors.
             for (partition, _) in &from {
                 watermarks(&kafka, Topic::Events, *partition)?;
             }
@@ -256,10 +260,10 @@ pub async fn tail(config: &Config, options: Options) -> Result<u8, Failure> {
     // A line that cannot be printed ends both at once.
     let (read, ()) = tokio::try_join!(reading, printing)?;
     read?;
-    Ok(DONE)
+    Ok(Exit::Done)
 }
 
-/// Takes a record as soon as the registry tells its schema; false where nobody takes it any more.
+/// Takes a record, and retries until the registry has delivered its schema. False if the printer has ended.
 fn take_or_wait(record: &ReadRecord<'_>, take: &mut impl FnMut(&ReadRecord<'_>) -> Result<bool, Undecodable>) -> bool {
     let mut said = false;
     loop {

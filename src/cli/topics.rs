@@ -1,34 +1,36 @@
-//! `topics`: verify them, create them, or print what an operator without CREATE needs.
+//! `topics`: verify them, create them, or print the commands for an operator, for when scimtail may not create topics.
 
 use clap::Args;
 
-use super::{DONE, Failure, asyncapi, print};
+use super::asyncapi;
+use super::failure::{Exit, Failure};
+use super::output::print;
 use crate::config::Config;
 use crate::kafka::topics::{Difference, create, settings, verify};
 
 #[derive(Debug, Args)]
 pub struct Options {
-    /// Create those that are missing
+    /// Create the missing topics
     #[arg(long)]
     create: bool,
-    /// Print the commands that create them, and the ACLs the service needs
+    /// Print the commands that create the topics and the ACLs of the service
     #[arg(long)]
     print: bool,
-    /// Print them as an AsyncAPI 3 document, with keys, headers and schemas
+    /// Print the topics as an AsyncAPI 3 document, with keys, headers and schemas
     #[arg(long, conflicts_with_all = ["create", "print"])]
     asyncapi: bool,
 }
 
-pub async fn topics(config: &Config, options: Options) -> Result<u8, Failure> {
+pub async fn topics(config: &Config, options: Options) -> Result<Exit, Failure> {
     if options.print {
         for line in commands(config) {
             print(&line)?;
         }
-        return Ok(DONE);
+        return Ok(Exit::Done);
     }
     if options.asyncapi {
         print(&format!("{:#}", asyncapi::document(config)))?;
-        return Ok(DONE);
+        return Ok(Exit::Done);
     }
     if options.create {
         create(&config.kafka, config.replication).await?;
@@ -40,7 +42,7 @@ pub async fn topics(config: &Config, options: Options) -> Result<u8, Failure> {
     for Difference { topic, setting, found, expected } in differences {
         print(&format!("note  {topic}: {setting}={found}, readers are promised {expected}"))?;
     }
-    Ok(DONE)
+    Ok(Exit::Done)
 }
 
 fn commands(config: &Config) -> Vec<String> {
@@ -92,7 +94,7 @@ token_env = "TOKEN"
         assert_eq!(acls.len(), 3);
         assert!(acls[0].contains("--topic acme. --resource-pattern-type prefixed"), "{}", acls[0]);
         assert!(acls[1].contains("--transactional-id acme-shard- --resource-pattern-type prefixed"), "{}", acls[1]);
-        // The group it joins, and the one that readers name without joining it.
+        // The group that the service joins, and the one that readers name without joining it.
         assert!(acls[2].ends_with("--operation Read --group acme --group acme-reader"), "{}", acls[2]);
     }
 }

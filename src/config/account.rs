@@ -1,4 +1,4 @@
-//! `[[account]]`: one directory, its credential, and what differs from the defaults and from the profile.
+//! `[[account]]`: one directory, its credential, and its differences from the defaults and from the profile.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -9,8 +9,7 @@ use url::Url;
 use super::explain::{in_profile, secret_key};
 use super::limits::AccountLimits;
 use super::providers::{ProviderTexts, provider};
-use super::secret::Purpose;
-use super::{Defaults, Secret};
+use super::secret::{Purpose, Secret};
 use crate::account::{Account, BatchBounds};
 use crate::directory::{AttributeList, Baseline, GroupPattern, Limits};
 use crate::duration::parse_duration;
@@ -20,9 +19,12 @@ use crate::scim::Scheme;
 use crate::scim::address::is_loopback;
 use crate::scim::profile::{Auth, Profile};
 
+/// The shortest interval between two syncs.
 const INTERVAL_MIN: Duration = Duration::from_secs(1);
+/// The interval if neither the account nor `[defaults]` sets one.
+const INTERVAL: &str = "5m";
 
-/// One account: what a sync needs and how its directory is reached.
+/// One account, checked: what a sync needs, and how its directory is reached.
 #[derive(Clone, Debug)]
 pub struct AccountConfig {
     pub account: Account,
@@ -34,11 +36,11 @@ pub struct AccountConfig {
     pub interval: Duration,
 }
 
-/// Whether both lead to the same syncs. The profile is compared by its fingerprint, which the account carries: by what
-/// it says of behaviour.
+/// Equal if both lead to the same syncs. Profiles are compared by the fingerprint in the account, which covers what
+/// affects behaviour.
 impl PartialEq for AccountConfig {
     fn eq(&self, other: &AccountConfig) -> bool {
-        self.secret.stands_where(&other.secret)
+        self.secret.is_at(&other.secret)
             && self.scheme == other.scheme
             && self.account == other.account
             && self.base_url == other.base_url
@@ -49,7 +51,7 @@ impl PartialEq for AccountConfig {
 
 #[derive(Clone, Copy, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct GuardSection {
+pub struct GuardSection {
     max_ratio: Option<f64>,
     min_losses: Option<u64>,
     max_absolute: Option<u64>,
@@ -58,15 +60,27 @@ pub(super) struct GuardSection {
 
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum BaselineName {
+pub enum BaselineName {
     State,
     Events,
 }
 
+/// `[defaults]`: for accounts that do not set the key themselves.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Defaults {
+    interval: Option<String>,
+    baseline: Option<BaselineName>,
+    #[serde(default)]
+    guard: GuardSection,
+    #[serde(default)]
+    limits: AccountLimits,
+}
+
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct AccountSection {
-    pub(super) name: String,
+pub struct AccountSection {
+    pub name: String,
     provider: String,
     base_url: Option<String>,
     token_env: Option<String>,
@@ -95,7 +109,9 @@ pub(super) struct AccountSection {
 }
 
 impl AccountSection {
-    pub(super) fn check(
+    /// # Errors
+    /// What is wrong with the account, and the remedy; without the name of the account.
+    pub fn check(
         self,
         kafka: &KafkaClient,
         defaults: &Defaults,
@@ -104,7 +120,7 @@ impl AccountSection {
         let profile = self.layered_profile(providers)?;
         let (scheme, secret) = self.credential(&profile)?;
         let base_url = base_url(self.base_url.as_deref(), &profile)?;
-        let interval = self.interval.as_deref().or(defaults.interval.as_deref()).unwrap_or("5m");
+        let interval = self.interval.as_deref().or(defaults.interval.as_deref()).unwrap_or(INTERVAL);
         let interval = parse_duration(interval).map_err(|complaint| format!("interval: {complaint}"))?;
         if interval < INTERVAL_MIN {
             return Err("interval must be at least 1s".to_owned());
@@ -117,7 +133,7 @@ impl AccountSection {
         let pattern = pattern.map(GroupPattern::parse).transpose()?;
         let attributes = match self.attributes {
             Some(paths) if paths.iter().any(String::is_empty) => {
-                return Err("attributes holds an empty name".to_owned());
+                return Err("attributes has an empty name; → remove it".to_owned());
             }
             Some(paths) => AttributeList::new(paths),
             None => AttributeList::default(),
@@ -140,7 +156,7 @@ impl AccountSection {
         Ok(AccountConfig { account, profile, base_url, scheme, secret, allow_private: self.allow_private, interval })
     }
 
-    /// Which keys an account needs follows from its profile's `auth`.
+    /// The credential. The `auth` of the profile decides which keys it needs.
     fn credential(&self, profile: &Profile) -> Result<(Scheme, Secret), String> {
         let (how, keys) = match profile.auth {
             Auth::Bearer => ("a bearer token", ["token_env", "token_file"].as_slice()),
@@ -193,7 +209,7 @@ impl AccountSection {
             Auth::Oauth2 => {
                 let client_id = needed("client_id", self.client_id.as_deref())?;
                 let token_url = token_url(self.token_url.as_deref(), profile, &taken)?;
-                // An empty scope asks for none where the profile would.
+                // An empty scope overrides that of the profile.
                 let scope = self.scope.clone().or_else(|| profile.scope.clone()).filter(|scope| !scope.is_empty());
                 let secret = secret(Purpose::ClientSecret, &self.client_secret_env, &self.client_secret_file)?;
                 Ok((Scheme::Oauth2 { client_id, token_url, scope }, secret))
@@ -207,13 +223,13 @@ impl AccountSection {
         if self.profile.is_empty() {
             return Ok(profile);
         }
-        // By itself the provider's profile is right: what is wrong now stands in the account.
+        // The provider's profile alone is right, so the mistake is in the account.
         Profile::layered(&self.provider, providers, self.profile.clone())
             .map_err(|complaint| format!("[account.profile] {}", in_profile(&self.provider, &complaint)))
     }
 }
 
-/// Where the directory is. No message repeats what stands there: it may hold a password.
+/// The URL of the directory. No message repeats it, because it may hold a password.
 fn base_url(own: Option<&str>, profile: &Profile) -> Result<Url, String> {
     let template = profile.template("base_url").unwrap_or("https://…/scim/v2");
     let text = own.or(profile.base_url.as_deref());
@@ -226,14 +242,14 @@ fn base_url(own: Option<&str>, profile: &Profile) -> Result<Url, String> {
     Ok(url)
 }
 
-/// Where OAuth2 tokens are issued. As with [`base_url`], nothing of it is repeated.
+/// The URL that issues OAuth2 tokens. As with [`base_url`], no message repeats it.
 fn token_url(own: Option<&str>, profile: &Profile, taken: &str) -> Result<Url, String> {
     let template = profile.template("token_url").unwrap_or("https://…/token");
     let text = own.or(profile.token_url.as_deref());
     let text = text.ok_or_else(|| format!("{taken}: token_url is missing; → token_url = \"{template}\""))?;
     let url = Url::parse(text).map_err(|_| format!("token_url is not a URL; → token_url = \"{template}\""))?;
     encrypted("token_url", &url)?;
-    // Some vendors want their tenant in the query.
+    // A query is allowed, because some vendors expect the tenant there.
     let has_secret = url.query_pairs().any(|(name, _)| secret_key(&name).is_some());
     if has_userinfo(&url) || has_secret || url.fragment().is_some() {
         return Err("token_url must not hold credentials or a fragment; \
@@ -247,24 +263,25 @@ fn encrypted(key: &str, url: &Url) -> Result<(), String> {
     if url.scheme() == "https" || (url.scheme() == "http" && is_loopback(url)) {
         return Ok(());
     }
-    Err(format!("{key} must begin with https:// (http:// only on this machine)"))
+    Err(format!("{key} must begin with https:// (http:// only for loopback)"))
 }
 
-pub(super) fn has_userinfo(url: &Url) -> bool {
+/// True if a URL holds a user name or a password.
+pub fn has_userinfo(url: &Url) -> bool {
     url.username() != "" || url.password().is_some()
 }
 
-/// What one transaction may hold; a test makes it small, so that a sync of few changes takes several.
-pub(super) fn bounds() -> BatchBounds {
+/// Bounds of one transaction. A fail point makes them small, so that a sync of few changes takes several.
+fn bounds() -> BatchBounds {
     let bounds = BatchBounds::default();
     BatchBounds { units: failpoint::number("batch.units").unwrap_or(bounds.units), ..bounds }
 }
 
-pub(super) fn limits(own: GuardSection, defaults: GuardSection) -> Result<Limits, String> {
+fn limits(own: GuardSection, defaults: GuardSection) -> Result<Limits, String> {
     let fallback = Limits::default();
     let max_ratio = own.max_ratio.or(defaults.max_ratio).unwrap_or(fallback.max_ratio);
     if !(0.0..=1.0).contains(&max_ratio) {
-        return Err("guard.max_ratio is a share between 0 and 1, e.g. 0.2 for 20 %".to_owned());
+        return Err("guard.max_ratio must be between 0 and 1; → e.g. 0.2 for 20 %".to_owned());
     }
     Ok(Limits {
         max_ratio,
@@ -276,14 +293,9 @@ pub(super) fn limits(own: GuardSection, defaults: GuardSection) -> Result<Limits
 
 fn max_added(own: GuardSection, defaults: GuardSection) -> Result<Option<u64>, String> {
     match own.max_added.or(defaults.max_added) {
-        Some(0) => Err("guard.max_added must be at least 1; → leave it out to let any number in".to_owned()),
+        Some(0) => Err("guard.max_added must be at least 1; → leave it out to allow any number".to_owned()),
         max_added => Ok(max_added),
     }
-}
-
-pub(super) fn is_account_name(name: &str) -> bool {
-    let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
-    name.len() <= 63 && name.starts_with(plain) && name.chars().all(|c| plain(c) || matches!(c, '.' | '_' | '-'))
 }
 
 #[cfg(test)]

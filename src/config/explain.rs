@@ -1,11 +1,15 @@
-//! What is wrong in a file, in one line: where it stands, and the nearest key there is. It repeats names, never values:
-//! a secret may stand where it does not belong.
+//! What is wrong in a file, in one line: the place, the complaint and the nearest key. A message repeats names but never
+//! values, because a value may be a secret in the wrong place.
 
-use super::ConfigError;
-use super::account::is_account_name;
+use super::name::is_name;
 
-/// A complaint about the fields of a profile, without its name and with the nearest key for an unknown one.
-pub(super) fn in_profile(name: &str, complaint: &str) -> String {
+/// A configuration that cannot be used: one line with the file, the line number and the remedy.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct ConfigError(pub String);
+
+/// A complaint about the fields of a profile, without the name of the profile. Names the nearest key to an unknown one.
+pub fn in_profile(name: &str, complaint: &str) -> String {
     let complaint = complaint.strip_prefix(&format!("profile {name}: ")).unwrap_or(complaint);
     match unknown_field(complaint) {
         Some((key, expected)) => unknown_key(&key, "", &expected),
@@ -13,8 +17,8 @@ pub(super) fn in_profile(name: &str, complaint: &str) -> String {
     }
 }
 
-/// The line that sets the first word of the complaint that is a key.
-pub(super) fn line_of(text: &str, complaint: &str) -> Option<usize> {
+/// The number of the line that sets the key in the complaint: the first word that is one.
+pub fn line_of(text: &str, complaint: &str) -> Option<usize> {
     let words = complaint.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
     words.filter(|word| !word.is_empty()).find_map(|word| {
         let sets = |line: &str| line.split_once('=').is_some_and(|(key, _)| key.trim() == word);
@@ -22,8 +26,8 @@ pub(super) fn line_of(text: &str, complaint: &str) -> Option<usize> {
     })
 }
 
-/// `file:line: message`, with the nearest key for an unknown one.
-pub(super) fn explain(file: &str, text: &str, error: &toml::de::Error) -> ConfigError {
+/// `file:line: message`. Names the nearest key to an unknown one.
+pub fn explain(file: &str, text: &str, error: &toml::de::Error) -> ConfigError {
     let offset = error.span().map_or(0, |span| span.start.min(text.len()));
     let before = text.get(..offset).unwrap_or("");
     let line = before.matches('\n').count() + 1;
@@ -36,14 +40,14 @@ pub(super) fn explain(file: &str, text: &str, error: &toml::de::Error) -> Config
 }
 
 /// serde's "unknown field `x`, expected one of `a`, `b`".
-pub(super) fn unknown_field(message: &str) -> Option<(String, Vec<String>)> {
+fn unknown_field(message: &str) -> Option<(String, Vec<String>)> {
     let rest = message.strip_prefix("unknown field ")?;
     let mut quoted = rest.split('`').skip(1).step_by(2).map(str::to_owned);
     let key = quoted.next()?;
     Some((key, quoted.collect()))
 }
 
-/// What is wrong with a key that does not exist: for that of a secret, where secrets belong; else the nearest one.
+/// The complaint about an unknown key. If the key names a secret, it says where secrets belong, else the nearest key.
 fn unknown_key(key: &str, place: &str, expected: &[String]) -> String {
     match secret_key(key).filter(|_| !place.starts_with(" in [kafka")) {
         Some(belongs) => {
@@ -51,7 +55,7 @@ fn unknown_key(key: &str, place: &str, expected: &[String]) -> String {
                 " in [registry]" => "scimtail asks the registry without credentials".to_owned(),
                 _ => format!("{belongs}_env or {belongs}_file"),
             };
-            format!("`{key}`{place}: a secret never stands in this file; → {remedy}")
+            format!("`{key}`{place}: secrets do not belong in this file; → {remedy}")
         }
         None => {
             let told = if is_word(key) { format!(" `{key}`") } else { String::new() };
@@ -60,8 +64,8 @@ fn unknown_key(key: &str, place: &str, expected: &[String]) -> String {
     }
 }
 
-/// What the keys of a secret begin with that somebody would write under `key`.
-pub(super) fn secret_key(key: &str) -> Option<&'static str> {
+/// The beginning of the right keys (`…_env`, `…_file`) if a person would write a secret under `key`.
+pub fn secret_key(key: &str) -> Option<&'static str> {
     let plain: String = key.chars().filter(char::is_ascii_alphanumeric).map(|c| c.to_ascii_lowercase()).collect();
     match plain.as_str() {
         "password" | "passwd" | "pass" | "pwd" => Some("password"),
@@ -72,10 +76,10 @@ pub(super) fn secret_key(key: &str) -> Option<&'static str> {
     }
 }
 
-/// What the parser or serde says of the file, without the values that serde repeats: any of them may be a secret that
-/// somebody put in the wrong place.
+/// A message of the parser or of serde without the values that serde repeats. Any of them may be a secret in the wrong
+/// place.
 fn without_values(message: &str) -> String {
-    // serde ends with what it expected; the value before may hold any of these words too.
+    // serde names last what it expected. The value before that may hold any of these words too.
     let parts = |problem: &str| {
         let (field, rest) = message.split_once(problem)?;
         let (found, expected) = rest.rsplit_once(", expected ")?;
@@ -96,20 +100,20 @@ fn without_values(message: &str) -> String {
     }
 }
 
-/// Longer than any key here.
+/// Bytes of a key; every real one is shorter.
 const WORD_BYTES_MAX: usize = 64;
-/// What tokens of well-known vendors begin with.
+/// How tokens of well-known vendors begin.
 const TOKEN_BEGINNINGS: [&str; 7] = ["sk_", "pk_", "xox", "ghp_", "gho_", "glpat", "eyJ"];
 
-/// Whether a text of the file may be repeated: it reads like a name, and tokens have digits.
-pub(super) fn is_word(text: &str) -> bool {
+/// True if a text of the file may be repeated: it reads like a name and has no digits, which tokens have.
+pub fn is_word(text: &str) -> bool {
     text.len() <= WORD_BYTES_MAX
         && text.chars().all(|c| c.is_ascii_alphabetic() || matches!(c, '_' | '-' | '.'))
         && !TOKEN_BEGINNINGS.iter().any(|beginning| text.starts_with(beginning))
 }
 
-/// ` in [[account]] name`, found from the lines around: the header above, and the name inside.
-pub(super) fn section(text: &str, line: usize) -> String {
+/// ` in [[account]] name`: the header above the line, and the name in that section.
+fn section(text: &str, line: usize) -> String {
     let lines: Vec<&str> = text.lines().collect();
     let above = lines.get(..line.min(lines.len())).unwrap_or(&[]);
     let headers = above.iter().enumerate().rev();
@@ -122,12 +126,12 @@ pub(super) fn section(text: &str, line: usize) -> String {
         .find(|(key, _)| key.trim() == "name")
         .map(|(_, value)| value.split('#').next().unwrap_or("").trim().trim_matches('"').to_owned());
     match name {
-        Some(name) if is_account_name(&name) => format!(" in {header} {name}"),
+        Some(name) if is_name(&name) => format!(" in {header} {name}"),
         _ => format!(" in {header}"),
     }
 }
 
-/// `[kafka]`, `[[account]]`; not a line of a list that begins with a bracket.
+/// `[kafka]` or `[[account]]`, but not a line of a list that begins with a bracket.
 fn header_of(line: &str) -> Option<&str> {
     let header = line.split('#').next()?.trim();
     let name = header.strip_prefix('[')?.strip_suffix(']')?;
@@ -135,7 +139,8 @@ fn header_of(line: &str) -> Option<&str> {
     (!name.is_empty() && is_word(name)).then_some(header)
 }
 
-pub(super) fn did_you_mean<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> String {
+/// `; did you mean …?` for the nearest of the known words; empty if none is similar.
+pub fn did_you_mean<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> String {
     const SIMILAR: f64 = 0.7;
     let nearest = known
         .map(|known| (strsim::jaro_winkler(word, known), known))

@@ -1,45 +1,47 @@
-//! The configuration while the service runs: its files are looked at again and again, and at once when somebody asks.
+//! The configuration while the service runs. Its files are read periodically, and at once on request.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::{AccountConfig, Config, ConfigError};
+use super::account::AccountConfig;
+use super::explain::ConfigError;
+use super::file::Config;
 
-/// How often the files are looked at. What they say takes effect at the second look that finds it, or the third where it
-/// names another file: an editor may be in the middle of writing, and half a file can be a valid one with fewer accounts.
+/// Between two looks at the files. A change takes effect at the second look that finds it, or at the third if it names
+/// another file. An editor may be in the middle of writing, and half a file can be valid, with fewer accounts.
 pub const LOOK_EVERY: Duration = Duration::from_secs(5);
 
-/// The accounts, or why the files cannot be used.
+/// The configured accounts, or why the files cannot be used.
 pub type Accounts = Result<Vec<AccountConfig>, ConfigError>;
 
-/// Files with their texts; `None` cannot be read.
+/// Files with their texts; `None` for a file that cannot be read.
 type Texts = BTreeMap<PathBuf, Option<String>>;
 
-/// What the files say, against what is in force.
+/// The files, and the configuration in force.
 #[derive(Debug)]
 pub struct Followed {
     file: PathBuf,
-    /// Only these accounts; all where there are none.
+    /// Only these accounts; all if it is empty.
     names: Vec<String>,
     running: Config,
-    /// What is in force was read from these.
+    /// The configuration in force was read from these.
     told: Texts,
-    /// What the last look found there.
+    /// What the last look found.
     seen: Texts,
     /// Why the files could not be used when they were last read.
     complaint: Option<ConfigError>,
 }
 
 impl Followed {
-    /// `running` is in force: of its accounts those that `names` select.
+    /// `running`: the configuration in force, of which `names` select the accounts.
     pub fn new(file: &Path, running: &Config, names: &[String]) -> Followed {
         let (file, running, told) = (file.to_owned(), running.clone(), texts_of(running));
         Followed { file, names: names.to_vec(), running, seen: told.clone(), told, complaint: None }
     }
 
-    /// What the files say now, whether or not it is new. Blocks, as [`Followed::look`] does.
+    /// The configured accounts now, whether they changed or not. Blocks, as [`Followed::look`] does.
     pub fn now(&mut self) -> Accounts {
         let read = self.read();
         self.take(read)
@@ -53,8 +55,8 @@ impl Followed {
         Ok(accounts)
     }
 
-    /// What the files say, if it is new and stayed the same since the last look. While they cannot be used they are read
-    /// at every look, because what mends them may be a file that is not there yet; the same complaint is made once.
+    /// The configured accounts if the files changed and stayed the same since the last look. Files that cannot be used
+    /// are read at every look, because a file that does not exist yet may repair them. A complaint is returned once.
     pub fn look(&mut self) -> Option<Accounts> {
         let found = self.seen.keys().map(|file| (file.clone(), fs::read_to_string(file).ok())).collect();
         let before = std::mem::replace(&mut self.seen, found);
@@ -62,7 +64,7 @@ impl Followed {
             return None;
         }
         let read = self.read();
-        // A file that no look has found as it was read now may be in the middle of being written.
+        // If no look has found a file as it was read now, an editor may be writing it.
         if let Ok((texts, _)) = &read
             && texts.iter().any(|(file, text)| self.seen.get(file) != Some(text))
         {
@@ -80,7 +82,7 @@ impl Followed {
         if !config.has_services_of(&self.running) {
             let file = self.file.display();
             return Err(ConfigError(format!(
-                "{file}: [kafka], [registry], [outputs], [http] or [limits] changed; → restart scimtail, accounts alone need none"
+                "{file}: [kafka], [registry], [outputs], [http] or [limits] changed; → restart scimtail, only accounts change without a restart"
             )));
         }
         Ok((texts_of(&config), config.select(&self.names)?))
@@ -118,11 +120,11 @@ mod tests {
         assert!(followed.look().is_none(), "nothing is new");
 
         fs::write(&file, two()).unwrap();
-        assert!(followed.look().is_none(), "somebody may be writing");
+        assert!(followed.look().is_none(), "an editor may be writing");
         assert_eq!(names(followed.look()).unwrap(), ["one", "two"]);
         assert!(followed.look().is_none(), "it was told");
 
-        // A file that is cut off for a moment is nothing to act upon.
+        // A file that is cut off for a moment changes nothing.
         fs::write(&file, ONE).unwrap();
         assert!(followed.look().is_none());
         fs::write(&file, two()).unwrap();
@@ -143,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn the_files_of_providers_are_followed_too_and_waited_for_where_they_are_missing() {
+    fn the_files_of_providers_are_followed_too_and_waited_for_if_they_are_missing() {
         let folder = tempfile::tempdir().unwrap();
         let (file, ours) = (folder.path().join("scimtail.toml"), folder.path().join("ours.toml"));
         fs::write(&file, ONE).unwrap();
@@ -155,7 +157,7 @@ mod tests {
         assert!(followed.look().is_none());
         let page_size = |accounts: Option<Accounts>| accounts.unwrap().unwrap()[0].profile.page_size;
         fs::write(&ours, "extends = \"generic\"\npage_size = 7").unwrap();
-        assert!(followed.look().is_none(), "somebody may be writing");
+        assert!(followed.look().is_none(), "an editor may be writing");
         assert_eq!(page_size(followed.look()), 7, "it is there now");
         fs::write(&ours, "extends = \"generic\"\npage_size = 8").unwrap();
         assert!(followed.look().is_none());
@@ -164,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn who_asks_is_told_at_once_and_not_again_by_the_looks() {
+    fn a_request_is_answered_at_once_and_not_repeated_by_the_looks() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("scimtail.toml");
         fs::write(&file, ONE).unwrap();
@@ -172,7 +174,7 @@ mod tests {
         let mut followed = Followed::new(&file, &running, &[]);
         fs::write(&file, two()).unwrap();
         assert_eq!(names(Some(followed.now())).unwrap(), ["one", "two"]);
-        assert_eq!(names(Some(followed.now())).unwrap(), ["one", "two"], "whoever asks is answered");
+        assert_eq!(names(Some(followed.now())).unwrap(), ["one", "two"], "every request is answered");
         assert!(followed.look().is_none());
     }
 }

@@ -1,30 +1,30 @@
-//! `[limits]`, `[account.limits]` and `[defaults.limits]`: how much an account, and the whole process, may hold.
+//! `[limits]`, `[account.limits]` and `[defaults.limits]`: bounds of the process and of an account.
 
 use serde::Deserialize;
 
 use crate::account::MAX_PRINCIPALS;
 
-/// Below this the process cannot hold what it has under way for one account.
+/// With less memory, the process cannot hold the requests and pages of one account.
 const MEMORY_MIN: u64 = 64 << 20;
 const UNITS: [(&str, u32); 4] = [("KiB", 10), ("MiB", 20), ("GiB", 30), ("TiB", 40)];
 
-/// `[limits]`: of the process.
+/// `[limits]`, of the process.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct ProcessLimits {
+pub struct ProcessLimits {
     memory: Option<String>,
 }
 
-/// `[account.limits]` and, for accounts that do not say, `[defaults.limits]`.
+/// `[account.limits]`, and `[defaults.limits]` for accounts without them.
 #[derive(Clone, Copy, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct AccountLimits {
+pub struct AccountLimits {
     max_principals: Option<usize>,
 }
 
 impl ProcessLimits {
-    /// Bytes of memory; `None`: chosen at start.
-    pub(super) fn memory(&self) -> Result<Option<u64>, String> {
+    /// Bytes of memory; `None` if they are chosen at start.
+    pub fn memory(&self) -> Result<Option<u64>, String> {
         let Some(text) = &self.memory else { return Ok(None) };
         let bytes = parse_size(text).map_err(|complaint| format!("[limits] memory: {complaint}"))?;
         if bytes < MEMORY_MIN {
@@ -35,7 +35,7 @@ impl ProcessLimits {
 }
 
 impl AccountLimits {
-    pub(super) fn max_principals(self, defaults: AccountLimits) -> Result<usize, String> {
+    pub fn max_principals(self, defaults: AccountLimits) -> Result<usize, String> {
         match self.max_principals.or(defaults.max_principals).unwrap_or(MAX_PRINCIPALS) {
             0 => Err(format!("limits.max_principals must be at least 1; → leave it out for {MAX_PRINCIPALS}")),
             max => Ok(max),

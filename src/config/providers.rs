@@ -1,26 +1,26 @@
-//! `[providers]`: profiles that the configuration adds to the shipped ones, or puts in their place.
+//! `[providers]`: profiles that add to the shipped ones or replace them.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::account::is_account_name;
 use super::explain::{did_you_mean, explain, in_profile, line_of};
+use super::name::{NAME_RULE, is_name};
 use crate::scim::layers;
 use crate::scim::profile::Profile;
 
 /// `[providers]`: name → a profile's TOML file, relative to the folder of the configuration.
-pub(super) type ProviderPaths = BTreeMap<String, PathBuf>;
+pub type ProviderPaths = BTreeMap<String, PathBuf>;
 
-/// Texts of profiles that add to the shipped ones or replace them, by name.
+/// The TOML texts of these profiles, by name.
 pub type ProviderTexts = BTreeMap<String, String>;
 
-/// Reads and checks every profile that `[providers]` names, those that no account uses too.
-pub(super) fn provider_texts(paths: &ProviderPaths, folder: &Path) -> Result<ProviderTexts, String> {
+/// Reads and checks every profile that `[providers]` names, also those that no account uses.
+pub fn provider_texts(paths: &ProviderPaths, folder: &Path) -> Result<ProviderTexts, String> {
     let mut texts = ProviderTexts::new();
     for (name, path) in paths {
-        if !is_account_name(name) {
-            return Err(format!("[providers] {name}: a name is [a-z0-9][a-z0-9._-]{{0,62}}"));
+        if !is_name(name) {
+            return Err(format!("[providers] {name}: {NAME_RULE}"));
         }
         let path = folder.join(path);
         let text = fs::read_to_string(&path).map_err(|error| {
@@ -32,7 +32,7 @@ pub(super) fn provider_texts(paths: &ProviderPaths, folder: &Path) -> Result<Pro
     for (name, path) in paths {
         let path = folder.join(path).display().to_string();
         let text = texts.get(name).map_or("", String::as_str);
-        // First by itself: only so a syntax error has its line.
+        // By itself first, because only then a syntax error has its line.
         toml::from_str::<toml::Table>(text)
             .map_err(|error| format!("[providers] {name}: {}", explain(&path, text, &error)))?;
         Profile::layered(name, &texts, toml::Table::new()).map_err(|complaint| {
@@ -46,7 +46,7 @@ pub(super) fn provider_texts(paths: &ProviderPaths, folder: &Path) -> Result<Pro
 /// The profile of a provider, shipped or among `texts`.
 ///
 /// # Errors
-/// Unknown name, with the nearest one there is.
+/// The name is unknown; names the nearest one.
 pub fn provider(name: &str, texts: &ProviderTexts) -> Result<Profile, String> {
     let known = layers::names(texts);
     if !known.contains(&name) {

@@ -1,23 +1,23 @@
-//! Secrets stand in the environment or in files and are read when they are needed. No message repeats one, nor what
-//! may be one by mistake: somebody writes the token where the name of its variable belongs.
+//! Secrets are in the environment or in files, and are read when they are needed. No message repeats a secret, or a text
+//! that may be one by mistake: a person may write the token where the name of its variable belongs.
 
 use std::path::{Path, PathBuf};
 use std::{env, fmt, fs};
 
 use secrecy::SecretString;
 
-/// Bytes of a secret; a larger file holds none.
+/// Bytes of a file that holds a secret.
 const SECRET_BYTES_MAX: u64 = 64 << 10;
-/// Of the name of an environment variable.
+/// Bytes of the name of an environment variable.
 const VARIABLE_BYTES_MAX: usize = 128;
-/// Of such a name that a message repeats.
+/// Bytes of such a name if a message repeats it.
 const TOLD_VARIABLE_BYTES_MAX: usize = 64;
 
-/// What a header has in front of a token; it is not part of the token.
+/// Words before a token in a header, which are not part of the token.
 const SCHEMES: [&str; 10] =
     ["Bearer", "Basic", "Token", "ApiKey", "Api-Key", "Key", "GenieKey", "SSWS", "OAuth", "Authorization:"];
 
-/// What a secret is. Its keys in the configuration are named after it.
+/// The kind of a secret. Its keys in the configuration are named after it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
     /// A bearer token or an API key.
@@ -27,7 +27,7 @@ pub enum Purpose {
 }
 
 impl Purpose {
-    /// What its keys begin with: `_env` and `_file` follow.
+    /// The beginning of its keys; `_env` and `_file` follow.
     pub fn key(self) -> &'static str {
         match self {
             Purpose::Token => "token",
@@ -53,7 +53,7 @@ impl Purpose {
     }
 }
 
-/// Where a secret stands. It is read again for each sync and when it is refused, so that a rotated one takes effect.
+/// The place of a secret. The secret is read for each sync and again when it is refused, so that rotation takes effect.
 #[derive(Clone)]
 pub enum Secret {
     Env {
@@ -64,7 +64,7 @@ pub enum Secret {
         purpose: Purpose,
         path: PathBuf,
     },
-    /// Of the simulated directories of `demo` and of tests.
+    /// The secret itself, for the simulated directories of `demo` and of tests.
     Given(SecretString),
 }
 
@@ -81,8 +81,8 @@ impl Secret {
         Ok(Secret::Env { purpose, variable: variable.to_owned() })
     }
 
-    /// Whether both stand in the same place. Of two that were given it is not known.
-    pub fn stands_where(&self, other: &Secret) -> bool {
+    /// True if both are in the same place. Of two given secrets that is not known.
+    pub fn is_at(&self, other: &Secret) -> bool {
         match (self, other) {
             (Secret::Env { variable: one, .. }, Secret::Env { variable: other, .. }) => one == other,
             (Secret::File { path: one, .. }, Secret::File { path: other, .. }) => one == other,
@@ -90,10 +90,10 @@ impl Secret {
         }
     }
 
-    /// Reads the secret as it is now: a token without white space around it, a password without the line's end.
+    /// Reads the secret as it is now: a token without white space around it, a password without the end of the line.
     ///
     /// # Errors
-    /// Names the variable or file where that tells no secret, never its content.
+    /// Names the variable or file if that reveals no secret, and never its content.
     pub fn read(&self) -> Result<SecretString, String> {
         let (purpose, text) = match self {
             Secret::Given(secret) => return Ok(secret.clone()),
@@ -108,7 +108,7 @@ impl Secret {
         let read = env::var(variable);
         read.map_err(|error| match error {
             env::VarError::NotUnicode(_) => format!("{self} holds bytes that are not text"),
-            env::VarError::NotPresent if tells_no_secret(variable) => {
+            env::VarError::NotPresent if is_printable(variable) => {
                 format!("{self} is not set; → export {variable}=…")
             }
             env::VarError::NotPresent => format!("{self} is not set; → {}", purpose.takes_a_name()),
@@ -118,7 +118,7 @@ impl Secret {
     fn read_file(&self, purpose: Purpose, path: &Path) -> Result<String, String> {
         let size = fs::metadata(path).map_or(0, |metadata| metadata.len());
         if size > SECRET_BYTES_MAX {
-            return Err(format!("{self} is larger than any secret"));
+            return Err(format!("{self} is larger than {SECRET_BYTES_MAX} bytes, which is not a secret"));
         }
         fs::read_to_string(path).map_err(|error| {
             let remedy =
@@ -128,11 +128,11 @@ impl Secret {
     }
 }
 
-/// As messages name its place.
+/// The place of the secret in the words of a message.
 impl fmt::Display for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Secret::Env { variable, .. } if tells_no_secret(variable) => write!(f, "environment variable {variable}"),
+            Secret::Env { variable, .. } if is_printable(variable) => write!(f, "environment variable {variable}"),
             Secret::Env { purpose, .. } => write!(f, "the environment variable that {}_env names", purpose.key()),
             Secret::File { path, .. } if leads_somewhere(path) => write!(f, "secret file {}", path.display()),
             Secret::File { purpose, .. } => write!(f, "the file that {}_file names", purpose.key()),
@@ -150,10 +150,10 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// The secret in what was read.
+/// The secret in the text that was read.
 ///
 /// # Errors
-/// What the variable or file holds instead, and what belongs there.
+/// Says what the variable or file holds instead, and what belongs there.
 fn usable(purpose: Purpose, text: &str) -> Result<&str, String> {
     let secret = match purpose {
         // White space and quotes may be part of a password.
@@ -166,7 +166,7 @@ fn usable(purpose: Purpose, text: &str) -> Result<&str, String> {
     Ok(secret)
 }
 
-/// A token or client secret that was not copied together with what stood around it.
+/// The token or client secret, unless it was copied together with the text around it.
 fn plain_token<'t>(noun: &str, token: &'t str) -> Result<&'t str, String> {
     let is_wrapped = |quote: char| token.len() > 1 && token.starts_with(quote) && token.ends_with(quote);
     if is_wrapped('"') || is_wrapped('\'') {
@@ -178,30 +178,30 @@ fn plain_token<'t>(noun: &str, token: &'t str) -> Result<&'t str, String> {
     let scheme = SCHEMES.iter().find(|scheme| first.eq_ignore_ascii_case(scheme));
     match scheme {
         Some(scheme) if more => Err(format!("holds `{scheme} ` in front of the {noun}; → the {noun} alone")),
-        Some(scheme @ &"Bearer") => Err(format!("holds `{scheme}` and nothing behind it; → the {noun} alone")),
+        Some(scheme @ &"Bearer") => Err(format!("holds `{scheme}` without the {noun}; → the {noun} alone")),
         _ if more => Err(format!("holds white space inside the {noun}; → the {noun} alone, in one line")),
         _ => Ok(token),
     }
 }
 
-/// Many tokens are of this form too.
+/// True for the name of an environment variable. Many tokens have this form too.
 fn is_variable_name(text: &str) -> bool {
     text.len() <= VARIABLE_BYTES_MAX
         && text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
         && text.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
 }
 
-/// Names of capital letters and `_` are repeated in messages, those with digits too if there is a `_` between the words:
-/// a token in hexadecimal or base 32 has none.
-fn tells_no_secret(variable: &str) -> bool {
+/// True if a message may repeat the name of a variable: it has capital letters and `_` only, or digits and a `_` too.
+/// A token in hexadecimal or base 32 has no `_`.
+fn is_printable(variable: &str) -> bool {
     variable.len() <= TOLD_VARIABLE_BYTES_MAX
         && variable.starts_with(|c: char| c.is_ascii_uppercase() || c == '_')
         && variable.chars().all(|c| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_')
         && (variable.contains('_') || !variable.contains(|c: char| c.is_ascii_digit()))
 }
 
-/// Whether the first folder of the path is there, or the file itself: then it is a path and not the secret. Base 64 may
-/// begin with a slash.
+/// True if the first folder of the path exists, or the file itself: then the text is a path and not the secret. A secret
+/// in base 64 may begin with a slash.
 fn leads_somewhere(path: &Path) -> bool {
     let mut folders: Vec<&Path> = path.ancestors().filter(|folder| folder.file_name().is_some()).collect();
     folders.pop().is_some_and(Path::exists)
@@ -235,7 +235,7 @@ mod tests {
         assert_eq!(format!("{:?}", Secret::Given("secret".to_owned().into())), "Given(SecretBox<str>([REDACTED]))");
     }
 
-    /// What is read from a file of this content, or the complaint without the name of the file.
+    /// The secret from a file with this content, or the complaint without the name of the file.
     fn read(purpose: Purpose, content: &str) -> Result<String, String> {
         let given = tempfile::NamedTempFile::new().unwrap();
         fs::write(given.path(), content).unwrap();
@@ -262,7 +262,7 @@ mod tests {
         for (content, complaint) in [
             ("Bearer 4ca9ary", "holds `Bearer ` in front of the token; → the token alone"),
             ("bearer\t4ca9ary\n", "holds `Bearer ` in front of the token; → the token alone"),
-            ("Bearer ", "holds `Bearer` and nothing behind it; → the token alone"),
+            ("Bearer ", "holds `Bearer` without the token; → the token alone"),
             ("SSWS 4ca9ary", "holds `SSWS ` in front of the token; → the token alone"),
             ("Authorization: Bearer 4ca9ary", "holds `Authorization: ` in front of the token; → the token alone"),
             ("\"4ca9ary\"\n", "holds quotes around the token; → the token without them"),

@@ -1,5 +1,5 @@
-//! Everything that `demo` embeds so that nothing has to be installed: two simulated directories, a registry,
-//! and librdkafka's mock cluster as Kafka. The pipeline between them is the real one.
+//! The surroundings of `demo`, so that nothing has to be installed: two simulated directories, a schema registry, and the
+//! mock cluster of librdkafka as Kafka. The pipeline between them is the real one.
 
 pub mod directory;
 pub mod registry;
@@ -12,25 +12,27 @@ use rdkafka::producer::DefaultProducerContext;
 
 use crate::avro::{Codec, Registry};
 use crate::config::{AccountConfig, Config, Secret};
+use crate::log::Topic;
 use crate::schedule::{now_millis, wall_clock};
 use crate::shards::Services;
 use directory::{SimulatedDirectory, Vendor};
 use registry::EmbeddedRegistry;
 
-/// The mock cluster keeps at most 5 MiB a partition; more partitions would only hold less each.
+/// The mock cluster keeps at most 5 MiB a partition.
 const PARTITIONS: i32 = 4;
 const PREFIX: &str = "demo";
 const TOKEN: &str = "demo-token";
 
-/// One account and the truth behind it.
+/// One account, and the directory behind it.
 pub struct Simulated {
     pub config: AccountConfig,
     pub directory: SimulatedDirectory,
-    /// How much changes between two syncs; its own, so that accounts do not depend on each other's pace.
+    /// Decides how many changes happen between two syncs. Each account has its own, so that the pace of one does not
+    /// affect the changes of another.
     pub random: fastrand::Rng,
 }
 
-/// The embedded world; it ends when this is dropped.
+/// The embedded services and directories; dropping this stops them.
 pub struct World {
     pub services: Services,
     pub accounts: Vec<Simulated>,
@@ -42,13 +44,13 @@ impl World {
     /// Starts everything; the same seed gives the same directories and changes.
     ///
     /// # Errors
-    /// In words; a loopback port or the mock cluster is not to be had.
+    /// There is no free loopback port, or the mock cluster does not start.
     pub async fn start(seed: u64, interval: &str) -> Result<World, String> {
         let words = |error: std::io::Error| format!("no loopback port: {error}");
         let cluster = MockCluster::new(1).map_err(|error| format!("the mock cluster does not start: {error}"))?;
-        for topic in crate::log::Topic::ALL {
+        for topic in Topic::ALL {
             let created = cluster.create_topic(&topic.name(PREFIX), PARTITIONS, 1);
-            created.map_err(|error| format!("the mock cluster has no topic: {error}"))?;
+            created.map_err(|error| format!("the mock cluster does not create a topic: {error}"))?;
         }
         let registry = EmbeddedRegistry::start().await.map_err(words)?;
         let clock: fn() -> SystemTime = wall_clock;

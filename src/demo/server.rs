@@ -5,8 +5,8 @@ use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
-/// A server that ends with its owner, connections included: aborting the accept loop alone would
-/// leave kept-alive connections answering.
+/// A server that ends with its owner. Its connections end too: without that, kept-alive connections would still be served
+/// after the accept loop is aborted.
 pub(super) struct Server {
     _stop: oneshot::Sender<()>,
     _accepting: JoinSet<()>,

@@ -1,9 +1,9 @@
 //! Microsoft Sentinel's Advanced Security Information Model, schema UserManagement 0.1.2
 //! (learn.microsoft.com/azure/sentinel/normalization-schema-user-management).
 //!
-//! ASIM names one changed property a row: an update of three attributes is three rows with the same
-//! `EventOriginalUid`. The actor is unknown, so no `Actor` field is filled. `AdditionalFields` holds what ASIM has no
-//! column for.
+//! A row of ASIM has one changed property, so an update of three attributes becomes three rows with the same
+//! `EventOriginalUid`. The actor is unknown, so no `Actor` field is filled. `AdditionalFields` has the values without a
+//! column in ASIM.
 
 use serde_json::{Map, Value};
 
@@ -13,7 +13,7 @@ use crate::avro::codec::rfc3339;
 
 pub const VERSION: &str = "0.1.2";
 
-/// The rows of an event, at least one.
+/// The rows of an event; at least one.
 pub fn values(change: &Change<'_>) -> Vec<Value> {
     let property = |name: &str, old: Option<String>, new: Option<String>| {
         let Value::Object(fields) = object([
@@ -61,7 +61,7 @@ fn event_type(change: &Change<'_>) -> &'static str {
         (Subject::Group, Action::Removed) => "GroupDeleted",
         (Subject::Membership, Action::Removed) => "UserRemovedFromGroup",
         (Subject::Membership, _) => "UserAddedToGroup",
-        // A group in a group: ASIM adds only users to groups.
+        // A group in a group. In ASIM, only users are added to groups.
         (Subject::Group | Subject::NestedMembership, _) => "GroupModified",
     }
 }
@@ -114,7 +114,7 @@ fn is_principal_name(name: &str) -> bool {
         && !name.contains(char::is_whitespace)
 }
 
-/// What ASIM has no column for, under the names of `ChangeEvent`.
+/// Values without a column in ASIM, under the names of `ChangeEvent`.
 fn rest(change: &Change<'_>) -> Value {
     let event = change.event;
     let member = (change.subject == Subject::NestedMembership).then(|| change.subgroup());

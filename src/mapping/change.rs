@@ -1,4 +1,4 @@
-//! What all formats ask of an event: whom it is about, what happened, how things stood before and after.
+//! An event as all formats read it: its subject, the action, and the values before and after.
 
 use std::collections::BTreeMap;
 
@@ -7,10 +7,10 @@ use serde_json::{Map, Value};
 use crate::avro::wire::{AttributeChange, ChangeEvent};
 use crate::directory::{belongs_to, email_before};
 
-/// Attributes of a user: SCIM path → JSON text.
+/// Attributes of a user: JSON text by SCIM path.
 type Attributes<'e> = BTreeMap<&'e str, &'e str>;
 
-/// What an event is about.
+/// The subject of an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Subject {
     User,
@@ -21,10 +21,10 @@ pub enum Subject {
     NestedMembership,
 }
 
-/// What happened to it.
+/// What happened to the subject.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// Baseline: it is there, and nobody knows since when. A removal is never this: who is gone is not there.
+    /// Baseline: the subject exists, since an unknown time. A removal is never this.
     Known,
     Added,
     Updated,
@@ -33,7 +33,7 @@ pub enum Action {
     Removed,
 }
 
-/// An event whose type is understood.
+/// An event of a known type.
 #[derive(Clone, Copy, Debug)]
 pub struct Change<'e> {
     pub event: &'e ChangeEvent,
@@ -41,7 +41,7 @@ pub struct Change<'e> {
     pub action: Action,
 }
 
-/// A user as far as an event says.
+/// The values of a user that an event has.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Person {
     pub(super) id: String,
@@ -53,7 +53,7 @@ pub(super) struct Person {
     pub(super) roles: Vec<String>,
 }
 
-/// A group as far as an event says.
+/// The values of a group that an event has.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Team {
     pub(super) id: String,
@@ -62,7 +62,7 @@ pub(super) struct Team {
 }
 
 impl<'e> Change<'e> {
-    /// `None` for an event type that this version does not know.
+    /// The subject and action of an event. `None` for a type that this version does not know.
     pub fn of(event: &'e ChangeEvent) -> Option<Change<'e>> {
         let (subject, action) = event.event_type.split_once('.')?;
         let subject = match (subject, event.principal_type.as_str()) {
@@ -88,12 +88,12 @@ impl<'e> Change<'e> {
         matches!(self.subject, Subject::Membership | Subject::NestedMembership)
     }
 
-    /// When it happened, where the directory says so, else when it was seen. Milliseconds since 1970-01-01 UTC.
+    /// When the change happened if the directory says so, else when it was observed. Milliseconds since 1970-01-01 UTC.
     pub(super) fn time(&self) -> i64 {
         self.event.occurred_at.unwrap_or(self.event.observed_at)
     }
 
-    /// `membership.added j.doe@acme.com Admins`, whether the member is a group, and whether that is only known, not new.
+    /// `membership.added j.doe@acme.com Admins`. Marks a group that is a member, and a baseline.
     pub(super) fn message(&self) -> String {
         let event = self.event;
         let member = if self.subject == Subject::NestedMembership { "group " } else { "" };
@@ -109,7 +109,7 @@ impl<'e> Change<'e> {
         message
     }
 
-    /// The user of a user event or of a membership, as it is now.
+    /// The user of a user event or membership, after the changes.
     pub(super) fn person(&self) -> Person {
         match &self.event.user {
             Some(user) => Person {
@@ -146,17 +146,17 @@ impl<'e> Change<'e> {
         attributes
     }
 
-    /// True where the event names a change of this attribute or of something in it.
+    /// True if the event changes this attribute or one of its sub-attributes.
     fn changes(&self, attribute: &str) -> bool {
         self.event.changes.iter().any(|change| belongs_to(&change.attribute, attribute))
     }
 
     /// [`Change::person`] before the changes that the event names.
     ///
-    /// What is made of a multi-valued attribute is made of all that the event says of it before: a server that begins to
-    /// write a list changes several paths at once (`emails.value` goes, `emails` comes).
+    /// A value that is derived from a multi-valued attribute is derived from all its paths before the changes. A server that
+    /// begins to write a list changes several paths at once: `emails.value` disappears and `emails` appears.
     pub(super) fn person_before(&self) -> Person {
-        // Where `active` switched in the same sync, that is another event, and both show the user after both.
+        // If `active` changed in the same sync, that is another event, and both events show the user after both.
         let mut person = Person { active: None, ..self.person() };
         for AttributeChange { attribute, old_value, .. } in &self.event.changes {
             let old = old_value.as_deref().map(json);
@@ -178,7 +178,7 @@ impl<'e> Change<'e> {
         person
     }
 
-    /// The group of a group event, or the one that somebody is a member of.
+    /// The group of a group event, or the group of a membership.
     pub(super) fn team(&self) -> Team {
         let event = self.event;
         match &event.group {
@@ -213,7 +213,7 @@ impl<'e> Change<'e> {
     }
 }
 
-/// The value of an attribute; its text where it is no JSON.
+/// The value of an attribute; its text if it is not JSON.
 pub(super) fn json(text: &str) -> Value {
     serde_json::from_str(text).unwrap_or_else(|_| Value::String(text.to_owned()))
 }
@@ -226,7 +226,7 @@ pub(super) fn plain(text: &str) -> String {
     }
 }
 
-/// An object without what is null or empty.
+/// An object without null and empty values.
 pub(super) fn object<const N: usize>(fields: [(&str, Value); N]) -> Value {
     let filled = |value: &Value| match value {
         Value::Null => false,
@@ -238,8 +238,8 @@ pub(super) fn object<const N: usize>(fields: [(&str, Value); N]) -> Value {
     Value::Object(fields.map(|(name, value)| (name.to_owned(), value)).collect::<Map<String, Value>>())
 }
 
-/// Each role once, in one order: that a role is called otherwise changes nothing. One role that is not in an array may
-/// stand there flattened.
+/// Each role once, sorted. The display name of a role does not matter. A single role that is not in an array may be
+/// flattened to `roles.value`.
 fn roles_in(attributes: &Attributes<'_>) -> Vec<String> {
     let is_roles = |path: &str| path.eq_ignore_ascii_case("roles") || path.eq_ignore_ascii_case("roles.value");
     let texts = attributes.iter().filter(|(path, _)| is_roles(path)).map(|(_, text)| json(text));
@@ -249,7 +249,7 @@ fn roles_in(attributes: &Attributes<'_>) -> Vec<String> {
     roles
 }
 
-/// Each element of a multi-valued attribute (RFC 7643 §2.4) in a word.
+/// Each element of a multi-valued attribute (RFC 7643 §2.4) as one text.
 fn values(attribute: &Value) -> Vec<String> {
     match attribute {
         Value::Array(elements) => elements.iter().filter_map(word).collect(),
@@ -257,7 +257,7 @@ fn values(attribute: &Value) -> Vec<String> {
     }
 }
 
-/// A text or number, or an object's `value`, else its `display`. Names of sub-attributes ignore case.
+/// A text or number, or the `value` of an object, else its `display`. The case of sub-attribute names does not matter.
 fn word(element: &Value) -> Option<String> {
     let named = |fields: &Map<String, Value>, name: &str| {
         fields.iter().filter(|(key, _)| key.eq_ignore_ascii_case(name)).find_map(|(_, value)| plain_word(value))

@@ -1,9 +1,9 @@
 //! Splunk Common Information Model, data model Change, dataset Account_Management (docs.splunk.com, CIM 4.17 and
 //! later).
 //!
-//! `action` keeps to the values the model prescribes, which know no enabling, disabling or joining: those are
-//! `modified`, and `result` says which, in the words of Splunk's own OCSF add-on. `src_user`, the actor, is unknown.
-//! Fields of the model stand at the top, everything else under `scimtail`.
+//! The model prescribes the values of `action`. It has none for enabling, disabling or joining, so those are `modified`,
+//! and `result` says which, in the words of Splunk's OCSF add-on. `src_user`, the actor, is unknown. Fields of the model
+//! are at the top, everything else is under `scimtail`.
 
 use serde_json::{Value, json};
 
@@ -27,7 +27,7 @@ pub fn value(change: &Change<'_>) -> Value {
         _ => event.changed_attributes.clone(),
     };
     object([
-        // Splunk recognises the first time in an event.
+        // First, because Splunk takes the first time in an event.
         ("_time", rfc3339(change.time()).into()),
         ("action", action(change).into()),
         ("change_type", "AAA".into()),
@@ -55,7 +55,7 @@ fn action(change: &Change<'_>) -> &'static str {
     }
 }
 
-/// What `modified` leaves open.
+/// What kind of `modified` it is.
 fn result(change: &Change<'_>) -> Option<&'static str> {
     match (change.subject, change.action) {
         (_, Action::Disabled) => Some("disabled"),
@@ -68,7 +68,7 @@ fn result(change: &Change<'_>) -> Option<&'static str> {
     }
 }
 
-/// What the model has no field for, under the names of `ChangeEvent`.
+/// Values without a field in the model, under the names of `ChangeEvent`.
 fn rest(change: &Change<'_>) -> Value {
     let event = change.event;
     let changes = event.changes.iter().map(|one| {

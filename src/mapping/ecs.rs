@@ -1,8 +1,8 @@
 //! Elastic Common Schema 9.4 (elastic.co/docs/reference/ecs), category `iam`.
 //!
-//! `user.target` is the user before, `user.changes` what is different after (ECS, User Fields Usage and Examples).
-//! The actor is unknown, so the event has one user, and ECS asks for that one at the root, too. `labels` holds what
-//! ECS has no field for.
+//! `user.target` is the user before the change, and `user.changes` has the values that differ after it (ECS, User Fields
+//! Usage and Examples). The actor is unknown, so the event has one user, and ECS expects that one at the root too.
+//! `labels` has the values without a field in ECS.
 
 use serde_json::{Value, json};
 
@@ -10,7 +10,7 @@ use super::change::{Person, object};
 use super::{Action, Change, Subject};
 use crate::avro::codec::rfc3339;
 
-/// The version of ECS that is written.
+/// The version of ECS in the output.
 pub const VERSION: &str = "9.4.0";
 
 pub fn value(change: &Change<'_>) -> Value {
@@ -89,7 +89,7 @@ fn types(change: &Change<'_>) -> Vec<&'static str> {
     vec![subject, happened]
 }
 
-/// `user-added`, and for memberships what happened to the member. A baseline is never worded as a change.
+/// `user-added`, and for memberships what happened to the member. The words for a baseline never say that it changed.
 fn action(change: &Change<'_>) -> String {
     match (change.subject, change.action) {
         (Subject::User, Action::Known) => "user-known".to_owned(),
@@ -114,7 +114,7 @@ fn user(person: &Person) -> Value {
     ])
 }
 
-/// What of `after` is new; an id never is.
+/// The values of `after` that differ; the id never does.
 fn different(before: &Person, after: &Person) -> Value {
     let new = |before: &Option<String>, after: &Option<String>| after.clone().filter(|_| before != after).into();
     object([
@@ -125,7 +125,7 @@ fn different(before: &Person, after: &Person) -> Value {
     ])
 }
 
-/// Every name and id of a user in the event, old ones too.
+/// Every name and id of the user in the event, also the old ones.
 fn related(change: &Change<'_>) -> Vec<String> {
     if !matches!(change.subject, Subject::User | Subject::Membership) {
         return Vec::new();

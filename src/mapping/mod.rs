@@ -1,5 +1,5 @@
-//! Events in the forms their readers know, one file a format. Pure: an event in, text or JSON out, and nothing in
-//! the result that is not in the event or a word of the format.
+//! Events in other formats, one file each. Pure: an event becomes text or JSON. The result has nothing but values of the
+//! event and words of the format.
 
 pub mod text;
 pub mod ocsf;

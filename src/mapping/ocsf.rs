@@ -1,15 +1,15 @@
 //! Open Cybersecurity Schema Framework 1.8.0 (schema.ocsf.io/1.8.0), Identity & Access Management and Discovery.
 //!
-//! 1.8.0 has no class for a changed user or group but Entity Management, and no actor is known: a poller sees what
-//! changed, not who did it. `time` is when the directory says it happened, else when it was seen; the window that
-//! polling leaves open has no place in OCSF and stands under `unmapped`, with the rest that has none.
+//! The only class of 1.8.0 for a changed user or group is Entity Management. The actor is unknown, because polling shows
+//! changes but not who made them. `time` is when the change happened if the directory says so, else when it was observed.
+//! `unmapped` has the values without an attribute in OCSF, among them the window of polling.
 
 use serde_json::{Map, Value, json};
 
 use super::change::{self, Person, Team, object};
 use super::{Action, Change, Subject};
 
-/// The version of OCSF that is written.
+/// The version of OCSF in the output.
 pub const VERSION: &str = "1.8.0";
 
 const INFORMATIONAL: i64 = 1;
@@ -152,7 +152,7 @@ fn metadata(change: &Change<'_>) -> Value {
     ])
 }
 
-/// What OCSF has no attribute for, under the names of `ChangeEvent`.
+/// Values without an attribute in OCSF, under the names of `ChangeEvent`.
 fn unmapped(change: &Change<'_>) -> Value {
     let event = change.event;
     let attributes = match (&event.user, &event.group) {
@@ -180,7 +180,7 @@ fn unmapped(change: &Change<'_>) -> Value {
     ])
 }
 
-/// Attributes as JSON values; without what has none.
+/// Attributes as JSON values, without those that have no value.
 fn data<'a, V: Into<Option<&'a String>>>(attributes: impl Iterator<Item = (&'a String, V)>) -> Value {
     let values = attributes.filter_map(|(path, text)| Some((path.clone(), change::json(text.into()?))));
     Value::Object(values.collect())
@@ -233,7 +233,7 @@ fn group_entity(team: &Team, data: Value) -> Value {
     ])
 }
 
-/// What OCSF's `email_t` takes; what it refuses stays readable under `unmapped.attributes.emails`.
+/// True if OCSF's `email_t` accepts the text. A refused address is still under `unmapped.attributes.emails`.
 fn is_address(text: &str) -> bool {
     let local = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-/=?^_`{|}~.".contains(c);
     let domain = |c: char| c.is_ascii_alphanumeric() || c == '-';

@@ -1,22 +1,22 @@
-//! An event without what is large in it, for a copy that would be larger than Kafka takes.
+//! An event without its large values, for a copy that would be too large for Kafka.
 //!
-//! A format may state a value more often than the event does: OCSF has a changed user's name seven times.
+//! A format may repeat a value: OCSF has the name of a changed user seven times.
 
 use std::collections::BTreeSet;
 
 use crate::avro::wire::{AttributeChange, ChangeEvent};
 use crate::directory::belongs_to;
 
-/// JSON bytes of the largest value that stays.
+/// Bytes of the largest value that stays, as JSON.
 const VALUE_BYTES_MAX: usize = 4_096;
 
-/// What `omitted_attributes` says where even the names of what is left out would be too large.
+/// The content of `omitted_attributes` if even the names of the omitted attributes would be too large.
 const EVERYTHING: &str = "*";
 
-/// The event without each attribute that is large in its image, or before or after the change. They are named in
-/// `omitted_attributes`; `changed_attributes` stays whole.
+/// The event without each attribute that is large in its image, or before or after the change. `omitted_attributes` names
+/// them; `changed_attributes` stays complete.
 ///
-/// An attribute goes as a whole: half of it would say that it is not there now, or was not before.
+/// An attribute is omitted everywhere. If only one side of a change were, it would look added or removed.
 pub fn without_large_values(event: &ChangeEvent) -> ChangeEvent {
     let omitted: BTreeSet<String> = values(event).filter(|(_, text)| is_large(text)).map(|(path, _)| path).collect();
     let keeps = |path: &str| !omitted.contains(path);
@@ -29,7 +29,7 @@ pub fn without_large_values(event: &ChangeEvent) -> ChangeEvent {
         user.user_name.take_if(|_| !keeps("userName"));
         user.display_name.take_if(|_| !keeps("displayName"));
         user.external_id.take_if(|_| !keeps("externalId"));
-        // One of the addresses in that attribute.
+        // The address is one of those in `emails`.
         user.email.take_if(|email| is_large(email) || omitted.iter().any(|path| belongs_to(path, "emails")));
         user.attributes.retain(|path, _| keeps(path));
     }
@@ -44,7 +44,7 @@ pub fn without_large_values(event: &ChangeEvent) -> ChangeEvent {
     event
 }
 
-/// The event without any attribute but `active`: what happened to whom, by ids, which are bounded.
+/// The event without attributes, except `active` and ids, which are bounded.
 pub fn without_attributes(event: &ChangeEvent) -> ChangeEvent {
     let mut event = event.clone();
     for name in names(&mut event) {
@@ -64,7 +64,7 @@ pub fn without_attributes(event: &ChangeEvent) -> ChangeEvent {
     event
 }
 
-/// Names that the event states beside its images.
+/// Names that the event has outside its images.
 fn names(event: &mut ChangeEvent) -> [&mut Option<String>; 5] {
     [
         &mut event.principal_name,
@@ -76,12 +76,12 @@ fn names(event: &mut ChangeEvent) -> [&mut Option<String>; 5] {
 }
 
 fn is_large(text: &str) -> bool {
-    // As a format states it, with its escapes; a character takes up to six bytes.
+    // With the escapes of JSON, in which a byte may become six.
     text.len() > VALUE_BYTES_MAX
         || text.len() * 6 > VALUE_BYTES_MAX && serde_json::Value::from(text).to_string().len() > VALUE_BYTES_MAX
 }
 
-/// Every value that the event states, with the attribute that it belongs to.
+/// Every value of the event, with its attribute.
 fn values(event: &ChangeEvent) -> impl Iterator<Item = (String, &String)> {
     let of_principal = match event.principal_type.as_str() {
         "group" => "displayName",
@@ -90,7 +90,7 @@ fn values(event: &ChangeEvent) -> impl Iterator<Item = (String, &String)> {
     let (user, group) = (event.user.as_ref(), event.group.as_ref());
     let has_image = user.is_some() || group.is_some();
     let named = [
-        // Where there is an image, that one has the name under its own attribute.
+        // An image has the name under the right attribute itself.
         (of_principal, event.principal_name.as_ref().filter(|_| !has_image)),
         ("displayName", event.group_name.as_ref()),
         ("entitlement_domain", event.entitlement_domain.as_ref()),
@@ -179,7 +179,7 @@ mod tests {
         assert_eq!(reduced.omitted_attributes, ["emails"]);
     }
 
-    /// Else the address after the change would read as the one before.
+    /// Otherwise the address after the change would look like the one before.
     #[test]
     fn an_address_goes_with_one_that_was_not_in_a_list() {
         let user = User {

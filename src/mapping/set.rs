@@ -1,10 +1,10 @@
 //! Security event tokens (RFC 8417) of the SCIM profile (RFC 9967): the claims, and their signature.
 //!
-//! A token holds one event. `iat` is when the sync read it, so that the same event is always the same token;
-//! `txn` joins the tokens of one cause. There is no event for memberships: they are a patch of the group's `members`
-//! (RFC 9967 §2.4.2), in a baseline, too: `feed:add` is about a resource and carries nothing, so it could name the group
-//! but not the member. What tells a baseline apart is a claim of our own, on each of its tokens. `feed:add` says "known", not "new" (§2.3.1), and `feed:remove` "no longer seen", not "deleted"
-//! (§2.3.2).
+//! A token has one event. `iat` is when the sync read it, so the same event always gives the same token. `txn` joins the
+//! tokens of one cause. There is no event type for memberships, so they are a patch of the group's `members`
+//! (RFC 9967 §2.4.2). That holds for a baseline too, because `feed:add` is about a resource without content: it could name
+//! the group but not the member. A private claim marks each token of a baseline. `feed:add` means "known", not "new"
+//! (§2.3.1), and `feed:remove` means "no longer seen", not "deleted" (§2.3.2).
 
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
@@ -15,13 +15,13 @@ use super::{Action, Change, Subject};
 use crate::avro::wire::{AttributeChange, Group, User};
 
 const EVENT: &str = "urn:ietf:params:scim:event:";
-/// Present and true on what a first sync found. A private claim (RFC 7519 §4.3): who does not know it ignores it (§4).
+/// A private claim (RFC 7519 §4.3), present and true on the events of a first sync. Recipients ignore unknown claims (§4).
 const BASELINE: &str = "scimtail_baseline";
 const PATCH_OP: &str = "urn:ietf:params:scim:api:messages:2.0:PatchOp";
 const USER_SCHEMA: &str = "urn:ietf:params:scim:schemas:core:2.0:User";
 const GROUP_SCHEMA: &str = "urn:ietf:params:scim:schemas:core:2.0:Group";
 
-/// What may stand in a path segment as it is (RFC 3986 §3.3, unreserved).
+/// Characters that a path segment has unescaped: the unreserved ones (RFC 3986 §3.3).
 const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// The claims of the token.
@@ -54,7 +54,7 @@ fn payload(change: &Change<'_>) -> (&'static str, Value) {
     let nothing = || json!({});
     match (change.subject, change.action) {
         (Subject::Membership, Action::Removed) | (Subject::NestedMembership, Action::Removed) => {
-            // A value path (RFC 7644 §3.5.2): its string is JSON's.
+            // A value path (RFC 7644 §3.5.2), in which strings are those of JSON.
             let path = format!("members[value eq {}]", Value::from(event.principal_id.as_str()));
             patch(vec![json!({ "op": "remove", "path": path })])
         }
@@ -71,7 +71,7 @@ fn payload(change: &Change<'_>) -> (&'static str, Value) {
         }
         (_, Action::Updated) => {
             let mut operations: Vec<Value> = event.changes.iter().filter_map(operation).collect();
-            // They apply one after the other: what goes goes first, lest it takes something of what comes.
+            // Operations apply in their order. Removals come first, so that they do not remove a part of an added value.
             operations.sort_by_key(|operation| operation["op"] != "remove");
             patch(operations)
         }
@@ -80,7 +80,7 @@ fn payload(change: &Change<'_>) -> (&'static str, Value) {
         (_, Action::Removed) => {
             let means = event.removal_means.as_deref();
             let name = match event.removal_reason.as_deref() {
-                // Of a baseline, only that it is not in the feed after all.
+                // A removal from a baseline only says that the resource is not in the feed after all.
                 _ if event.snapshot => "feed:remove",
                 Some("not_found") if means == Some("deactivated") => "prov:deactivate",
                 Some("not_found") => "prov:delete",
@@ -99,7 +99,7 @@ fn add_member(id: &str, kind: &str) -> Value {
     json!({ "op": "add", "path": "members", "value": [{ "value": id, "type": kind }] })
 }
 
-/// `None` for what is read from the group's name and no SCIM attribute.
+/// `None` for a value that comes from the name of the group, because it is not a SCIM attribute.
 fn operation(one: &AttributeChange) -> Option<Value> {
     let path = &one.attribute;
     if path.starts_with("entitlement_") {
@@ -113,7 +113,7 @@ fn operation(one: &AttributeChange) -> Option<Value> {
     })
 }
 
-/// A value as SCIM has it: events hold times as milliseconds, SCIM as text (RFC 7643 §2.3.5).
+/// A value in the form of SCIM. Events have times as milliseconds, SCIM has them as text (RFC 7643 §2.3.5).
 fn scim_value(path: &str, text: &str) -> Value {
     match (path, change::json(text)) {
         ("meta.created", Value::Number(millis)) => millis.as_i64().map(time).into(),
@@ -174,7 +174,7 @@ fn finished(mut resource: Map<String, Value>, fields: Value) -> Value {
     Value::Object(resource)
 }
 
-/// Puts an attribute where its path says (RFC 7644 §3.10): `name.familyName`, or below the URN of its extension.
+/// Inserts an attribute at its path (RFC 7644 §3.10): `name.familyName`, or below the URN of its extension.
 fn place(resource: &mut Map<String, Value>, schemas: &mut Vec<String>, path: &str, value: Value) {
     let (into, path) = match path.rsplit_once(':') {
         Some((urn, attribute)) => {
@@ -210,7 +210,7 @@ impl Signer {
     /// A private key in PEM: elliptic curve P-256 signs as ES256, RSA as RS256 (RFC 7518 §3.1).
     ///
     /// # Errors
-    /// Says what the key has to be, never what it is.
+    /// Says which keys are accepted, and nothing about the given one.
     pub fn from_pem(pem: &[u8]) -> Result<Signer, String> {
         let keys =
             [(Algorithm::ES256, EncodingKey::from_ec_pem(pem)), (Algorithm::RS256, EncodingKey::from_rsa_pem(pem))];
@@ -219,19 +219,19 @@ impl Signer {
             let mut header = Header::new(algorithm);
             header.typ = Some("secevent+jwt".to_owned());
             let signer = Signer { key, header };
-            // Another curve or a key that is too short shows only in use.
+            // Only signing shows a wrong curve, or a key that is too short.
             if signer.sign(&json!({})).is_ok() {
                 return Ok(signer);
             }
         }
-        Err("is no private key that can sign; → PEM, PKCS#8: elliptic curve P-256, or RSA of 2048 bits or more"
+        Err("is not a private key that can sign; → use PEM, PKCS#8: elliptic curve P-256, or RSA of 2048 bits or more"
             .to_owned())
     }
 
     /// The token in its compact form (RFC 7515 §3.1).
     ///
     /// # Errors
-    /// The key cannot sign, which [`Signer::from_pem`] has ruled out.
+    /// The key cannot sign; [`Signer::from_pem`] refuses such keys.
     pub fn sign(&self, claims: &Value) -> Result<String, String> {
         jsonwebtoken::encode(&self.header, claims, &self.key).map_err(|_| "the token cannot be signed".to_owned())
     }

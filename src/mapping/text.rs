@@ -1,4 +1,4 @@
-//! One line for people: when, which account, what, who, and the rest.
+//! An event as one line for people: time, account, type, principal and details.
 
 use anstyle::{AnsiColor, Style};
 
@@ -41,7 +41,7 @@ pub fn planned(event: &ChangeEvent) -> String {
     line
 }
 
-/// The principal's name; a group that is a member of another is called one, because members are mostly users.
+/// The principal's name. A group that is a member is marked as one, because members are mostly users.
 fn who(event: &ChangeEvent) -> String {
     let name = clean(event.principal_name.as_deref().unwrap_or(&event.principal_id));
     match event.event_type.starts_with("membership.") && event.principal_type == "group" {
@@ -103,7 +103,7 @@ pub fn clock(millis: i64) -> String {
     time.strftime("%Y-%m-%d %H:%M:%S").to_string()
 }
 
-/// Text of a directory made harmless for a terminal: control and direction characters are spelled out.
+/// Makes text from a directory safe for a terminal: escapes control characters and those that change the direction.
 pub fn clean(text: &str) -> String {
     let mut clean = String::with_capacity(text.len());
     for character in text.chars() {

@@ -468,7 +468,7 @@ async fn schemas_are_checked_one_line_each_and_nothing_is_written() {
     assert!(post(versions.clone(), &with_field(Topic::Events, nullable("later"), true)).await.0);
     let later = service.run(&["schemas", "--check"]).await;
     assert!(later.code == 0 && later.out.contains("version 2 (id "), "{later:?}");
-    assert!(later.out.contains("is newer, with fields appended"), "{later:?}");
+    assert!(later.out.contains("is newer and appends fields"), "{later:?}");
     let mut between: Json = serde_json::from_str(&with_field(Topic::Events, nullable("later"), true)).expect("JSON");
     between["fields"].as_array_mut().expect("fields").insert(1, nullable("between"));
     assert!(post(versions, &canonical(&between)).await.0);

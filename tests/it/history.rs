@@ -228,7 +228,7 @@ async fn where_old_events_are_gone_the_state_is_told_as_far_back_as_the_rest_rea
                     // The sync that a crash interrupted last is not whole.
                     Err(Refusal::Broken(complaint)) => {
                         let words = format!("{words}: {complaint}");
-                        assert!(complaint.contains("a sync is being published"), "{words}");
+                        assert!(complaint.contains("a sync is still being published"), "{words}");
                         let completed = world.known.completed.as_ref().expect("a sync").started_at;
                         let open = rest.first().is_none_or(|event| event.window_start == Some(completed));
                         assert!(open && dropped > 0, "{words}");

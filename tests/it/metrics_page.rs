@@ -1,4 +1,4 @@
-//! `docs/metrics.md`: made of the metrics as they are declared, so that it cannot go stale.
+//! `docs/metrics.md` is generated from the declarations of the metrics, so that it cannot go stale.
 
 use expect_test::expect_file;
 use scimtail::telemetry::{Kind, Metric};
@@ -12,8 +12,8 @@ listen = \"127.0.0.1:9464\"
 ```
 
 gives the service (`scimtail run`) a page for Prometheus, `/metrics`, and `/healthz`, which answers 200 while the process
-runs. Both can only be read, and ask nobody who they are: an address that other machines reach is warned about at the
-start. Labels are names of the configuration, partition numbers and the words below, never anything of a person.
+runs. Both are read-only and have no authentication, so the service warns at the start about an address beyond loopback.
+Labels are names of the configuration, partition numbers and the words below, never anything about a person.
 
 Counters count from the start of the process. With several instances an account moves between them: sum its counters,
 and take the `max` of its gauges, which skips those of an earlier owner (NaN).
@@ -23,16 +23,16 @@ and take the `max` of its gauges, which skips those of an earlier owner (NaN).
 ";
 
 const ALERTS: &str = "
-Worth waking somebody:
+Worth waking a person:
 
 ```promql
-# No complete look at an account for an hour. Nothing is missed: what changed meanwhile comes with the next sync.
+# No completed sync of an account for an hour. Nothing is lost: the next sync publishes what changed meanwhile.
 time() - max by (account) (scimtail_last_completed_sync_timestamp_seconds) > 3600
 
-# Somebody has to look: the log of this moment says at what.
+# An account needs a person: the log of that time says why.
 max by (account, reason) (scimtail_account_needs_person) == 1
 
-# Every sync fails; also of an account that never completed one.
+# Every sync of an account fails, also if it has never completed one.
 sum by (account) (increase(scimtail_syncs_total{status=\"failed\"}[1h])) > 0
   unless sum by (account) (increase(scimtail_syncs_total{status=\"completed\"}[1h])) > 0
 ```
@@ -43,10 +43,10 @@ Worth a look in the morning:
 # Removals that a directory shows but does not confirm.
 max by (account) (scimtail_removals_suppressed) > 0
 
-# Two services that take each other's shards, or a broker that refuses.
+# Two services take shards from each other, or a broker refuses.
 increase(scimtail_acquisitions_ended_total[1h]) > 3
 
-# Records that leave something out because they would be too large for Kafka; they name it in `omitted_attributes`.
+# Records without attributes that are too large for Kafka; `omitted_attributes` names them.
 increase(scimtail_principals_reduced_total[1d]) > 0
 ```
 ";

@@ -258,7 +258,7 @@ async fn principals_that_are_reduced_are_counted_and_named_nowhere() {
         world.completed(&titled(turn, bytes)).await;
     }
     let lines = lines.text();
-    let reduced: Vec<&str> = lines.lines().filter(|line| line.contains("principals reduced")).collect();
+    let reduced: Vec<&str> = lines.lines().filter(|line| line.contains("principals truncated")).collect();
     assert_eq!(reduced.len(), 1, "where the record is written: {lines}");
     assert!(reduced[0].contains("sync=2 reduced=1"), "{}", reduced[0]);
     let metrics = recorder.handle().render();
@@ -283,10 +283,10 @@ async fn copies_that_are_reduced_are_counted_and_named_nowhere() {
         world.completed(&directory).await;
     }
     let lines = lines.text();
-    let reduced: Vec<&str> = lines.lines().filter(|line| line.contains("copies reduced")).collect();
+    let reduced: Vec<&str> = lines.lines().filter(|line| line.contains("JSON copies truncated")).collect();
     assert_eq!(reduced.len(), 1, "only a change from one such name to another states it too often: {lines}");
     assert!(reduced[0].contains("sync=3 reduced=1"), "{}", reduced[0]);
     let metrics = recorder.handle().render();
     assert!(metrics.contains("scimtail_copies_reduced_total{account=\"acme\"} 1\n"), "{metrics}");
-    assert!(!lines.contains("principals reduced") && !lines.contains("ann") && !lines.contains("u1"), "{lines}");
+    assert!(!lines.contains("principals truncated") && !lines.contains("ann") && !lines.contains("u1"), "{lines}");
 }

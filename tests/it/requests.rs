@@ -203,7 +203,7 @@ async fn texts_that_would_be_cut_are_refused_where_they_are_written() {
     for command in ["pause", "resume", "poll", "release", "reseed"] {
         for option in ["--by", "--reason"] {
             let ended = program.run(&[command, "acme", option, &long]).await;
-            ended.refused(2, &[&format!("{option} is longer than 1024 bytes; → a shorter one")]);
+            ended.refused(2, &[&format!("{option} is longer than 1024 bytes; → shorten it")]);
         }
     }
     program.run(&["retire", "gone", "--reason", &long]).await.refused(2, &["--reason is longer than 1024 bytes"]);

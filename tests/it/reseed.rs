@@ -80,7 +80,7 @@ async fn a_recreated_topic_stops_the_account_until_it_is_reseeded() {
         assert_eq!(records(&program, suffix).await.len(), 0, "nothing is replayed silently");
 
         let reseeded = program.run(&["reseed", "acme", "--by", "tester", "--reason", "a test"]).await;
-        assert!(reseeded.code == 0 && reseeded.out.contains("acme: goes on from the"), "{reseeded:?}");
+        assert!(reseeded.code == 0 && reseeded.out.contains("acme: continues from the"), "{reseeded:?}");
         let still = program.run(&["run", "--once", "--account", "other1"]).await;
         assert!(still.code == 78 && line(&still, "other1").contains("stopped"), "a word for each account: {still:?}");
         assert_eq!(program.run(&["reseed", "other1"]).await.code, 0);
@@ -263,7 +263,7 @@ async fn records_of_bytes(program: &Program, users: &str) -> Vec<(String, Vec<u8
 async fn a_retired_account_leaves_tombstones_and_no_event_and_others_are_not_touched() {
     let (_directory, program) = synced("retire").await;
     let configured = program.run(&["retire", "acme"]).await;
-    configured.refused(78, &["acme is still configured", "out of the configuration"]);
+    configured.refused(78, &["acme is still configured", "from the configuration"]);
     let text = std::fs::read_to_string(program.file()).expect("the file");
     let (head, rest) = text.split_once("[[account]]\nname = \"acme\"").expect("the account");
     let other = rest.split_once("[[account]]").expect("the other account").1;
@@ -275,7 +275,7 @@ async fn a_retired_account_leaves_tombstones_and_no_event_and_others_are_not_tou
     let events = records(&program, "events").await.len();
     program.run(&["retire", "acne"]).await.refused(1, &["nothing of an account `acne`"]);
     let retired = program.run(&["retire", "acme", "--reason", "sold"]).await;
-    assert!(retired.code == 0 && retired.out.contains("acme: 24 records are gone"), "{retired:?}");
+    assert!(retired.code == 0 && retired.out.contains("acme: 24 records were removed"), "{retired:?}");
     for suffix in [&STATE[..], &["syncs"]].concat() {
         assert_eq!(state(&program, suffix, "acme").await.len(), 0, "{suffix}");
         assert_ne!(state(&program, suffix, "other1").await.len(), 0, "{suffix}");

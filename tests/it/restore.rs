@@ -206,7 +206,7 @@ async fn a_record_that_a_broker_lost_is_repaired_and_the_output_says_so() {
     // A tombstone of somebody else's is as good as a loss.
     meddling::write(&services().bootstrap, &program.topic("users"), partition_of("acme", PARTITIONS), Some(&key), None);
     let state = program.run(&["state", "users"]).await;
-    assert!(state.code == 75 && state.err.contains("not complete"), "{state:?}");
+    assert!(state.code == 75 && state.err.contains("incomplete"), "{state:?}");
     let plan = program.run(&["plan"]).await;
     assert!(plan.code == 0 && plan.out.contains("0 changes and 1 silent"), "{plan:?}");
 

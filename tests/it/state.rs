@@ -86,9 +86,9 @@ async fn the_state_as_of_a_time_is_what_was_listed_then_as_far_back_as_events_ar
     }
     assert_ne!(moments[0].1, moments[2].1, "something has changed");
 
-    let words = ["acme: the state of", "cannot be told", "→ --as-of "];
+    let words = ["acme: the state of", "is not known", "→ --as-of "];
     program.run(&["state", "users", "--as-of", &before]).await.refused(1, &words);
-    program.run(&["state", "users", "--as-of", "2999-01-01T00:00:00Z"]).await.refused(2, &["lies ahead"]);
+    program.run(&["state", "users", "--as-of", "2999-01-01T00:00:00Z"]).await.refused(2, &["in the future"]);
     let usage = program.run(&["state", "users", "--as-of", "yesterday"]).await;
     assert!(usage.code == 2 && usage.err.contains("neither a time with its offset"), "{usage:?}");
 

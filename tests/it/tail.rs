@@ -219,10 +219,10 @@ async fn what_tail_cannot_do_is_said_in_one_line() {
     std::fs::write(program.file().with_file_name("key.pem"), "no key").expect("a file");
     for (arguments, code, words) in [
         (vec!["--account", "acmee"], 78, vec!["no account `acmee`", "did you mean `acme`"]),
-        (vec!["--from-sequence", "5"], 2, vec!["one account", "→ --account"]),
-        (vec!["--set-key", "key.pem"], 2, vec!["→ --format set"]),
+        (vec!["--from-sequence", "5"], 2, vec!["one account", "→ add --account"]),
+        (vec!["--set-key", "key.pem"], 2, vec!["→ add --format set"]),
         (vec!["--format", "set", "--set-key", "absent.pem"], 78, vec!["absent.pem cannot be read"]),
-        (vec!["--format", "set", "--set-key", "key.pem"], 78, vec!["key.pem is no private key", "→ PEM"]),
+        (vec!["--format", "set", "--set-key", "key.pem"], 78, vec!["key.pem is not a private key", "→ use PEM"]),
     ] {
         program.run(&[&["tail"], arguments.as_slice()].concat()).await.refused(code, &words);
     }
@@ -231,7 +231,7 @@ async fn what_tail_cannot_do_is_said_in_one_line() {
         (["--from", "yesterday"], ["'yesterday'", "neither `beginning` nor `end`"]),
         (["--from-sequence", "0"], ["'0'", "the first event has number 1"]),
         (["--from-sequence", "-3"], ["'-3'", "the first event has number 1"]),
-        (["--from-sequence", "one"], ["'one'", "no number"]),
+        (["--from-sequence", "one"], ["'one'", "not a number"]),
     ] {
         program.run(&[&["tail"], arguments.as_slice()].concat()).await.refused(2, &words);
     }

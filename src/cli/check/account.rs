@@ -1,19 +1,21 @@
-//! One account: whether its directory can be read, what it turned out to do, and which settings follow.
+//! One account: whether its directory can be read, how the directory behaves, and which settings follow from that.
 //!
-//! It reads as a sync reads, by the same code and against what Kafka holds: whatever makes `run` fail, hold or stay
-//! blind is said here in the same words. What it asks beside that only tells which settings would fit better.
+//! The check reads with the code of a sync and compares with the state in Kafka. If `run` would fail, hold or not see
+//! removals, the check reports that in the same words. Its additional requests only find settings that would fit better.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::Report;
+use super::report::{Problem, Report};
 use super::settings::{self, Setting};
-use crate::cli::Failure;
+use crate::cli::failure::Failure;
 use crate::config::AccountConfig;
 use crate::connect::Connection;
 use crate::directory::status::Reason;
-use crate::directory::{Changes, Id, Kind, Known, NOBODY, Strategy, SyncStatus};
+use crate::directory::{Changes, Id, Kind, Known, NOBODY, Principal, Strategy, SyncStatus};
+use crate::schedule::now_millis;
 use crate::scim::advertised::Advertised;
 use crate::scim::envelope::ListPage;
 use crate::scim::probe::{self, Habits};
@@ -22,25 +24,27 @@ use crate::scim::{Client, ReadError, ScimDirectory, error};
 use crate::source::{Answer, Directory, Parsed};
 use crate::sync::{self, Planned};
 
-/// Groups whose list row is compared with their GET.
+/// From the first request to a directory to the end of its reading. A check answers a person, so it ends soon.
+const DIRECTORY_WAIT: Duration = Duration::from_secs(30);
+/// Groups whose row in the list is compared with GET of the group.
 const GROUPS_COMPARED: usize = 40;
 
 /// Reads the directory as a sync would; `known`: what Kafka holds of the account.
 pub(super) async fn check(account: &AccountConfig, known: &Known, report: &mut Report) -> Result<(), Failure> {
-    let directory = match Connection::new(account, crate::schedule::now_millis).directory() {
+    let directory = match Connection::new(account, now_millis).directory() {
         Ok(directory) => directory,
-        Err(error) => return report.fail("token", &error.text, true),
+        Err(error) => return report.fail("token", &error.text, Problem::Refused),
     };
     let client = &directory.client;
     let started = Instant::now();
     let advertised = directory.advertised().await;
     let millis = started.elapsed().as_millis();
-    let reading = sync::plan(&account.account, &directory, known, crate::schedule::now_millis);
-    let read = match tokio::time::timeout(super::DIRECTORY_WAIT, reading).await {
+    let reading = sync::plan(&account.account, &directory, known, now_millis);
+    let read = match tokio::time::timeout(DIRECTORY_WAIT, reading).await {
         Ok(Planned::Failed(reason)) => return unreadable(&reason, millis, report),
         Ok(planned) => Some(planned),
         Err(_) => match waiting(client) {
-            Some(text) => return report.fail("reach", &text, false),
+            Some(text) => return report.fail("reach", &text, Problem::Unreachable),
             None => None,
         },
     };
@@ -53,7 +57,7 @@ pub(super) async fn check(account: &AccountConfig, known: &Known, report: &mut R
     let Some(first_user) = check_users(account, &directory, read.as_ref(), &mut settings, report).await? else {
         return notes(client.profile(), report);
     };
-    // `auto` follows cursors that are advertised by itself.
+    // Paging `auto` follows advertised cursors without a setting.
     let by_itself = client.profile().paging == Paging::Auto && advertised.is_some_and(|advertised| advertised.cursor);
     settings.retain(|setting: &Setting| setting.field != "paging" || !by_itself);
     if client.profile().groups {
@@ -67,8 +71,8 @@ pub(super) async fn check(account: &AccountConfig, known: &Known, report: &mut R
     match &read {
         None => {
             let text = format!(
-                "not all of it was read within {} s; → scimtail plan {} reads everything",
-                super::DIRECTORY_WAIT.as_secs(),
+                "only a part was read within {} s; → scimtail plan {} reads everything",
+                DIRECTORY_WAIT.as_secs(),
                 account.account.name
             );
             report.note("sync", &text)?;
@@ -89,9 +93,9 @@ fn found(read: &Planned) -> Option<(&SyncStatus, &Changes)> {
     }
 }
 
-/// Why a directory does not come to an end: it asked to wait, or it does not answer. `None`: it is only large.
+/// Why the reading did not end in time: the directory asked to wait, or does not answer. `None` if it is only large.
 fn waiting(client: &Client) -> Option<String> {
-    let seconds = super::DIRECTORY_WAIT.as_secs();
+    let seconds = DIRECTORY_WAIT.as_secs();
     match client.last_answer() {
         None => Some(format!("no answer within {seconds} s; → try again, or ask the vendor")),
         Some(last) if last.status == 200 && last.wait.is_none() => None,
@@ -104,7 +108,7 @@ fn waiting(client: &Client) -> Option<String> {
 }
 
 fn notes(profile: &Profile, report: &Report) -> Result<(), Failure> {
-    // An account that is configured needs no templates of its URLs any more.
+    // Notes about templates of URLs are of no use to a configured account.
     let templates = ["base_url", "token_url"];
     for note in profile.notes.iter().filter(|note| !templates.contains(&note.topic.as_str())) {
         report.note(&note.topic, &note.text)?;
@@ -112,7 +116,7 @@ fn notes(profile: &Profile, report: &Report) -> Result<(), Failure> {
     Ok(())
 }
 
-/// A sync would fail: says so in its words.
+/// Reports why a sync would fail, in the words of the sync.
 fn unreadable(reason: &Reason, millis: u128, report: &mut Report) -> Result<(), Failure> {
     let topic = match reason.code {
         error::UNREACHABLE | error::REDIRECTED => "reach",
@@ -124,12 +128,14 @@ fn unreadable(reason: &Reason, millis: u128, report: &mut Report) -> Result<(), 
         report.ok("reach", &format!("answers in {millis} ms"))?;
     }
     let hint = if reason.code == error::NOT_A_LIST { "; → check base_url: it usually ends in /scim/v2" } else { "" };
-    report.fail(topic, &format!("{}{hint}", reason.text), is_refusal(reason.code))
+    report.fail(topic, &format!("{}{hint}", reason.text), problem(reason.code))
 }
 
-/// True where a person has to act; false where trying later may help.
-fn is_refusal(code: &str) -> bool {
-    !matches!(code, error::UNREACHABLE | error::UNAVAILABLE)
+fn problem(code: &str) -> Problem {
+    match code {
+        error::UNREACHABLE | error::UNAVAILABLE => Problem::Unreachable,
+        _ => Problem::Refused,
+    }
 }
 
 fn say_advertised(advertised: Option<Advertised>, report: &Report) -> Result<(), Failure> {
@@ -138,11 +144,11 @@ fn say_advertised(advertised: Option<Advertised>, report: &Report) -> Result<(),
             let paging = if advertised.cursor { "pages by cursor" } else { "no cursors" };
             report.ok("advertised", &format!("/{}: {paging}{}", advertised.path, features(advertised)))
         }
-        None => report.note("advertised", "nothing: no readable ServiceProviderConfig at either path"),
+        None => report.note("advertised", "nothing: neither path has a readable ServiceProviderConfig"),
     }
 }
 
-/// What `run` would say of a sync that completes, and whether it would be held.
+/// Reports the findings of a sync, and whether it would be held.
 fn say_findings(account: &AccountConfig, read: &Planned, report: &Report) -> Result<(), Failure> {
     if let Planned::Held(_, hold, reason, _) = read {
         let release = format!("scimtail release {} --hold {hold}", account.account.name);
@@ -166,7 +172,7 @@ fn features(advertised: Advertised) -> String {
     said.chain(cap).map(|text| format!(", {text}")).collect()
 }
 
-/// Returns an id that the list shows, if it shows one; `None` if the list cannot be looked at any closer.
+/// Returns an id from the list, if the list has one. `None` if the list cannot be read.
 async fn check_users(
     account: &AccountConfig,
     directory: &ScimDirectory,
@@ -177,7 +183,7 @@ async fn check_users(
     let page = match directory.first_page(Kind::User).await {
         Ok(page) => page,
         Err(error) => {
-            report.fail("users", &error.text, is_refusal(error.code))?;
+            report.fail("users", &error.text, problem(error.code))?;
             return Ok(None);
         }
     };
@@ -187,19 +193,17 @@ async fn check_users(
     let unknown = users.iter().filter(|user| user.active.is_none()).count();
     let inactive = users.iter().filter(|user| user.active == Some(false)).count();
     if listed == Some(0) {
-        let text = "no user is listed: the wrong directory, a token that may not see users, or an endpoint that only \
-                    takes pushes";
+        let text = "no user is listed; → check for the wrong directory, a token that may not see users, or an endpoint \
+                    that only accepts pushes";
         report.note("users", text)?;
     }
     if unknown > 0 {
-        let text = format!(
-            "active is not stated for {unknown} of {} users on the first page: their state stays unknown",
-            users.len()
-        );
+        let text =
+            format!("{unknown} of {} users on the first page have no `active`: their state stays unknown", users.len());
         report.note("users", &text)?;
     } else if inactive > 0 {
         report
-            .ok("inactive", &format!("{inactive} of {} users on the first page: listed, as disabled", users.len()))?;
+            .ok("inactive", &format!("{inactive} of {} users on the first page are listed as disabled", users.len()))?;
     }
     for text in settings::unknown_attributes(account, &page) {
         report.note("attributes", &text)?;
@@ -208,7 +212,7 @@ async fn check_users(
     Ok(Some(users.into_iter().next().map(|user| user.id)))
 }
 
-/// Says how many a list shows and how it is paged. Returns the number, as far as a sync would count it.
+/// Reports how many resources a list has and how it is paged. Returns the number that a sync would count.
 fn say_listed(
     topic: &str,
     read: Option<&Planned>,
@@ -226,7 +230,7 @@ fn say_listed(
     Ok(counted)
 }
 
-fn principals(directory: &ScimDirectory, kind: Kind, page: &ListPage) -> Vec<crate::directory::Principal> {
+fn principals(directory: &ScimDirectory, kind: Kind, page: &ListPage) -> Vec<Principal> {
     let read = |row| match directory.read(kind, &Default::default(), row) {
         Parsed::Resource(observed) => Some(observed.principal),
         Parsed::NoId | Parsed::Stale => None,
@@ -237,8 +241,8 @@ fn principals(directory: &ScimDirectory, kind: Kind, page: &ListPage) -> Vec<cra
 fn listed(counted: Option<i64>, page: &ListPage, paging: Paging, habits: Habits) -> String {
     let count = match (counted, page.total) {
         (Some(counted), _) => format!("{counted} listed"),
-        (None, Some(total)) => format!("{total} stated"),
-        (None, None) => format!("{} on the first page, no total stated", page.rows.len()),
+        (None, Some(total)) => format!("totalResults {total}"),
+        (None, None) => format!("{} on the first page, no totalResults", page.rows.len()),
     };
     let how = match paging {
         Paging::None => "all at once",
@@ -254,16 +258,16 @@ fn paging_settings(profile: &Profile, habits: Habits, page: &ListPage, settings:
     let mut follows = |field, value: &str, because: &str| {
         settings.push(Setting { field, value: value.to_owned(), because: because.to_owned() });
     };
-    // Cursors that are offered unasked are followed anyway.
+    // Cursors that the server offers by itself are followed without a setting.
     let unasked = page.next_cursor.is_some();
     if habits.cursor && !unasked && matches!(profile.paging, Paging::Index | Paging::Auto) {
-        follows("paging", "\"cursor\"", "cursors are answered, and rows cannot slide between their pages");
+        follows("paging", "\"cursor\"", "the server supports cursors, and rows cannot slide between their pages");
     }
     if habits.totals_are_page_sizes && profile.trust_total {
         follows("trust_total", "false", "totalResults is the number of rows on the page");
     }
     if let Some(cap) = habits.cap {
-        follows("page_size", &cap.to_string(), "the server sends no more at once");
+        follows("page_size", &cap.to_string(), "the server sends at most this many rows a page");
     }
 }
 
@@ -277,22 +281,22 @@ async fn check_groups(
     let client = &directory.client;
     let page = match directory.first_page(Kind::Group).await {
         Ok(page) => page,
-        Err(ReadError { text, code, .. }) => return report.fail("groups", &text, is_refusal(code)),
+        Err(ReadError { text, code, .. }) => return report.fail("groups", &text, problem(code)),
     };
     let habits = probe::habits(client, Kind::Group, &page).await;
     say_listed("groups", read, &page, directory, habits, report)?;
     let Some(first_group) = principals(directory, Kind::Group, &page).into_iter().next() else {
-        return report.note("members", "no groups yet: how members are shown will be found out when there are some");
+        return report.note("members", "no groups yet: a later check finds out how members are shown");
     };
     check_get(directory, Kind::Group, &first_group.id, report).await?;
     let Some((_, changes)) = read.and_then(found) else {
-        return report.note("members", "how they are shown is found out by a whole sync");
+        return report.note("members", "only a complete sync finds out how they are shown");
     };
     match changes.strategy {
         Strategy::Never => report.ok("members", "not shown by this vendor: memberships stay unknown"),
         _ if !changes.memberships_are_known => {
             settings.extend(settings::for_members(directory, first_user, &first_group.id).await);
-            report.note("members", "none shown this way: memberships stay unknown until one is")
+            report.note("members", "no group shows any: memberships stay unknown until one does")
         }
         Strategy::List => match hidden_in_list(directory, &page).await {
             0 => report.ok("members", "in the list of groups"),
@@ -300,9 +304,9 @@ async fn check_groups(
                 settings.push(Setting {
                     field: "memberships",
                     value: "\"get\"".to_owned(),
-                    because: "GET of a group shows members that the list leaves out".to_owned(),
+                    because: "GET of a group shows members that the list omits".to_owned(),
                 });
-                let text = format!("the list shows only some of the members of {groups} groups: GET shows more");
+                let text = format!("the list omits members of {groups} groups that GET shows");
                 report.note("members", &text)
             }
         },
@@ -313,8 +317,8 @@ async fn check_groups(
     }
 }
 
-/// Groups of the first page whose GET shows members that their row leaves out: the largest, because they may be cut
-/// off, and others.
+/// Counts groups of the first page whose GET shows members that their row omits. Looks at the largest groups, because
+/// a list may cut them off, and at a sample of the others.
 async fn hidden_in_list(directory: &ScimDirectory, page: &ListPage) -> usize {
     let mut groups: Vec<(Id, BTreeSet<Id>)> = Vec::new();
     for row in &page.rows {
@@ -336,20 +340,20 @@ async fn hidden_in_list(directory: &ScimDirectory, page: &ListPage) -> usize {
     hidden
 }
 
-/// What GET by id is worth: a removal is proven by its 404.
+/// Checks GET by id, because a 404 proves a removal.
 async fn check_get(directory: &ScimDirectory, kind: Kind, listed: &Id, report: &mut Report) -> Result<(), Failure> {
     const ABSENCE: &str =
-        "→ [account.profile] removal_proof = \"absence\" takes 3 complete walks without a principal for a proof";
+        "→ [account.profile] removal_proof = \"absence\" accepts absence from 3 complete walks as proof";
     let list = kind.endpoint();
     match directory.get(kind, listed).await {
         Answer::Found(_) => {}
         Answer::NotFound | Answer::NotOffered | Answer::Forbidden => {
-            let text = format!("{list} are not found by id: a removal takes absence from 3 complete walks");
+            let text = format!("{list} are not found by id: absence from 3 complete walks proves a removal");
             return report.note("get", &text);
         }
         Answer::Unproven(said) => {
             let text = format!(
-                "{list}: GET by id gives no usable answer ({said}): what is missing stays, in removals_suppressed; {ABSENCE}"
+                "{list}: GET by id gives no usable answer ({said}): missing ones stay, see removals_suppressed; {ABSENCE}"
             );
             return report.note("get", &text);
         }
@@ -365,7 +369,7 @@ async fn check_get(directory: &ScimDirectory, kind: Kind, listed: &Id, report: &
                 _ => "an answer".to_owned(),
             };
             let text = format!(
-                "{list}: an id that does not exist gets {said}, not 404: what is missing stays, in removals_suppressed; \
+                "{list}: an id that does not exist gets {said}, not 404: missing ones stay, see removals_suppressed; \
                  {ABSENCE}"
             );
             report.note("get", &text)

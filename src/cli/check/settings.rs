@@ -1,4 +1,4 @@
-//! Settings of `[account.profile]` that would fit a directory better than those it has.
+//! Settings of `[account.profile]` that would fit a directory better than its present ones.
 
 use crate::config::AccountConfig;
 use crate::directory::{AttributeList, Id, Kind};
@@ -14,13 +14,13 @@ pub(super) struct Setting {
     pub because: String,
 }
 
-/// Where a directory shows its members, if not where it was looked for: on request, on its users, or to a filter.
+/// The setting that finds the members of groups if the present one does not: on request, by GET, on users, or by a filter.
 pub(super) async fn for_members(directory: &ScimDirectory, user: Option<&Id>, group: &Id) -> Option<Setting> {
     let setting =
         |field, value: &str, because: &str| Setting { field, value: value.to_owned(), because: because.to_owned() };
     let client = &directory.client;
     if !client.profile().request_attributes && on_request(directory, group).await {
-        let because = "groups show their members only if they are asked for them";
+        let because = "groups show their members only if `attributes` names them";
         return Some(setting("request_attributes", "true", because));
     }
     if let Answer::Found(observed) = directory.get(Kind::Group, group).await
@@ -30,7 +30,7 @@ pub(super) async fn for_members(directory: &ScimDirectory, user: Option<&Id>, gr
     }
     let users = directory.first_page(Kind::User).await.ok()?;
     if probe::groups_on_users(&users, &directory.reading) {
-        return Some(setting("memberships", "\"user\"", "users say their groups"));
+        return Some(setting("memberships", "\"user\"", "users list their groups"));
     }
     match probe::filter_for_members(client, &directory.learnt, user?, group).await? {
         Memberships::MembersFilter => {
@@ -40,7 +40,7 @@ pub(super) async fn for_members(directory: &ScimDirectory, user: Option<&Id>, gr
     }
 }
 
-/// True where a group, or one of the first page of the list, shows members only if `attributes` names them.
+/// True if the group, or one on the first page of the list, shows members when `attributes` names them.
 async fn on_request(directory: &ScimDirectory, group: &Id) -> bool {
     let shows = |body: &[u8]| {
         resource::read_resource(Kind::Group, body, &directory.reading).is_ok_and(|group| !group.members.is_empty())
@@ -55,7 +55,7 @@ async fn on_request(directory: &ScimDirectory, group: &Id) -> bool {
     list.is_ok_and(|page| page.rows.iter().filter_map(|row| row.bytes.sent()).any(|bytes| shows(bytes)))
 }
 
-/// Attributes that the account lists by itself and that no user of the first page has: most often a misspelling.
+/// Configured attributes that no user of the first page has. Most often they are misspelled.
 pub(super) fn unknown_attributes(account: &AccountConfig, page: &ListPage) -> Vec<String> {
     let list = &account.account.attributes;
     if *list == AttributeList::default() || page.rows.is_empty() {
@@ -80,12 +80,12 @@ pub(super) fn unknown_attributes(account: &AccountConfig, page: &ListPage) -> Ve
                 .max_by(|one, other| strsim::jaro_winkler(one, path).total_cmp(&strsim::jaro_winkler(other, path)));
             let nearest = nearest.filter(|name| strsim::jaro_winkler(name, path) > 0.8);
             let hint = nearest.map(|name| format!("; did you mean `{name}`?")).unwrap_or_default();
-            format!("`{path}` is on none of the {} users of the first page{hint}", page.rows.len())
+            format!("none of the {} users on the first page has `{path}`{hint}", page.rows.len())
         })
         .collect()
 }
 
-/// A name of the server that may be printed.
+/// True for an attribute name of the server that is safe to print.
 fn is_plain(name: &str) -> bool {
     const SHOWN_MAX: usize = 128;
     !name.is_empty()

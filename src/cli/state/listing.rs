@@ -1,10 +1,20 @@
-//! What `state` lists of one account, sorted, a row at a time.
+//! The rows that `state` lists of one account, sorted.
 
-use super::What;
+use clap::ValueEnum;
+
 use crate::account::Account;
 use crate::directory::{
     Entitlement, Id, Kind, Known, Map, Member, Membership, Nesting, Principal, UNKNOWN_TIME, later,
 };
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum What {
+    Users,
+    Groups,
+    Memberships,
+    /// Each principal with its groups and their entitlements, direct and through other groups
+    Access,
+}
 
 /// One value of a row.
 pub enum Cell<'a> {
@@ -13,12 +23,12 @@ pub enum Cell<'a> {
     Count(usize),
     /// Milliseconds since 1970-01-01 UTC.
     Since(i64),
-    /// Groups, from the one that the principal is in itself: id and name.
+    /// Id and name of each group on the way, first the one that the principal is a direct member of.
     Way(Vec<(&'a str, &'a str)>),
     Nothing,
 }
 
-/// Columns of each listing, in order, and whether a table for people has them.
+/// Columns of each listing, in order, and whether the table for people has them.
 pub fn columns(what: What) -> &'static [(&'static str, bool)] {
     match what {
         What::Users => &[
@@ -88,11 +98,11 @@ struct Named<'k> {
     first_seen_at: i64,
 }
 
-/// Principals and groups by name, and who is in what by their places in these.
+/// Principals and groups sorted by name, and entries that refer to them by position.
 struct Access<'k> {
     principals: Vec<Named<'k>>,
     groups: Vec<Named<'k>>,
-    /// Of each group in `groups`.
+    /// The position of each group in `groups`.
     places: Map<&'k Id, u32>,
     entries: Vec<Entry>,
     nesting: Nesting<'k>,
@@ -103,7 +113,7 @@ struct Entry {
     group: u32,
     since: i64,
     direct: bool,
-    /// The group that the principal is in itself, and the place of `group` among those above it.
+    /// The group that the principal is a direct member of, and the position of `group` among the groups above that one.
     through: Option<(u32, u32)>,
 }
 
@@ -203,7 +213,7 @@ fn optional(found: Option<&str>) -> Cell<'_> {
     found.map_or(Cell::Nothing, text)
 }
 
-/// Where empty means that there is none.
+/// A text; an empty one counts as missing.
 fn some(found: &str) -> Cell<'_> {
     optional((!found.is_empty()).then_some(found))
 }
@@ -222,7 +232,7 @@ fn by_id<'k>(account: &Account, known: &'k Known, kind: Kind) -> Vec<Named<'k>> 
     all
 }
 
-/// Somebody who is published although nobody lists them has only an id.
+/// A principal that a group lists, but the directory does not, has only an id.
 fn named<'k>(account: &Account, known: &'k Known, kind: Kind, id: &'k Id) -> Named<'k> {
     let principal = known.table(kind).principal(id);
     let decoded = |group: &Principal| account.pattern.as_ref()?.decode(group.display_name.as_deref()?);
@@ -279,14 +289,14 @@ impl<'k> Access<'k> {
         access
     }
 
-    /// What one principal has through the groups it is in: into `nested`, or as the way of what the server itself calls
-    /// indirect. The shortest way counts.
+    /// Finds the groups above the direct groups of one principal, by the shortest way. They are added to `nested`. If
+    /// the server itself lists such a group as indirect, the way is added to that entry instead.
     fn resolve(&self, own: &mut [Entry], nested: &mut Vec<Entry>) {
         let mut found: Map<u32, (u32, Entry)> = Map::default();
         for entry in own.iter().filter(|entry| entry.direct) {
             let principal = &self.principals[entry.principal as usize];
             for (place, above) in (0..).zip(self.nesting.above(self.groups[entry.group as usize].id)) {
-                // In a circle of groups, each is above itself.
+                // In a cycle of groups, each group is above itself.
                 if principal.kind == Kind::Group && principal.id == above.group {
                     continue;
                 }
@@ -313,7 +323,7 @@ impl<'k> Access<'k> {
         nested.extend(found.into_values().map(|(_, entry)| entry));
     }
 
-    /// The groups between: the one that the principal is in itself first.
+    /// The groups between the principal and the group of the entry, first the one that it is a direct member of.
     fn via(&self, entry: &Entry) -> Cell<'_> {
         let Some((own, place)) = entry.through else { return Cell::Nothing };
         let own = self.groups[own as usize].id;

@@ -1,26 +1,23 @@
-//! `state`: who has what now, from the compacted topics, proven complete by the `syncs` marker; or who had what, by
-//! undoing events.
+//! `state`: users, groups, memberships or access, from the compacted topics. The `syncs` marker proves that they are
+//! complete. With `--as-of`, the state at a past time.
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 
-use super::{CONFIGURATION, DONE, FAILED, Failure, TRY_LATER, UNREACHABLE, USAGE, parse_time};
-use crate::avro::decode::Undecodable;
-use crate::avro::wire::ChangeEvent;
-use crate::avro::{Decoder, Registry};
+use super::failure::{Exit, Failure};
+use super::read::read_states;
+use super::time::parse_time;
+use crate::avro::Registry;
 use crate::config::{AccountConfig, Config};
 use crate::directory::{Known, Status, SyncStatus};
-use crate::history::{AsOf, History, Refusal};
-use crate::kafka::blocking::blocking;
-use crate::kafka::read::{ReadRecord, read_to_end};
-use crate::log::Topic;
 use crate::mapping::text::clock;
 use crate::schedule::now_millis;
-use crate::service::ServiceError;
 
+mod as_of;
 mod listing;
 mod output;
 
-use listing::Listing;
+use as_of::fold_back;
+use listing::{Listing, What};
 use output::{Format, Output};
 
 #[derive(Debug, Args)]
@@ -34,34 +31,25 @@ pub struct Options {
     /// Form of the output [default: a table]
     #[arg(long, value_enum, default_value = "text")]
     format: Format,
-    /// The state as it was at a time such as 2026-11-21T12:00:00Z, or so long ago, e.g. 2h: what was found later is
-    /// undone, as far back as Kafka keeps events
+    /// The state at a past time such as 2026-11-21T12:00:00Z, or a duration before now such as 2h; reaches back as far
+    /// as Kafka keeps events
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
     as_of: Option<i64>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum What {
-    Users,
-    Groups,
-    Memberships,
-    /// Principal by group and entitlement, with names, directly and through other groups
-    Access,
-}
-
-pub async fn state(config: &Config, options: Options) -> Result<u8, Failure> {
+pub async fn state(config: &Config, options: Options) -> Result<Exit, Failure> {
     if options.as_of.is_some_and(|time| time > now_millis()) {
-        return Err(Failure::new(USAGE, "--as-of lies ahead; → a time that has been"));
+        return Err(Failure::new(Exit::Usage, "--as-of is in the future; → use a past time"));
     }
     let registry = Registry::new(&config.registry_url)?;
     let mut selected = config.select(&options.accounts)?;
     selected.sort_by(|one, other| one.account.name.cmp(&other.account.name));
     selected.dedup_by(|one, other| one.account.name == other.account.name);
     let accounts: Vec<_> = selected.iter().map(|config| config.account.clone()).collect();
-    let mut states = super::read_states(&config.kafka, &registry, &accounts).await?;
+    let mut states = read_states(&config.kafka, &registry, &accounts).await?;
     let mut complete = true;
     let mut read: Vec<(&AccountConfig, Known)> = Vec::new();
-    // One account that cannot be told keeps back no other.
+    // An account whose state is not known does not stop the listing of the others.
     let mut failures = Vec::new();
     for account in &selected {
         let known = match (states.remove(&account.account.name), options.as_of) {
@@ -73,7 +61,7 @@ pub async fn state(config: &Config, options: Options) -> Result<u8, Failure> {
             Ok(known) => {
                 if options.as_of.is_none() {
                     let (whole, words) = completeness(&known);
-                    // On standard error, so that the listing stays a listing.
+                    // On standard error, so that standard output has nothing but the listing.
                     anstream::eprintln!("{}: {words}", account.account.name);
                     for finding in known.completed.iter().flat_map(|completed| &completed.findings) {
                         anstream::eprintln!("{}: note: {finding}", account.account.name);
@@ -82,170 +70,47 @@ pub async fn state(config: &Config, options: Options) -> Result<u8, Failure> {
                 }
                 read.push((account, known));
             }
-            // Then nothing else can be told either.
-            Err(failure) if failure.code == UNREACHABLE => return Err(failure),
+            // The state of the other accounts cannot be read either.
+            Err(failure) if failure.exit == Exit::Unreachable => return Err(failure),
             Err(failure) => failures.push(failure),
         }
     }
     if !read.is_empty() {
         let listings: Vec<Listing<'_>> =
             read.iter().map(|(account, known)| Listing::of(options.what, &account.account, known)).collect();
-        Output::write(options.format, options.what, &listings).map_err(|error| super::unwritten(&error))?;
+        Output::write(options.format, options.what, &listings).map_err(|error| Failure::unwritten(&error))?;
     }
     for failure in &failures {
         anstream::eprintln!("error: {}", failure.text);
     }
-    let codes = failures.iter().map(|failure| failure.code);
-    // What a person has to act on counts most, then what no waiting changes.
-    let gravest = codes.max_by_key(|code| [TRY_LATER, FAILED, CONFIGURATION].iter().position(|of| of == code));
-    Ok(gravest.unwrap_or(if complete { DONE } else { TRY_LATER }))
+    // The gravest is what needs a person, then what waiting does not change.
+    let gravity = |exit: &Exit| [Exit::TryLater, Exit::Failed, Exit::Configuration].iter().position(|of| of == exit);
+    let gravest = failures.iter().map(|failure| failure.exit).max_by_key(gravity);
+    Ok(gravest.unwrap_or(if complete { Exit::Done } else { Exit::TryLater }))
 }
 
-/// Whether the state is what one completed sync left, and what to say of it.
+/// Whether the state is exactly that of one completed sync, and the words about it.
 fn completeness(known: &Known) -> (bool, String) {
     let Some(completed) = known.completed.as_ref() else {
-        return (false, "no sync has completed yet; what is listed may be a part".to_owned());
+        return (false, "no sync has completed yet; the listing may be incomplete".to_owned());
     };
     if let Some(reason) = &known.repair {
-        return (false, format!("not complete: {reason}; the next sync that completes repairs it"));
+        return (false, format!("incomplete: {reason}; the next sync that completes repairs it"));
     }
     let at = clock(completed.finished_at.unwrap_or(completed.started_at));
     let as_of = format!("complete as of sync {}, {at} UTC", completed.sync);
-    // The attempt that published a part may have failed since.
+    // An attempt that published a part may have failed afterwards.
     let content = |status: &SyncStatus| (status.state_records, status.state_digest);
     match known.latest.as_ref() {
         Some(latest) if latest.status == Status::Running || content(latest) != content(completed) => (
             false,
-            format!(
-                "{as_of}, with a part of what was found since; → --as-of 0s, or again when the next sync has completed"
-            ),
+            format!("{as_of}, plus a part of a later sync; → use --as-of 0s, or retry after the next sync completes"),
         ),
         _ if completed.memberships_read.is_none() => {
             let read = completed.memberships_as_of.unwrap_or(0);
-            (true, format!("{as_of}; memberships were not readable and stand as of sync {read}"))
+            (true, format!("{as_of}; memberships could not be read and are those of sync {read}"))
         }
         _ => (true, as_of),
-    }
-}
-
-/// A time as `--as-of` takes it, and to the millisecond: none is lost.
-fn exactly(millis: i64) -> String {
-    format!("{:.3}", jiff::Timestamp::from_millisecond(millis).unwrap_or_default())
-}
-
-/// The state as it was at `time`, milliseconds since 1970-01-01 UTC.
-async fn fold_back(
-    config: &Config,
-    registry: &Registry,
-    account: &AccountConfig,
-    mut known: Known,
-    time: i64,
-) -> Result<Known, Failure> {
-    let name = account.account.name.clone();
-    if known.completed.is_none() {
-        return Err(Failure::new(
-            TRY_LATER,
-            format!("{name}: no sync has completed yet: there is no state to go back from"),
-        ));
-    }
-    let sequence = known.latest.as_ref().map_or(0, |latest| latest.sequence);
-    let history = read_history(config, registry, account, sequence, time).await?;
-    match history.undo(&mut known) {
-        Ok(AsOf { undone, kept, earliest }) => {
-            let kept = kept.map_or_else(
-                || "nothing had changed since its first sync, or since the oldest event".to_owned(),
-                |(sync, at)| format!("the last change before was read {} UTC (sync {sync})", clock(at)),
-            );
-            anstream::eprintln!(
-                "{name}: as of {} UTC, {undone} later events undone; {kept}; events reach back to {}; \
-                 silent rewrites (newly listed attributes) stand as now",
-                clock(time),
-                exactly(earliest)
-            );
-            Ok(known)
-        }
-        Err(Refusal::TooEarly(earliest)) => Err(Failure::new(
-            FAILED,
-            format!(
-                "{name}: the state of {} cannot be told, events reach back to {earliest}; → --as-of {earliest}",
-                exactly(time),
-                earliest = exactly(earliest)
-            ),
-        )),
-        Err(Refusal::Broken(complaint)) => Err(Failure::new(FAILED, format!("{name}: {complaint}"))),
-    }
-}
-
-/// The account's events, as far as Kafka keeps them.
-async fn read_history(
-    config: &Config,
-    registry: &Registry,
-    account: &AccountConfig,
-    sequence: i64,
-    time: i64,
-) -> Result<History, Failure> {
-    let (kafka, partition) = (config.kafka.clone(), account.account.partition);
-    let mut decoder = Decoder::of_reader(registry.clone());
-    let mut progress = super::progress(&format!("{}, events", account.account.name));
-    let owned = format!("{}/", account.account.name);
-    let reading = move || {
-        let mut history: Option<History> = None;
-        let mut skipped = Skipped::default();
-        let each = |record: ReadRecord<'_>| {
-            let taking = history.get_or_insert_with(|| History::new(time, sequence, record.written_at()));
-            let (Some(key), Some(value)) = (record.key, record.value) else { return Ok(()) };
-            if !key.starts_with(owned.as_bytes()) {
-                return Ok(());
-            }
-            let taken = match decoder.decode::<ChangeEvent>(Topic::Events, value) {
-                Ok(event) => taking.take(&event),
-                Err(Undecodable::Unreachable(problem)) => return Err(ServiceError::Unreachable(problem)),
-                Err(complaint) => Err(complaint.to_string()),
-            };
-            if let Err(complaint) = taken {
-                skipped.note(&record, complaint);
-                // If it was an event, its number is missing, and that is found. Before all others it may be one that is
-                // missing unnoticed: the log is then as if it began after it.
-                if taking.is_empty() {
-                    history = None;
-                }
-            }
-            Ok(())
-        };
-        let progress = |read| {
-            progress(read);
-            Ok(())
-        };
-        read_to_end(&kafka, &[Topic::Events], &[partition], each, progress)?;
-        Ok((history.unwrap_or_else(|| History::new(time, sequence, None)), skipped))
-    };
-    let (history, skipped) = blocking(reading).await?;
-    skipped.tell();
-    Ok(history)
-}
-
-/// What is no event of the account although its key says so.
-#[derive(Default)]
-struct Skipped {
-    /// Where the first one lies, and what is wrong with it.
-    first: Option<String>,
-    more: u64,
-}
-
-impl Skipped {
-    fn note(&mut self, record: &ReadRecord<'_>, complaint: String) {
-        match self.first {
-            None => self.first = Some(format!("{}: {complaint}", record.address())),
-            Some(_) => self.more += 1,
-        }
-    }
-
-    fn tell(&self) {
-        match (&self.first, self.more) {
-            (None, _) => {}
-            (Some(first), 0) => anstream::eprintln!("{first}; skipped"),
-            (Some(first), more) => anstream::eprintln!("{first}, and {more} more; skipped"),
-        }
     }
 }
 
@@ -255,7 +120,7 @@ mod tests {
     use crate::directory::status::Settings;
 
     #[test]
-    fn a_state_is_complete_only_where_nothing_was_published_since() {
+    fn a_state_is_complete_only_if_nothing_was_published_since() {
         let with = |completed: Option<(Status, u128)>, latest: Option<(Status, u128)>| {
             let status = |(status, state_digest)| SyncStatus {
                 status,

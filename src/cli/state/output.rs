@@ -1,12 +1,12 @@
-//! Rows as a table for people, as JSON lines or as CSV, written as they come.
+//! Writes the rows as a table for people, as JSON lines or as CSV.
 
 use std::borrow::Cow;
 use std::io::{self, BufWriter, IsTerminal, Write};
 
 use clap::ValueEnum;
 
-use super::listing::{Cell, Listing, columns};
-use super::{What, exactly};
+use super::listing::{Cell, Listing, What, columns};
+use crate::cli::time::exactly;
 use crate::mapping::text::{clean, clock};
 
 /// Bytes between two writes.
@@ -24,13 +24,13 @@ pub enum Format {
 
 pub struct Output<W> {
     out: W,
-    /// It is a terminal, for which what a directory says is made harmless.
+    /// True if `out` is a terminal: then control characters from the directory are escaped.
     terminal: bool,
     columns: &'static [(&'static str, bool)],
-    /// Of the table's columns, in characters.
+    /// Width of each column of the table, in characters.
     widths: Vec<usize>,
     line: String,
-    /// The last time that was written, and how: many rows in a row have the same.
+    /// The last time that was written, and its text. Many rows in a row have the same time.
     since: (i64, String),
 }
 
@@ -38,7 +38,7 @@ impl Output<BufWriter<io::StdoutLock<'static>>> {
     /// Writes all rows to standard output.
     ///
     /// # Errors
-    /// Nobody reads it any more.
+    /// Standard output cannot be written.
     pub fn write(format: Format, what: What, listings: &[Listing<'_>]) -> io::Result<()> {
         let out = io::stdout().lock();
         let terminal = out.is_terminal();
@@ -104,7 +104,7 @@ impl<W: Write> Output<W> {
             if index > 0 {
                 self.out.write_all(b",")?;
             }
-            // Ids join rows with what others say of the same ones: they stand as they are.
+            // Ids join rows with those of other systems, so they are written unchanged.
             let is_id = *name == "id" || name.ends_with("_id");
             let harmless = |text| if self.terminal { Cow::Owned(clean(text)) } else { Cow::Borrowed(text) };
             match cell {
@@ -147,7 +147,7 @@ fn remember(last: &mut (i64, String), millis: i64) {
     }
 }
 
-/// As a table shows it.
+/// A cell as the table shows it.
 fn shown(cell: &Cell<'_>) -> String {
     match cell {
         Cell::Text(text) => clean(text),
@@ -166,7 +166,7 @@ fn joined(groups: &[(&str, &str)]) -> String {
     names.join(" > ")
 }
 
-/// RFC 4180, and no cell but an id that a spreadsheet would take for a formula.
+/// Writes a cell by RFC 4180. A `'` goes before a text that a spreadsheet would take for a formula, except in ids.
 fn csv(out: &mut impl Write, text: &str, is_id: bool) -> io::Result<()> {
     let formula = !is_id && text.starts_with(['=', '+', '-', '@', '\t', '\r']);
     if !formula && !text.contains([',', '"', '\n', '\r']) {
@@ -176,14 +176,14 @@ fn csv(out: &mut impl Write, text: &str, is_id: bool) -> io::Result<()> {
     write!(out, "\"{mark}{}\"", text.replace('"', "\"\""))
 }
 
-/// A JSON string; on a terminal without any character that acts on it, spelled as JSON spells them.
+/// Writes a JSON string. On a terminal, characters that act on it are written as JSON escapes.
 fn json(out: &mut impl Write, text: &str, terminal: bool) -> io::Result<()> {
     if !terminal || clean(text) == text {
         return Ok(serde_json::to_writer(out, text)?);
     }
     for character in serde_json::to_string(text)?.chars() {
         if clean(character.encode_utf8(&mut [0; 4])).starts_with('\\') && character != '\\' {
-            // All of them lie in the basic plane.
+            // All of them are in the basic multilingual plane.
             write!(out, "\\u{:04x}", u32::from(character))?;
         } else {
             write!(out, "{character}")?;
@@ -243,7 +243,7 @@ mod tests {
         join(&mut known, Kind::User, "u1", "g1", None, DAY);
         join(&mut known, Kind::User, "u1", "g4", Some(false), DAY);
         join(&mut known, Kind::User, "u2", "g2", Some(true), 4 * DAY);
-        // In a circle.
+        // In a cycle.
         join(&mut known, Kind::Group, "g1", "g2", None, 2 * DAY);
         join(&mut known, Kind::Group, "g2", "g3", None, 3 * DAY);
         join(&mut known, Kind::Group, "g3", "g1", None, 0);
@@ -296,7 +296,7 @@ acme     ann@acme.example        yes     Guests                               ne
             }
         }
         let circle = lines.lines().find(|line| line.contains("\"since\":null"));
-        assert!(circle.is_some(), "a time that nobody knows is null");
+        assert!(circle.is_some(), "an unknown time is null");
     }
 
     #[test]

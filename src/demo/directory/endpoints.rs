@@ -1,7 +1,8 @@
 //! The SCIM endpoints of a simulated directory (RFC 7644).
 
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
 
 use axum::Router;
 use axum::extract::rejection::QueryRejection;
@@ -15,20 +16,40 @@ use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::life::{Directory, Group, User};
-use super::{BASE_PATH, Shared, Vendor};
+use super::life::Directory;
+use super::resource::{Group, User};
+use super::vendor::Vendor;
 
-/// Rows of a page when the request names no `count`.
-pub(super) const PAGE_DEFAULT: usize = 20;
-/// Rows of a page at most, whatever `count` asks for.
-pub(super) const PAGE_MAX: usize = 100;
-pub(super) const USER_SCHEMA: &str = "urn:ietf:params:scim:schemas:core:2.0:User";
-pub(super) const GROUP_SCHEMA: &str = "urn:ietf:params:scim:schemas:core:2.0:Group";
-pub(super) const PROVIDER_SCHEMA: &str = "urn:ietf:params:scim:schemas:core:2.0:ServiceProviderConfig";
-pub(super) const LIST_SCHEMA: &str = "urn:ietf:params:scim:api:messages:2.0:ListResponse";
-pub(super) const ERROR_SCHEMA: &str = "urn:ietf:params:scim:api:messages:2.0:Error";
+pub const BASE_PATH: &str = "/scim/v2";
 
-pub(super) fn router(shared: &Arc<Shared>) -> Router {
+/// Rows of a page if the request names no `count`.
+pub const PAGE_DEFAULT: usize = 20;
+/// The most rows of a page, for any `count`.
+pub const PAGE_MAX: usize = 100;
+pub const USER_SCHEMA: &str = "urn:ietf:params:scim:schemas:core:2.0:User";
+pub const GROUP_SCHEMA: &str = "urn:ietf:params:scim:schemas:core:2.0:Group";
+pub const PROVIDER_SCHEMA: &str = "urn:ietf:params:scim:schemas:core:2.0:ServiceProviderConfig";
+pub const LIST_SCHEMA: &str = "urn:ietf:params:scim:api:messages:2.0:ListResponse";
+pub const ERROR_SCHEMA: &str = "urn:ietf:params:scim:api:messages:2.0:Error";
+
+/// The state of a running directory, which its handle and its request handlers share.
+pub struct Shared {
+    pub base_url: String,
+    /// The only `Authorization` header accepted.
+    pub authorization: String,
+    pub directory: Mutex<Directory>,
+    pub now: fn() -> SystemTime,
+    pub page_requests: AtomicU64,
+}
+
+impl Shared {
+    pub fn directory(&self) -> MutexGuard<'_, Directory> {
+        // A panic while it was locked left plain data behind, at worst without one change.
+        self.directory.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+pub fn router(shared: &Arc<Shared>) -> Router {
     let resources = Router::new()
         .route("/ServiceProviderConfig", get(service_provider_config))
         .route("/Users", get(list_users))
@@ -50,7 +71,7 @@ async fn require_token(State(shared): State<Arc<Shared>>, request: Request, next
     if authorization.is_some_and(|header| header.as_bytes() == shared.authorization.as_bytes()) {
         return next.run(request).await;
     }
-    // RFC 6750 section 3.1: no error code when no credential was sent at all.
+    // RFC 6750 section 3.1: no error code if the request has no credential.
     let challenge = match authorization {
         None => r#"Bearer realm="scim""#,
         Some(_) => r#"Bearer realm="scim", error="invalid_token""#,
@@ -120,15 +141,15 @@ async fn one_group(State(shared): State<Arc<Shared>>, Path(id): Path<String>) ->
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct ListQuery {
-    pub(super) start_index: Option<i64>,
-    pub(super) count: Option<i64>,
-    pub(super) filter: Option<String>,
+pub struct ListQuery {
+    pub start_index: Option<i64>,
+    pub count: Option<i64>,
+    pub filter: Option<String>,
 }
 
 impl ListQuery {
     /// RFC 7644 section 3.4.2.4: a start below 1 means 1, a negative count means 0.
-    pub(super) fn window(&self) -> Window {
+    pub fn window(&self) -> Window {
         let start_index = self.start_index.unwrap_or(1).max(1);
         let count = self.count.map(|count| usize::try_from(count).unwrap_or(0));
         Window {
@@ -140,9 +161,9 @@ impl ListQuery {
 
 /// The part of a list that a request asks for.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Window {
-    pub(super) skip: usize,
-    pub(super) take: usize,
+pub struct Window {
+    pub skip: usize,
+    pub take: usize,
 }
 
 impl Window {
@@ -164,7 +185,7 @@ fn list(
             return scim_error(StatusCode::BAD_REQUEST, Some("invalidValue"), &detail);
         }
     };
-    // Ignoring a filter would answer a question that nobody asked.
+    // An ignored filter would give a wrong answer.
     if query.filter.is_some() {
         let detail = "This directory does not support filters.";
         return scim_error(StatusCode::BAD_REQUEST, Some("invalidFilter"), detail);
@@ -183,7 +204,7 @@ fn list(
     )
 }
 
-pub(super) fn user_resource(vendor: Vendor, user: &User, base_url: &str) -> Value {
+pub fn user_resource(vendor: Vendor, user: &User, base_url: &str) -> Value {
     let meta = json!({
         "resourceType": "User",
         "created": date_time(user.created),
@@ -218,7 +239,7 @@ pub(super) fn user_resource(vendor: Vendor, user: &User, base_url: &str) -> Valu
     }
 }
 
-pub(super) fn group_resource(directory: &Directory, group: &Group, base_url: &str) -> Value {
+pub fn group_resource(directory: &Directory, group: &Group, base_url: &str) -> Value {
     let members: Vec<Value> = group
         .members
         .iter()
@@ -255,7 +276,7 @@ fn located(mut meta: Value, base_url: &str, endpoint: &str, id: &str) -> Value {
 }
 
 /// RFC 7643 section 2.3.5, with milliseconds.
-pub(super) fn date_time(time: Timestamp) -> String {
+pub fn date_time(time: Timestamp) -> String {
     format!("{time:.3}")
 }
 
@@ -267,7 +288,7 @@ fn not_found(resource_type: &str, id: &str) -> Response {
 fn scim_error(status: StatusCode, scim_type: Option<&str>, detail: &str) -> Response {
     let mut body = json!({
         "schemas": [ERROR_SCHEMA],
-        // A string, as RFC 7644 section 3.12 wants it.
+        // A string (RFC 7644 section 3.12).
         "status": status.as_str(),
         "detail": detail,
     });

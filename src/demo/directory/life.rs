@@ -1,20 +1,18 @@
-//! What is in a simulated directory and what happens to it: no I/O, no clock.
+//! The content of a simulated directory and its random changes: no I/O, no clock.
 
 use std::collections::BTreeSet;
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::Vendor;
 use super::people::{FAMILY_NAMES, People, TITLES, USER_TYPES};
+use super::resource::{Group, Member, User};
+use super::vendor::{Change, Vendor};
 
-/// Nothing shrinks below the initial population divided by this: a demo left running over night
-/// must not end with an empty directory.
+/// No number falls below the initial one divided by this, so that a demo that runs over night does not end with an empty
+/// directory.
 const SHRINK_DIVISOR: usize = 3;
-/// Nothing grows beyond the initial population times this: the embedded broker is small.
+/// No number grows beyond the initial one times this, because the embedded broker is small.
 const GROWTH_FACTOR: usize = 2;
-/// Removed users that a Chargebee-like group goes on listing; beyond it the oldest is cleared away,
-/// so that a long demo does not serve ever longer groups.
-const DANGLING_MAX: usize = 50;
 /// The oldest account of the initial population, in days before the start.
 const AGE_DAYS_MAX: i64 = 400;
 /// The youngest account of the initial population, in days before the start.
@@ -22,188 +20,16 @@ const AGE_DAYS_MIN: i64 = 30;
 
 const SECONDS_A_DAY: i64 = 24 * 60 * 60;
 
-pub(super) struct Directory {
-    pub(super) vendor: Vendor,
+pub struct Directory {
+    pub vendor: Vendor,
     rng: fastrand::Rng,
     people: People,
-    pub(super) users: Vec<User>,
-    pub(super) groups: Vec<Group>,
-}
-
-pub(super) struct User {
-    pub(super) id: String,
-    pub(super) user_name: String,
-    pub(super) given_name: &'static str,
-    pub(super) family_name: &'static str,
-    pub(super) external_id: String,
-    pub(super) user_type: &'static str,
-    pub(super) title: &'static str,
-    pub(super) active: bool,
-    pub(super) created: Timestamp,
-    pub(super) last_modified: Timestamp,
-}
-
-impl User {
-    pub(super) fn display_name(&self) -> String {
-        format!("{} {}", self.given_name, self.family_name)
-    }
-}
-
-pub(super) struct Group {
-    pub(super) id: String,
-    pub(super) display_name: String,
-    pub(super) members: Vec<Member>,
-    pub(super) created: Timestamp,
-    pub(super) last_modified: Timestamp,
-}
-
-impl Group {
-    fn has(&self, id: &str) -> bool {
-        self.members.iter().any(|member| member.id == id)
-    }
-
-    /// Keeps the entry of a removed user, and its name, which can no longer be looked up.
-    fn leave_dangling(&mut self, removed: &User, live: &BTreeSet<&str>) {
-        for member in &mut self.members {
-            if member.id == removed.id {
-                member.display_name = removed.display_name();
-            }
-        }
-        let is_dangling = |member: &Member| !live.contains(&*member.id);
-        if self.members.iter().filter(|m| is_dangling(m)).count() > DANGLING_MAX
-            && let Some(oldest) = self.members.iter().position(is_dangling)
-        {
-            self.members.remove(oldest);
-        }
-    }
-}
-
-pub(super) struct Member {
-    pub(super) id: String,
-    /// What to display once the user is gone.
-    pub(super) display_name: String,
-}
-
-/// The population a directory starts with.
-struct Population {
-    users: usize,
-    inactive: usize,
-    groups: usize,
-    memberships: usize,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Change {
-    UserAdded,
-    UserUpdated,
-    UserDisabled,
-    UserEnabled,
-    UserRemoved,
-    MembershipAdded,
-    MembershipRemoved,
-    GroupAdded,
-    GroupRenamed,
-    GroupRemoved,
-}
-
-impl Change {
-    fn event_type(self) -> &'static str {
-        match self {
-            Self::UserAdded => "user.added",
-            Self::UserUpdated => "user.updated",
-            Self::UserDisabled => "user.disabled",
-            Self::UserEnabled => "user.enabled",
-            Self::UserRemoved => "user.removed",
-            Self::MembershipAdded => "membership.added",
-            Self::MembershipRemoved => "membership.removed",
-            Self::GroupAdded => "group.added",
-            Self::GroupRenamed => "group.updated",
-            Self::GroupRemoved => "group.removed",
-        }
-    }
-}
-
-impl Vendor {
-    fn population(self) -> Population {
-        match self {
-            Self::Stripe => Population { users: 25, inactive: 0, groups: 4, memberships: 31 },
-            Self::Chargebee => Population { users: 40, inactive: 2, groups: 9, memberships: 77 },
-        }
-    }
-
-    /// What can happen here and how often: people move between groups more often than they join,
-    /// and groups seldom change.
-    fn changes(self) -> &'static [(Change, u32)] {
-        match self {
-            Self::Stripe => &[
-                (Change::UserAdded, 4),
-                (Change::UserUpdated, 4),
-                (Change::UserRemoved, 4),
-                (Change::MembershipAdded, 6),
-                (Change::MembershipRemoved, 4),
-                (Change::GroupAdded, 1),
-                (Change::GroupRemoved, 1),
-            ],
-            Self::Chargebee => &[
-                (Change::UserAdded, 3),
-                (Change::UserUpdated, 5),
-                (Change::UserDisabled, 3),
-                (Change::UserEnabled, 2),
-                (Change::UserRemoved, 2),
-                (Change::MembershipAdded, 6),
-                (Change::MembershipRemoved, 4),
-                (Change::GroupAdded, 1),
-                (Change::GroupRenamed, 1),
-                (Change::GroupRemoved, 1),
-            ],
-        }
-    }
-
-    /// Names for groups; the first ones are those of the initial population. There are more than
-    /// groups can become, so a new group always finds a free one.
-    fn group_names(self) -> &'static [&'static str] {
-        match self {
-            Self::Stripe => &[
-                "Administrators",
-                "Developers",
-                "Support Specialists",
-                "Finance",
-                "Dispute Analysts",
-                "Refund Approvers",
-                "Tax Analysts",
-                "View Only",
-                "Terminal Operators",
-                "Billing Operations",
-            ],
-            Self::Chargebee => &[
-                "CB/acme.com/ROLE/Admin",
-                "CB/acme.com/ROLE/Finance Executive",
-                "CB/acme.com/ROLE/Sales Manager",
-                "CB/acme.com/ROLE/Customer Support",
-                "CB/acme.com/ROLE/Analyst",
-                "CB/acme.com/ROLE/Developer",
-                // The slash belongs to the entity's name: readers split on the first three only.
-                "CB/acme.com/BE/Europe/West",
-                "CB/acme.com/BE/North America",
-                "CB/acme.com/BE/Asia Pacific",
-                "CB/acme.com/ROLE/Auditor",
-                "CB/acme.com/ROLE/Billing Operations",
-                "CB/acme.com/ROLE/Revenue Accountant",
-                "CB/acme.com/ROLE/Product Catalog Editor",
-                "CB/acme.com/ROLE/Tech Support",
-                "CB/acme.com/ROLE/Sales Agent",
-                "CB/acme.com/ROLE/Collections",
-                "CB/acme.com/BE/Europe/North",
-                "CB/acme.com/BE/Latin America",
-                "CB/acme.com/BE/Middle East",
-                "CB/acme.com/BE/Oceania",
-            ],
-        }
-    }
+    pub users: Vec<User>,
+    pub groups: Vec<Group>,
 }
 
 impl Directory {
-    pub(super) fn populated(vendor: Vendor, seed: u64, now: Timestamp) -> Self {
+    pub fn populated(vendor: Vendor, seed: u64, now: Timestamp) -> Self {
         let mut rng = fastrand::Rng::with_seed(seed);
         let people = People::shuffled(&mut rng);
         let mut directory = Self { vendor, rng, people, users: Vec::new(), groups: Vec::new() };
@@ -223,7 +49,7 @@ impl Directory {
             let (created, _) = directory.past(now);
             directory.add_group(name, created);
         }
-        // Everybody has one group before anybody has a second.
+        // Every user has one group before any user has a second.
         for user in 0..population.users {
             let group = directory.rng.usize(..population.groups);
             directory.add_member(group, user, now);
@@ -245,13 +71,14 @@ impl Directory {
         (before(age_s), before(changed_s))
     }
 
-    pub(super) fn change(&mut self, now: Timestamp) -> &'static str {
+    /// Makes one random change, and returns its event type.
+    pub fn change(&mut self, now: Timestamp) -> &'static str {
         let change = self.draw();
         if self.apply(change, now) {
             return change.event_type();
         }
-        // What was drawn is impossible just now (nobody is inactive, a bound is reached), while
-        // updating somebody always is possible.
+        // The change that was drawn is impossible now: no user is inactive, or a bound is reached. An update is always
+        // possible.
         self.update_user(now);
         Change::UserUpdated.event_type()
     }
@@ -269,7 +96,7 @@ impl Directory {
         Change::UserUpdated
     }
 
-    /// Makes the change unless it is impossible or would leave the bounds; says whether it did.
+    /// Makes the change. False, and nothing happens, if it is impossible or would leave the bounds.
     fn apply(&mut self, change: Change, now: Timestamp) -> bool {
         let initial = self.vendor.population();
         match change {
@@ -324,8 +151,8 @@ impl Directory {
         self.users.push(user);
     }
 
-    /// Changes one attribute of one user to a value it does not have. The `userName` stays: Stripe
-    /// takes the e-mail address for the identity and cannot change it.
+    /// Changes one attribute of one user to another value. The `userName` stays, because Stripe takes the e-mail address
+    /// for the identity and cannot change it.
     fn update_user(&mut self, now: Timestamp) {
         if self.users.is_empty() {
             return;
@@ -489,7 +316,7 @@ impl Directory {
         self.users.iter().map(|user| &*user.id).collect()
     }
 
-    pub(super) fn live_members(&self, group: &Group) -> Vec<String> {
+    pub fn live_members(&self, group: &Group) -> Vec<String> {
         let live = self.live_ids();
         let members: BTreeSet<&str> = group.members.iter().map(|member| &*member.id).collect();
         members.intersection(&live).map(|&id| id.to_owned()).collect()
@@ -524,7 +351,7 @@ impl Directory {
     }
 }
 
-/// The least that is left of an initial number.
+/// The lower bound of a number, from the initial one.
 fn floor(initial: usize) -> usize {
     initial.div_ceil(SHRINK_DIVISOR)
 }
@@ -534,6 +361,7 @@ mod tests {
     use serde_json::Value;
 
     use super::super::endpoints::{group_resource, user_resource};
+    use super::super::resource::DANGLING_MAX;
     use super::*;
 
     const NOW: Timestamp = Timestamp::constant(1_700_000_000, 0);

@@ -1,8 +1,7 @@
 //! A simulated SCIM 2.0 directory that changes when told to, for `scimtail demo`.
 //!
-//! The demo needs directories that anybody can start without credentials, and whose true content is
-//! known, so that what comes back from Kafka can be compared with it. Two vendors are imitated
-//! because they differ where it matters to a reader:
+//! The demo needs directories that start without credentials, and whose content is known, so that it can be compared with
+//! the records in Kafka. Two vendors are imitated, because they differ in what matters to a reader:
 //!
 //! | | Stripe-like | Chargebee-like |
 //! |---|---|---|
@@ -12,36 +11,30 @@
 //! | renaming a group | not supported | supported |
 //! | group names | plain | `CB/<domain>/ROLE/<role>`, `CB/<domain>/BE/<business entity>` |
 //!
-//! Everything random comes from the seed and time from the clock given, so a demo can be repeated.
-//! All people are invented, their domains reserved for examples.
+//! All randomness comes from the seed, and time from the given clock, so that a demo can be repeated. All people are
+//! invented, and their domains are reserved for examples.
 
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
 use jiff::Timestamp;
 use tokio::net::TcpListener;
 
-use self::life::Directory;
 use super::server::Server;
+use endpoints::{BASE_PATH, Shared};
+use life::Directory;
 
 mod endpoints;
 mod life;
 mod people;
+mod resource;
+mod vendor;
 
-const BASE_PATH: &str = "/scim/v2";
+pub use vendor::Vendor;
 
-/// The vendor whose behaviour is imitated.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Vendor {
-    /// Five attributes a user, and deactivating a user makes it vanish.
-    Stripe,
-    /// Full users that stay listed when deactivated; group names carry the entitlement.
-    Chargebee,
-}
-
-/// A user that the directory has at this moment.
+/// A present user of the directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SimulatedUser {
     /// SCIM `id`.
@@ -54,14 +47,14 @@ pub struct SimulatedUser {
     pub active: bool,
 }
 
-/// A group that the directory has at this moment.
+/// A present group of the directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SimulatedGroup {
     /// SCIM `id`.
     pub id: String,
     /// SCIM `displayName`.
     pub display_name: String,
-    /// The `id`s of members that still exist, in ascending order; the served list may show more.
+    /// The `id`s of members that still exist, in ascending order. The served list may have more.
     pub members: Vec<String>,
 }
 
@@ -73,8 +66,11 @@ pub struct SimulatedDirectory {
 }
 
 impl SimulatedDirectory {
-    /// Populates a directory from `seed` and serves it on a free loopback port to whoever sends
-    /// `token` as bearer token. `now` stamps `meta.created` and `meta.lastModified`.
+    /// Populates a directory from `seed` and serves it on a free loopback port to requests with `token` as bearer token.
+    /// `meta.created` and `meta.lastModified` are times of the clock `now`.
+    ///
+    /// # Errors
+    /// There is no free port.
     pub async fn start(vendor: Vendor, token: &str, seed: u64, now: fn() -> SystemTime) -> io::Result<Self> {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
         let shared = Arc::new(Shared {
@@ -93,14 +89,14 @@ impl SimulatedDirectory {
         self.shared.base_url.clone()
     }
 
-    /// Makes one random change and returns the event type by which a reader sees it first, such as
-    /// `user.added`. At a Stripe-like directory deactivating and removing are both `user.removed`.
+    /// Makes one random change. Returns the event type by which a reader sees it first, e.g. `user.added`. In a
+    /// Stripe-like directory, a deactivated and a removed user are both `user.removed`.
     pub fn change(&self) -> &'static str {
         let now = timestamp((self.shared.now)());
         self.shared.directory().change(now)
     }
 
-    /// The users there are, in the order listed: the truth to compare with.
+    /// The users, in the order of the list: the truth to compare with.
     pub fn users(&self) -> Vec<SimulatedUser> {
         let directory = self.shared.directory();
         directory
@@ -115,7 +111,7 @@ impl SimulatedDirectory {
             .collect()
     }
 
-    /// The groups there are, in the order listed, with their live members: the truth to compare with.
+    /// The groups, in the order of the list, with the members that still exist: the truth to compare with.
     pub fn groups(&self) -> Vec<SimulatedGroup> {
         let directory = self.shared.directory();
         directory
@@ -132,23 +128,6 @@ impl SimulatedDirectory {
     /// Pages of users or groups served so far.
     pub fn page_requests(&self) -> u64 {
         self.shared.page_requests.load(Ordering::Relaxed)
-    }
-}
-
-/// What the handle and the request handlers share.
-struct Shared {
-    base_url: String,
-    /// The only `Authorization` header accepted.
-    authorization: String,
-    directory: Mutex<Directory>,
-    now: fn() -> SystemTime,
-    page_requests: AtomicU64,
-}
-
-impl Shared {
-    fn directory(&self) -> MutexGuard<'_, Directory> {
-        // A panic elsewhere leaves plain data behind, at worst one change short.
-        self.directory.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

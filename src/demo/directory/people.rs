@@ -1,29 +1,29 @@
 //! The names, titles and kinds of employment that simulated users are given.
 
-/// Invented people, none twice.
-pub(super) struct People {
+/// Invented people, each only once.
+pub struct People {
     given_names: [&'static str; GIVEN_NAMES.len()],
     family_names: [&'static str; FAMILY_NAMES.len()],
     drawn: usize,
 }
 
-pub(super) struct Person {
-    pub(super) given_name: &'static str,
-    pub(super) family_name: &'static str,
-    /// The part of the e-mail address before the `@`; never handed out again, so that a new user is
-    /// never mistaken for the return of an old one.
-    pub(super) mailbox: String,
+pub struct Person {
+    pub given_name: &'static str,
+    pub family_name: &'static str,
+    /// The part of the e-mail address before the `@`. It is never used again, so that a new user is not mistaken for an
+    /// old one that returns.
+    pub mailbox: String,
 }
 
 impl People {
-    pub(super) fn shuffled(rng: &mut fastrand::Rng) -> Self {
+    pub fn shuffled(rng: &mut fastrand::Rng) -> Self {
         let (mut given_names, mut family_names) = (GIVEN_NAMES, FAMILY_NAMES);
         rng.shuffle(&mut given_names);
         rng.shuffle(&mut family_names);
         Self { given_names, family_names, drawn: 0 }
     }
 
-    pub(super) fn next(&mut self) -> Person {
+    pub fn next(&mut self) -> Person {
         // The two lists have coprime lengths, so walking both meets every pair before any repeats.
         let given_name = self.given_names[self.drawn % self.given_names.len()];
         let family_name = self.family_names[self.drawn % self.family_names.len()];
@@ -42,7 +42,7 @@ const GIVEN_NAMES: [&str; 23] = [
     "Noor", "Oona", "Perry", "Quinn", "Remy", "Sami", "Tove", "Uma", "Vesna", "Wren",
 ];
 
-pub(super) const FAMILY_NAMES: [&str; 31] = [
+pub const FAMILY_NAMES: [&str; 31] = [
     "Alderwick",
     "Ashquarry",
     "Birchlantern",
@@ -76,9 +76,9 @@ pub(super) const FAMILY_NAMES: [&str; 31] = [
     "Zephyrton",
 ];
 
-pub(super) const USER_TYPES: [&str; 4] = ["Employee", "Employee (part-time)", "Contractor", "Intern"];
+pub const USER_TYPES: [&str; 4] = ["Employee", "Employee (part-time)", "Contractor", "Intern"];
 
-pub(super) const TITLES: [&str; 10] = [
+pub const TITLES: [&str; 10] = [
     "Accountant",
     "Analyst",
     "Billing Specialist",

@@ -1,14 +1,12 @@
 //! A schema registry inside the process, for `scimtail demo`.
 //!
-//! Records carry the id of their schema, so the demo needs somebody to hand ids out and to give the
-//! schema of an id back. This one speaks the part of the Confluent API that producers and consumers
-//! of Avro use, keeps everything in memory and forgets it on drop.
+//! Records carry the id of their schema, so the demo needs a registry that assigns ids and returns the schema of an id.
+//! This one implements the part of the Confluent API that producers and consumers of Avro use. It keeps everything in
+//! memory and forgets it on drop.
 //!
-//! It differs from a real registry on purpose: any schema may follow any other (compatibility
-//! levels are stored and returned, not enforced), `normalize` is ignored, references and schema
-//! types other than Avro are refused, nothing can be deleted.
+//! It differs from a real registry on purpose. Compatibility levels are stored and returned, but not enforced. `normalize`
+//! is ignored. References, and schema types other than Avro, are refused. Nothing can be deleted.
 
-use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -24,11 +22,14 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
 use super::server::Server;
+use store::{Refusal, Registry, Schema, Version};
 
-/// The largest request body, in bytes; our largest schema has a few kB.
+mod store;
+
+/// Bytes of a request body; the largest schema has a few kB.
 const BODY_BYTES_MAX: usize = 1024 * 1024;
 
-/// The level before anybody sets one, as in Confluent's registry.
+/// The level before one is set, as in Confluent's registry.
 const COMPATIBILITY_DEFAULT: &str = "BACKWARD";
 
 const COMPATIBILITY_LEVELS: [&str; 7] =
@@ -53,99 +54,6 @@ impl EmbeddedRegistry {
     pub fn url(&self) -> String {
         self.url.clone()
     }
-}
-
-/// What is registered.
-#[derive(Default)]
-struct Registry {
-    /// Every distinct schema; the id is the position plus 1.
-    schemas: Vec<Schema>,
-    /// The ids of a subject's versions; the version is the position plus 1.
-    subjects: BTreeMap<String, Vec<usize>>,
-    /// The level that holds where a subject has none of its own.
-    compatibility: Option<&'static str>,
-    subject_compatibility: BTreeMap<String, &'static str>,
-}
-
-struct Schema {
-    /// As first registered.
-    text: String,
-    /// Two texts are one schema if they are the same JSON: white space is no difference.
-    json: Value,
-}
-
-/// One schema under one subject, as the API shows it.
-struct Version {
-    id: usize,
-    version: usize,
-}
-
-impl Registry {
-    fn id_of(&self, json: &Value) -> Option<usize> {
-        let position = self.schemas.iter().position(|schema| schema.json == *json);
-        position.map(|position| position + 1)
-    }
-
-    fn schema(&self, id: usize) -> Result<&Schema, Refusal> {
-        id.checked_sub(1).and_then(|position| self.schemas.get(position)).ok_or(Refusal::SchemaUnknown)
-    }
-
-    fn register(&mut self, subject: &str, schema: Schema) -> usize {
-        let id = self.id_of(&schema.json).unwrap_or_else(|| {
-            self.schemas.push(schema);
-            self.schemas.len()
-        });
-        let versions = self.subjects.entry(subject.to_owned()).or_default();
-        if !versions.contains(&id) {
-            versions.push(id);
-        }
-        id
-    }
-
-    fn versions(&self, subject: &str) -> Result<&[usize], Refusal> {
-        match self.subjects.get(subject) {
-            Some(ids) => Ok(ids),
-            None => Err(Refusal::SubjectUnknown(subject.to_owned())),
-        }
-    }
-
-    fn look_up(&self, subject: &str, json: &Value) -> Result<Version, Refusal> {
-        let ids = self.versions(subject)?;
-        let id = self.id_of(json).ok_or(Refusal::SchemaUnknown)?;
-        let position = ids.iter().position(|&known| known == id);
-        let version = position.ok_or(Refusal::SchemaUnknown)? + 1;
-        Ok(Version { id, version })
-    }
-
-    /// `version` is a number from 1, `latest`, or -1 for the same.
-    fn version(&self, subject: &str, version: &str) -> Result<Version, Refusal> {
-        let ids = self.versions(subject)?;
-        let version = match version {
-            "latest" | "-1" => ids.len(),
-            number => match number.parse() {
-                Ok(number) if number > 0 => number,
-                _ => return Err(Refusal::VersionInvalid(number.to_owned())),
-            },
-        };
-        match ids.get(version - 1) {
-            Some(&id) => Ok(Version { id, version }),
-            None => Err(Refusal::VersionUnknown(version)),
-        }
-    }
-}
-
-/// Why a request is refused; decides status and error code.
-enum Refusal {
-    BodyInvalid(String),
-    SubjectUnknown(String),
-    VersionUnknown(usize),
-    SchemaUnknown,
-    SubjectLevelUnset(String),
-    SchemaInvalid(String),
-    VersionInvalid(String),
-    LevelInvalid,
-    EndpointUnknown,
-    MethodNotAllowed,
 }
 
 impl IntoResponse for Refusal {
@@ -276,7 +184,7 @@ async fn set_subject_level(State(registry): Shared, Path(subject): Path<String>,
 }
 
 fn lock(registry: &Mutex<Registry>) -> MutexGuard<'_, Registry> {
-    // A panic elsewhere leaves plain data behind, at worst one registration short.
+    // A panic while it was locked left plain data behind, at worst without one registration.
     registry.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -294,10 +202,10 @@ fn posted_schema(body: &[u8]) -> Result<Schema, Refusal> {
     let posted: PostedSchema = posted(body)?;
     let refused = |problem: &str| Err(Refusal::SchemaInvalid(problem.to_owned()));
     if posted.schema_type.is_some_and(|kind| kind != "AVRO") {
-        return refused("the embedded registry knows Avro only");
+        return refused("the embedded registry accepts Avro only");
     }
     if !posted.references.is_empty() {
-        return refused("the embedded registry knows no references");
+        return refused("the embedded registry does not accept references");
     }
     match serde_json::from_str(&posted.schema) {
         Ok(json @ (Value::String(_) | Value::Array(_) | Value::Object(_))) => Ok(Schema { text: posted.schema, json }),
@@ -316,7 +224,7 @@ fn posted_level(body: &[u8]) -> Result<&'static str, Refusal> {
     COMPATIBILITY_LEVELS.into_iter().find(|level| *level == posted.compatibility).ok_or(Refusal::LevelInvalid)
 }
 
-/// Reads JSON under whatever media type: clients disagree on which one to send.
+/// Reads JSON of any media type, because clients disagree on which one to send.
 fn posted<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, Refusal> {
     serde_json::from_slice(body).map_err(|error| Refusal::BodyInvalid(error.to_string()))
 }

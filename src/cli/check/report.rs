@@ -1,0 +1,68 @@
+//! The lines of a check, and its exit code.
+
+use anstyle::{AnsiColor, Style};
+
+use crate::cli::failure::{Exit, Failure};
+use crate::cli::output::print;
+use crate::service::ServiceError;
+
+/// Whether a problem needs a person.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Problem {
+    /// No usable answer: a later attempt may succeed. Exit code 69.
+    Unreachable,
+    /// An answer that says no, or a wrong setting. Exit code 78.
+    Refused,
+}
+
+impl Problem {
+    pub fn of(error: &ServiceError) -> Problem {
+        if error.is_refused() { Problem::Refused } else { Problem::Unreachable }
+    }
+}
+
+/// Prints the lines of a check and counts its problems.
+#[derive(Default)]
+pub struct Report {
+    problems: usize,
+    gravest: Option<Problem>,
+}
+
+impl Report {
+    pub fn ok(&self, topic: &str, text: &str) -> Result<(), Failure> {
+        line(AnsiColor::Green, "ok", topic, text)
+    }
+
+    pub fn note(&self, topic: &str, text: &str) -> Result<(), Failure> {
+        line(AnsiColor::Cyan, "note", topic, text)
+    }
+
+    /// Counts a problem. The remedy after `; →` is printed on a line of its own.
+    pub fn fail(&mut self, topic: &str, text: &str, problem: Problem) -> Result<(), Failure> {
+        self.problems += 1;
+        self.gravest = self.gravest.max(Some(problem));
+        let (what, remedy) = text.split_once("; →").unwrap_or((text, ""));
+        line(AnsiColor::Red, "FAIL", topic, what)?;
+        if !remedy.is_empty() {
+            print(&format!("{:20}→ {}", "", remedy.trim_start()))?;
+        }
+        Ok(())
+    }
+
+    /// Prints the number of problems, and turns the gravest into the exit code.
+    pub fn end(self) -> Result<Exit, Failure> {
+        let exit = match self.gravest {
+            None => return Ok(Exit::Done),
+            Some(Problem::Unreachable) => Exit::Unreachable,
+            Some(Problem::Refused) => Exit::Configuration,
+        };
+        let noun = if self.problems == 1 { "problem" } else { "problems" };
+        print(&format!("{} {noun}", self.problems))?;
+        Ok(exit)
+    }
+}
+
+fn line(color: AnsiColor, label: &str, topic: &str, text: &str) -> Result<(), Failure> {
+    let style = Style::new().fg_color(Some(color.into()));
+    print(&format!("  {style}{label:4}{style:#}  {topic:10}  {text}"))
+}

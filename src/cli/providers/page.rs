@@ -1,0 +1,265 @@
+//! The page docs/providers.md, generated from the shipped profiles.
+
+use super::provider::Provider;
+use crate::cli::failure::Failure;
+use crate::config::ProviderTexts;
+use crate::scim::layers::names;
+use crate::scim::profile::{
+    AbsentActive, Auth, EmptyMembers, Inactive, Memberships, Operation, Paging, Profile, RemovalProof,
+};
+
+/// The command that writes the page of [`markdown`].
+pub const REGENERATE: &str = "cargo run -- providers --markdown > docs/providers.md";
+
+/// The text of `docs/providers.md`: for each shipped profile what is read, what cannot be read, and the sources.
+///
+/// # Errors
+/// A shipped profile that does not parse.
+pub fn markdown() -> Result<String, Failure> {
+    let texts = ProviderTexts::new();
+    let providers =
+        names(&texts).into_iter().map(|name| Provider::read(name, &texts)).collect::<Result<Vec<_>, _>>()?;
+    let mut page = format!(
+        "<!-- Generated from src/scim/providers/*.toml by `{REGENERATE}`; do not edit. -->\n\n{INTRODUCTION}\n"
+    );
+    for provider in &providers {
+        let Provider { profile, facts } = provider;
+        let value = |field: &str| {
+            let default = facts.iter().any(|fact| fact.field == field && fact.default);
+            if default { format!("*{}*", provider.value(field)) } else { provider.value(field).to_owned() }
+        };
+        let memberships = if profile.groups { value("memberships") } else { "no groups".to_owned() };
+        page.push_str(&format!(
+            "| [{name}](#{name}) | {} | {} | {} | {} | {memberships} | {} |\n",
+            profile.title,
+            value("auth"),
+            value("paging"),
+            value("inactive"),
+            profile.removal_means.as_deref().unwrap_or("*removed*"),
+            name = profile.name,
+        ));
+    }
+    for provider in &providers {
+        page.push_str(&section(provider));
+    }
+    Ok(page)
+}
+
+const INTRODUCTION: &str = "\
+# Providers
+
+What scimtail reads from each vendor's directory, what it cannot read, and the source of each fact. *Safe default*, or
+just italics: the vendor does not document it, so the value is that of `generic`. **unverified**: general knowledge or
+second-hand. The sources of the notes in a table are below the table.
+
+`scimtail check` shows how an endpoint behaves. `scimtail providers NAME` shows every field and an account to begin with.
+`[account.profile]` overrides single fields for an account. `[providers]` adds and replaces whole profiles.
+
+| provider | vendor | credential | paging | inactive users | memberships | a vanished user is |
+|---|---|---|---|---|---|---|";
+
+fn section(provider: &Provider) -> String {
+    let Provider { profile, .. } = provider;
+    let mut text = format!(
+        "\n## {}\n\n{}. Where the credential is: {}.\n\n| what | how | source |\n|---|---|---|\n",
+        profile.name, profile.title, profile.token_hint
+    );
+    let rows = rows(profile);
+    for Row { topic, how, fields } in &rows {
+        let notes = profile.notes.iter().filter(|note| note.topic == *topic || noted_as(topic).contains(&&*note.topic));
+        let notes: Vec<&str> = notes.map(|note| note.text.as_str()).collect();
+        let mut sources = cited(provider, fields);
+        sources.extend((!notes.is_empty()).then(|| "note".to_owned()));
+        let how: Vec<&str> = [how.as_str()].into_iter().chain(notes).collect();
+        text.push_str(&line(topic, &how.join("; "), &sources.join("; ")));
+    }
+    let told = |note: &str| rows.iter().any(|row| row.topic == note || noted_as(row.topic).contains(&note));
+    // What cannot be read comes last.
+    for last in [false, true] {
+        for note in profile.notes.iter().filter(|note| !told(&note.topic) && (note.topic == "not read") == last) {
+            let topic = if last { "**not read**" } else { note.topic.as_str() };
+            text.push_str(&line(topic, &note.text, "note"));
+        }
+    }
+    let source = |field: &str| marked(profile.sources.get(field).map_or("no source", String::as_str));
+    text.push_str(&format!("\nCredential: {}.", source("token_hint")));
+    if !profile.notes.is_empty() {
+        text.push_str(&format!(" Notes: {}.", source("notes")));
+    }
+    text.push('\n');
+    text
+}
+
+fn line(topic: &str, how: &str, source: &str) -> String {
+    let cell = |text: &str| text.replace('|', "\\|").replace('<', "&lt;");
+    format!("| {} | {} | {} |\n", cell(topic), cell(how), cell(source))
+}
+
+/// Topics of notes that belong in the row of this topic.
+fn noted_as(topic: &str) -> &'static [&'static str] {
+    match topic {
+        "address" => &["base_url"],
+        "credential" => &["token_url", "token"],
+        _ => &[],
+    }
+}
+
+/// The sources of the fields that the vendor's profile sets itself. If it sets none, whether a default applies.
+fn cited(provider: &Provider, fields: &[&str]) -> Vec<String> {
+    let mut sources: Vec<String> = Vec::new();
+    let facts = || provider.facts.iter().filter(|fact| fields.contains(&fact.field));
+    for source in facts().filter(|fact| !fact.default).filter_map(|fact| fact.source.as_deref()) {
+        if !sources.iter().any(|known| known == source) {
+            sources.push(marked(source));
+        }
+    }
+    if sources.is_empty() && facts().any(|fact| fact.default) {
+        sources.push("*safe default*".to_owned());
+    }
+    sources
+}
+
+fn marked(source: &str) -> String {
+    source.replace("unverified", "**unverified**")
+}
+
+/// One row of a vendor's table: what is read, and the fields of the profile that say so.
+struct Row {
+    topic: &'static str,
+    how: String,
+    fields: Vec<&'static str>,
+}
+
+fn rows(profile: &Profile) -> Vec<Row> {
+    let row = |topic, fields: &[&'static str], how: String| Row { topic, how, fields: fields.to_vec() };
+    let mut rows = vec![
+        row(
+            "address",
+            &["base_url"],
+            profile.base_url.as_ref().map_or_else(|| "`base_url` of the account".to_owned(), |url| format!("`{url}`")),
+        ),
+        row("credential", &["auth", "auth_header", "auth_prefix", "token_url", "scope"], credential(profile)),
+        row("users", &["users_path"], format!("all that `{}` lists", profile.users_path)),
+        row("inactive", &["inactive", "absent_active"], inactive(profile)),
+    ];
+    if profile.groups {
+        rows.extend([
+            row("groups", &["groups_path", "groups"], format!("all that `{}` lists", profile.groups_path)),
+            row("members", &["memberships", "empty_members", "member_cap"], members(profile)),
+            row("nested", &["filter_is_direct"], nested(profile)),
+        ]);
+    } else {
+        rows.push(row("groups", &["groups"], "none are read".to_owned()));
+    }
+    rows.extend([
+        row("removal", &["removal_proof", "removal_means"], removal(profile)),
+        row("paging", &["paging", "page_size", "trust_total"], paging(profile)),
+        row("limits", &["rate_limits"], limits(profile)),
+    ]);
+    if let Some(pattern) = &profile.group_pattern {
+        rows.push(row("entitlement", &["group_pattern"], format!("group names `{pattern}`")));
+    }
+    rows
+}
+
+fn credential(profile: &Profile) -> String {
+    match profile.auth {
+        Auth::Bearer => "bearer token".to_owned(),
+        Auth::Basic => "username and password".to_owned(),
+        Auth::ApiKey if profile.auth_prefix.is_empty() => format!("API key alone in `{}`", profile.auth_header),
+        Auth::ApiKey => format!("API key behind `{}` in `{}`", profile.auth_prefix, profile.auth_header),
+        Auth::Oauth2 => {
+            let from = profile.token_url.as_ref().map_or("`token_url` of the account".to_owned(), |u| format!("`{u}`"));
+            let scope = profile.scope.as_ref().map_or_else(String::new, |scope| format!(", scope `{scope}`"));
+            format!("OAuth2 client credentials, tokens from {from}{scope}")
+        }
+    }
+}
+
+fn inactive(profile: &Profile) -> String {
+    let stay = match profile.inactive {
+        Inactive::Listed => "read where they are listed, with `active` false",
+        Inactive::Hidden => "lists leave them out, GET by id finds them",
+        Inactive::Removed => "not read: they are gone from lists",
+    };
+    match profile.absent_active {
+        AbsentActive::Unknown => stay.to_owned(),
+        AbsentActive::True => format!("{stay}; a user without `active` is active"),
+        AbsentActive::False => format!("{stay}; a user without `active` is disabled"),
+    }
+}
+
+fn members(profile: &Profile) -> String {
+    let how = match profile.memberships {
+        Memberships::Auto => "`members` in the list of groups, else in GET of each group",
+        Memberships::List => "`members` in the list of groups",
+        Memberships::Get => "`members` in GET of each group",
+        Memberships::GroupsFilter => "a list of users filtered by `groups.value`, for each group",
+        Memberships::MembersFilter => "a list of groups filtered by `members.value`, for each user",
+        Memberships::User => "`groups` of each user",
+        Memberships::Never => "not read",
+    };
+    let in_group = matches!(profile.memberships, Memberships::Auto | Memberships::List | Memberships::Get);
+    let empty = match profile.empty_members {
+        EmptyMembers::None if in_group => "; a group without `members` has none",
+        EmptyMembers::Unknown if in_group => "; if no group shows any, memberships are unknown",
+        _ => "",
+    };
+    let cap = profile.member_cap.map(|cap| format!("; exactly {cap} members may be a cut-off list: unknown"));
+    format!("{how}{empty}{}", cap.unwrap_or_default())
+}
+
+fn nested(profile: &Profile) -> String {
+    let text = match (profile.memberships, profile.filter_is_direct) {
+        (Memberships::Auto | Memberships::List | Memberships::Get, _) => {
+            "direct members; a group among them is read as a member of its own type"
+        }
+        (Memberships::GroupsFilter | Memberships::MembersFilter, true) => {
+            "direct members; a group inside a group is not shown"
+        }
+        (Memberships::GroupsFilter | Memberships::MembersFilter, false) => {
+            "direct and indirect members are not told apart; a group inside a group is not shown"
+        }
+        (Memberships::User, _) => "direct or indirect as the user's `groups` say; a group inside a group is not shown",
+        (Memberships::Never, _) => "not read",
+    };
+    text.to_owned()
+}
+
+fn removal(profile: &Profile) -> String {
+    let proof = match profile.removal_proof {
+        RemovalProof::Get => "proven by GET by id, if that works",
+        RemovalProof::Absence => "proven by absence from several complete walks",
+    };
+    let means = profile.removal_means.as_ref().map(|means| format!("; a vanished user is {means}"));
+    format!("{proof}{}", means.unwrap_or_default())
+}
+
+fn paging(profile: &Profile) -> String {
+    let how = match profile.paging {
+        Paging::Auto => "`startIndex`, or cursors if the server offers them",
+        Paging::Index => "`startIndex`",
+        Paging::Cursor => "cursors, or `startIndex` if the server offers none",
+        Paging::CursorForced => "cursors only",
+        Paging::None => return "none: one answer has all rows".to_owned(),
+    };
+    let total = if profile.trust_total { "" } else { "; `totalResults` is not relied on" };
+    format!("{how}; {} rows a page{total}", profile.page_size)
+}
+
+fn limits(profile: &Profile) -> String {
+    if profile.rate_limits.is_empty() {
+        return "no documented limit; 429 and `Retry-After` are obeyed".to_owned();
+    }
+    let texts = profile.rate_limits.iter().map(|limit| {
+        let of = match limit.of {
+            None => "all requests",
+            Some(Operation::ListUsers) => "list of users",
+            Some(Operation::ListGroups) => "list of groups",
+            Some(Operation::GetUser) => "GET of a user",
+            Some(Operation::GetGroup) => "GET of a group",
+        };
+        format!("{of}: {} in {} s", limit.requests, limit.per.as_secs())
+    });
+    texts.collect::<Vec<_>>().join("; ")
+}

@@ -1,0 +1,37 @@
+//! What commands need of Kafka and the schema registry before they start.
+
+use super::failure::Failure;
+use crate::avro::{Codec, Registry};
+use crate::config::Config;
+use crate::kafka::{KafkaClient, topics};
+use crate::memory;
+use crate::schedule::now_millis;
+use crate::shards::Services;
+
+/// Everything that a sync needs except its directory. Verifies the topics, and registers the schemas or looks them up.
+///
+/// # Errors
+/// 69 if Kafka or the registry is unreachable, 78 if one of them refuses.
+pub async fn services(config: &Config) -> Result<Services, Failure> {
+    memory::set_budget(config.memory);
+    let registry = Registry::new(&config.registry_url)?;
+    let ids = registry.ids(&config.kafka.topic_prefix, config.register).await?;
+    if config.create_topics {
+        topics::create(&config.kafka, config.replication).await?;
+    }
+    for difference in topics::verify(&config.kafka).await? {
+        let topics::Difference { topic, setting, found, expected } = difference;
+        tracing::warn!(topic, setting, found, expected, "topic differs from what readers are promised");
+    }
+    Ok(Services { kafka: config.kafka.clone(), registry, codec: Codec { ids }, clock: now_millis })
+}
+
+/// Checks that reading makes sense: the registry answers, and the topics have the configured number of partitions.
+/// With another number, accounts would be looked for in the wrong partitions.
+///
+/// # Errors
+/// 69 if Kafka or the registry is unreachable, 78 if it is another service or the number of partitions differs.
+pub async fn readable(kafka: &KafkaClient, registry: &Registry) -> Result<(), Failure> {
+    registry.probe().await?;
+    Ok(topics::verify_counts(kafka).await?)
+}

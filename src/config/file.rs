@@ -1,0 +1,225 @@
+//! The configuration file as a whole.
+
+use std::collections::{BTreeMap, HashSet};
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use url::Url;
+
+use super::account::{AccountConfig, AccountSection, Defaults, has_userinfo};
+use super::explain::{ConfigError, did_you_mean, explain};
+use super::kafka::KafkaSection;
+use super::limits::ProcessLimits;
+use super::name::{NAME_RULE, is_name};
+use super::providers::{ProviderPaths, ProviderTexts, provider_texts};
+use crate::kafka::KafkaClient;
+use crate::log::Topic;
+
+/// The configuration, checked.
+#[derive(Clone, Debug)]
+pub struct Config {
+    pub kafka: KafkaClient,
+    pub create_topics: bool,
+    /// The replication factor of new topics; -1: the default of the brokers.
+    pub replication: i32,
+    pub registry_url: String,
+    pub register: bool,
+    pub accounts: Vec<AccountConfig>,
+    /// The files that it was read from, with their texts: this file and those of `[providers]`.
+    pub files: BTreeMap<PathBuf, String>,
+    /// The address of the HTTP listener; `None` without one.
+    pub http_listen: Option<SocketAddr>,
+    /// Bytes of memory of the process; `None` if they are chosen at start.
+    pub memory: Option<u64>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    kafka: KafkaSection,
+    registry: RegistrySection,
+    #[serde(default)]
+    defaults: Defaults,
+    http: Option<HttpSection>,
+    #[serde(default)]
+    limits: ProcessLimits,
+    #[serde(default)]
+    outputs: OutputsSection,
+    #[serde(default)]
+    providers: ProviderPaths,
+    #[serde(default)]
+    account: Vec<AccountSection>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RegistrySection {
+    url: String,
+    #[serde(default = "default_register")]
+    register: bool,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct HttpSection {
+    listen: String,
+}
+
+/// `[outputs.ocsf]`, `[outputs.ecs]`: events as JSON in their own topics. The sections have no keys.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct OutputsSection {
+    ocsf: Option<OutputSection>,
+    ecs: Option<OutputSection>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct OutputSection {}
+
+impl OutputsSection {
+    fn topics(&self) -> Vec<Topic> {
+        let named = [(&self.ocsf, Topic::EventsOcsf), (&self.ecs, Topic::EventsEcs)];
+        named.into_iter().filter(|(section, _)| section.is_some()).map(|(_, topic)| topic).collect()
+    }
+}
+
+fn default_register() -> bool {
+    true
+}
+
+impl Config {
+    /// Reads and checks a configuration file.
+    ///
+    /// # Errors
+    /// One line with the file, the line number if it is known, the complaint and the remedy.
+    pub fn load(path: &Path) -> Result<Config, ConfigError> {
+        let text = read(path)?;
+        let mut config = Config::parse(&path.display().to_string(), &text)?;
+        config.files.insert(path.to_owned(), text);
+        Ok(config)
+    }
+
+    /// Checks the text of a configuration. `file`: its name in messages; paths in `[providers]` are relative to its folder.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn parse(file: &str, text: &str) -> Result<Config, ConfigError> {
+        let parsed: File = toml::from_str(text).map_err(|error| explain(file, text, &error))?;
+        parsed.check(folder(file)).map_err(|complaint| ConfigError(format!("{file}: {complaint}")))
+    }
+
+    /// Reads only `[providers]` of a configuration file.
+    ///
+    /// # Errors
+    /// As [`Config::load`], for syntax and `[providers]`.
+    pub fn providers(path: &Path) -> Result<ProviderTexts, ConfigError> {
+        #[derive(Deserialize)]
+        struct Only {
+            #[serde(default)]
+            providers: ProviderPaths,
+        }
+        let (file, text) = (path.display().to_string(), read(path)?);
+        let only: Only = toml::from_str(&text).map_err(|error| explain(&file, &text, &error))?;
+        provider_texts(&only.providers, folder(&file)).map_err(|complaint| ConfigError(format!("{file}: {complaint}")))
+    }
+
+    /// True if both differ in accounts only. Any other change takes a restart.
+    pub fn has_services_of(&self, other: &Config) -> bool {
+        self.kafka == other.kafka
+            && self.create_topics == other.create_topics
+            && self.replication == other.replication
+            && self.registry_url == other.registry_url
+            && self.register == other.register
+            && self.http_listen == other.http_listen
+            && self.memory == other.memory
+    }
+
+    /// The accounts of these names; all if there are no names.
+    ///
+    /// # Errors
+    /// A name is not configured; names the nearest one that is.
+    pub fn select(&self, names: &[String]) -> Result<Vec<AccountConfig>, ConfigError> {
+        if names.is_empty() {
+            return Ok(self.accounts.clone());
+        }
+        names
+            .iter()
+            .map(|name| {
+                let known = || self.accounts.iter().map(|config| config.account.name.as_str());
+                self.accounts.iter().find(|config| config.account.name == *name).cloned().ok_or_else(|| {
+                    ConfigError(format!("no account `{name}` is configured{}", did_you_mean(name, known())))
+                })
+            })
+            .collect()
+    }
+}
+
+impl File {
+    fn check(self, folder: &Path) -> Result<Config, String> {
+        let providers = provider_texts(&self.providers, folder)?;
+        let files = self.providers.iter().map(|(name, path)| (folder.join(path), providers[name].clone())).collect();
+        let (create_topics, replication) = (self.kafka.create_topics, self.kafka.replication);
+        let kafka = self.kafka.check(self.outputs.topics())?;
+        let registry = Url::parse(&self.registry.url).map_err(|_| "[registry] url is not a URL".to_owned())?;
+        if !matches!(registry.scheme(), "http" | "https") {
+            return Err("[registry] url must begin with http:// or https://".to_owned());
+        }
+        // Messages about the registry name its URL, so it must not hold a credential.
+        if has_userinfo(&registry) || registry.query().is_some() || registry.fragment().is_some() {
+            return Err("[registry] url must not hold credentials, a query or a fragment; \
+                        → scimtail asks the registry without credentials"
+                .to_owned());
+        }
+        let address = |HttpSection { listen }| {
+            listen.parse().map_err(|_| {
+                format!("[http] listen = {listen:?} is not an IP address with a port; → listen = \"127.0.0.1:9464\"")
+            })
+        };
+        let http_listen = self.http.map(address).transpose()?;
+        let memory = self.limits.memory()?;
+        let mut names = HashSet::new();
+        let mut accounts = Vec::new();
+        for (number, section) in (1..).zip(self.account) {
+            let name = section.name.clone();
+            if !is_name(&name) {
+                return Err(format!(
+                    "[[account]] number {number}: {NAME_RULE}; → choose one for good, it is part of every key"
+                ));
+            }
+            if !names.insert(name.clone()) {
+                return Err(format!("two accounts are named `{name}`; → give each [[account]] its own name"));
+            }
+            let account = section
+                .check(&kafka, &self.defaults, &providers)
+                .map_err(|complaint| format!("[[account]] {name}: {complaint}"))?;
+            accounts.push(account);
+        }
+        if accounts.is_empty() {
+            return Err("no [[account]] is configured".to_owned());
+        }
+        Ok(Config {
+            kafka,
+            create_topics,
+            replication,
+            registry_url: self.registry.url,
+            register: self.registry.register,
+            accounts,
+            files,
+            http_listen,
+            memory,
+        })
+    }
+}
+
+fn read(path: &Path) -> Result<String, ConfigError> {
+    fs::read_to_string(path).map_err(|error| {
+        ConfigError(format!("{}: cannot be read ({}); → scimtail --config FILE", path.display(), error.kind()))
+    })
+}
+
+fn folder(file: &str) -> &Path {
+    Path::new(file).parent().unwrap_or(Path::new(""))
+}

@@ -1,0 +1,324 @@
+//! Whole configurations, good and bad.
+
+use std::fs;
+use std::time::Duration;
+
+use super::*;
+use crate::scim::profile::Profile;
+
+const GOOD: &str = r#"
+[kafka]
+brokers = ["localhost:9092"]
+topic_prefix = "scim"
+partitions = 12
+create_topics = true
+[kafka.properties]
+"security.protocol" = "plaintext"
+
+[registry]
+url = "http://localhost:8081"
+register = true
+
+[defaults]
+interval = "5m"
+baseline = "state"
+[defaults.guard]
+max_ratio = 0.2
+min_losses = 5
+max_absolute = 500
+
+[http]
+listen = "127.0.0.1:9464"
+
+[[account]]
+name = "acme-stripe"
+provider = "stripe"
+token_env = "STRIPE_SCIM_TOKEN"
+
+[[account]]
+name = "acme-chargebee"
+provider = "chargebee"
+base_url = "https://acme.example/scim/v2"
+token_file = "/run/secrets/chargebee"
+interval = "1m"
+attributes = ["userName", "displayName", "emails", "urn:ietf:params:scim:schemas:extension:enterprise:2.0:User:department"]
+"#;
+
+fn error(text: &str) -> String {
+    Config::parse("scimtail.toml", text).unwrap_err().0
+}
+
+#[test]
+fn the_documented_example_is_accepted() {
+    let config = Config::parse("scimtail.toml", GOOD).unwrap();
+    assert_eq!(config.accounts.len(), 2);
+    assert_eq!(config.accounts[0].base_url.as_str(), "https://access.stripe.com/scim/v2");
+    assert_eq!(config.accounts[0].interval, Duration::from_secs(300));
+    assert_eq!(config.accounts[1].interval, Duration::from_secs(60));
+    assert_eq!(config.accounts[1].account.attributes.paths().len(), 4);
+}
+
+#[test]
+fn an_unknown_key_is_named_with_its_line_and_the_nearest_key() {
+    let text = GOOD.replace("interval = \"1m\"", "intervall = \"1m\"");
+    assert_eq!(
+        error(&text),
+        "scimtail.toml:35: unknown key `intervall` in [[account]] acme-chargebee; did you mean `interval`?"
+    );
+    assert!(error(&GOOD.replace("partitions", "partitoins")).contains("did you mean `partitions`"));
+}
+
+#[test]
+fn each_bad_value_is_refused_with_its_remedy() {
+    for (from, to, expected) in [
+        ("name = \"acme-chargebee\"", "name = \"acme-stripe\"", "two accounts are named `acme-stripe`"),
+        (
+            "provider = \"stripe\"",
+            "provider = \"strpe\"",
+            "unknown provider `strpe`; did you mean `stripe`? → scimtail providers lists them",
+        ),
+        ("interval = \"1m\"", "interval = \"60\"", "`60` is not a duration"),
+        ("interval = \"1m\"", "interval = 60", "invalid type"),
+        ("name = \"acme-stripe\"", "name = \"Acme/Stripe\"", "[a-z0-9][a-z0-9._-]{0,62}"),
+        (
+            "provider = \"stripe\"",
+            "provider = \"aws-identity-center\"",
+            "→ base_url = \"https://scim.REGION.amazonaws.com/TENANT_ID/scim/v2\"",
+        ),
+        ("https://acme.example", "http://acme.example", "must begin with https://"),
+        ("https://acme.example", "https://user:pass@acme.example", "must not hold credentials"),
+        ("token_env = \"STRIPE_SCIM_TOKEN\"", "", "either token_env or token_file"),
+        ("localhost:9092", "kafka.example:9092", "plain text"),
+        ("max_ratio = 0.2", "max_ratio = 20", "between 0 and 1"),
+        ("url = \"http://localhost:8081\"", "url = \"localhost\"", "[registry] url"),
+        ("partitions = 12", "partitions = 0", "between 1 and 10000"),
+        ("http://localhost:8081", "http://user:pass@localhost:8081", "[registry] url must not hold credentials"),
+        ("http://localhost:8081", "http://localhost:8081?key=x", "[registry] url must not hold credentials"),
+        ("localhost:9092", "user:pass@localhost:9092", "\"sasl.username\" and \"sasl.password\" in [kafka.properties]"),
+        ("\"security.protocol\"", "security.protocol", "[kafka.properties] security is not a text"),
+        (
+            "token_env",
+            "token",
+            "`token` in [[account]] acme-stripe: secrets do not belong in this file; → token_env or",
+        ),
+        ("token_file", "API-Key", "secrets do not belong in this file; → token_env or token_file"),
+        ("interval", "password", "in [defaults]: secrets do not belong in this file; → password_env or password_file"),
+        ("register", "password", "→ scimtail asks the registry without credentials"),
+        ("partitions", "password", "unknown key `password` in [kafka]"),
+    ] {
+        assert!(GOOD.contains(from), "{from}");
+        let error = error(&GOOD.replacen(from, to, 1));
+        assert!(error.contains(expected) && error.lines().count() == 1, "{to}: {error}");
+    }
+}
+
+/// Mistakes with a secret in the wrong place: a text of the good configuration, and its replacement.
+const MISTAKES: &[(&str, &str)] = &[
+    ("\"STRIPE_SCIM_TOKEN\"", "\"CANARY"),
+    ("\"STRIPE_SCIM_TOKEN\"", "'CANARY\""),
+    ("\"STRIPE_SCIM_TOKEN\"", "CANARY"),
+    ("\"STRIPE_SCIM_TOKEN\"", "\"CANARY\" \"CANARY\""),
+    ("\"STRIPE_SCIM_TOKEN\"", "\"CANARY\\q\""),
+    ("\"STRIPE_SCIM_TOKEN\"", "\"\"\"CANARY\nCANARY\"\"\""),
+    ("\"STRIPE_SCIM_TOKEN\"", "\"Bearer CANARY\""),
+    ("\"STRIPE_SCIM_TOKEN\"", "\"$CANARY\""),
+    ("\"STRIPE_SCIM_TOKEN\"", "[\"CANARY\"]"),
+    ("\"STRIPE_SCIM_TOKEN\"", "{ CANARY = \"CANARY\" }"),
+    ("\"STRIPE_SCIM_TOKEN\"", "\"A\"\ntoken_env = \"CANARY\""),
+    ("\"STRIPE_SCIM_TOKEN\"", "\"A\"\ntoken_file = \"CANARY\""),
+    ("\"STRIPE_SCIM_TOKEN\"", "\"A\"\nCANARY"),
+    ("\"STRIPE_SCIM_TOKEN\"", "\"A\"\nCANARY = 1"),
+    ("\"STRIPE_SCIM_TOKEN\"", "\"A\"\n[account.CANARY]"),
+    ("\"STRIPE_SCIM_TOKEN\"", "\"A\"\nusername = \"CANARY\""),
+    ("\"STRIPE_SCIM_TOKEN\"", "\"A\"\nbaseline = \"CANARY\""),
+    ("\"STRIPE_SCIM_TOKEN\"", "\"A\"\nallow_private = \"CANARY\""),
+    ("\"STRIPE_SCIM_TOKEN\"", "\"A\"\nattributes = \"CANARY\""),
+    ("\"STRIPE_SCIM_TOKEN\"", "\"A\"\nattributes = [\n[\"CANARY\"]\n]"),
+    ("\"STRIPE_SCIM_TOKEN\"", "\"A\"\nguard = \"CANARY\""),
+    ("token_env = \"STRIPE_SCIM_TOKEN\"", "token = \"CANARY\""),
+    ("token_env = \"STRIPE_SCIM_TOKEN\"", "token = CANARY"),
+    ("token_env = \"STRIPE_SCIM_TOKEN\"", "token: \"CANARY\""),
+    ("token_env = \"STRIPE_SCIM_TOKEN\"", "token_env.CANARY = 1"),
+    ("token_env = \"STRIPE_SCIM_TOKEN\"", "password = \"CANARY\""),
+    ("token_env = \"STRIPE_SCIM_TOKEN\"", "client_secret = \"CANARY\""),
+    ("token_env = \"STRIPE_SCIM_TOKEN\"", "client_secret_env = \"CANARY\""),
+    ("token_env = \"STRIPE_SCIM_TOKEN\"", "api_key = \"CANARY\""),
+    ("token_env = \"STRIPE_SCIM_TOKEN\"", "secret = \"CANARY\""),
+    ("token_env = \"STRIPE_SCIM_TOKEN\"", "bearer = \"CANARY\""),
+    ("token_env = \"STRIPE_SCIM_TOKEN\"", "profile.auth = \"CANARY\""),
+    ("token_env = \"STRIPE_SCIM_TOKEN\"", "profile = \"CANARY\""),
+    ("token_env = \"STRIPE_SCIM_TOKEN\"", "profile = { token = \"CANARY\" }"),
+    ("token_env = \"STRIPE_SCIM_TOKEN\"", "profile = { page_size = \"CANARY\" }"),
+    ("token_env = \"STRIPE_SCIM_TOKEN\"", "profile = { auth_header = [\"CANARY\"] }"),
+    ("token_env", "profile = { auth = \"api_key\", auth_header = \"X-Key: CANARY\" }\ntoken_env"),
+    ("token_env", "profile = { rate_limits = [{ requests = 1, per = \"CANARY and more of it\" }] }\ntoken_env"),
+    ("https://acme.example/scim/v2", "https://user:CANARY@acme.example/scim/v2"),
+    ("https://acme.example/scim/v2", "http://user:CANARY@acme.example/scim/v2"),
+    ("https://acme.example/scim/v2", "https://acme.example:CANARY/scim/v2"),
+    ("https://acme.example/scim/v2", "//user:CANARY@acme.example/scim/v2"),
+    ("https://acme.example/scim/v2", "https://acme.example/scim/v2?token=CANARY"),
+    ("https://acme.example/scim/v2", "https://acme.example/scim/v2#CANARY"),
+    ("http://localhost:8081", "http://user:CANARY@localhost:8081"),
+    ("http://localhost:8081", "http://localhost:8081?key=CANARY"),
+    ("http://localhost:8081", "http://localhost:8081/#CANARY"),
+    ("http://localhost:8081", "user:CANARY@localhost:8081"),
+    ("register = true", "password = \"CANARY\""),
+    ("register = true", "register = \"CANARY\""),
+    ("localhost:9092", "user:CANARY@kafka.example:9092"),
+    ("localhost:9092", "sasl_ssl://user:CANARY@kafka.example:9092"),
+    ("\"security.protocol\" = \"plaintext\"", "\"sasl.password\" = \"CANARY"),
+    ("\"security.protocol\" = \"plaintext\"", "\"sasl.password\" = [\"CANARY\"]"),
+    ("\"security.protocol\" = \"plaintext\"", "sasl.password = \"CANARY\""),
+    ("\"security.protocol\" = \"plaintext\"", "\"sasl.password=CANARY\" = \"\""),
+    ("\"security.protocol\" = \"plaintext\"", "\"sasl.password\" = \"a\"\n\"sasl.password\" = \"CANARY\""),
+    ("[kafka.properties]", "password = \"CANARY\"\n[kafka.properties]"),
+    ("partitions = 12", "partitions = \"CANARY\""),
+    ("interval = \"5m\"", "token = \"CANARY\""),
+];
+
+#[test]
+fn no_error_repeats_a_secret_in_the_wrong_place() {
+    for canary in ["sk_live_4ca9ary", "eyJ4ca9ary", "4CA9ARY4CA9ARY"] {
+        for (from, to) in MISTAKES {
+            assert!(GOOD.contains(from), "{from}");
+            let to = to.replace("CANARY", canary);
+            let error = error(&GOOD.replacen(from, &to, 1));
+            assert!(!error.contains(canary) && error.lines().count() == 1, "{to}: {error}");
+        }
+    }
+}
+
+#[test]
+fn no_error_repeats_a_number_that_may_be_a_password() {
+    for key in ["username", "password_env", "token_env", "client_secret_env", "client_id", "token_file", "token_url"] {
+        let error = error(&GOOD.replacen("token_env = \"STRIPE_SCIM_TOKEN\"", &format!("{key} = 918273"), 1));
+        assert!(error.contains("invalid type: integer, expected ") && !error.contains("918273"), "{error}");
+    }
+}
+
+#[test]
+fn no_error_about_a_token_url_repeats_it() {
+    let keys = "provider = \"generic\"\nprofile = { auth = \"oauth2\" }\nclient_id = \"a\"\nclient_secret_env = \"B\"\n\
+                base_url = \"https://acme.example\"\ntoken_url = ";
+    for url in ["https://a:4ca9ary@b.example", "https//4ca9ary", "https://b.example?client_secret=4ca9ary", "4ca9ary"] {
+        let mistake = GOOD.replace("token_env = \"STRIPE_SCIM_TOKEN\"", "");
+        let error = error(&mistake.replacen("provider = \"stripe\"", &format!("{keys}\"{url}\""), 1));
+        assert!(error.contains("token_url") && !error.contains("4ca9ary"), "{error}");
+    }
+}
+
+/// Loads a configuration from its own folder, with these files beside it.
+fn load(text: &str, files: &[(&str, &str)]) -> Result<Config, ConfigError> {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, text) in files.iter().chain([&("scimtail.toml", text)]) {
+        fs::write(folder.path().join(name), text).unwrap();
+    }
+    let loaded = Config::load(&folder.path().join("scimtail.toml"));
+    loaded.map_err(|error| ConfigError(error.0.replace(&format!("{}/", folder.path().display()), "")))
+}
+
+#[test]
+fn limits_have_defaults_and_an_account_says_what_differs() {
+    let config = Config::parse("scimtail.toml", GOOD).unwrap();
+    let limits = |config: &Config| {
+        config
+            .accounts
+            .iter()
+            .map(|config| (config.account.max_principals, config.account.limits.max_added))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!((config.memory, limits(&config)), (None, vec![(1_000_000, None); 2]));
+
+    let own = "[account.limits]\nmax_principals = 7\n[account.guard]\nmax_added = 8\n";
+    let defaults = "max_absolute = 500\nmax_added = 100\n[defaults.limits]\nmax_principals = 5000\n";
+    let text = format!("{}{own}[limits]\nmemory = \"512MiB\"\n", GOOD.replace("max_absolute = 500\n", defaults));
+    let config = Config::parse("scimtail.toml", &text).unwrap();
+    assert_eq!((config.memory, limits(&config)), (Some(512 << 20), vec![(5_000, Some(100)), (7, Some(8))]));
+}
+
+#[test]
+fn a_limit_that_makes_no_sense_is_refused_with_its_remedy() {
+    let with = |lines: &str| error(&format!("{GOOD}{lines}\n"));
+    for (lines, expected) in [
+        ("[limits]\nmemory = \"512MB\"", "[limits] memory: this is not a size; → a whole number with KiB, MiB"),
+        ("[limits]\nmemory = \"63MiB\"", "[limits] memory must be at least 64MiB"),
+        ("[limits]\nmemory = 512", "invalid type: integer, expected a string"),
+        ("[limits]\nmax_principals = 5", "unknown key `max_principals` in [limits]"),
+        ("[account.limits]\nmax_principals = 0", "acme-chargebee: limits.max_principals must be at least 1"),
+        ("[account.limits]\nmax_principals = -5", "invalid value: integer, expected usize"),
+        ("[account.limits]\nmemory = \"1GiB\"", "unknown key `memory` in [account.limits]"),
+        ("[account.guard]\nmax_added = 0", "acme-chargebee: guard.max_added must be at least 1; → leave it out"),
+    ] {
+        let error = with(lines);
+        assert!(error.contains(expected) && error.lines().count() == 1, "{lines}: {error}");
+    }
+}
+
+#[test]
+fn what_only_a_restart_changes_is_told_apart_from_accounts() {
+    let parsed = |text: &str| Config::parse("scimtail.toml", text).unwrap();
+    let running = parsed(GOOD);
+    assert!(running.has_services_of(&parsed(&GOOD.replace("\"1m\"", "\"2m\""))));
+    assert!(!running.has_services_of(&parsed(&format!("{GOOD}[limits]\nmemory = \"1GiB\"\n"))));
+    for lines in ["[account.limits]\nmax_principals = 7\n", "[account.guard]\nmax_added = 7\n"] {
+        let other = parsed(&format!("{GOOD}{lines}"));
+        assert!(running.has_services_of(&other), "an account may change");
+        assert!(running.accounts[0] == other.accounts[0] && running.accounts[1] != other.accounts[1], "{lines}");
+    }
+}
+
+const PROVIDERS: &str = "[providers]\nacme = \"acme.toml\"\nstripe = \"ours.toml\"\n";
+
+#[test]
+fn files_add_and_replace_profiles_and_an_account_overrides_single_fields() {
+    let account = "[account.profile]\npage_size = 7\ngroups = false\n";
+    let text = GOOD.replace("provider = \"chargebee\"", "provider = \"acme\"") + account + PROVIDERS;
+    let acme = ("acme.toml", "title = \"Acme\"\ninactive = \"hidden\"");
+    let ours = ("ours.toml", "extends = \"stripe\"\npage_size = 50");
+    let config = load(&text, &[acme, ours]).unwrap();
+    let profiles: Vec<&Profile> = config.accounts.iter().map(|account| &account.profile).collect();
+    assert_eq!((profiles[0].page_size, profiles[0].groups), (50, true));
+    assert_eq!((profiles[1].title.as_str(), profiles[1].page_size, profiles[1].groups), ("Acme", 7, false));
+    assert_eq!(config.accounts[0].base_url.as_str(), "https://access.stripe.com/scim/v2");
+    // The recorded name is that of the provider, also for a profile from a file.
+    assert_eq!(config.accounts[1].account.provider, "acme");
+    assert_ne!(
+        config.accounts[1].account.profile_fingerprint,
+        provider("generic", &ProviderTexts::new()).unwrap().fingerprint
+    );
+}
+
+#[test]
+fn a_bad_profile_is_named_with_its_file_its_line_and_the_nearest_key() {
+    let ours = ("ours.toml", "extends = \"stripe\"");
+    for (acme, expected) in [
+        (
+            "title = \"Acme\"\npagesize = 3",
+            "scimtail.toml: [providers] acme: acme.toml:2: unknown key `pagesize`; did you mean `page_size`?",
+        ),
+        ("page_size = [\n", "scimtail.toml: [providers] acme: acme.toml:"),
+        ("\npage_size = 0", "acme: acme.toml:2: page_size must be at least 1"),
+        ("paging = \"magic\"", "acme: acme.toml:1: paging: unknown variant `magic`, expected one of `auto`"),
+        ("extends = \"acme2\"", "acme: acme.toml: unknown provider `acme2`; there are acme, asana"),
+    ] {
+        let error = load(&(GOOD.to_owned() + PROVIDERS), &[("acme.toml", acme), ours]).unwrap_err().0;
+        assert!(error.contains(expected) && error.lines().count() == 1, "{error}");
+    }
+    let missing = load(&(GOOD.to_owned() + PROVIDERS), &[ours]).unwrap_err().0;
+    assert!(missing.contains("[providers] acme: acme.toml cannot be read"), "{missing}");
+    let name = load(&GOOD.replace("[http]", "[providers]\n\"A/B\" = \"x\"\n[http]"), &[]).unwrap_err().0;
+    assert!(name.contains("[providers] A/B: a name is"), "{name}");
+}
+
+#[test]
+fn a_bad_override_is_named_with_its_account_and_the_nearest_key() {
+    let overridden = |line: &str| error(&format!("{GOOD}[account.profile]\n{line}\n"));
+    assert_eq!(
+        overridden("memberchips = \"get\""),
+        "scimtail.toml: [[account]] acme-chargebee: [account.profile] unknown key `memberchips`; \
+         did you mean `memberships`?"
+    );
+    assert!(overridden("page_size = 0").contains("acme-chargebee: [account.profile] page_size must be"));
+    assert!(overridden("inactive = \"gone\"").contains("[account.profile] inactive: unknown variant `gone`"));
+    assert!(overridden("extends = \"stripe\"").contains("[account.profile] unknown key `extends`"));
+}
