@@ -8,7 +8,7 @@ use std::future::Future;
 use bytes::Bytes;
 use futures::Stream;
 
-use crate::directory::{Id, Kind, Observed, RawHash};
+use crate::directory::{Id, Kind, Observed, RawHash, ReasonCode};
 
 /// A SCIM directory that can be walked.
 pub trait Directory: Sync {
@@ -56,7 +56,7 @@ pub enum Parsed {
 
 /// The code under which a failed read is recorded.
 pub trait ReadFailure {
-    fn code(&self) -> &'static str;
+    fn code(&self) -> ReasonCode;
 }
 
 /// A row as the server sent it.

@@ -7,7 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::account::Account;
 use crate::directory::status::{Pause, Release, Settings};
-use crate::directory::{HoldId, Losses, Position as KnownPosition, Principal, Status, Strategy, SyncStatus as Sync};
+use crate::directory::{
+    HoldId, Losses, Position as KnownPosition, Principal, ReasonCode, Status, Strategy, SyncStatus as Sync,
+};
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -302,7 +304,7 @@ impl SyncStatus {
             provider: account.provider.clone(),
             sync: status.sync,
             status: status.status.as_str().to_owned(),
-            reason_code: status.reason_code.clone(),
+            reason_code: status.reason_code.as_ref().map(ToString::to_string),
             reason: status.reason.clone(),
             started_at: status.started_at,
             finished_at: status.finished_at,
@@ -388,7 +390,7 @@ impl SyncStatus {
         Ok(Sync {
             sync: self.sync,
             status,
-            reason_code: self.reason_code,
+            reason_code: self.reason_code.as_deref().map(ReasonCode::parse),
             reason: self.reason,
             started_at: self.started_at,
             finished_at: self.finished_at,

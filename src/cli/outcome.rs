@@ -1,9 +1,9 @@
 //! What became of an account's sync, in words for people.
 
+use crate::directory::{ReasonCode, Status, SyncStatus};
 use anstyle::{AnsiColor, Style};
 
 use super::failure::Exit;
-use crate::directory::{REPAIR, Status, SyncStatus};
 use crate::mapping::text::clean;
 use crate::service::ServiceError;
 use crate::shards::once::Outcome;
@@ -29,7 +29,7 @@ pub fn lines(name: &str, outcome: &Outcome, width: usize) -> Vec<String> {
         |status: &SyncStatus| status.findings.iter().map(|finding| hint("note:", finding.clone())).collect::<Vec<_>>();
     let mut lines = match outcome {
         Outcome::Synced { status, seconds } => match status.status {
-            Status::Completed if status.reason_code.as_deref() == Some(REPAIR) => {
+            Status::Completed if status.reason_code == Some(ReasonCode::Repair) => {
                 let reason = status.reason.clone().unwrap_or_default();
                 vec![
                     row(AnsiColor::Yellow, "repaired", completed(status, *seconds)),

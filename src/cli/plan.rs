@@ -1,5 +1,6 @@
 //! `plan`: what a sync would publish. Reads Kafka and the directory, writes nothing, owns no shard.
 
+use crate::directory::{Baseline, Changes, Kind, Known, ReasonCode, StateWrite, SyncStatus};
 use clap::Args;
 
 use super::failure::{Exit, Failure};
@@ -9,12 +10,10 @@ use super::read::read_state;
 use crate::avro::{EventContext, Registry, wire::ChangeEvent};
 use crate::config::{AccountConfig, Config};
 use crate::connect::Connection;
-use crate::directory::{Baseline, Changes, Kind, Known, StateWrite, SyncStatus};
 use crate::kafka::topics::partition_counts;
 use crate::log::Topic;
 use crate::mapping::text;
 use crate::schedule::now_millis;
-use crate::scim::error;
 use crate::sync::{self, Planned};
 
 #[derive(Debug, Args)]
@@ -64,7 +63,7 @@ async fn plan_one(config: &Config, account: &AccountConfig) -> Result<Exit, Fail
             Ok(Exit::TryLater)
         }
         Planned::Failed(reason) => {
-            let exit = if reason.code == error::UNREACHABLE { Exit::Unreachable } else { Exit::Failed };
+            let exit = if reason.code == ReasonCode::Unreachable { Exit::Unreachable } else { Exit::Failed };
             Err(Failure::new(exit, format!("{}: {}", account.account.name, reason.text)))
         }
     }

@@ -19,6 +19,7 @@ pub mod diff;
 pub mod changes;
 pub mod guard;
 pub mod entitlement;
+pub mod reason;
 pub mod status;
 pub mod access;
 
@@ -35,7 +36,8 @@ pub use maps::{Map, Set};
 pub use observed::{ListedGroup, ListedMember, Observed, Readable, Row};
 pub use packed::Packed;
 pub use principal::{AttributeChange, AttributeList, Id, Kind, Member, NOBODY, Principal, RawHash};
+pub use reason::{Class, Reason, ReasonCode};
 pub use rules::Rules;
-pub use status::{Baseline, KindsRead, Position, REPAIR, Status, SyncStatus};
+pub use status::{Baseline, KindsRead, Position, Status, SyncStatus};
 pub use strategy::Strategy;
 pub use values::{belongs_to, comparable};

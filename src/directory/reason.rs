@@ -244,12 +244,9 @@ impl ReasonCode {
                 "The sync would take more memory than `[limits] memory` leaves.",
                 "Raise `[limits] memory`, or move accounts to another instance.",
             ),
-            ReasonCode::SyncTimeout => (
-                "sync_timeout",
-                Person,
-                "The sync took longer than 24 hours.",
-                "Ask the vendor for higher limits.",
-            ),
+            ReasonCode::SyncTimeout => {
+                ("sync_timeout", Person, "The sync took longer than 24 hours.", "Ask the vendor for higher limits.")
+            }
             ReasonCode::WalkIncomplete => (
                 "walk_incomplete",
                 Person,

@@ -2,6 +2,7 @@
 
 use super::changes::{Changes, EventType};
 use super::guard::{HoldId, Losses};
+use super::reason::ReasonCode;
 use super::strategy::Strategy;
 
 /// The state of a sync.
@@ -67,17 +68,6 @@ pub struct Pause {
     pub reason: Option<String>,
 }
 
-/// Code of everything that is recorded while an account is in repair, whatever became of the attempt: by it the next
-/// owner knows. It ends when a sync completes.
-pub const REPAIR: &str = "repair";
-
-/// Why a sync failed or is held: a code for machines, words for people, never text from a server.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Reason {
-    pub code: &'static str,
-    pub text: String,
-}
-
 /// The settings that decide how an account's records look.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Settings {
@@ -117,7 +107,7 @@ pub const FINDINGS_MAX: usize = 20;
 pub struct SyncStatus {
     pub sync: i64,
     pub status: Status,
-    pub reason_code: Option<String>,
+    pub reason_code: Option<ReasonCode>,
     pub reason: Option<String>,
     pub started_at: i64,
     pub finished_at: Option<i64>,

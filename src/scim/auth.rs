@@ -3,6 +3,7 @@
 //! Every scheme has one secret. It is read again at the start of each sync and once more when it is refused, so that a
 //! rotated one takes effect. With OAuth2 the secret is exchanged for access tokens.
 
+use crate::directory::ReasonCode;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use reqwest::RequestBuilder;
@@ -11,7 +12,7 @@ use secrecy::{ExposeSecret, SecretString};
 use url::Url;
 use xxhash_rust::xxh3::Xxh3;
 
-use super::error::{self, ReadError};
+use super::error::ReadError;
 use super::http::{Timeouts, connecting_to};
 use super::secret::{Numbered, fits_a_header};
 use super::token::{Grant, TOKEN_WAIT, Tokens, at_token_url};
@@ -58,7 +59,7 @@ impl Scheme {
         let as_it_stands = matches!(self, Scheme::Bearer | Scheme::ApiKey { .. });
         if as_it_stands && !fits_a_header(secret.expose_secret()) {
             let text = "the token holds characters that no header can carry; → only the token itself in one line";
-            return Err(ReadError::new(error::NO_CREDENTIAL, text));
+            return Err(ReadError::new(ReasonCode::CredentialUnreadable, text));
         }
         Ok(())
     }
@@ -85,7 +86,7 @@ impl Credential {
     /// # Errors
     /// The secret cannot be read or used, or `token_url` must not be asked.
     pub fn new(scheme: Scheme, read: ReadSecret, allow_private: bool) -> Result<Credential, ReadError> {
-        let secret = read().map_err(|text| ReadError::new(error::NO_CREDENTIAL, text))?;
+        let secret = read().map_err(|text| ReadError::new(ReasonCode::CredentialUnreadable, text))?;
         scheme.check(&secret)?;
         let tokens = match &scheme {
             Scheme::Oauth2 { token_url, .. } => {
@@ -111,7 +112,7 @@ impl Credential {
     /// # Errors
     /// It cannot be read or used; the one before stays.
     pub fn reread(&self) -> Result<bool, ReadError> {
-        let secret = (self.read)().map_err(|text| ReadError::new(error::NO_CREDENTIAL, text))?;
+        let secret = (self.read)().map_err(|text| ReadError::new(ReasonCode::CredentialUnreadable, text))?;
         self.scheme.check(&secret)?;
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
         let changed = current.secret.expose_secret() != secret.expose_secret();
@@ -335,7 +336,7 @@ mod tests {
         world.vendor().accepted = "Bearer another".to_owned();
         *world.secret.lock().unwrap() = Err("secret file absent".to_owned());
         assert_eq!(get(&client).await, Ok(401));
-        assert_eq!(client.reread_secret().unwrap_err().code, error::NO_CREDENTIAL);
+        assert_eq!(client.reread_secret().unwrap_err().code, ReasonCode::CredentialUnreadable);
     }
 
     #[tokio::test]
@@ -363,7 +364,7 @@ mod tests {
         assert_eq!(world.vendor().issued, 2);
         let reply = client.get(client.urls().list(Kind::User, &[])).await.unwrap();
         let error = refusal(reply.status, &reply.body, client.profile(), Kind::User);
-        assert_eq!((error.code, error.text.lines().count()), (error::REFUSED, 1));
+        assert_eq!((error.code, error.text.lines().count()), (ReasonCode::CredentialsRefused, 1));
     }
 
     #[tokio::test]
@@ -404,29 +405,41 @@ mod tests {
     async fn failures_of_the_token_endpoint_are_told_apart_without_its_words_and_without_the_secret() {
         let invalid = |code: &str| format!(r#"{{"error": "{code}", "error_description": "secret-canary"}}"#);
         for (status, text, tries, code, words) in [
-            (401, invalid("invalid_client"), 2, error::REFUSED, "check client_id, the client secret and scope"),
-            (400, invalid("invalid_scope"), 1, error::REFUSED, "check scope"),
-            (400, invalid("unauthorized_client"), 2, error::REFUSED, "allow it for this client_id"),
-            (403, "<html>secret-canary".to_owned(), 2, error::REFUSED, "client credentials"),
-            (404, String::new(), 1, error::HTTP_STATUS, "check token_url"),
-            (302, String::new(), 1, error::REDIRECTED, "set token_url to the final address"),
-            (200, "<html>secret-canary".to_owned(), 1, error::NOT_A_TOKEN, "without an access token"),
-            (200, r#"{"access_token": ""}"#.to_owned(), 1, error::NOT_A_TOKEN, "no header can carry"),
+            (
+                401,
+                invalid("invalid_client"),
+                2,
+                ReasonCode::CredentialsRefused,
+                "check client_id, the client secret and scope",
+            ),
+            (400, invalid("invalid_scope"), 1, ReasonCode::CredentialsRefused, "check scope"),
+            (400, invalid("unauthorized_client"), 2, ReasonCode::CredentialsRefused, "allow it for this client_id"),
+            (403, "<html>secret-canary".to_owned(), 2, ReasonCode::CredentialsRefused, "client credentials"),
+            (404, String::new(), 1, ReasonCode::HttpStatus, "check token_url"),
+            (302, String::new(), 1, ReasonCode::Redirected, "set token_url to the final address"),
+            (200, "<html>secret-canary".to_owned(), 1, ReasonCode::NotATokenResponse, "without an access token"),
+            (200, r#"{"access_token": ""}"#.to_owned(), 1, ReasonCode::NotATokenResponse, "no header can carry"),
             (
                 200,
                 r#"{"access_token": "a", "token_type": "mac"}"#.to_owned(),
                 1,
-                error::NOT_A_TOKEN,
+                ReasonCode::NotATokenResponse,
                 "not a bearer token",
             ),
-            (200, " ".repeat(TOKEN_ANSWER_BYTES_MAX + 1), 1, error::NOT_A_TOKEN, "more than any token needs"),
-            (503, String::new(), 4, error::UNAVAILABLE, "HTTP 503"),
-            (429, String::new(), 4, error::UNAVAILABLE, "rate limit"),
+            (
+                200,
+                " ".repeat(TOKEN_ANSWER_BYTES_MAX + 1),
+                1,
+                ReasonCode::NotATokenResponse,
+                "more than any token needs",
+            ),
+            (503, String::new(), 4, ReasonCode::Unavailable, "HTTP 503"),
+            (429, String::new(), 4, ReasonCode::Unavailable, "rate limit"),
         ] {
             let world = World::new().await;
             world.vendor().answers = vec![(status, text); 4].into();
             let error = get(&world.client(world.oauth2())).await.unwrap_err();
-            assert_eq!((error.code, error.text.lines().count()), (code, 1), "{status}: {error}");
+            assert_eq!((error.code.clone(), error.text.lines().count()), (code, 1), "{status}: {error}");
             assert!(error.text.contains(words) && !error.text.contains("canary"), "{status}: {error}");
             let vendor = world.vendor();
             assert_eq!((vendor.asked.len(), vendor.seen.len()), (tries, 0), "{status}");
@@ -437,8 +450,8 @@ mod tests {
         let nowhere = Scheme::Oauth2 { client_id: "user".to_owned(), token_url, scope: None };
         let error = get(&world.client(nowhere)).await.unwrap_err();
         assert_eq!(
-            (error.code, error.text.contains("token_url: nothing listens")),
-            (error::UNREACHABLE, true),
+            (error.code.clone(), error.text.contains("token_url: nothing listens")),
+            (ReasonCode::Unreachable, true),
             "{error}"
         );
         // What fails for a while fails no sync.
@@ -507,7 +520,11 @@ mod tests {
     fn a_secret_that_no_header_can_carry_is_refused_but_a_password_may_be_anything() {
         let read = || Ok(SecretString::from("pässword".to_owned()));
         let Err(error) = Credential::new(Scheme::Bearer, Arc::new(read), false) else { panic!("accepted") };
-        assert_eq!((error.code, error.text.contains("ssword")), (error::NO_CREDENTIAL, false), "{error}");
+        assert_eq!(
+            (error.code.clone(), error.text.contains("ssword")),
+            (ReasonCode::CredentialUnreadable, false),
+            "{error}"
+        );
         assert!(Credential::new(Scheme::basic("user").unwrap(), Arc::new(read), false).is_ok());
     }
 

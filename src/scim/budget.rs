@@ -13,6 +13,7 @@
 //!
 //! [`Pace`] computes when there is room; a budget waits for it.
 
+use crate::directory::ReasonCode;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
@@ -20,7 +21,7 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::advice::Advice;
-use super::error::{self, ReadError};
+use super::error::ReadError;
 use super::pace::{Pace, Sent};
 use super::profile::{Operation, RateLimit};
 use crate::retry::Waits;
@@ -89,7 +90,7 @@ impl Turn {
                 Err(_) if now >= deadline => {
                     let text =
                         format!("the vendor's rate limit left no room for a request in {} s", room_wait.as_secs());
-                    return Err(ReadError::new(error::UNAVAILABLE, text));
+                    return Err(ReadError::new(ReasonCode::Unavailable, text));
                 }
                 Err(until) => {
                     tokio::select! {
@@ -475,7 +476,7 @@ mod tests {
         let _never_answered = budget.turn().permit(None).await.unwrap();
         let started = Instant::now();
         let error = budget.turn().permit(None).await.unwrap_err();
-        assert_eq!((error.code, started.elapsed()), (error::UNAVAILABLE, ROOM_WAIT_MAX + SECOND));
+        assert_eq!((error.code, started.elapsed()), (ReasonCode::Unavailable, ROOM_WAIT_MAX + SECOND));
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,5 +1,6 @@
 //! Requests to one SCIM endpoint: signed, paced, within limits, retried.
 
+use crate::directory::ReasonCode;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -12,7 +13,7 @@ use url::Url;
 use super::advice::{Advice, PAUSE_MAX};
 use super::auth::{Credential, Pass};
 use super::budget::{Budget, Permit, Tries};
-use super::error::{self, ReadError};
+use super::error::ReadError;
 use super::http::{self, Body, LargeBodies, Received, Timeouts, failure, read_body, read_error_body};
 use super::profile::{Operation, Profile};
 use super::refusal::redirected;
@@ -254,7 +255,7 @@ impl Client {
                     continue;
                 }
                 Ok(Answered { reply, advice, .. }) if worth_another_try(reply.status) => Some(advice),
-                Err(error) if matches!(error.code, error::UNREACHABLE | error::UNAVAILABLE) => None,
+                Err(error) if matches!(error.code, ReasonCode::Unreachable | ReasonCode::Unavailable) => None,
                 _ => return answered.map(|answered| answered.reply),
             };
             if !tries.another(&turn, advice).await {

@@ -1,11 +1,11 @@
 //! What SCIM wraps resources in: lists (RFC 7644 §3.4.2) and errors (§3.12), split without being parsed.
 
+use crate::directory::{RawHash, ReasonCode};
 use bytes::Bytes;
 use serde_json::value::RawValue;
 use xxhash_rust::xxh3::xxh3_128;
 
-use super::error::{self, ReadError};
-use crate::directory::RawHash;
+use super::error::ReadError;
 use crate::json::{Bounded, Fields, Text, only_field, text, text_or_number};
 use crate::source::{RawRow, RowBytes};
 
@@ -44,7 +44,7 @@ impl ListPage {
 }
 
 fn not_a_list(what: &str) -> ReadError {
-    ReadError::new(error::NOT_A_LIST, format!("the answer is not a SCIM list: {what}"))
+    ReadError::new(ReasonCode::NotAListResponse, format!("the answer is not a SCIM list: {what}"))
 }
 
 /// The error of a first page that has neither rows nor the numbers of an empty list.
@@ -166,7 +166,7 @@ mod tests {
             r#"{"schemas":["urn:ietf:params:scim:api:messages:2.0:Error"],"totalResults":0}"#,
             r#"{"schemas":"urn:ietf:params:scim:api:messages:2.0:Error","totalResults":0}"#,
         ] {
-            assert_eq!(split(text).unwrap_err().code, error::NOT_A_LIST, "{text}");
+            assert_eq!(split(text).unwrap_err().code, ReasonCode::NotAListResponse, "{text}");
         }
     }
 

@@ -1,5 +1,6 @@
 //! One request over HTTP: where a client may connect, how much of a body is read, and what a failure is called.
 
+use crate::directory::ReasonCode;
 use std::error::Error;
 use std::io::{self, ErrorKind};
 use std::ops::Deref;
@@ -14,7 +15,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use url::Url;
 
 use super::address::{self, Allowed, CheckedResolver, NotAllowed};
-use super::error::{self, ReadError};
+use super::error::ReadError;
 
 /// Bytes of an answer that is an error: its `scimType` is all that is read of it.
 const ERROR_BYTES_MAX: usize = 64 << 10;
@@ -71,7 +72,7 @@ fn tls() -> Result<rustls::ClientConfig, rustls::Error> {
 /// # Errors
 /// A URL that must not be asked, or a TLS set-up that fails.
 pub(super) fn connecting_to(url: &Url, allow_private: bool, timeouts: Timeouts) -> Result<reqwest::Client, ReadError> {
-    let unusable = |text: String| ReadError::new(error::UNREACHABLE, text);
+    let unusable = |text: String| ReadError::new(ReasonCode::Unreachable, text);
     let allowed = Allowed { private: allow_private, loopback: address::is_loopback(url) };
     if url.scheme() != "https" && !allowed.loopback {
         return Err(unusable("only https is used off this machine".to_owned()));
@@ -142,7 +143,7 @@ pub(super) async fn read_body(
         let Some(chunk) = response.chunk().await.map_err(|error| failure(&error, received))? else { break };
         if body.len() + chunk.len() > bytes_max {
             let text = format!("the body is larger than {} MiB", bytes_max >> 20);
-            return Err(ReadError::new(error::TOO_LARGE, text));
+            return Err(ReadError::new(ReasonCode::BodyTooLarge, text));
         }
         if body.len() > GROWN_BYTES_MAX && turn.is_none() {
             turn = match large {
@@ -200,7 +201,7 @@ pub(super) fn failure(error: &reqwest::Error, received: Received) -> ReadError {
     } else {
         "the connection broke"
     };
-    ReadError::new(error::UNREACHABLE, text)
+    ReadError::new(ReasonCode::Unreachable, text)
 }
 
 /// Every error below `error`. The source of an `io::Error` is the source of what it wraps, so that what it wraps has to

@@ -7,6 +7,7 @@
 //! missing. A cursor is used only if it is advertised or offered, and then only the server's word that there is no next
 //! one ends the walk. Totals decide afterwards whether everything was listed.
 
+use crate::directory::{Id, Kind, RawHash, ReasonCode, Set};
 use std::pin::pin;
 
 use async_stream::try_stream;
@@ -17,13 +18,12 @@ use url::Url;
 
 use super::client::{Client, Reply};
 use super::envelope::{self, ListPage};
-use super::error::{self, ReadError};
+use super::error::ReadError;
 use super::http::Body;
 use super::learnt::{Learnt, RememberedPage};
 use super::profile::Paging;
 use super::refusal::refusal;
 use super::value;
-use crate::directory::{Id, Kind, RawHash, Set};
 use crate::source::{Page, RawRow, RowBytes};
 
 /// Times that a walk begins again because its cursor was no longer accepted.
@@ -66,12 +66,12 @@ pub async fn matching(client: &Client, learnt: &Learnt, kind: Kind, filter: Stri
     while let Some(page) = pages.next().await {
         for row in page?.rows {
             let broken =
-                || ReadError::new(error::NOT_A_RESOURCE, "a row that a filter found has no usable `id`").of(kind);
+                || ReadError::new(ReasonCode::NotAResource, "a row that a filter found has no usable `id`").of(kind);
             ids.insert(row.bytes.sent().and_then(|bytes| value::id_of(bytes)).ok_or_else(broken)?);
         }
         if ids.len() > client.patience().rows {
             let text = format!("a filter finds more than {} rows", client.patience().rows);
-            Err(ReadError::new(error::TOO_MANY_ROWS, text).of(kind))?;
+            Err(ReadError::new(ReasonCode::TooManyRows, text).of(kind))?;
         }
     }
     let mut ids: Vec<Id> = ids.into_iter().collect();
@@ -170,7 +170,7 @@ fn walk(client: Client, learnt: Learnt, query: Query) -> impl Stream<Item = Resu
                 let pages_max = client.patience().pages;
                 if number > pages_max {
                     let text = format!("the list has more than {pages_max} pages");
-                    Err(ReadError::new(error::TOO_MANY_PAGES, text))?;
+                    Err(ReadError::new(ReasonCode::TooManyPages, text))?;
                 }
                 let fetched = match page(request).await {
                     // Behind the last row: the end, if the server's own total says so.
@@ -180,16 +180,16 @@ fn walk(client: Client, learnt: Learnt, query: Query) -> impl Stream<Item = Resu
                     Err(error) if error.status == Some(400) && number_here == 0 => {
                         Err(list.size_refused(&at, count, error).await)?
                     }
-                    Err(error) if error.code == error::PAGING_IGNORED => {
+                    Err(error) if error.code == ReasonCode::PagingIgnored => {
                         Err(paging_ignored(ignored.unwrap_or(walked.so_far()), count))?
                     }
-                    Err(error) if error.code == error::CURSOR_REFUSED && restarts < CURSOR_RESTARTS_MAX => {
+                    Err(error) if error.code == ReasonCode::CursorRefused && restarts < CURSOR_RESTARTS_MAX => {
                         restarts += 1;
                         restarted = true;
                         continue 'walk;
                     }
                     // Large groups make large pages; fewer rows may fit.
-                    Err(error) if error.code == error::TOO_LARGE && count > 1 && at != At::Everything => {
+                    Err(error) if error.code == ReasonCode::BodyTooLarge && count > 1 && at != At::Everything => {
                         count = (count / SMALLER).max(1);
                         restarted = true;
                         continue 'walk;
@@ -270,7 +270,7 @@ fn following(
     if let (Some(cursor), At::Index(_) | At::Cursor(_)) = (next_cursor, at) {
         if *at == At::Cursor(Some(cursor.clone())) {
             let text = "the server answers a cursor with the same cursor, so that its list does not end";
-            return Err(ReadError::new(error::PAGING_ENDLESS, text));
+            return Err(ReadError::new(ReasonCode::PagingEndless, text));
         }
         return Ok(Some(At::Cursor(Some(cursor))));
     }
@@ -340,10 +340,10 @@ impl List {
             200 => {}
             400 if envelope::refuses_cursor(&reply.body) => {
                 let text = "the cursor was refused as expired or invalid, again and again";
-                return Err(ReadError::new(error::CURSOR_REFUSED, text));
+                return Err(ReadError::new(ReasonCode::CursorRefused, text));
             }
             // The walk says what that means.
-            400 | 404 | 405 | 501 if is_search => return Err(ReadError::new(error::PAGING_IGNORED, String::new())),
+            400 | 404 | 405 | 501 if is_search => return Err(ReadError::new(ReasonCode::PagingIgnored, String::new())),
             _ => return Err(refusal(reply.status, &reply.body, self.client.profile(), self.query.kind)),
         }
         let Reply { skew, received_at, body, .. } = reply;
@@ -387,7 +387,7 @@ impl List {
                     "the server refuses {count} rows a page (HTTP 400) and serves {size}; \
                      → [account.profile] page_size = {size}"
                 );
-                return ReadError::new(error::PAGE_SIZE, text);
+                return ReadError::new(ReasonCode::PageSizeRefused, text);
             }
         }
         refusal
@@ -406,7 +406,7 @@ impl List {
 }
 
 async fn page(request: Request) -> Result<Fetched, ReadError> {
-    request.await.unwrap_or_else(|_| Err(ReadError::new(error::UNREACHABLE, "the request was cut off")))
+    request.await.unwrap_or_else(|_| Err(ReadError::new(ReasonCode::Unreachable, "the request was cut off")))
 }
 
 /// A body large enough to hold up others is split on a thread that may block.
@@ -415,7 +415,7 @@ async fn split(body: Body) -> Result<ListPage, ReadError> {
         return envelope::split_list(&body);
     }
     let split = tokio::task::spawn_blocking(move || envelope::split_list(&body)).await;
-    split.unwrap_or_else(|_| Err(ReadError::new(error::UNREACHABLE, "the request was cut off")))
+    split.unwrap_or_else(|_| Err(ReadError::new(ReasonCode::Unreachable, "the request was cut off")))
 }
 
 /// True for a page that begins behind the stated total and is refused.
@@ -439,5 +439,5 @@ fn paging_ignored(walked: Ignored, count: u32) -> ReadError {
              else a page_size above {count}"
         ),
     };
-    ReadError::new(error::PAGING_IGNORED, text)
+    ReadError::new(ReasonCode::PagingIgnored, text)
 }

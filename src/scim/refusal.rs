@@ -1,13 +1,13 @@
 //! What an answer means that is not what was asked for, in words with a remedy. The words hold no text of the server.
 
+use crate::directory::{Kind, ReasonCode};
 use reqwest::StatusCode;
 use url::Url;
 
 use super::envelope;
-use super::error::{self, ReadError};
+use super::error::ReadError;
 use super::profile::Profile;
 use super::urls::Urls;
-use crate::directory::Kind;
 
 /// What a status other than 200 means for a list of `kind`. `body`: of the answer.
 pub fn refusal(status: StatusCode, body: &[u8], profile: &Profile, kind: Kind) -> ReadError {
@@ -20,7 +20,7 @@ pub fn refusal(status: StatusCode, body: &[u8], profile: &Profile, kind: Kind) -
     };
     let (error_code, text) = match code {
         400 | 403 | 413 if wants_a_filter(body) => (
-            error::HTTP_STATUS,
+            ReasonCode::HttpStatus,
             format!(
                 "the server does not list without a filter (HTTP {code}, scimType tooMany or invalidFilter); \
                  → scimtail reads whole lists: ask the vendor for an endpoint that lists without a filter"
@@ -28,34 +28,34 @@ pub fn refusal(status: StatusCode, body: &[u8], profile: &Profile, kind: Kind) -
         ),
         400 => {
             let remedy = no_groups.unwrap_or("ask the vendor which parameters its lists take");
-            (error::HTTP_STATUS, format!("the server refuses the list (HTTP 400); → {remedy}"))
+            (ReasonCode::HttpStatus, format!("the server refuses the list (HTTP 400); → {remedy}"))
         }
         401 => (
-            error::REFUSED,
+            ReasonCode::CredentialsRefused,
             format!("401: {} refused the {}; → {}", profile.title, profile.auth.noun(), profile.token_hint),
         ),
         403 => {
             let groups = no_groups.map(|hint| format!("; {hint}")).unwrap_or_default();
             let text = format!("403: the credentials may not read this list; → {}{groups}", profile.token_hint);
-            (error::REFUSED, text)
+            (ReasonCode::CredentialsRefused, text)
         }
         404 => {
             let remedy = no_list("check base_url: it usually ends in /scim/v2");
-            (error::HTTP_STATUS, format!("404: there is no SCIM list at this address; → {remedy}"))
+            (ReasonCode::HttpStatus, format!("404: there is no SCIM list at this address; → {remedy}"))
         }
         405 | 501 => {
             let remedy = no_list("this endpoint does not list, and scimtail cannot read it");
-            (error::HTTP_STATUS, format!("{code}: listing is refused; → {remedy}"))
+            (ReasonCode::HttpStatus, format!("{code}: listing is refused; → {remedy}"))
         }
         406 => (
-            error::HTTP_STATUS,
+            ReasonCode::HttpStatus,
             "406: the server does not answer in the form asked for; \
              → [account.profile] accept = \"application/json\", or accept = \"*/*\""
                 .to_owned(),
         ),
-        429 => (error::UNAVAILABLE, "429: the vendor's rate limit is used up; → a longer interval".to_owned()),
-        500.. => (error::UNAVAILABLE, format!("the server answers HTTP {code}; → try later, or ask the vendor")),
-        _ => (error::HTTP_STATUS, format!("the server answers HTTP {code}")),
+        429 => (ReasonCode::Unavailable, "429: the vendor's rate limit is used up; → a longer interval".to_owned()),
+        500.. => (ReasonCode::Unavailable, format!("the server answers HTTP {code}; → try later, or ask the vendor")),
+        _ => (ReasonCode::HttpStatus, format!("the server answers HTTP {code}")),
     };
     ReadError { status: Some(code), ..ReadError::new(error_code, text) }
 }
@@ -91,5 +91,5 @@ pub(super) fn redirected(
             "the server redirects (HTTP {status}), and scimtail never follows; → set base_url to the final address"
         ),
     };
-    ReadError { status: Some(status), ..ReadError::new(error::REDIRECTED, text) }
+    ReadError { status: Some(status), ..ReadError::new(ReasonCode::Redirected, text) }
 }

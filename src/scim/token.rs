@@ -2,6 +2,7 @@
 //!
 //! A token is renewed before it expires, and when it is refused although it should still hold.
 
+use crate::directory::ReasonCode;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,7 +14,7 @@ use serde_json::Value;
 use tokio::time::Instant;
 use url::{Url, form_urlencoded};
 
-use super::error::{self, ReadError};
+use super::error::ReadError;
 use super::http::{Received, failure, read_body};
 use super::secret::{Numbered, fits_a_header};
 
@@ -178,7 +179,7 @@ impl Grant<'_> {
         let response = sending.map_err(|error| at_token_url(failure(&error, Received::Nothing)))?;
         let status = response.status();
         let body = read_body(response, TOKEN_ANSWER_BYTES_MAX, None).await.map_err(|error| match error.code {
-            error::TOO_LARGE => no_token(status, "with more than any token needs"),
+            ReasonCode::BodyTooLarge => no_token(status, "with more than any token needs"),
             _ => at_token_url(error),
         })?;
         Ok(TokenReply { status, body: body.clone() })
@@ -218,12 +219,12 @@ impl TokenReply {
 fn granted(reply: &TokenReply) -> Result<Granted, ReadError> {
     let TokenReply { status, body } = reply;
     let code = status.as_u16();
-    let failed = |error: &'static str, text: String| Err(ReadError::new(error, text));
+    let failed = |error: ReasonCode, text: String| Err(ReadError::new(error, text));
     match code {
         200 | 201 => {}
         300..=399 => {
             return failed(
-                error::REDIRECTED,
+                ReasonCode::Redirected,
                 format!(
                     "token_url redirects (HTTP {code}), and scimtail never follows; → set token_url to the final address"
                 ),
@@ -231,12 +232,12 @@ fn granted(reply: &TokenReply) -> Result<Granted, ReadError> {
         }
         404 | 405 => {
             return failed(
-                error::HTTP_STATUS,
+                ReasonCode::HttpStatus,
                 format!("token_url answers HTTP {code}: no tokens there; → check token_url"),
             );
         }
-        429 => return failed(error::UNAVAILABLE, "429: the token endpoint's rate limit is used up".to_owned()),
-        408 | 500.. => return failed(error::UNAVAILABLE, format!("the token endpoint answers HTTP {code}")),
+        429 => return failed(ReasonCode::Unavailable, "429: the token endpoint's rate limit is used up".to_owned()),
+        408 | 500.. => return failed(ReasonCode::Unavailable, format!("the token endpoint answers HTTP {code}")),
         _ => {
             let (what, remedy) = match reply.error().as_deref() {
                 Some("invalid_scope") => ("the scope", "check scope"),
@@ -245,7 +246,10 @@ fn granted(reply: &TokenReply) -> Result<Granted, ReadError> {
                 }
                 _ => ("the client credentials", "check client_id, the client secret and scope"),
             };
-            return failed(error::REFUSED, format!("{code}: the token endpoint refused {what}; → {remedy}"));
+            return failed(
+                ReasonCode::CredentialsRefused,
+                format!("{code}: the token endpoint refused {what}; → {remedy}"),
+            );
         }
     }
     let no_token = |what: &str| no_token(*status, what);
@@ -269,7 +273,10 @@ fn granted(reply: &TokenReply) -> Result<Granted, ReadError> {
 
 fn no_token(status: StatusCode, what: &str) -> ReadError {
     let code = status.as_u16();
-    ReadError::new(error::NOT_A_TOKEN, format!("token_url answers HTTP {code}, but {what}; → check token_url"))
+    ReadError::new(
+        ReasonCode::NotATokenResponse,
+        format!("token_url answers HTTP {code}, but {what}; → check token_url"),
+    )
 }
 
 pub(super) fn at_token_url(error: ReadError) -> ReadError {

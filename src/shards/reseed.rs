@@ -13,7 +13,7 @@ use super::services::Services;
 use super::spans;
 use crate::account::Account;
 use crate::avro::codec::state_topic;
-use crate::directory::{Kind, Known, Position, REPAIR, StateKey, Status, SyncStatus};
+use crate::directory::{Kind, Known, Position, ReasonCode, StateKey, Status, SyncStatus};
 use crate::kafka::blocking::blocking;
 use crate::kafka::read::{ReadRecord, ends_of, read_to_end};
 use crate::log::{Batch, ClosingRecords, CommitError, Log, Record, Topic};
@@ -60,7 +60,7 @@ pub async fn reseed(
     // The next owner repairs the account because of this reason code, no matter what it finds.
     let status = SyncStatus {
         status: Status::Failed,
-        reason_code: Some(REPAIR.to_owned()),
+        reason_code: Some(ReasonCode::Repair),
         reason: Some(reason),
         state_records: known.state_records() as i64,
         state_digest: known.state_digest(),
@@ -107,7 +107,7 @@ pub async fn retire(
     let mut status = SyncStatus {
         status: Status::Running,
         // If the account is configured again before this has ended, it is repaired.
-        reason_code: Some(REPAIR.to_owned()),
+        reason_code: Some(ReasonCode::Repair),
         reason: Some("the account is being retired".to_owned()),
         state_records: known.state_records() as i64,
         state_digest: known.state_digest(),

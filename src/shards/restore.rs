@@ -1,5 +1,6 @@
 //! Restore: what the compacted topics of one partition say of each account becomes its `Known`.
 
+use crate::directory::{Entry, Id, Known, Membership, Packed, ReasonCode, StateKey, Status, SyncStatus};
 use std::collections::{BTreeMap, HashMap};
 
 use tokio_util::sync::CancellationToken;
@@ -9,7 +10,6 @@ use crate::account::Account;
 use crate::avro::decode::Undecodable;
 use crate::avro::wire::{GroupState, MembershipState, SyncStatus as SyncRecord, UserState};
 use crate::avro::{Decoder, codec};
-use crate::directory::{Entry, Id, Known, Membership, Packed, REPAIR, StateKey, Status, SyncStatus};
 use crate::failpoint::{self, Point};
 use crate::kafka::KafkaClient;
 use crate::kafka::read::{Progress, ReadRecord, ends_of, read_to_end};
@@ -318,7 +318,7 @@ pub fn complete(
         // The topic was recreated: its requests are new ones.
         latest.control_offset = 0;
     }
-    let unfinished = latest.status != Status::Completed && latest.reason_code.as_deref() == Some(REPAIR);
+    let unfinished = latest.status != Status::Completed && latest.reason_code == Some(ReasonCode::Repair);
     if (records, digest) != (latest.state_records, latest.state_digest) {
         // A first sync that was cut off writes what is missing silently anyway.
         if known.completed.is_some() || unfinished {

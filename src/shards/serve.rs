@@ -1,5 +1,6 @@
 //! The service: shards that keep their accounts syncing until shutdown.
 
+use crate::directory::{Known, Reason, ReasonCode, Status, SyncStatus};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -22,8 +23,6 @@ use crate::avro::wire::ControlRequest;
 use crate::config::AccountConfig;
 use crate::connect::Connection;
 use crate::control::{self, Request};
-use crate::directory::status::Reason;
-use crate::directory::{Known, REPAIR, Status, SyncStatus};
 use crate::failpoint;
 use crate::kafka::blocking::{blocking, on_its_own_thread};
 use crate::kafka::read::{Progress, ends_of, follow, watermarks};
@@ -32,7 +31,7 @@ use crate::log::{Ended, Topic};
 use crate::retry::Waits;
 use crate::schedule::{FenceWait, Schedule};
 use crate::service::ServiceError;
-use crate::sync::observe::refusal::{BLIND_SYNCS, WALK_INCOMPLETE};
+use crate::sync::observe::refusal::BLIND_SYNCS;
 use crate::sync::{self, OwnedAccount};
 use crate::telemetry::{self, Kept, Metric, needs_person};
 
@@ -338,7 +337,8 @@ async fn account(
 
 /// Whether removals could not be seen in this sync: its lists stayed short, or it was to repair and failed.
 fn blind(status: &SyncStatus) -> bool {
-    status.status == Status::Failed && matches!(status.reason_code.as_deref(), Some(WALK_INCOMPLETE | REPAIR))
+    status.status == Status::Failed
+        && matches!(status.reason_code, Some(ReasonCode::WalkIncomplete | ReasonCode::Repair))
 }
 
 /// One sync with the credential as it is now.
@@ -379,7 +379,7 @@ fn report(account: &str, status: &SyncStatus, wait: Duration, blind: bool) {
     let sync = status.sync;
     let (users, groups, memberships) = (status.users_read, status.groups_read, status.memberships_read);
     let (changes, next_s) = (status.events_published(), wait.as_secs());
-    let code = status.reason_code.as_deref().unwrap_or_default();
+    let code = status.reason_code.as_ref().map(ReasonCode::as_str).unwrap_or_default();
     let reason = status.reason.as_deref().unwrap_or_default();
     Metric::Syncs.add(1, [("account", account), ("status", status.status.as_str())]);
     for finding in &status.findings {

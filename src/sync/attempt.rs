@@ -3,8 +3,7 @@
 use super::observe::Refusal;
 use super::owned::OwnedAccount;
 use crate::account::Account;
-use crate::directory::status::Reason;
-use crate::directory::{Known, REPAIR, Status, SyncStatus};
+use crate::directory::{Known, Reason, ReasonCode, Status, SyncStatus};
 use crate::log::{CommitError, Ended, Log};
 
 /// A new attempt, numbered after the newest one that is recorded. `now`: milliseconds since 1970-01-01 UTC.
@@ -27,7 +26,7 @@ pub(super) fn begin(account: &Account, known: &Known, now: i64) -> SyncStatus {
         Some(reason) => SyncStatus {
             sync: attempt.sync.max(known.seen.sync + 1),
             sequence: attempt.sequence.max(known.seen.sequence),
-            reason_code: Some(REPAIR.to_owned()),
+            reason_code: Some(ReasonCode::Repair),
             reason: Some(reason.clone()),
             ..attempt
         },
@@ -88,11 +87,11 @@ async fn conclude<L: Log>(
     // While an account is in repair, every record says so, whatever became of the attempt: the next owner knows by it.
     let (code, text) = match &owned.known.repair {
         None => (reason.code, reason.text),
-        Some(_) => (REPAIR, format!("{} (the account is in repair)", reason.text)),
+        Some(_) => (ReasonCode::Repair, format!("{} (the account is in repair)", reason.text)),
     };
     let status = SyncStatus {
         status: outcome,
-        reason_code: Some(code.to_owned()),
+        reason_code: Some(code),
         reason: Some(text),
         finished_at: Some(owned.now()),
         ..attempt

@@ -1,5 +1,6 @@
 //! Changes cut into transactions: bounded, in publishable order, a unit never split.
 
+use crate::directory::{Changes, Known, Reason, ReasonCode, StateWrite, Status, SyncStatus, Unit};
 use std::vec::IntoIter;
 
 use super::attempt::committed_so_far;
@@ -8,8 +9,6 @@ use super::owned::OwnedAccount;
 use crate::account::BatchBounds;
 use crate::avro::EventContext;
 use crate::directory::changes::Bytes;
-use crate::directory::status::Reason;
-use crate::directory::{Changes, Known, StateWrite, Status, SyncStatus, Unit};
 use crate::failpoint::{self, Point};
 use crate::log::{CommitError, Log, Positions, Record};
 use crate::telemetry::{self, Carried};
@@ -54,7 +53,7 @@ impl Batches {
     pub fn next<L: Log>(&mut self, owned: &OwnedAccount<L>) -> Option<Result<EncodedBatch, Reason>> {
         self.bytes.as_ref()?;
         failpoint::hit(Point::EncodeBefore);
-        let encoded = self.encode(owned).map_err(|text| Reason { code: "encoding_failed", text });
+        let encoded = self.encode(owned).map_err(|text| Reason::new(ReasonCode::EncodingFailed, text));
         failpoint::hit(Point::EncodeAfter);
         Some(encoded)
     }

@@ -10,13 +10,12 @@ mod copies;
 pub mod observe;
 pub mod owned;
 
+use crate::directory::{Changes, HoldId, Kind, Known, Reason, ReasonCode, RemovalReason, SyncStatus};
 use std::collections::BTreeSet;
 
 use futures::join;
 
 use crate::account::Account;
-use crate::directory::status::Reason;
-use crate::directory::{Changes, HoldId, Kind, Known, RemovalReason, SyncStatus};
 use crate::log::{CommitError, Ended, Log};
 use crate::source::Directory;
 use batch::Batches;
@@ -48,7 +47,7 @@ pub async fn sync<D: Directory, L: Log>(owned: &mut OwnedAccount<L>, directory: 
             // Only now: memory follows the log, never leads it.
             Ok(positions) => batch.apply(owned, &positions),
             Err(CommitError::Aborted(text)) => {
-                return attempt::stop(owned, &attempt, Reason { code: "commit_aborted", text }).await;
+                return attempt::stop(owned, &attempt, Reason::new(ReasonCode::CommitAborted, text)).await;
             }
             Err(CommitError::Ended(ended)) => return Err(ended),
         }

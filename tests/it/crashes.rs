@@ -1,12 +1,12 @@
 //! Crashes at every step, on the in-memory log: the result equals the calm run. And a naive model, which
 //! the diff has to agree with on whatever directories proptest makes up.
 
+use scimtail::directory::{Baseline, ReasonCode, Status};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
 
 use proptest::prelude::*;
 use scimtail::avro::wire::ChangeEvent;
-use scimtail::directory::{Baseline, Status};
 use scimtail::log::Topic;
 use serde_json::json;
 
@@ -92,7 +92,7 @@ async fn run(
             let base = world.known.base();
             match world.try_sync(directory).await {
                 Ok(status) if status.status == Status::Completed => break,
-                Ok(status) if status.reason_code.as_deref() == Some("commit_aborted") => {
+                Ok(status) if status.reason_code.as_ref().map(ReasonCode::as_str) == Some("commit_aborted") => {
                     crashed = Some(version);
                     *world.log.crash.lock().unwrap() = None;
                 }

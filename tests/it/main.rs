@@ -37,6 +37,7 @@ mod program;
 mod proxy;
 mod python;
 mod reader;
+mod reasons_page;
 mod refusals;
 mod removals;
 mod repair;

@@ -1,5 +1,8 @@
 //! A directory and a log in memory: the same traits as the real ones, and every fault on command.
 
+use scimtail::directory::{
+    AttributeList, Baseline, GroupPattern, Id, Kind, Known, Limits, ReasonCode, Status, Strategy, SyncStatus,
+};
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::{Deref, DerefMut};
@@ -11,14 +14,11 @@ use futures::{Stream, StreamExt};
 use scimtail::account::{Account, Habits, MAX_PRINCIPALS};
 use scimtail::avro::wire::{ChangeEvent, SyncStatus as SyncRecord};
 use scimtail::avro::{Codec, Decoder, Registry, SchemaIds};
-use scimtail::directory::{
-    AttributeList, Baseline, GroupPattern, Id, Kind, Known, Limits, Status, Strategy, SyncStatus,
-};
 use scimtail::log::{Batch, CommitError, Ended, Log, Positions, Record, Topic};
+use scimtail::scim::ReadError;
 use scimtail::scim::directory::parse_row;
 use scimtail::scim::envelope::raw_row;
 use scimtail::scim::resource::Reading;
-use scimtail::scim::{ReadError, error};
 use scimtail::shards::restore::{self, Ends, Purpose, Stopped};
 use scimtail::source::{Answer, Directory, Page, Parsed, RawRow};
 use scimtail::sync::{self, OwnedAccount};
@@ -231,7 +231,7 @@ impl Directory for MemoryDirectory {
             && failing == kind
         {
             pages.truncate(page);
-            pages.push(Err(ReadError::new(error::HTTP_STATUS, "the server answers HTTP 500")));
+            pages.push(Err(ReadError::new(ReasonCode::HttpStatus, "the server answers HTTP 500")));
         }
         let silence = self.faults.never_answers;
         futures::stream::once(async move {
@@ -283,7 +283,7 @@ impl Directory for MemoryDirectory {
     async fn matching(&self, kind: Kind, attribute: &'static str, id: &Id) -> Result<Vec<Id>, ReadError> {
         self.filters.fetch_add(1, Ordering::Relaxed);
         if self.faults.memberships_unread.contains(&**id) {
-            return Err(ReadError::new(error::UNAVAILABLE, "the server answers HTTP 503"));
+            return Err(ReadError::new(ReasonCode::Unavailable, "the server answers HTTP 503"));
         }
         if self.faults.filters_ignored {
             return Ok(self.resources(kind).keys().map(|id| id.as_str().into()).collect());

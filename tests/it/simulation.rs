@@ -4,12 +4,12 @@
 //!
 //! A failing seed is repeated by the command that the failure prints.
 
+use scimtail::directory::{Baseline, Id, Kind, ReasonCode, Status, Strategy, SyncStatus};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use scimtail::avro::wire::{ChangeEvent, ControlRequest};
 use scimtail::control::{self, Request};
-use scimtail::directory::{Baseline, Id, Kind, Status, Strategy, SyncStatus};
 use serde_json::json;
 
 use crate::crashes::{fold, naive};
@@ -167,7 +167,12 @@ impl Life {
         let unread = self.groups_never_read();
         let status = match self.world.try_sync(&self.directory).await {
             Ok(status) => {
-                let reason = status.reason_code.as_deref().map(|code| format!(": {code}")).unwrap_or_default();
+                let reason = status
+                    .reason_code
+                    .as_ref()
+                    .map(ReasonCode::as_str)
+                    .map(|code| format!(": {code}"))
+                    .unwrap_or_default();
                 self.count(format!("sync {}{reason}", format!("{:?}", status.status).to_lowercase()));
                 Some(status)
             }

@@ -3,6 +3,7 @@
 //! The check reads with the code of a sync and compares with the state in Kafka. If `run` would fail, hold or not see
 //! removals, the check reports that in the same words. Its additional requests only find settings that would fit better.
 
+use crate::directory::{Changes, Class, Id, Kind, Known, NOBODY, Principal, Reason, ReasonCode, Strategy, SyncStatus};
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -13,14 +14,12 @@ use super::settings::{self, Setting};
 use crate::cli::failure::Failure;
 use crate::config::AccountConfig;
 use crate::connect::Connection;
-use crate::directory::status::Reason;
-use crate::directory::{Changes, Id, Kind, Known, NOBODY, Principal, Strategy, SyncStatus};
 use crate::schedule::now_millis;
 use crate::scim::advertised::Advertised;
 use crate::scim::envelope::ListPage;
 use crate::scim::probe::{self, Habits};
 use crate::scim::profile::{Paging, Profile};
-use crate::scim::{Client, ReadError, ScimDirectory, error};
+use crate::scim::{Client, ReadError, ScimDirectory};
 use crate::source::{Answer, Directory, Parsed};
 use crate::sync::{self, Planned};
 
@@ -119,22 +118,26 @@ fn notes(profile: &Profile, report: &Report) -> Result<(), Failure> {
 /// Reports why a sync would fail, in the words of the sync.
 fn unreadable(reason: &Reason, millis: u128, report: &mut Report) -> Result<(), Failure> {
     let topic = match reason.code {
-        error::UNREACHABLE | error::REDIRECTED => "reach",
-        error::REFUSED | error::NO_CREDENTIAL | error::NOT_A_TOKEN => "token",
+        ReasonCode::Unreachable | ReasonCode::Redirected => "reach",
+        ReasonCode::CredentialsRefused | ReasonCode::CredentialUnreadable | ReasonCode::NotATokenResponse => "token",
         _ if reason.text.starts_with("Groups") => "groups",
         _ => "users",
     };
     if topic != "reach" {
         report.ok("reach", &format!("answers in {millis} ms"))?;
     }
-    let hint = if reason.code == error::NOT_A_LIST { "; → check base_url: it usually ends in /scim/v2" } else { "" };
-    report.fail(topic, &format!("{}{hint}", reason.text), problem(reason.code))
+    let hint = if reason.code == ReasonCode::NotAListResponse {
+        "; → check base_url: it usually ends in /scim/v2"
+    } else {
+        ""
+    };
+    report.fail(topic, &format!("{}{hint}", reason.text), problem(&reason.code))
 }
 
-fn problem(code: &str) -> Problem {
-    match code {
-        error::UNREACHABLE | error::UNAVAILABLE => Problem::Unreachable,
-        _ => Problem::Refused,
+fn problem(code: &ReasonCode) -> Problem {
+    match code.class() {
+        Class::Retry => Problem::Unreachable,
+        Class::Person | Class::Configuration => Problem::Refused,
     }
 }
 
@@ -183,7 +186,7 @@ async fn check_users(
     let page = match directory.first_page(Kind::User).await {
         Ok(page) => page,
         Err(error) => {
-            report.fail("users", &error.text, problem(error.code))?;
+            report.fail("users", &error.text, problem(&error.code))?;
             return Ok(None);
         }
     };
@@ -281,7 +284,7 @@ async fn check_groups(
     let client = &directory.client;
     let page = match directory.first_page(Kind::Group).await {
         Ok(page) => page,
-        Err(ReadError { text, code, .. }) => return report.fail("groups", &text, problem(code)),
+        Err(ReadError { text, code, .. }) => return report.fail("groups", &text, problem(&code)),
     };
     let habits = probe::habits(client, Kind::Group, &page).await;
     say_listed("groups", read, &page, directory, habits, report)?;

@@ -1,11 +1,10 @@
 //! The guard looks, and a release covers what it would hold.
 
+use crate::directory::{Evidence, HoldId, Losses, Reason, ReasonCode, guard};
 use std::collections::BTreeSet;
 
 use super::observation::Observation;
 use crate::account::Account;
-use crate::directory::status::Reason;
-use crate::directory::{Evidence, HoldId, Losses, guard};
 
 pub(super) struct Judgement {
     pub held: Option<(Reason, HoldId)>,
@@ -35,7 +34,7 @@ pub(super) fn judge<D>(seen: &Observation<'_, '_, D>) -> Judgement {
     if covered {
         return Judgement { held: None, vanishing };
     }
-    let reason = Reason { code: "mass_change", text: in_words(&losses, &evidence, &vanishing, account) };
+    let reason = Reason::new(ReasonCode::MassChange, in_words(&losses, &evidence, &vanishing, account));
     Judgement { held: Some((reason, HoldId { base: known.base(), losses })), vanishing }
 }
 

@@ -1,5 +1,8 @@
 //! Reading memberships by the directory's strategy, and asking about members that no list shows.
 
+use crate::directory::{
+    Diff, Id, Kind, Known, ListedGroup, ListedMember, NOBODY, Readable, ReasonCode, Strategy, SyncStatus,
+};
 use std::collections::{BTreeSet, HashSet};
 
 use futures::StreamExt;
@@ -11,7 +14,6 @@ use super::observation::{Control, Observation};
 use super::proof;
 use super::refusal::{Refusal, failed};
 use super::walk::named;
-use crate::directory::{Diff, Id, Kind, Known, ListedGroup, ListedMember, NOBODY, Readable, Strategy, SyncStatus};
 use crate::source::{Answer, Directory};
 
 /// If no answer says what an id is, it is asked for as a user and then as a group.
@@ -149,7 +151,7 @@ async fn filters_work<D: Directory>(directory: &D, kind: Kind, attribute: &'stat
                  → another [account.profile] memberships",
                 kind.endpoint()
             );
-            Err(failed("filter_ignored", text))
+            Err(failed(ReasonCode::FilterIgnored, text))
         }
         // A refusal because no principal has this id is as good as none found. A server in trouble shows itself below.
         _ => Ok(()),

@@ -12,6 +12,7 @@ pub mod refusal;
 mod short;
 mod walk;
 
+use crate::directory::{AttributeList, Changes, Diff, GroupPattern, Id, Kind, Known, ReasonCode, Rules, SyncStatus};
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -19,7 +20,6 @@ use tokio::time::Instant;
 
 use super::owned::OwnedAccount;
 use crate::account::Account;
-use crate::directory::{AttributeList, Changes, Diff, GroupPattern, Id, Kind, Known, Rules, SyncStatus};
 use crate::failpoint::{self, Point};
 use crate::log::Log;
 use crate::memory::Reserved;
@@ -120,7 +120,7 @@ pub(super) async fn look<'k, D: Directory>(
     tokio::time::timeout_at(Instant::now() + SYNC_WAIT, looking).await.unwrap_or_else(|_| {
         let text =
             format!("the sync took longer than {} h; → ask the vendor for higher limits", SYNC_WAIT.as_secs() / 3600);
-        Err(failed("sync_timeout", text))
+        Err(failed(ReasonCode::SyncTimeout, text))
     })
 }
 

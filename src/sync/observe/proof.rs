@@ -1,11 +1,11 @@
 //! Missing principals are asked for. 404 says "gone" only if the same server, asked the same way, finds what it lists.
 
+use crate::directory::{Id, Kind, Known, Losses, ReasonCode, RemovalReason, SyncStatus};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::ask::ask;
 use super::observation::{Control, Observation};
 use super::refusal::{Refusal, failed};
-use crate::directory::{Id, Kind, Known, Losses, RemovalReason, SyncStatus};
 use crate::source::{Answer, Directory};
 
 /// Missing ids asked where the guard already holds: enough to see that a list is broken.
@@ -85,7 +85,7 @@ pub(super) async fn sample<D: Directory>(seen: &Observation<'_, '_, D>, at_stake
                 "{endpoint}: some that the list leaves out still answer one by one, so the list is incomplete; \
                  → if this directory lists active users only: [account.profile] inactive = \"hidden\""
             );
-            return Err(failed("list_incomplete", text));
+            return Err(failed(ReasonCode::ListIncomplete, text));
         }
     }
     Ok(hidden)
@@ -118,7 +118,7 @@ pub(super) async fn prove<D: Directory>(
             "{}: the list is empty, but they answer one by one; → ask the vendor why the list is empty",
             kind.endpoint()
         );
-        return Err(failed("list_incomplete", text));
+        return Err(failed(ReasonCode::ListIncomplete, text));
     }
     // An empty list was held before it came here; released and empty again, it is its own proof.
     let empty_before = known.latest.as_ref().is_some_and(|latest| {

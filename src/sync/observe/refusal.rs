@@ -1,11 +1,8 @@
 //! Why nothing of an attempt is published.
 
-use crate::directory::HoldId;
-use crate::directory::status::Reason;
+use crate::directory::{HoldId, Reason, ReasonCode};
 use crate::source::ReadFailure;
 
-/// Code of a sync whose lists stayed short of their own totals.
-pub const WALK_INCOMPLETE: &str = "walk_incomplete";
 /// Attempts in a row after which that is an alert: removals cannot be seen meanwhile.
 pub const BLIND_SYNCS: i64 = 3;
 
@@ -20,6 +17,6 @@ pub(super) fn unreadable(error: impl std::fmt::Display + ReadFailure) -> Refusal
     failed(error.code(), error.to_string())
 }
 
-pub(super) fn failed(code: &'static str, text: String) -> Refusal {
-    Refusal::Failed(Reason { code, text })
+pub(super) fn failed(code: ReasonCode, text: String) -> Refusal {
+    Refusal::Failed(Reason::new(code, text))
 }

@@ -1,10 +1,9 @@
 //! A list that is short of its own total: walked once more, and then one of three kinds of list.
 
 use super::observation::{Observation, Walked};
-use super::refusal::{BLIND_SYNCS, Refusal, WALK_INCOMPLETE};
+use super::refusal::{BLIND_SYNCS, Refusal};
 use super::walk::walk;
-use crate::directory::status::Reason;
-use crate::directory::{Kind, RawHash, Set};
+use crate::directory::{Kind, RawHash, Reason, ReasonCode, Set};
 use crate::source::{Directory, RawRow};
 
 /// Where the list is short of its own total: walks it once more, and judges the union of both walks.
@@ -24,10 +23,10 @@ pub(super) async fn complete<D: Directory>(seen: &mut Observation<'_, '_, D>, ki
     if is_short(seen, kind) {
         let text = shortage(seen, kind).await;
         let (known, attempt) = (seen.known, &seen.attempt);
-        let again = known.latest.as_ref().is_some_and(|latest| latest.reason_code.as_deref() == Some(WALK_INCOMPLETE));
+        let again = known.latest.as_ref().is_some_and(|latest| latest.reason_code == Some(ReasonCode::WalkIncomplete));
         let blind = again && attempt.sync - known.base() >= BLIND_SYNCS;
         let text = if blind { format!("removals cannot be seen: {text}") } else { text };
-        return Err(Refusal::Failed(Reason { code: WALK_INCOMPLETE, text }));
+        return Err(Refusal::Failed(Reason::new(ReasonCode::WalkIncomplete, text)));
     }
     Ok(())
 }

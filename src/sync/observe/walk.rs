@@ -1,5 +1,6 @@
 //! Reading all pages of one kind into the diff.
 
+use crate::directory::{Diff, Id, Kind, Readable, ReasonCode, Row, SyncStatus};
 use std::collections::BTreeSet;
 use std::pin::pin;
 
@@ -9,7 +10,6 @@ use tokio::runtime::{Handle, RuntimeFlavor};
 use super::observation::{Observation, Walked};
 use super::refusal::{Refusal, failed, unreadable};
 use crate::account::Account;
-use crate::directory::{Diff, Id, Kind, Readable, Row, SyncStatus};
 use crate::memory::Reserved;
 use crate::source::{Directory, Page, Parsed, RawRow};
 
@@ -48,7 +48,7 @@ pub(super) async fn walk<D: Directory>(seen: &mut Observation<'_, '_, D>, kind: 
         None => {
             let again = walk_once(seen, kind, &mut unread).await?;
             again.ok_or_else(|| {
-                failed("stale_page", format!("{}: a page is not sent again; → try later", kind.endpoint()))
+                failed(ReasonCode::StalePage, format!("{}: a page is not sent again; → try later", kind.endpoint()))
             })?
         }
     };
@@ -61,7 +61,7 @@ pub(super) async fn walk<D: Directory>(seen: &mut Observation<'_, '_, D>, kind: 
             kind.endpoint(),
             walked.received
         );
-        return Err(failed("not_a_resource", text));
+        return Err(failed(ReasonCode::NotAResource, text));
     }
     Ok(walked)
 }
@@ -110,7 +110,7 @@ async fn walk_once<D: Directory>(
                      → [account.profile] paging = \"index\", or ask the vendor",
                     kind.endpoint()
                 );
-                return Err(failed("paging_endless", text));
+                return Err(failed(ReasonCode::PagingEndless, text));
             }
         } else if fresh == 0 && received > 0 {
             // A page without a new id is the end: the walk went round, or the server repeats itself for ever.
@@ -130,11 +130,11 @@ fn bounded(account: &Account, memory: &mut Reserved, diff: &Diff<'_>, kind: Kind
             kind.endpoint(),
             account.max_principals
         );
-        return Err(failed("too_many_principals", text));
+        return Err(failed(ReasonCode::TooManyPrincipals, text));
     }
     memory
         .set(diff.kept_bytes() + page.bytes)
-        .map_err(|text| failed("memory_budget", format!("{}: {text}", kind.endpoint())))
+        .map_err(|text| failed(ReasonCode::MemoryBudget, format!("{}: {text}", kind.endpoint())))
 }
 
 /// Parsing thousands of rows takes long enough to keep a thread of the runtime from other accounts.

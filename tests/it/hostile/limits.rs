@@ -1,11 +1,11 @@
 //! What one page may cost: JSON of a permitted size that would take many times its size once it is parsed.
 
+use scimtail::directory::{ReasonCode, Status};
 use std::io::Write;
 use std::process::Command;
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use scimtail::directory::Status;
 
 use super::script::{Effect, GROUPS, Target, USERS, on};
 use super::world::HostileWorld;
@@ -100,7 +100,7 @@ async fn page(Amplifier { target, head, unit, tail, code }: &Amplifier) {
     let grown = peak().saturating_sub(before);
     println!("{} MiB for {head}{unit}… {:?}", grown >> 20, status.reason);
     match code {
-        Some(code) => assert_eq!(status.reason_code.as_deref(), Some(*code)),
+        Some(code) => assert_eq!(status.reason_code.as_ref().map(ReasonCode::as_str), Some(*code)),
         None => assert_eq!(status.status, Status::Completed, "{:?}", status.reason),
     }
     assert!(grown < BUDGET, "{head}{unit} took {} MiB", grown >> 20);

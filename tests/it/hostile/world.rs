@@ -1,10 +1,10 @@
 //! An account whose directory is the hostile server, read by the real client; only Kafka is in memory.
 
+use scimtail::directory::{Kind, Member, ReasonCode, StateKey, Status, SyncStatus};
 use std::collections::BTreeSet;
 use std::time::Duration;
 
 use scimtail::account::Account;
-use scimtail::directory::{Kind, Member, StateKey, Status, SyncStatus};
 use scimtail::log::Topic;
 use scimtail::scim::{Patience, Profile, ScimDirectory, Timeouts};
 
@@ -104,7 +104,7 @@ impl HostileWorld {
         let (events, state) = (self.lines(), self.world.log.state());
         self.server.script(rules.clone());
         let status = self.sync().await;
-        let outcome = (status.status, status.reason_code.as_deref());
+        let outcome = (status.status, status.reason_code.as_ref().map(ReasonCode::as_str));
         assert_eq!(outcome, (Status::Failed, Some(code)), "{:?} under {rules:?}", status.reason);
         assert_eq!(self.lines(), events, "under {rules:?}");
         assert!(self.world.log.state() == state, "the state changed under {rules:?}");

@@ -1,0 +1,28 @@
+//! `docs/reasons.md` is generated from the reason codes, so that it names all of them.
+
+use expect_test::expect_file;
+use scimtail::directory::ReasonCode;
+
+const INTRODUCTION: &str = "\
+# Reason codes
+
+`reason_code` of a `syncs` record says for programs why a sync failed, is held, or repairs. `reason` beside it says it
+in words, with the list, the row and the setting that are concerned. A completed sync has no `reason_code`, except
+`repair`. A later version may add codes: treat a code that is not in this table as one for a person.
+
+The third column says what ends the condition. **passes by itself**: the next attempts do, unless it lasts. **a person
+looks**: a person looks, asks the vendor, or releases. **configuration**: the configuration, a credential or a setting of
+Kafka has to change.
+
+| `reason_code` | what happened | ends by | what to do |
+|---|---|---|---|
+";
+
+#[test]
+fn the_page_about_reasons_names_every_code() {
+    let row = |code: ReasonCode| {
+        format!("| `{code}` | {} | {} | {} |\n", code.meaning(), code.class().as_str(), code.remedy())
+    };
+    let rows: String = ReasonCode::ALL.into_iter().map(row).collect();
+    expect_file!["../../docs/reasons.md"].assert_eq(&format!("{INTRODUCTION}{rows}"));
+}
