@@ -10,33 +10,34 @@
 //!                                             │ known: restored after the fence ◄─────────┘
 //! ```
 //!
-//! The compacted topics are the only memory. Modules in reading order:
+//! The compacted topics are the only memory. The modules are in order from the top down: each uses only modules below
+//! it. A reader begins with `sync`.
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
+pub mod cli;
+pub mod demo;
+pub mod shards;
+pub mod connect;
+pub mod config;
+pub mod control;
 pub mod sync;
+pub mod scim;
+pub mod kafka;
+pub mod history;
+pub mod mapping;
+pub mod avro;
 pub mod account;
 pub mod source;
 pub mod log;
-pub mod service;
 pub mod directory;
 pub(crate) mod json;
+pub mod service;
+pub mod http;
+pub mod telemetry;
+pub mod schedule;
+pub mod memory;
 pub mod duration;
 pub mod retry;
 pub mod failpoint;
-pub mod avro;
-pub mod kafka;
-pub mod scim;
-pub mod schedule;
-pub mod control;
-pub mod config;
-pub mod connect;
-pub mod shards;
-pub mod mapping;
-pub mod memory;
-pub mod history;
-pub mod telemetry;
-pub mod http;
-pub mod cli;
-pub mod demo;
