@@ -21,15 +21,15 @@ use serde_json::Value;
 use crate::avro::codec;
 use crate::avro::wire::{AttributeChange, ChangeEvent, Group, MembershipState, User};
 use crate::directory::{
-    Entry, EventType, Kind, Known, Map, Membership, Packed, Principal, StateKey, SyncStatus, UNKNOWN_TIME, belongs_to,
-    email_before,
+    Entry, EventType, Kind, Known, Map, Membership, PackedPrincipal, Principal, StateKey, SyncStatus, UNKNOWN_TIME,
+    belongs_to, email_before,
 };
 
 /// The inverse of one event.
 enum Undo {
     Remove(StateKey),
     /// The principal (`None` for a membership), and `first_seen_at` from an earlier event.
-    Put(StateKey, Option<Packed>, i64),
+    Put(StateKey, Option<PackedPrincipal>, i64),
     Change(StateKey, Vec<AttributeChange>),
 }
 
@@ -162,7 +162,7 @@ impl History {
             }
             EventType::UserRemoved | EventType::GroupRemoved | EventType::MembershipRemoved => {
                 let first_seen_at = self.added.remove(&key).unwrap_or(UNKNOWN_TIME);
-                Undo::Put(key, image(event).map(|image| Packed::pack(&image)), first_seen_at)
+                Undo::Put(key, image(event).map(|image| PackedPrincipal::pack(&image)), first_seen_at)
             }
             EventType::UserUpdated | EventType::UserDisabled | EventType::UserEnabled | EventType::GroupUpdated => {
                 Undo::Change(key, event.changes.clone())
@@ -314,7 +314,7 @@ fn apply(undo: Undo, known: &mut Known) -> Result<(), String> {
                 return Err("an event changes a principal that the state does not have".to_owned());
             };
             let mut before =
-                entry(Packed::pack(&changed(kind, now.packed.unpack(id.clone()), changes)), now.first_seen_at);
+                entry(PackedPrincipal::pack(&changed(kind, now.packed.unpack(id.clone()), changes)), now.first_seen_at);
             (before.missing_since, before.missing_walks) = (now.missing_since, now.missing_walks);
             known.put_principal(kind, id, before, None);
         }
@@ -322,7 +322,7 @@ fn apply(undo: Undo, known: &mut Known) -> Result<(), String> {
     Ok(())
 }
 
-fn entry(packed: Packed, first_seen_at: i64) -> Entry {
+fn entry(packed: PackedPrincipal, first_seen_at: i64) -> Entry {
     Entry {
         packed,
         raw: None,

@@ -2,13 +2,13 @@
 
 use serde::Serialize;
 
-use super::event_context::{After, EventContext, entitlement_fields};
+use super::event_context::{After, EventContext};
 use super::schema::{self, SchemaIds};
 use super::wire;
 use crate::account::Account;
 use crate::directory::key::principal_key;
 use crate::directory::status::SyncStatus;
-use crate::directory::{Id, Kind, Known, Member, Principal, StateKey, StateWrite, Unit};
+use crate::directory::{Id, KeyChange, Kind, Known, Member, Principal, StateKey, StateWrite};
 use crate::log::{Record, Topic, state_digest};
 
 /// Encodes by the schemas under their registered ids.
@@ -49,7 +49,7 @@ impl Codec {
         &self,
         context: &EventContext,
         known: &Known,
-        unit: &Unit,
+        unit: &KeyChange,
         sequence: &mut i64,
     ) -> Result<Encoded, String> {
         let key = unit.write.key();
@@ -74,15 +74,10 @@ impl Codec {
             }
             StateWrite::PutMembership { group, member, direct, first_seen_at } => {
                 let state = wire::MembershipState {
-                    account: context.account.clone(),
-                    provider: context.provider.clone(),
-                    principal_type: member.kind.principal_type().to_owned(),
-                    principal_id: member.id.to_string(),
-                    group_id: group.to_string(),
-                    direct: *direct,
                     first_seen_at: *first_seen_at,
                     sequence: last.unwrap_or(kept),
                     sync: context.sync,
+                    ..context.membership_state(group, member, *direct)
                 };
                 Some(self.frame(Topic::Memberships, &state)?)
             }
@@ -98,7 +93,7 @@ impl Codec {
     fn encode_principal(
         &self,
         context: &EventContext,
-        unit: &Unit,
+        unit: &KeyChange,
         kind: Kind,
         principal: Principal,
         after: &After,
@@ -112,51 +107,26 @@ impl Codec {
         match kind {
             Kind::User => {
                 let state = wire::UserState {
-                    account: context.account.clone(),
-                    provider: context.provider.clone(),
-                    id: principal.id.to_string(),
-                    user_name: principal.user_name,
-                    display_name: principal.display_name,
-                    active: principal.active,
-                    external_id: principal.external_id,
-                    email: principal.email,
-                    created: principal.created,
-                    last_modified: principal.last_modified,
-                    attributes: principal.attributes,
                     first_seen_at: *first_seen_at,
                     changed_at: *changed_at,
                     sequence,
                     sync: context.sync,
                     missing_since: *missing_since,
                     missing_walks: i64::from(*missing_walks),
-                    omitted_attributes: principal.omitted,
+                    ..context.user_state(principal)
                 };
                 self.frame(Topic::Users, &state)
             }
             Kind::Group => {
-                let entitlement = context.entitlement(principal.display_name.as_deref());
-                let (domain, kind, name) = entitlement_fields(entitlement);
                 let state = wire::GroupState {
-                    account: context.account.clone(),
-                    provider: context.provider.clone(),
-                    id: principal.id.to_string(),
-                    display_name: principal.display_name,
-                    external_id: principal.external_id,
-                    created: principal.created,
-                    last_modified: principal.last_modified,
-                    attributes: principal.attributes,
                     first_seen_at: *first_seen_at,
                     changed_at: *changed_at,
                     sequence,
                     sync: context.sync,
                     missing_since: *missing_since,
                     missing_walks: i64::from(*missing_walks),
-                    omitted_attributes: principal.omitted,
-                    entitlement_domain: domain,
-                    entitlement_kind: kind,
-                    entitlement_name: name,
-                    dangling: fitting(&after.dangling),
                     members_unread: *members_unread,
+                    ..context.group_state(principal, &after.dangling)
                 };
                 self.frame(Topic::Groups, &state)
             }
@@ -234,20 +204,6 @@ pub fn state_topic(key: &StateKey) -> Topic {
         StateKey::Principal(Kind::Group, _) => Topic::Groups,
         StateKey::Membership { .. } => Topic::Memberships,
     }
-}
-
-/// Ids of dangling members that fit into a record beside the rest. Those that are cut are asked for again after a
-/// restore.
-fn fitting(dangling: &[Id]) -> Vec<String> {
-    const DANGLING_BYTES_MAX: usize = 300_000;
-    let mut left = DANGLING_BYTES_MAX;
-    dangling
-        .iter()
-        .map_while(|id| {
-            left = left.checked_sub(id.len() + 2)?;
-            Some(id.to_string())
-        })
-        .collect()
 }
 
 /// A member and its group from a membership's key, e.g. `acme/Users/1/Groups/2`, without the account.

@@ -1,14 +1,17 @@
 //! From a unit of changes to the events that consumers read: ids, causes, and what all events of one sync share.
 
+use serde::Serialize;
 use uuid::Uuid;
 
+use super::schema;
 use super::wire;
 use crate::account::Account;
 use crate::directory::changes::Event;
 use crate::directory::status::SyncStatus;
 use crate::directory::{
-    Entitlement, EventType, GroupPattern, Id, Kind, Known, Packed, Principal, StateKey, StateWrite, Unit,
+    Entitlement, EventType, GroupPattern, Id, KeyChange, Kind, Known, Member, Principal, StateKey, StateWrite,
 };
+use crate::log::Topic;
 
 /// Namespace of every UUIDv5 that scimtail makes; part of the contract, never changes.
 const NAMESPACE: Uuid = Uuid::from_u128(0x6b1d_5c52_8f0e_5f4a_9c0e_73c1_6d74_6169);
@@ -42,7 +45,7 @@ impl EventContext {
     }
 
     /// The events of a unit as consumers will see them. `sequence` moves by one for each.
-    pub fn change_events(&self, known: &Known, unit: &Unit, sequence: &mut i64) -> Vec<wire::ChangeEvent> {
+    pub fn change_events(&self, known: &Known, unit: &KeyChange, sequence: &mut i64) -> Vec<wire::ChangeEvent> {
         if unit.events.is_empty() {
             return Vec::new();
         }
@@ -57,7 +60,7 @@ impl EventContext {
     fn change_event(
         &self,
         known: &Known,
-        unit: &Unit,
+        unit: &KeyChange,
         event: &Event,
         after: &After,
         key: &StateKey,
@@ -137,30 +140,93 @@ impl EventContext {
         Uuid::new_v5(&NAMESPACE, &name)
     }
 
-    /// The same change has the same id, also when an aborted attempt is repeated: nothing in it depends on
-    /// the attempt (its number, its times, the sequence it was given).
-    fn event_id(&self, event_type: EventType, key: &str, newest: i64, after: &After, write: &StateWrite) -> Uuid {
-        let newest = newest.to_be_bytes();
-        let mut state = Vec::new();
-        match write {
-            StateWrite::Put { .. } => {
-                let mut principal = after.principal.clone().unwrap_or_else(|| Principal::new(""));
-                (principal.created, principal.last_modified) = (None, None);
-                let entitlement = self.entitlement(principal.display_name.as_deref()).unwrap_or_default();
-                state.extend_from_slice(Packed::pack(&principal).bytes());
-                for text in [entitlement.domain, entitlement.kind, entitlement.name]
-                    .iter()
-                    .map(String::as_str)
-                    .chain(after.dangling.iter().map(AsRef::as_ref))
-                {
-                    state.push(0);
-                    state.extend_from_slice(text.as_bytes());
-                }
-            }
-            StateWrite::PutMembership { direct, .. } => state.extend_from_slice(format!("{direct:?}").as_bytes()),
-            StateWrite::Remove { .. } | StateWrite::RemoveMembership { .. } => {}
+    /// A user's state, without what scimtail adds to it: times, numbers, counts.
+    pub(super) fn user_state(&self, user: Principal) -> wire::UserState {
+        wire::UserState {
+            account: self.account.clone(),
+            provider: self.provider.clone(),
+            id: user.id.to_string(),
+            user_name: user.user_name,
+            display_name: user.display_name,
+            active: user.active,
+            external_id: user.external_id,
+            email: user.email,
+            created: user.created,
+            last_modified: user.last_modified,
+            attributes: user.attributes,
+            omitted_attributes: user.omitted,
+            ..wire::UserState::default()
         }
-        self.uuid(&[event_type.as_str().as_bytes(), key.as_bytes(), &newest, &state])
+    }
+
+    /// As [`EventContext::user_state`]. `dangling`: listed members without a principal.
+    pub(super) fn group_state(&self, group: Principal, dangling: &[Id]) -> wire::GroupState {
+        let entitlement = self.entitlement(group.display_name.as_deref());
+        let (entitlement_domain, entitlement_kind, entitlement_name) = entitlement_fields(entitlement);
+        wire::GroupState {
+            account: self.account.clone(),
+            provider: self.provider.clone(),
+            id: group.id.to_string(),
+            display_name: group.display_name,
+            external_id: group.external_id,
+            created: group.created,
+            last_modified: group.last_modified,
+            attributes: group.attributes,
+            omitted_attributes: group.omitted,
+            entitlement_domain,
+            entitlement_kind,
+            entitlement_name,
+            dangling: fitting(dangling),
+            ..wire::GroupState::default()
+        }
+    }
+
+    /// As [`EventContext::user_state`].
+    pub(super) fn membership_state(&self, group: &Id, member: &Member, direct: Option<bool>) -> wire::MembershipState {
+        wire::MembershipState {
+            account: self.account.clone(),
+            provider: self.provider.clone(),
+            principal_type: member.kind.principal_type().to_owned(),
+            principal_id: member.id.to_string(),
+            group_id: group.to_string(),
+            direct,
+            ..wire::MembershipState::default()
+        }
+    }
+
+    /// The same change has the same id, also if an aborted attempt is repeated. Nothing in it depends on the attempt:
+    /// not its number, its times, or the sequence it was given. It covers the record that the change leads to, as Avro
+    /// encodes it, without what scimtail and the server add to the state: times, numbers, counts, the provider's name.
+    fn event_id(&self, event_type: EventType, key: &str, newest: i64, after: &After, write: &StateWrite) -> Uuid {
+        let principal = || {
+            let known = after.principal.clone().unwrap_or_else(|| Principal::new(""));
+            Principal { created: None, last_modified: None, ..known }
+        };
+        let state = match write {
+            StateWrite::Put { kind: Kind::User, .. } => {
+                datum(Topic::Users, &wire::UserState { provider: String::new(), ..self.user_state(principal()) })
+            }
+            StateWrite::Put { kind: Kind::Group, .. } => {
+                let state = self.group_state(principal(), &after.dangling);
+                datum(Topic::Groups, &wire::GroupState { provider: String::new(), ..state })
+            }
+            StateWrite::PutMembership { group, member, direct, .. } => {
+                let state = self.membership_state(group, member, *direct);
+                datum(Topic::Memberships, &wire::MembershipState { provider: String::new(), ..state })
+            }
+            StateWrite::Remove { .. } | StateWrite::RemoveMembership { .. } => Vec::new(),
+        };
+        self.uuid(&[event_type.as_str().as_bytes(), key.as_bytes(), &newest.to_be_bytes(), &state])
+    }
+}
+
+/// A record's Avro datum, without a schema id. A record that does not fit its schema has none; encoding the same state
+/// for Kafka then fails, so that no event bears an id that was made without it.
+fn datum(topic: Topic, state: &impl Serialize) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(512);
+    match schema::writer(topic).write_ser(&mut bytes, state) {
+        Ok(_) => bytes,
+        Err(_) => Vec::new(),
     }
 }
 
@@ -171,7 +237,7 @@ pub(super) struct After {
 }
 
 impl After {
-    pub fn of(unit: &Unit, known: &Known) -> After {
+    pub fn of(unit: &KeyChange, known: &Known) -> After {
         match &unit.write {
             StateWrite::Put { kind, id, packed, dangling, .. } => {
                 let dangling = match dangling {
@@ -196,5 +262,72 @@ pub(super) fn entitlement_fields(entitlement: Option<Entitlement>) -> (Option<St
     match entitlement {
         Some(Entitlement { domain, kind, name }) => (some(domain), some(kind), some(name)),
         None => (None, None, None),
+    }
+}
+
+/// Ids of dangling members that fit into a record beside the rest. Those that are cut are asked for again after a
+/// restore.
+fn fitting(dangling: &[Id]) -> Vec<String> {
+    const DANGLING_BYTES_MAX: usize = 300_000;
+    let mut left = DANGLING_BYTES_MAX;
+    dangling
+        .iter()
+        .map_while(|id| {
+            left = left.checked_sub(id.len() + 2)?;
+            Some(id.to_string())
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::directory::PackedPrincipal;
+
+    /// Readers remove doubles by these ids: they never change without a word in the changelog.
+    #[test]
+    fn the_ids_of_three_events_are_what_they_always_were() {
+        let account = Account::unconfigured("acme", "scimtail", 0);
+        let known = Known::new(1);
+        let context = EventContext::new(&account, &known, &SyncStatus::initial(account.settings(), 0));
+        let user = Principal {
+            user_name: Some("ann".to_owned()),
+            active: Some(true),
+            created: Some(1),
+            attributes: [("title".to_owned(), "\"Engineer\"".to_owned())].into(),
+            ..Principal::new("u1")
+        };
+        let put = |principal: &Principal, first_seen_at: i64| StateWrite::Put {
+            kind: Kind::User,
+            id: principal.id.clone(),
+            packed: PackedPrincipal::pack(principal),
+            dangling: None,
+            first_seen_at,
+            changed_at: first_seen_at,
+            missing_since: None,
+            missing_walks: 0,
+            members_unread: false,
+        };
+        let member = Member { kind: Kind::User, id: "u1".into() };
+        let membership = StateWrite::PutMembership { group: "g1".into(), member, direct: Some(true), first_seen_at: 7 };
+        let id = |event_type: EventType, write: StateWrite| {
+            let event = Event::new(event_type);
+            let unit =
+                KeyChange { events: vec![event], write, observed_at: 0, loses_attribute: false, snapshot: false };
+            context.change_events(&known, &unit, &mut 0).remove(0).event_id
+        };
+        let added = id(EventType::UserAdded, put(&user, 1));
+        assert_eq!(
+            [
+                added.as_str(),
+                &id(EventType::MembershipAdded, membership),
+                &id(EventType::UserRemoved, StateWrite::Remove { kind: Kind::User, id: "u1".into() }),
+            ],
+            ["", "", ""]
+        );
+        let later = Principal { created: Some(2), last_modified: Some(3), ..user.clone() };
+        assert_eq!(id(EventType::UserAdded, put(&later, 9)), added, "times are not a part of the change");
+        let other = Principal { active: Some(false), ..user };
+        assert_ne!(id(EventType::UserAdded, put(&other, 1)), added);
     }
 }

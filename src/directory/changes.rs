@@ -2,7 +2,7 @@
 
 use super::guard::Losses;
 use super::key::StateKey;
-use super::packed::Packed;
+use super::packed::PackedPrincipal;
 use super::principal::{AttributeChange, Id, Kind, Member, RawHash};
 use super::strategy::Strategy;
 
@@ -133,7 +133,7 @@ pub enum StateWrite {
     Put {
         kind: Kind,
         id: Id,
-        packed: Packed,
+        packed: PackedPrincipal,
         /// Groups only: the new list; `None` leaves it as it is.
         dangling: Option<Vec<Id>>,
         first_seen_at: i64,
@@ -172,10 +172,10 @@ impl StateWrite {
     }
 }
 
-/// Events and the state they lead to: published in one transaction, never split. Without events it is
-/// a silent rewrite.
+/// What becomes of one state key: events, and the state they lead to. It is published in one transaction, never split.
+/// Without events it is a silent rewrite.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Unit {
+pub struct KeyChange {
     pub events: Vec<Event>,
     pub write: StateWrite,
     /// When the sync read it, milliseconds since 1970-01-01 UTC.
@@ -186,7 +186,7 @@ pub struct Unit {
     pub snapshot: bool,
 }
 
-impl Unit {
+impl KeyChange {
     /// What the unit takes away, in the guard's counts.
     pub fn losses(&self) -> Losses {
         let mut losses = Losses { attributes: u64::from(self.loses_attribute), ..Losses::default() };
@@ -218,7 +218,7 @@ pub struct Bytes {
 pub struct Changes {
     /// Acquisition of the known state they were computed against.
     pub acquisition: u64,
-    pub units: Vec<Unit>,
+    pub units: Vec<KeyChange>,
     pub bytes: Bytes,
     /// `None`: only modifications were read.
     pub users_read: Option<i64>,

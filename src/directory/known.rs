@@ -7,10 +7,10 @@
 
 use std::collections::BTreeSet;
 
-use super::changes::{Bytes, StateWrite, Unit};
+use super::changes::{Bytes, KeyChange, StateWrite};
 use super::key::StateKey;
 use super::maps::Map;
-use super::packed::Packed;
+use super::packed::PackedPrincipal;
 use super::principal::{Id, Kind, Member, Principal, RawHash};
 use super::status::{KindsRead, SyncStatus};
 use super::strategy::Strategy;
@@ -21,7 +21,7 @@ pub const UNKNOWN_TIME: i64 = 0;
 /// A user or group as its state record in Kafka. Times are milliseconds since 1970-01-01 UTC.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Entry {
-    pub packed: Packed,
+    pub packed: PackedPrincipal,
     /// Set when a completed sync read these bytes and published all that followed from them.
     pub raw: Option<RawHash>,
     /// The record's share of the account's state digest.
@@ -362,7 +362,7 @@ impl Known {
 
     /// Follows a committed write: call only after the commit returned Ok.
     /// `sequence` is that of the unit's last event, `None` for a silent one.
-    pub fn apply(&mut self, unit: &Unit, sequence: Option<i64>, digest: u128) {
+    pub fn apply(&mut self, unit: &KeyChange, sequence: Option<i64>, digest: u128) {
         match &unit.write {
             StateWrite::Put {
                 kind,

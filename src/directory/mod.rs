@@ -25,7 +25,7 @@ pub mod access;
 
 pub use access::{Above, Nesting, later};
 pub use agreement::compatible;
-pub use changes::{Changes, EventType, RemovalReason, StateWrite, Unit};
+pub use changes::{Changes, EventType, KeyChange, RemovalReason, StateWrite};
 pub use diff::Diff;
 pub use emails::{email_before, main_email};
 pub use entitlement::{Entitlement, GroupPattern};
@@ -34,7 +34,7 @@ pub use key::StateKey;
 pub use known::{Entry, Known, Membership, Seen, Table, UNKNOWN_TIME};
 pub use maps::{Map, Set};
 pub use observed::{ListedGroup, ListedMember, Observed, Readable, Row};
-pub use packed::Packed;
+pub use packed::PackedPrincipal;
 pub use principal::{AttributeChange, AttributeList, Id, Kind, Member, NOBODY, Principal, RawHash};
 pub use reason::{Class, Reason, ReasonCode};
 pub use rules::Rules;

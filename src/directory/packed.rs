@@ -8,10 +8,10 @@ const ENTERPRISE_MARK: char = '\u{1}';
 
 /// All of a [`Principal`] but its id. Equal principals have equal bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Packed(Box<[u8]>);
+pub struct PackedPrincipal(Box<[u8]>);
 
-impl Packed {
-    pub fn pack(principal: &Principal) -> Packed {
+impl PackedPrincipal {
+    pub fn pack(principal: &Principal) -> PackedPrincipal {
         let mut bytes = Vec::with_capacity(256);
         for field in [&principal.user_name, &principal.display_name, &principal.external_id, &principal.email] {
             put_optional(&mut bytes, field.as_deref());
@@ -37,7 +37,7 @@ impl Packed {
         for path in &principal.omitted {
             put(&mut bytes, path);
         }
-        Packed(bytes.into_boxed_slice())
+        PackedPrincipal(bytes.into_boxed_slice())
     }
 
     pub fn unpack(&self, id: Id) -> Principal {
@@ -170,7 +170,7 @@ mod tests {
             principal.attributes = attributes;
             principal.attributes.insert(format!("{ENTERPRISE}department"), department);
             principal.omitted = omitted;
-            prop_assert_eq!(Packed::pack(&principal).unpack("id".into()), principal);
+            prop_assert_eq!(PackedPrincipal::pack(&principal).unpack("id".into()), principal);
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Restore: what the compacted topics of one partition say of each account becomes its `Known`.
 
-use crate::directory::{Entry, Id, Known, Membership, Packed, ReasonCode, StateKey, Status, SyncStatus};
+use crate::directory::{Entry, Id, Known, Membership, PackedPrincipal, ReasonCode, StateKey, Status, SyncStatus};
 use std::collections::{BTreeMap, HashMap};
 
 use tokio_util::sync::CancellationToken;
@@ -209,7 +209,7 @@ pub fn take(
             let UserState { first_seen_at, changed_at, sequence, missing_since, missing_walks, .. } = state;
             let principal = state.into_principal();
             let entry = Entry {
-                packed: Packed::pack(&principal),
+                packed: PackedPrincipal::pack(&principal),
                 raw: None,
                 digest,
                 first_seen_at,
@@ -229,7 +229,7 @@ pub fn take(
             let members_unread = state.members_unread;
             let principal = state.into_principal();
             let entry = Entry {
-                packed: Packed::pack(&principal),
+                packed: PackedPrincipal::pack(&principal),
                 raw: None,
                 digest,
                 first_seen_at,

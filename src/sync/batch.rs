@@ -1,6 +1,6 @@
 //! Changes cut into transactions: bounded, in publishable order, a unit never split.
 
-use crate::directory::{Changes, Known, Reason, ReasonCode, StateWrite, Status, SyncStatus, Unit};
+use crate::directory::{Changes, KeyChange, Known, Reason, ReasonCode, StateWrite, Status, SyncStatus};
 use std::vec::IntoIter;
 
 use super::attempt::committed_so_far;
@@ -15,7 +15,7 @@ use crate::telemetry::{self, Carried};
 
 /// Encodes the units of one sync, batch by batch.
 pub struct Batches {
-    units: std::iter::Peekable<IntoIter<Unit>>,
+    units: std::iter::Peekable<IntoIter<KeyChange>>,
     context: EventContext,
     /// As of the last batch that was encoded; `known` follows only after the commit.
     status: SyncStatus,
@@ -27,7 +27,7 @@ pub struct Batches {
 pub struct EncodedBatch {
     records: Vec<Record>,
     /// Each unit with the sequence of its last event and its share of the digest.
-    units: Vec<(Unit, Option<i64>, u128)>,
+    units: Vec<(KeyChange, Option<i64>, u128)>,
     /// The `syncs` record as of this transaction, positions aside.
     status: SyncStatus,
     carried: Carried,
@@ -90,7 +90,7 @@ impl Batches {
 
     /// Counts and digest as they will be after this unit. Every key occurs once in a sync, so what
     /// `known` says of it is what the unit replaces, although earlier batches may not be applied yet.
-    fn account_for(&mut self, known: &Known, unit: &Unit, digest: u128) {
+    fn account_for(&mut self, known: &Known, unit: &KeyChange, digest: u128) {
         for event in &unit.events {
             self.status.published[event.event_type as usize] += 1;
         }

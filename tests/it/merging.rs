@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use proptest::prelude::*;
 use proptest::strategy::Strategy as _;
-use scimtail::directory::{AttributeList, Baseline, Diff, Kind, Known, Row, Rules, Strategy, Unit};
+use scimtail::directory::{AttributeList, Baseline, Diff, KeyChange, Kind, Known, Row, Rules, Strategy};
 use scimtail::scim::directory::parse_row;
 use scimtail::scim::envelope::raw_row;
 use scimtail::scim::resource::Reading;
@@ -41,7 +41,7 @@ fn rows(kind: Kind, values: &[Value]) -> Vec<Row> {
 }
 
 /// What a first sync of these rows writes.
-fn written(users: &[Value], groups: &[Value]) -> Vec<Unit> {
+fn written(users: &[Value], groups: &[Value]) -> Vec<KeyChange> {
     let known = Known::new(1);
     let mut diff = Diff::against(&known, rules());
     diff.read_memberships_by(Strategy::List, false);

@@ -197,7 +197,7 @@ mod tests {
     use super::*;
     use crate::account::Account;
     use crate::config::Config;
-    use crate::directory::{Entry, Id, Kind, Known, Member, Membership, Packed, Principal};
+    use crate::directory::{Entry, Id, Kind, Known, Member, Membership, PackedPrincipal, Principal};
 
     const DAY: i64 = 86_400_000;
 
@@ -215,7 +215,7 @@ mod tests {
         }
         principal.active = active;
         let entry = Entry {
-            packed: Packed::pack(&principal),
+            packed: PackedPrincipal::pack(&principal),
             raw: None,
             digest: 0,
             first_seen_at: DAY,

@@ -3,7 +3,7 @@
 use crate::directory::agreement::compatible;
 use crate::directory::changes::{Event, EventType};
 use crate::directory::entitlement::GroupPattern;
-use crate::directory::packed::Packed;
+use crate::directory::packed::PackedPrincipal;
 use crate::directory::principal::{AttributeChange, Kind, Principal};
 use crate::directory::rules::Rules;
 use crate::directory::status::Baseline;
@@ -11,7 +11,7 @@ use crate::json::json_text;
 
 /// A principal that is new or differs from known.
 pub(super) struct Changed {
-    pub packed: Packed,
+    pub packed: PackedPrincipal,
     pub observed_at: i64,
     pub events: Vec<Event>,
     /// Attributes that it held and no longer holds.
@@ -23,7 +23,7 @@ pub(super) struct Changed {
 }
 
 impl Changed {
-    pub fn silent(packed: Packed, observed_at: i64) -> Changed {
+    pub fn silent(packed: PackedPrincipal, observed_at: i64) -> Changed {
         Changed { packed, observed_at, events: Vec::new(), lost: Vec::new(), missing_since: None, missing_walks: 0 }
     }
 }
@@ -55,7 +55,7 @@ pub(super) fn compare(
     looked: Looked,
 ) -> Option<Changed> {
     let Looked { observed_at, modified_at, composed_name, otherwise } = looked;
-    let mut changed = Changed::silent(Packed::pack(new), observed_at);
+    let mut changed = Changed::silent(PackedPrincipal::pack(new), observed_at);
     // The server's own time counts only inside the window in which the change must lie.
     let occurred_at =
         modified_at.filter(|at| *at <= observed_at && rules.window_start.is_some_and(|start| *at >= start));

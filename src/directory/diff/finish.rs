@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::compare::Changed;
 use super::memberships;
 use super::sightings::Diff;
-use crate::directory::changes::{Bytes, Changes, Event, EventType, RemovalReason, StateWrite, Unit};
+use crate::directory::changes::{Bytes, Changes, Event, EventType, KeyChange, RemovalReason, StateWrite};
 use crate::directory::key::StateKey;
-use crate::directory::packed::Packed;
+use crate::directory::packed::PackedPrincipal;
 use crate::directory::principal::{Id, Kind};
 use crate::directory::status::Baseline;
 use crate::directory::strategy::Strategy;
@@ -55,7 +55,7 @@ impl Diff<'_> {
         // Group records: added, then updated, silent rewrites of `dangling` among them.
         let mut dangling = plan.dangling;
         let written: BTreeSet<Id> = groups.keys().cloned().collect();
-        let mut group_units: Vec<Unit> = groups
+        let mut group_units: Vec<KeyChange> = groups
             .into_iter()
             .map(|(id, changed)| {
                 let list = dangling.remove(&id);
@@ -125,12 +125,12 @@ impl Diff<'_> {
         changed: Changed,
         dangling: Option<Vec<Id>>,
         vanishing: &BTreeSet<String>,
-    ) -> Unit {
+    ) -> KeyChange {
         let entry = self.known.table(kind).get(&id);
         let first = self.rules.first_read(kind);
         let events = if first == Some(Baseline::State) { Vec::new() } else { changed.events };
         let silent = events.is_empty();
-        Unit {
+        KeyChange {
             snapshot: first == Some(Baseline::Events),
             observed_at: changed.observed_at,
             loses_attribute: changed.lost.iter().any(|path| vanishing.contains(path)),
@@ -178,14 +178,14 @@ impl Diff<'_> {
             let Some(mut user) = self.principal(Kind::User, &id) else { continue };
             user.active = None;
             let changed = self[Kind::User].changed.remove(&id);
-            let mut changed = changed.unwrap_or_else(|| Changed::silent(Packed::pack(&user), now));
-            changed.packed = Packed::pack(&user);
+            let mut changed = changed.unwrap_or_else(|| Changed::silent(PackedPrincipal::pack(&user), now));
+            changed.packed = PackedPrincipal::pack(&user);
             changed.lost.push("active".to_owned());
             self.keep(Kind::User, &id, changed);
         }
     }
 
-    fn remove(&self, kind: Kind, id: Id, reason: RemovalReason, observed_at: i64) -> Unit {
+    fn remove(&self, kind: Kind, id: Id, reason: RemovalReason, observed_at: i64) -> KeyChange {
         let event_type = EventType::removed(kind);
         let event = Event {
             removal_reason: Some(reason),
@@ -193,7 +193,7 @@ impl Diff<'_> {
             ..Event::new(event_type)
         };
         let first = self.rules.first_read(kind);
-        Unit {
+        KeyChange {
             events: if first == Some(Baseline::State) { Vec::new() } else { vec![event] },
             write: StateWrite::Remove { kind, id },
             observed_at,

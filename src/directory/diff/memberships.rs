@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::members::{agreed, dangles, first_read, gone, lost, resolve};
 use super::sightings::{Diff, GroupRead};
-use crate::directory::changes::{Event, EventType, RemovalReason, StateWrite, Unit};
+use crate::directory::changes::{Event, EventType, KeyChange, RemovalReason, StateWrite};
 use crate::directory::key::StateKey;
 use crate::directory::observed::directer;
 use crate::directory::principal::{Id, Kind, Member};
@@ -13,10 +13,10 @@ use crate::directory::status::Baseline;
 /// What becomes of all memberships.
 #[derive(Default)]
 pub(super) struct Plan {
-    pub removed: Vec<Unit>,
-    pub added: Vec<Unit>,
+    pub removed: Vec<KeyChange>,
+    pub added: Vec<KeyChange>,
     /// Memberships that turned direct or indirect: rewritten silently.
-    pub rewritten: Vec<Unit>,
+    pub rewritten: Vec<KeyChange>,
     /// Lists of dangling members that differ from the known ones.
     pub dangling: BTreeMap<Id, Vec<Id>>,
     pub dangling_total: usize,
@@ -108,7 +108,7 @@ fn read_group(
         }
         *count += 1;
         let event = membership_event(diff, EventType::MembershipAdded, group, &member);
-        plan.added.push(Unit {
+        plan.added.push(KeyChange {
             events: event.into_iter().collect(),
             write: StateWrite::PutMembership { group: group.clone(), member, direct, first_seen_at: read.observed_at },
             observed_at: read.observed_at,
@@ -119,13 +119,19 @@ fn read_group(
 }
 
 /// A membership that the server now calls direct or indirect, and did not before.
-fn redirected(diff: &Diff<'_>, group: &Id, read: &GroupRead, member: Member, direct: Option<bool>) -> Option<Unit> {
+fn redirected(
+    diff: &Diff<'_>,
+    group: &Id,
+    read: &GroupRead,
+    member: Member,
+    direct: Option<bool>,
+) -> Option<KeyChange> {
     let known = diff.known.members(group)?.get(&member)?;
     if direct.is_none() || direct == known.direct {
         return None;
     }
     let first_seen_at = known.first_seen_at;
-    Some(Unit {
+    Some(KeyChange {
         events: Vec::new(),
         write: StateWrite::PutMembership { group: group.clone(), member, direct, first_seen_at },
         observed_at: read.observed_at,
@@ -147,14 +153,14 @@ fn remove(
     member: Member,
     cause: Option<(Kind, Id, RemovalReason)>,
     observed_at: i64,
-) -> Unit {
+) -> KeyChange {
     let reason = cause.as_ref().map_or(RemovalReason::NotListed, |(_, _, reason)| *reason);
     let event = membership_event(diff, EventType::MembershipRemoved, group, &member).map(|event| Event {
         removal_reason: Some(reason),
         cause: cause.map(|(kind, id, _)| (EventType::removed(kind), StateKey::Principal(kind, id))),
         ..event
     });
-    Unit {
+    KeyChange {
         events: event.into_iter().collect(),
         write: StateWrite::RemoveMembership { group: group.clone(), member },
         observed_at,

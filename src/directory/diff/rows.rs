@@ -5,7 +5,7 @@ use super::sightings::Diff;
 use crate::directory::known::Membership;
 use crate::directory::maps::Set;
 use crate::directory::observed::{ListedGroup, ListedMember, Observed, Readable, Row};
-use crate::directory::packed::Packed;
+use crate::directory::packed::PackedPrincipal;
 use crate::directory::principal::{Id, Kind, Member, Principal, RawHash};
 use crate::directory::strategy::Strategy;
 
@@ -231,7 +231,7 @@ impl Diff<'_> {
         match changed {
             Some(changed) => self.keep(kind, &id, Changed { missing_since, ..changed }),
             None if rewrite => {
-                let silent = Changed { missing_since, ..Changed::silent(Packed::pack(&new), observed_at) };
+                let silent = Changed { missing_since, ..Changed::silent(PackedPrincipal::pack(&new), observed_at) };
                 self.keep(kind, &id, silent);
             }
             None => drop(self[kind].changed.remove(&id)),
