@@ -42,9 +42,6 @@ fn cut(text: &mut String) {
     text.shrink_to_fit();
 }
 
-/// The actions there are.
-pub const ACTIONS: [&str; 4] = ["release", "pause", "resume", "poll"];
-
 /// The record that `request` leads to, and whether a sync is due at once. `None`: it already took effect.
 pub fn apply(known: &Known, request: &Request) -> Option<(SyncStatus, bool)> {
     let latest = known.latest.as_ref()?;

@@ -223,14 +223,6 @@ impl Known {
         self.dangling.get(group).map_or(&[], Vec::as_slice)
     }
 
-    pub fn dangling_len(&self) -> usize {
-        self.dangling.values().map(Vec::len).sum()
-    }
-
-    pub fn has_dangling(&self) -> bool {
-        !self.dangling.is_empty()
-    }
-
     pub fn groups_with_dangling(&self) -> impl Iterator<Item = (&Id, &[Id])> {
         self.dangling.iter().map(|(group, ids)| (group, ids.as_slice()))
     }
