@@ -121,8 +121,8 @@ impl Table {
     }
 }
 
-/// The highest numbers that any restored record bears, and who wrote the newest `syncs` record: where the checkpoint is
-/// lost, what comes next must lie beyond them.
+/// The highest numbers that any restored record bears, and the version that wrote the newest `syncs` record. If the
+/// checkpoint is lost, the next numbers must be beyond them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Seen {
     pub sync: i64,
@@ -156,8 +156,8 @@ pub struct Known {
     orphans: BTreeSet<(Kind, Id)>,
     /// Set while it is restored.
     pub seen: Seen,
-    /// Why what was restored is not what the newest `syncs` record says: until one sync completes, whoever is missing
-    /// here is written silently, and no user or group is removed.
+    /// Why what was restored is not what the newest `syncs` record says: until one sync completes, a principal that is
+    /// missing here is written silently, and no user or group is removed.
     pub repair: Option<String>,
     /// When the last full walk that completed began, milliseconds since 1970-01-01 UTC; `None` after a restore.
     pub walked_at: Option<i64>,
@@ -262,8 +262,8 @@ impl Known {
         self.completed.as_ref().map_or(0, |completed| completed.sync)
     }
 
-    /// True until a sync completed. An account in repair is no beginner, even where its completed sync was lost: what
-    /// is known of it was published, and its removals are news.
+    /// True until a sync completed. An account in repair is not new, even if its completed sync was lost: what is known
+    /// of it was published, and its removals are news.
     pub fn is_first(&self) -> bool {
         self.completed.is_none() && self.repair.is_none()
     }

@@ -17,8 +17,8 @@ pub struct Rules {
     pub first_memberships: bool,
     /// A completed sync saw members by the strategy of this one: none shown is none, not unknown.
     pub shown_before: bool,
-    /// Known is not what Kafka should hold: who is missing in it was perhaps published long ago, so it is written
-    /// silently; and nothing is removed before one sync completed.
+    /// Known is not what Kafka should hold. A principal that is missing in it was perhaps published long ago, so it is
+    /// written silently, and nothing is removed before one sync completed.
     pub repair: bool,
     /// The list of the newest completed sync. Only attributes in both lists make events: a newly listed
     /// attribute is not a change of the person.

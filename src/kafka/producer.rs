@@ -121,7 +121,7 @@ pub enum NotCommitted {
 }
 
 impl TransactionalProducer {
-    /// A producer for the shard of this partition that fences nobody yet: [`ConnectedProducer::fence`] does.
+    /// A producer for the shard of this partition that has not fenced its predecessor yet: [`ConnectedProducer::fence`] does.
     ///
     /// # Errors
     /// A property that librdkafka does not take.

@@ -220,7 +220,7 @@ impl Sender {
 }
 
 /// Writes one record outside any transaction, e.g. a person's request, with a plain idempotent producer: it fences
-/// nobody, and a single record needs no transaction. Blocks.
+/// no owner, and a single record needs no transaction. Blocks.
 ///
 /// # Errors
 /// Kafka does not acknowledge the record in time, or refuses it.

@@ -199,3 +199,31 @@ fn every_file_that_is_cited_is_there() {
     }
     assert!(missing.is_empty(), "cited, but not in the repository:\n{}", missing.join("\n"));
 }
+
+/// Words of German syntax that make a sentence hard to read in an incident. A person is a person; a principal is not.
+#[test]
+fn no_text_uses_the_worst_words() {
+    const WORST: [&str; 6] = ["whoever", "nobody", "somebody", "anybody", "anew", "whomever"];
+    let mut found = Vec::new();
+    for (path, text) in prose() {
+        // Comments of the tests, and the tables that are generated from declarations, have their own pace.
+        let own = [
+            "src/",
+            "README.md",
+            "ARCHITECTURE.md",
+            "CONTRIBUTING.md",
+            "CHANGELOG.md",
+            "docs/design.md",
+            "docs/logs.md",
+        ];
+        let relative = path.strip_prefix(root()).unwrap().to_str().unwrap();
+        if !own.iter().any(|start| relative.starts_with(start)) {
+            continue;
+        }
+        let words = text.split(|c: char| !c.is_alphabetic());
+        let bad: BTreeSet<String> =
+            words.map(str::to_lowercase).filter(|word| WORST.contains(&word.as_str())).collect();
+        found.extend(bad.into_iter().map(|word| format!("{relative}: {word}")));
+    }
+    assert!(found.is_empty(), "say it by its name:\n{}", found.join("\n"));
+}

@@ -14,10 +14,9 @@ impl Diff<'_> {
     /// What the guard looks at, with everything missing taken for lost.
     pub fn evidence(&self) -> Evidence {
         let known = self.known;
-        let [no_user_again, no_group_again] = Kind::BOTH.map(|kind| self.nobody_again(kind));
+        let [no_user_again, no_group_again] = Kind::BOTH.map(|kind| self.none_again(kind));
         // If none of the known principals is seen again, all of them are at stake, however many walks their loss takes.
-        let at_stake =
-            |kind: Kind, nobody_again: bool| if nobody_again { self.missing(kind) } else { self.losing(kind) };
+        let at_stake = |kind: Kind, none_again: bool| if none_again { self.missing(kind) } else { self.losing(kind) };
         let missing_users = at_stake(Kind::User, no_user_again);
         let missing_groups = at_stake(Kind::Group, no_group_again);
         let gone = |kind| self[kind].gone.len();

@@ -126,9 +126,9 @@ impl Diff<'_> {
         }
     }
 
-    /// Somebody was known, and nobody known is listed again: another directory answers, or none. Who was hidden or
-    /// is being counted was not listed before either.
-    pub(super) fn nobody_again(&self, kind: Kind) -> bool {
+    /// Principals were known, and none of them is listed again: another directory answers, or none. A principal that
+    /// was hidden or is being counted was not listed before either.
+    pub(super) fn none_again(&self, kind: Kind) -> bool {
         if self[kind].unread || self[kind].known_listed > 0 {
             return false;
         }

@@ -57,8 +57,9 @@ pub(super) fn due(ids: Vec<Id>, known: &Known, attempt: &SyncStatus, budget: &mu
     due
 }
 
-/// A hold may only be a broken list: ask a sample of what is missing. One alive that ought to be listed, and the list
-/// lies. Returns the missing users where the sample shows that this directory hides its inactive ones.
+/// The cause of a hold may be a broken list, so a sample of what is missing is asked for. If one of them answers that
+/// ought to be listed, the list is wrong. Returns how many missing users there are if the sample shows that this
+/// directory hides its inactive users.
 pub(super) async fn sample<D: Directory>(seen: &Observation<'_, '_, D>, at_stake: &Losses) -> Result<u64, Refusal> {
     let (diff, sync) = (&*seen.diff, seen.attempt.sync);
     let mut hidden = 0;
