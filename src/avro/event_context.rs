@@ -323,7 +323,11 @@ mod tests {
                 &id(EventType::MembershipAdded, membership),
                 &id(EventType::UserRemoved, StateWrite::Remove { kind: Kind::User, id: "u1".into() }),
             ],
-            ["", "", ""]
+            [
+                "9e8ff939-f508-5184-bf90-d94cd3934748",
+                "03c65b1e-2ab4-5468-8d38-27bea3295fa0",
+                "9a0ec1c5-a5c9-5bd4-b429-511dca3abfab",
+            ]
         );
         let later = Principal { created: Some(2), last_modified: Some(3), ..user.clone() };
         assert_eq!(id(EventType::UserAdded, put(&later, 9)), added, "times are not a part of the change");

@@ -24,5 +24,5 @@ fn the_page_about_reasons_names_every_code() {
         format!("| `{code}` | {} | {} | {} |\n", code.meaning(), code.class().as_str(), code.remedy())
     };
     let rows: String = ReasonCode::ALL.into_iter().map(row).collect();
-    expect_file!["../../docs/reasons.md"].assert_eq(&format!("{INTRODUCTION}{rows}"));
+    expect_file![concat!(env!("CARGO_MANIFEST_DIR"), "/docs/reasons.md")].assert_eq(&format!("{INTRODUCTION}{rows}"));
 }
