@@ -16,7 +16,7 @@ pub fn print(line: &str) -> Result<(), Failure> {
     writeln!(anstream::stdout().lock(), "{line}").map_err(|error| Failure::unwritten(&error))
 }
 
-/// Prints a line for programs byte for byte. [`print`] would take escape sequences out of it.
+/// Prints a line for programs byte for byte. [`print()`] would take escape sequences out of it.
 ///
 /// # Errors
 /// As [`Failure::unwritten`].

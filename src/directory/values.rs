@@ -1,6 +1,6 @@
 //! Values of attributes as JSON text, and when two of them are the same.
 //!
-//! A value that is larger or deeper than [`Json::read`] reads is compared by its text. Names of sub-attributes ignore
+//! A value that is larger or deeper than `Json::read` reads is compared by its text. Names of sub-attributes ignore
 //! case (RFC 7643 §2.1).
 
 use std::borrow::Cow;
