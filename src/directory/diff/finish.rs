@@ -8,7 +8,7 @@ use super::sightings::Diff;
 use crate::directory::changes::{Bytes, Changes, Event, EventType, KeyChange, RemovalReason, StateWrite};
 use crate::directory::key::StateKey;
 use crate::directory::packed::PackedPrincipal;
-use crate::directory::principal::{Id, Kind};
+use crate::directory::principal::{Id, Kind, RawHash};
 use crate::directory::status::Baseline;
 use crate::directory::strategy::Strategy;
 
@@ -89,27 +89,35 @@ impl Diff<'_> {
             let gone = self[kind].gone.iter();
             changes.units.extend(gone.map(|(id, reason)| self.remove(kind, id.clone(), *reason, now)));
         }
-        // Bytes may be recognised only once all that they say is published.
-        let holds_members = |kind: Kind| match self.reads.strategy {
-            Strategy::List => kind == Kind::Group,
-            Strategy::User => kind == Kind::User,
-            _ => false,
-        };
         // In repair memberships that went are kept: what says so must be read again.
         let memberships_settled = memberships_known && !self.rules.repair;
-        let settled = |kind: Kind, id: &Id| {
-            let unsettled = (kind == Kind::Group && plan.unsettled.contains(id))
-                || self.reads.unsettled.contains(&(kind, id.clone()));
-            !holds_members(kind) || (memberships_settled && !unsettled)
-        };
+        changes.bytes.recognised = self.take_recognised(memberships_settled, &plan.unsettled);
+        changes
+    }
+
+    /// The bytes that the next sync recognises: only those of which all that they say is published.
+    fn take_recognised(
+        &mut self,
+        memberships_settled: bool,
+        unsettled_groups: &BTreeSet<Id>,
+    ) -> Vec<(Kind, Id, RawHash)> {
         let mut recognised = Vec::new();
         for kind in Kind::BOTH {
-            let read = self[kind].recognised.iter();
-            let read = read.filter(|(id, _)| settled(kind, id) && !self[kind].doubled.contains(*id));
-            recognised.extend(read.map(|(id, raw)| (kind, id.clone(), *raw)));
+            let read = std::mem::take(&mut self[kind].recognised);
+            let holds_members = match self.reads.strategy {
+                Strategy::List => kind == Kind::Group,
+                Strategy::User => kind == Kind::User,
+                _ => false,
+            };
+            let is_unsettled = |id: &Id| {
+                (kind == Kind::Group && unsettled_groups.contains(id))
+                    || self.reads.unsettled.contains(&(kind, id.clone()))
+            };
+            let settled = |id: &Id| !holds_members || (memberships_settled && !is_unsettled(id));
+            let read = read.into_iter().filter(|(id, _)| settled(id) && !self[kind].doubled.contains(id));
+            recognised.extend(read.map(|(id, raw)| (kind, id, raw)));
         }
-        changes.bytes.recognised = recognised;
-        changes
+        recognised
     }
 
     /// All principals that exist: listed, found, or hidden and not due to be asked.
