@@ -36,7 +36,7 @@ const BACKLOG: usize = 1_024;
 
 #[derive(Debug, Args)]
 pub struct Options {
-    /// End after this many syncs of each account [default: run until Ctrl-C]
+    /// End after this many syncs of each account [default: until Ctrl-C, at most 1,000]
     #[arg(long, value_name = "N")]
     syncs: Option<u32>,
     /// Time between two syncs of an account

@@ -33,7 +33,10 @@ pub fn lines(name: &str, outcome: &Outcome, width: usize) -> Vec<String> {
                 let reason = status.reason.clone().unwrap_or_default();
                 vec![
                     row(AnsiColor::Yellow, "repaired", completed(status, *seconds)),
-                    hint("why:", format!("{reason}; missing records were written silently, nobody was removed")),
+                    hint(
+                        "why:",
+                        format!("{reason}; missing records were written silently, no user or group was removed"),
+                    ),
                 ]
             }
             Status::Completed => vec![row(AnsiColor::Green, "completed", completed(status, *seconds))],

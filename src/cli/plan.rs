@@ -88,7 +88,7 @@ fn show(
     seconds: f64,
 ) -> Result<(), Failure> {
     if let Some(reason) = &known.repair {
-        print(&format!("in repair: {reason}; missing records are written silently, nobody is removed"))?;
+        print(&format!("in repair: {reason}; missing records are written silently, no user or group is removed"))?;
     }
     print(&format!("read {} in {seconds:.1} s", counts(attempt)))?;
     for finding in &attempt.findings {

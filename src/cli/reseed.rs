@@ -39,7 +39,7 @@ pub async fn reseed(config: &Config, options: Reseed) -> Result<Exit, Failure> {
         }
         Reseeded::GoesOn(records) => print(&format!(
             "{}: continues from the {records} state records in the topics. Its next sync writes missing records silently, \
-             publishes changes and removes nobody; {BACK_SOON}",
+             publishes changes and removes no user or group; {BACK_SOON}",
             account.name
         ))?,
     }
