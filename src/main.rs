@@ -9,9 +9,8 @@ fn main() -> ExitCode {
     let _armed = failpoint::arm();
     match cli::arguments().and_then(cli::run) {
         Ok(exit) => exit.into(),
-        Err(failure) if failure.text.is_empty() => failure.exit.into(),
         Err(failure) => {
-            anstream::eprintln!("error: {}", failure.text);
+            failure.say();
             failure.exit.into()
         }
     }

@@ -47,6 +47,12 @@ fn available() -> Option<u64> {
     cgroups.into_iter().filter_map(number).chain(total()).min()
 }
 
+/// A sync would take more than all syncs together may: `mib`, in MiB.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OverBudget {
+    pub mib: u64,
+}
+
 /// What one sync has reserved; given back when it is dropped.
 #[derive(Debug, Default)]
 pub struct Reserved(u64);
@@ -55,16 +61,12 @@ impl Reserved {
     /// Reserves `bytes` in all.
     ///
     /// # Errors
-    /// The budget is used up. Says what to do.
-    pub fn set(&mut self, bytes: usize) -> Result<(), String> {
+    /// The budget is used up.
+    pub fn set(&mut self, bytes: usize) -> Result<(), OverBudget> {
         let bytes = bytes as u64;
         let others = RESERVED.load(Ordering::Relaxed).saturating_sub(self.0);
         if bytes > SMALL_BYTES && others + bytes > limit() {
-            return Err(format!(
-                "reading this directory would take more than the memory budget of {} MiB; → [limits] memory, \
-                 or [account.limits] max_principals if the directory should be smaller",
-                limit() >> 20
-            ));
+            return Err(OverBudget { mib: limit() >> 20 });
         }
         if bytes > self.0 {
             RESERVED.fetch_add(bytes - self.0, Ordering::Relaxed);
@@ -90,7 +92,7 @@ mod tests {
     fn the_budget_refuses_large_syncs_beyond_it_and_never_small_ones() {
         let (mut large, mut small) = (Reserved::default(), Reserved::default());
         let refusal = large.set(usize::MAX >> 1).unwrap_err();
-        assert!(refusal.contains("→ [limits] memory"), "{refusal}");
+        assert_eq!(refusal, OverBudget { mib: limit() >> 20 });
         small.set(SMALL_BYTES as usize).unwrap();
         let before = RESERVED.load(Ordering::Relaxed);
         small.set(1).unwrap();

@@ -8,11 +8,11 @@ use std::future::Future;
 use bytes::Bytes;
 use futures::Stream;
 
-use crate::directory::{Id, Kind, Observed, RawHash, ReasonCode};
+use crate::directory::{Id, Kind, Observed, RawHash, Reason};
 
 /// A SCIM directory that can be walked.
 pub trait Directory: Sync {
-    type Error: std::fmt::Display + ReadFailure + Send;
+    type Error: std::fmt::Display + Into<Reason> + Send;
 
     /// All pages of one kind; ends complete or in an error. `since`, milliseconds since 1970-01-01 UTC: only what was
     /// modified since then, which says nothing about the others.
@@ -52,11 +52,6 @@ pub enum Parsed {
     /// The server did not send its bytes again (HTTP 304), although they are not recognised any more. The directory has
     /// forgotten what it remembered of its pages: the walk begins again, once.
     Stale,
-}
-
-/// The code under which a failed read is recorded.
-pub trait ReadFailure {
-    fn code(&self) -> ReasonCode;
 }
 
 /// A row as the server sent it.

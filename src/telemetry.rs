@@ -33,7 +33,7 @@ pub fn start(format: LogFormat, level: &str) -> Result<(), String> {
 }
 
 /// A line of JSON: the event's fields, and beside them those of the spans around it. Of two fields of one name the
-/// inner one counts.
+/// inner one counts; the crates that flatten spans print such a field twice.
 struct JsonLine {
     line: Format<Json>,
 }
@@ -263,16 +263,19 @@ pub fn committed(account: &str, sync: i64, carried: Carried) {
     }
 }
 
+/// A writer that keeps log lines, for tests.
 #[cfg(test)]
-mod tests {
+pub mod lines {
     use std::sync::{Arc, Mutex};
 
-    use tracing::{error_span, subscriber, warn};
-
-    use super::*;
-
     #[derive(Clone, Default)]
-    struct Lines(Arc<Mutex<Vec<u8>>>);
+    pub struct Lines(Arc<Mutex<Vec<u8>>>);
+
+    impl Lines {
+        pub fn text(&self) -> String {
+            String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+        }
+    }
 
     impl std::io::Write for Lines {
         fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
@@ -284,6 +287,14 @@ mod tests {
             Ok(())
         }
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use tracing::{error_span, subscriber, warn};
+
+    use super::lines::Lines;
+    use super::*;
 
     #[test]
     fn a_line_of_json_has_the_fields_of_its_event_and_of_the_spans_around_it() {
@@ -297,7 +308,7 @@ mod tests {
                 warn!(partition = 4, "nearer");
             });
         });
-        let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+        let text = lines.text();
         let read = |line| serde_json::from_str::<serde_json::Value>(line).unwrap();
         let lines: Vec<serde_json::Value> = text.lines().map(read).collect();
         assert_eq!(lines.len(), 3, "{text}");

@@ -8,8 +8,9 @@ use serde::de::DeserializeOwned;
 
 use super::registry::Registry;
 use super::schema::{self, SchemaIds};
+use crate::directory::Problem;
 use crate::log::Topic;
-use crate::service::{Problem, ServiceError};
+use crate::service::ServiceError;
 
 /// Why a value is not understood.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

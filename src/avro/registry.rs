@@ -13,8 +13,9 @@ use schema_registry_converter::schema_registry_common::{SchemaType, SuppliedSche
 use serde_json::{Value, json};
 
 use super::schema::{self, SchemaIds};
+use crate::directory::Problem;
 use crate::log::Topic;
-use crate::service::{Problem, ServiceError};
+use crate::service::ServiceError;
 
 const REQUEST_WAIT: Duration = Duration::from_secs(10);
 /// Tries to register one schema, the first included.

@@ -4,6 +4,7 @@ use std::io;
 use std::process::ExitCode;
 
 use crate::config::ConfigError;
+use crate::directory::Problem;
 use crate::service::ServiceError;
 
 /// Exit codes, the graver ones last. 69, 75 and 78 have the meaning that sysexits.h gives them.
@@ -48,20 +49,27 @@ impl From<Exit> for ExitCode {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
     pub exit: Exit,
-    /// One line for people. Empty if there is nothing to say: the reader of standard output has gone.
-    pub text: String,
+    /// `None` if there is nothing to say, because the reader of standard output has gone.
+    pub problem: Option<Problem>,
 }
 
 impl Failure {
-    pub fn new(exit: Exit, text: impl Into<String>) -> Failure {
-        Failure { exit, text: text.into() }
+    pub fn new(exit: Exit, problem: impl Into<Problem>) -> Failure {
+        Failure { exit, problem: Some(problem.into()) }
+    }
+
+    /// Prints what there is to say to standard error.
+    pub fn say(&self) {
+        if let Some(problem) = &self.problem {
+            anstream::eprintln!("error: {problem}");
+        }
     }
 
     /// Standard output cannot be written. A reader that has closed the pipe ends the command quietly; anything else
     /// is a failure, because lines are missing.
     pub fn unwritten(error: &io::Error) -> Failure {
         match error.kind() {
-            io::ErrorKind::BrokenPipe => Failure::new(Exit::Done, ""),
+            io::ErrorKind::BrokenPipe => Failure { exit: Exit::Done, problem: None },
             _ => Failure::new(Exit::Failed, format!("standard output cannot be written: {error}")),
         }
     }
@@ -76,6 +84,6 @@ impl From<ConfigError> for Failure {
 impl From<ServiceError> for Failure {
     fn from(error: ServiceError) -> Failure {
         let exit = if error.is_refused() { Exit::Configuration } else { Exit::Unreachable };
-        Failure::new(exit, error.to_string())
+        Failure::new(exit, error.problem().clone())
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::directory::{Baseline, Changes, Kind, Known, ReasonCode, StateWrite, SyncStatus};
 use clap::Args;
+use tracing::Instrument;
 
 use super::failure::{Exit, Failure};
 use super::outcome::counts;
@@ -14,6 +15,7 @@ use crate::kafka::topics::partition_counts;
 use crate::log::Topic;
 use crate::mapping::text;
 use crate::schedule::now_millis;
+use crate::shards::spans;
 use crate::sync::{self, Planned};
 
 #[derive(Debug, Args)]
@@ -30,11 +32,11 @@ pub async fn plan(config: &Config, options: Options) -> Result<Exit, Failure> {
         if many {
             print(&format!("{}  {}", account.account.name, account.base_url))?;
         }
-        match plan_one(config, &account).await {
+        match plan_one(config, &account).instrument(spans::account(&account.account.name)).await {
             Ok(exit) => worst = worst.max(exit),
             // One account that cannot be planned does not stop the others.
-            Err(failure) if many && !failure.text.is_empty() => {
-                anstream::eprintln!("error: {}", failure.text);
+            Err(failure) if many && failure.problem.is_some() => {
+                failure.say();
                 worst = worst.max(failure.exit);
             }
             Err(failure) => return Err(failure),
@@ -48,7 +50,7 @@ async fn plan_one(config: &Config, account: &AccountConfig) -> Result<Exit, Fail
     let started = tokio::time::Instant::now();
     let directory = Connection::new(account, now_millis)
         .directory()
-        .map_err(|error| Failure::new(Exit::Configuration, error.text))?;
+        .map_err(|error| Failure::new(Exit::Configuration, error.problem))?;
     let planned = sync::plan(&account.account, &directory, &known, now_millis).await;
     let seconds = started.elapsed().as_secs_f64();
     match planned {
@@ -58,13 +60,13 @@ async fn plan_one(config: &Config, account: &AccountConfig) -> Result<Exit, Fail
         }
         Planned::Held(attempt, hold, reason, changes) => {
             show(account, &known, &attempt, &changes, seconds)?;
-            print(&format!("held: {}. A sync would publish nothing.", reason.text))?;
+            print(&format!("held: {}. A sync would publish nothing.", reason.problem))?;
             print(&format!("release: scimtail release {} --hold {hold}", account.account.name))?;
             Ok(Exit::TryLater)
         }
         Planned::Failed(reason) => {
             let exit = if reason.code == ReasonCode::Unreachable { Exit::Unreachable } else { Exit::Failed };
-            Err(Failure::new(exit, format!("{}: {}", account.account.name, reason.text)))
+            Err(Failure::new(exit, reason.problem.of(&account.account.name)))
         }
     }
 }

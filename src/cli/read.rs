@@ -10,7 +10,7 @@ use super::output::progress;
 use super::services::readable;
 use crate::account::Account;
 use crate::avro::{Decoder, Registry};
-use crate::directory::Known;
+use crate::directory::{Known, Problem};
 use crate::kafka::KafkaClient;
 use crate::kafka::blocking::blocking;
 use crate::shards::restore::{self, Purpose};
@@ -20,7 +20,7 @@ use crate::shards::spans;
 const READ_TRIES: usize = 3;
 
 /// The state of each account, by name, as any reader finds it. It is proven by the digest in the newest `syncs` record
-/// of the account; [`Known::repair`] says if it disagrees. If the state of an account is not known, the failure says
+/// of the account; [`Known::repair`] says if it disagrees. If the state of an account is not known, the problem says
 /// why. Each partition is read once, unless a commit came between the reads of two topics.
 ///
 /// # Errors
@@ -29,7 +29,7 @@ pub async fn read_states(
     kafka: &KafkaClient,
     registry: &Registry,
     accounts: &[Account],
-) -> Result<HashMap<String, Result<Known, Failure>>, Failure> {
+) -> Result<HashMap<String, Result<Known, Problem>>, Failure> {
     readable(kafka, registry).await?;
     let mut states = HashMap::new();
     let partitions: BTreeSet<i32> = accounts.iter().map(|account| account.partition).collect();
@@ -61,7 +61,7 @@ pub async fn read_states(
                         states.insert(name, Ok(known));
                     }
                     Err(stopped) => {
-                        in_doubt.insert(name, Err(Failure::new(Exit::Configuration, stopped.reason.to_string())));
+                        in_doubt.insert(name, Err(stopped.reason));
                     }
                 }
             }
@@ -77,6 +77,11 @@ pub async fn read_states(
 /// As [`read_states`].
 pub async fn read_state(kafka: &KafkaClient, registry: &Registry, account: &Account) -> Result<Known, Failure> {
     let states = read_states(kafka, registry, std::slice::from_ref(account)).await?;
-    let nothing = || Failure::new(Exit::Configuration, format!("{}: nothing was read", account.name));
-    states.into_values().next().ok_or_else(nothing)?
+    let nothing = || Problem::new(format!("{}: nothing was read", account.name));
+    states.into_values().next().unwrap_or_else(|| Err(nothing())).map_err(unknown)
+}
+
+/// The failure of a command that needs a state that is not known.
+pub fn unknown(problem: Problem) -> Failure {
+    Failure::new(Exit::Configuration, problem)
 }

@@ -4,6 +4,8 @@
 
 use std::fmt;
 
+use super::problem::Problem;
+
 /// The code of a reason, for programs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ReasonCode {
@@ -307,13 +309,13 @@ impl fmt::Display for ReasonCode {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reason {
     pub code: ReasonCode,
-    /// What failed, to what, and after an arrow what to do. Never text of a server.
-    pub text: String,
+    /// What failed, to what, and what to do. Never text of a server.
+    pub problem: Problem,
 }
 
 impl Reason {
-    pub fn new(code: ReasonCode, text: impl Into<String>) -> Reason {
-        Reason { code, text: text.into() }
+    pub fn new(code: ReasonCode, problem: impl Into<Problem>) -> Reason {
+        Reason { code, problem: problem.into() }
     }
 }
 

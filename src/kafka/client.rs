@@ -10,8 +10,9 @@ use tracing::debug;
 
 use super::error::{Meaning, in_words, is_unreachable, meaning};
 use super::partition::partition_of;
+use crate::directory::Problem;
 use crate::log::Topic;
-use crate::service::{Problem, ServiceError};
+use crate::service::ServiceError;
 
 /// How long librdkafka does not fetch after its queue was full. A reader takes the 100,000 records of a full queue in a
 /// quarter of a second. With librdkafka's 1,000 ms it then waits for more than half of the time of a long read.

@@ -2,7 +2,7 @@
 
 use rdkafka::error::{KafkaError as Error, RDKafkaErrorCode as Code};
 
-use crate::service::Problem;
+use crate::directory::Problem;
 
 /// What an error means for the caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

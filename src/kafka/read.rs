@@ -15,8 +15,9 @@ use rdkafka::topic_partition_list::Offset;
 
 use super::client::{KafkaClient, Quiet};
 use super::error::is_unreachable;
+use crate::directory::Problem;
 use crate::log::Topic;
-use crate::service::{Problem, ServiceError};
+use crate::service::ServiceError;
 
 const WATERMARKS_WAIT: Duration = Duration::from_secs(30);
 const POLL_WAIT: Duration = Duration::from_millis(100);

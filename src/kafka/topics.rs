@@ -8,8 +8,9 @@ use rdkafka::client::Client;
 use super::blocking::blocking;
 use super::client::{KafkaClient, Quiet};
 use super::error::{Meaning, code_in_words, meaning_of};
+use crate::directory::Problem;
 use crate::log::Topic;
-use crate::service::{Problem, ServiceError};
+use crate::service::ServiceError;
 
 const ADMIN_WAIT: Duration = Duration::from_secs(15);
 /// After the creation, until every broker knows the topics.

@@ -58,8 +58,10 @@ impl Scheme {
     fn check(&self, secret: &SecretString) -> Result<(), ReadError> {
         let as_it_stands = matches!(self, Scheme::Bearer | Scheme::ApiKey { .. });
         if as_it_stands && !fits_a_header(secret.expose_secret()) {
-            let text = "the token holds characters that no header can carry; → only the token itself in one line";
-            return Err(ReadError::new(ReasonCode::CredentialUnreadable, text));
+            let what = "the token holds characters that no header can carry";
+            return Err(
+                ReadError::new(ReasonCode::CredentialUnreadable, what).with_remedy("only the token itself in one line")
+            );
         }
         Ok(())
     }
@@ -204,6 +206,7 @@ mod tests {
     use crate::scim::profile::Profile;
     use crate::scim::refusal::refusal;
     use crate::scim::token::TOKEN_ANSWER_BYTES_MAX;
+    use crate::telemetry::lines::Lines;
 
     const SECRET: &str = "secret-canary";
 
@@ -364,7 +367,7 @@ mod tests {
         assert_eq!(world.vendor().issued, 2);
         let reply = client.get(client.urls().list(Kind::User, &[])).await.unwrap();
         let error = refusal(reply.status, &reply.body, client.profile(), Kind::User);
-        assert_eq!((error.code, error.text.lines().count()), (ReasonCode::CredentialsRefused, 1));
+        assert_eq!((error.code.clone(), error.to_string().lines().count()), (ReasonCode::CredentialsRefused, 1));
     }
 
     #[tokio::test]
@@ -439,8 +442,8 @@ mod tests {
             let world = World::new().await;
             world.vendor().answers = vec![(status, text); 4].into();
             let error = get(&world.client(world.oauth2())).await.unwrap_err();
-            assert_eq!((error.code.clone(), error.text.lines().count()), (code, 1), "{status}: {error}");
-            assert!(error.text.contains(words) && !error.text.contains("canary"), "{status}: {error}");
+            assert_eq!((error.code.clone(), error.to_string().lines().count()), (code, 1), "{status}: {error}");
+            assert!(error.to_string().contains(words) && !error.to_string().contains("canary"), "{status}: {error}");
             let vendor = world.vendor();
             assert_eq!((vendor.asked.len(), vendor.seen.len()), (tries, 0), "{status}");
         }
@@ -450,7 +453,7 @@ mod tests {
         let nowhere = Scheme::Oauth2 { client_id: "user".to_owned(), token_url, scope: None };
         let error = get(&world.client(nowhere)).await.unwrap_err();
         assert_eq!(
-            (error.code.clone(), error.text.contains("token_url: nothing listens")),
+            (error.code.clone(), error.to_string().contains("token_url: nothing listens")),
             (ReasonCode::Unreachable, true),
             "{error}"
         );
@@ -458,21 +461,6 @@ mod tests {
         world = World::new().await;
         world.vendor().answers = vec![(503, String::new()); 2].into();
         assert_eq!(get(&world.client(world.oauth2())).await, Ok(200));
-    }
-
-    /// Collects log lines.
-    #[derive(Clone, Default)]
-    struct Lines(Arc<Mutex<Vec<u8>>>);
-
-    impl std::io::Write for Lines {
-        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-            self.0.lock().unwrap().extend_from_slice(bytes);
-            Ok(bytes.len())
-        }
-
-        fn flush(&mut self) -> std::io::Result<()> {
-            Ok(())
-        }
     }
 
     #[tokio::test]
@@ -493,7 +481,7 @@ mod tests {
         }
         assert_eq!(world.vendor().issued, 2);
         tracing::info!("logs are collected");
-        let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+        let text = lines.text();
         assert!(text.contains("logs are collected"));
         // base64 of `user:` and of the start of the form-encoded client.
         for secret in ["canary", "token-1", "token-2", "dXNlcjpz", "dXMlM0Fl"] {
@@ -512,7 +500,7 @@ mod tests {
             let token_url = Url::parse(url).unwrap();
             let scheme = Scheme::Oauth2 { client_id: "user".to_owned(), token_url, scope: None };
             let Err(error) = world.credential(scheme) else { panic!("{url} is accepted") };
-            assert!(error.text.starts_with("token_url: ") && error.text.contains(words), "{error}");
+            assert!(error.to_string().starts_with("token_url: ") && error.to_string().contains(words), "{error}");
         }
     }
 
@@ -521,7 +509,7 @@ mod tests {
         let read = || Ok(SecretString::from("pässword".to_owned()));
         let Err(error) = Credential::new(Scheme::Bearer, Arc::new(read), false) else { panic!("accepted") };
         assert_eq!(
-            (error.code.clone(), error.text.contains("ssword")),
+            (error.code.clone(), error.to_string().contains("ssword")),
             (ReasonCode::CredentialUnreadable, false),
             "{error}"
         );

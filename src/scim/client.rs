@@ -81,7 +81,7 @@ pub struct Client {
     skew: Arc<AtomicI64>,
     /// What the server last said of its own accord.
     last: Arc<Mutex<Option<LastAnswer>>>,
-    /// The account whose requests these are, for logs and metrics.
+    /// The account whose requests these are, for metrics.
     account: Arc<str>,
     large: LargeBodies,
 }
@@ -169,7 +169,7 @@ impl Client {
         Ok(changed)
     }
 
-    /// Names the account whose requests these are in logs and metrics.
+    /// Names the account whose requests these are in metrics.
     #[must_use]
     pub fn for_account(self, account: &str) -> Client {
         Client { account: account.into(), ..self }
@@ -312,7 +312,7 @@ impl Client {
         if let Some(wait) = advice.wait.filter(|wait| *wait >= WAIT_LOGGED) {
             Metric::ThrottledSeconds.add(wait.as_secs(), [("account", account)]);
             let (status, wait_s) = (status.as_u16(), wait.as_secs());
-            tracing::warn!(account, status, wait_s, "the directory asked to wait {wait_s} s, HTTP {status}");
+            tracing::warn!(status, wait_s, "the directory asked to wait {wait_s} s, HTTP {status}");
         }
     }
 }

@@ -131,7 +131,7 @@ impl Directory for ScimDirectory {
         let query: Vec<(&str, String)> = self.attributes_asked_for(kind, Request::Get).into_iter().collect();
         let reply = match self.client.get(self.client.urls().resource(kind, id, &query)).await {
             Ok(reply) => reply,
-            Err(error) => return Answer::Unproven(error.text),
+            Err(error) => return Answer::Unproven(error.problem.what),
         };
         match reply.status.as_u16() {
             200 => {

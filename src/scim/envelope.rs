@@ -93,7 +93,7 @@ pub fn raw_row(bytes: Bytes) -> RawRow {
 /// Names the encoding if it is not UTF-8, which JSON has to be (RFC 8259 §8.1).
 pub fn utf_8(body: &Bytes) -> Result<Bytes, ReadError> {
     let not_utf_8 = |what: &str| {
-        not_a_list(&format!("it is {what}, not UTF-8 (RFC 8259 §8.1); → ask the vendor for JSON in UTF-8"))
+        not_a_list(&format!("it is {what}, not UTF-8 (RFC 8259 §8.1)")).with_remedy("ask the vendor for JSON in UTF-8")
     };
     match &body[..] {
         [0xEF, 0xBB, 0xBF, ..] => return utf_8(&body.slice(BYTE_ORDER_MARK.len()..)),
@@ -203,10 +203,10 @@ mod tests {
         let marked = [vec![0xFF, 0xFE], little.clone()].concat();
         for bytes in [little, big, marked] {
             let error = split_list(&bytes.into()).unwrap_err();
-            assert!(error.text.contains("UTF-16, not UTF-8"), "{}", error.text);
+            assert!(error.problem.what.contains("UTF-16, not UTF-8"), "{error}");
         }
         let latin_1 = [b"{\"a\":\"Zo", &[0xEB][..], b"\"}"].concat();
-        assert!(split_list(&latin_1.into()).unwrap_err().text.contains("not UTF-8"));
+        assert!(split_list(&latin_1.into()).unwrap_err().problem.what.contains("not UTF-8"));
     }
 
     #[test]

@@ -181,15 +181,16 @@ pub(super) enum Received {
 /// Says what went wrong in our words: error texts of the library may hold the URL.
 pub(super) fn failure(error: &reqwest::Error, received: Received) -> ReadError {
     let in_body = received == Received::PartOfBody || error.is_body() || error.is_decode();
-    let text = if error.is_timeout() {
+    let what = if error.is_timeout() {
         "the server did not answer in time"
     } else if causes(error).any(|cause| cause.is::<NotAllowed>()) {
         "the host name leads to an address that is not allowed (allow_private = true permits private ranges)"
     } else if error.is_dns() {
         "the host name cannot be resolved"
     } else if causes(error).any(is_untrusted_certificate) {
-        "the server's TLS certificate is not trusted by this machine; \
-         → install the CA that issued it (a private CA: SSL_CERT_FILE names a file that holds it)"
+        let what = "the server's TLS certificate is not trusted by this machine";
+        return ReadError::new(ReasonCode::Unreachable, what)
+            .with_remedy("install the CA that issued it (a private CA: SSL_CERT_FILE names a file that holds it)");
     } else if causes(error).any(|cause| is_io(cause, &[ErrorKind::ConnectionRefused])) {
         "nothing listens at this address (connection refused)"
     } else if error.is_connect() {
@@ -201,7 +202,7 @@ pub(super) fn failure(error: &reqwest::Error, received: Received) -> ReadError {
     } else {
         "the connection broke"
     };
-    ReadError::new(ReasonCode::Unreachable, text)
+    ReadError::new(ReasonCode::Unreachable, what)
 }
 
 /// Every error below `error`. The source of an `io::Error` is the source of what it wraps, so that what it wraps has to

@@ -14,6 +14,7 @@ use async_stream::try_stream;
 use futures::{Stream, StreamExt};
 use serde_json::json;
 use tokio_util::task::AbortOnDropHandle;
+use tracing::Instrument;
 use url::Url;
 
 use super::client::{Client, Reply};
@@ -300,7 +301,7 @@ impl List {
     fn fetch(&self, at: &At, count: u32) -> Request {
         let (list, at) = (self.clone(), at.clone());
         #[expect(clippy::disallowed_methods, reason = "the handle aborts the request when the walk is dropped")]
-        AbortOnDropHandle::new(tokio::spawn(async move { list.ask(at, count).await }))
+        AbortOnDropHandle::new(tokio::spawn(async move { list.ask(at, count).await }.in_current_span()))
     }
 
     async fn ask(&self, at: At, count: u32) -> Result<Fetched, ReadError> {
@@ -383,11 +384,9 @@ impl List {
         let advertised = advertised.and_then(|size| u32::try_from(size).ok()).filter(|size| *size > 0);
         for size in advertised.into_iter().chain(SIZES_TRIED).filter(|size| *size < count) {
             if self.ask(at.clone(), size).await.is_ok() {
-                let text = format!(
-                    "the server refuses {count} rows a page (HTTP 400) and serves {size}; \
-                     → [account.profile] page_size = {size}"
-                );
-                return ReadError::new(ReasonCode::PageSizeRefused, text);
+                let what = format!("the server refuses {count} rows a page (HTTP 400) and serves {size}");
+                return ReadError::new(ReasonCode::PageSizeRefused, what)
+                    .with_remedy(format!("[account.profile] page_size = {size}"));
             }
         }
         refusal
@@ -426,18 +425,22 @@ fn refuses_the_end(error: &ReadError, at: &At, walked: &Walked) -> bool {
 
 fn paging_ignored(walked: Ignored, count: u32) -> ReadError {
     let seen = walked.rows;
-    let text = match walked.total.filter(|total| *total > seen as u64) {
-        // One answer does not hold every row, so that reading one answer alone would not help.
-        Some(total) => format!(
-            "startIndex is ignored, and .search does not help: {seen} of {total} rows can be read; \
-             → if the server sends {total} rows at once: [account.profile] page_size = {total}, \
-             else ask the vendor how its list is paged"
+    let (what, remedy) = match walked.total.filter(|total| *total > seen as u64) {
+        // One answer does not hold every row, so reading one answer alone would not help.
+        Some(total) => (
+            format!("{seen} of {total} rows can be read"),
+            format!(
+                "if the server sends {total} rows at once: [account.profile] page_size = {total}, \
+                 else ask the vendor how its list is paged"
+            ),
         ),
-        None => format!(
-            "startIndex is ignored, and .search does not help: every page is the first one, of {seen} rows; \
-             → if one answer holds every row: [account.profile] paging = \"none\", \
-             else a page_size above {count}"
+        None => (
+            format!("every page is the first one, of {seen} rows"),
+            format!(
+                "if one answer holds every row: [account.profile] paging = \"none\", else a page_size above {count}"
+            ),
         ),
     };
-    ReadError::new(ReasonCode::PagingIgnored, text)
+    let what = format!("startIndex is ignored, and .search does not help: {what}");
+    ReadError::new(ReasonCode::PagingIgnored, what).with_remedy(remedy)
 }

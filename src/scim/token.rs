@@ -219,25 +219,21 @@ impl TokenReply {
 fn granted(reply: &TokenReply) -> Result<Granted, ReadError> {
     let TokenReply { status, body } = reply;
     let code = status.as_u16();
-    let failed = |error: ReasonCode, text: String| Err(ReadError::new(error, text));
+    let failed = |error: ReasonCode, what: String| ReadError::new(error, what);
     match code {
         200 | 201 => {}
         300..=399 => {
-            return failed(
-                ReasonCode::Redirected,
-                format!(
-                    "token_url redirects (HTTP {code}), and scimtail never follows; → set token_url to the final address"
-                ),
-            );
+            let what = format!("token_url redirects (HTTP {code}), and scimtail never follows");
+            return Err(failed(ReasonCode::Redirected, what).with_remedy("set token_url to the final address"));
         }
         404 | 405 => {
-            return failed(
-                ReasonCode::HttpStatus,
-                format!("token_url answers HTTP {code}: no tokens there; → check token_url"),
-            );
+            let what = format!("token_url answers HTTP {code}: no tokens there");
+            return Err(failed(ReasonCode::HttpStatus, what).with_remedy("check token_url"));
         }
-        429 => return failed(ReasonCode::Unavailable, "429: the token endpoint's rate limit is used up".to_owned()),
-        408 | 500.. => return failed(ReasonCode::Unavailable, format!("the token endpoint answers HTTP {code}")),
+        429 => {
+            return Err(failed(ReasonCode::Unavailable, "429: the token endpoint's rate limit is used up".to_owned()));
+        }
+        408 | 500.. => return Err(failed(ReasonCode::Unavailable, format!("the token endpoint answers HTTP {code}"))),
         _ => {
             let (what, remedy) = match reply.error().as_deref() {
                 Some("invalid_scope") => ("the scope", "check scope"),
@@ -246,10 +242,8 @@ fn granted(reply: &TokenReply) -> Result<Granted, ReadError> {
                 }
                 _ => ("the client credentials", "check client_id, the client secret and scope"),
             };
-            return failed(
-                ReasonCode::CredentialsRefused,
-                format!("{code}: the token endpoint refused {what}; → {remedy}"),
-            );
+            let what = format!("{code}: the token endpoint refused {what}");
+            return Err(failed(ReasonCode::CredentialsRefused, what).with_remedy(remedy));
         }
     }
     let no_token = |what: &str| no_token(*status, what);
@@ -273,14 +267,12 @@ fn granted(reply: &TokenReply) -> Result<Granted, ReadError> {
 
 fn no_token(status: StatusCode, what: &str) -> ReadError {
     let code = status.as_u16();
-    ReadError::new(
-        ReasonCode::NotATokenResponse,
-        format!("token_url answers HTTP {code}, but {what}; → check token_url"),
-    )
+    ReadError::new(ReasonCode::NotATokenResponse, format!("token_url answers HTTP {code}, but {what}"))
+        .with_remedy("check token_url")
 }
 
 pub(super) fn at_token_url(error: ReadError) -> ReadError {
-    ReadError::new(error.code, format!("token_url: {}", error.text))
+    ReadError { problem: error.problem.of("token_url"), ..error }
 }
 
 #[cfg(test)]

@@ -16,11 +16,12 @@ use crate::avro::wire::ControlRequest;
 use crate::config::AccountConfig;
 use crate::connect::Connection;
 use crate::control::{self, Request};
+use crate::directory::Problem;
 use crate::directory::SyncStatus;
 use crate::kafka::blocking::blocking;
 use crate::kafka::read::{Progress, ReadRecord, read_to_end};
 use crate::log::{Ended, Topic};
-use crate::service::{Problem, ServiceError};
+use crate::service::ServiceError;
 use crate::sync::OwnedAccount;
 
 /// How one account ended.

@@ -13,11 +13,12 @@ use super::services::Services;
 use super::spans;
 use crate::account::Account;
 use crate::avro::codec::state_topic;
+use crate::directory::Problem;
 use crate::directory::{Kind, Known, Position, ReasonCode, StateKey, Status, SyncStatus};
 use crate::kafka::blocking::blocking;
 use crate::kafka::read::{ReadRecord, ends_of, read_to_end};
 use crate::log::{Batch, ClosingRecords, CommitError, Log, Record, Topic};
-use crate::service::{Problem, ServiceError};
+use crate::service::ServiceError;
 
 /// Tombstones of one transaction.
 const TOMBSTONES_MAX: usize = 5_000;

@@ -10,11 +10,12 @@ use crate::account::Account;
 use crate::avro::decode::Undecodable;
 use crate::avro::wire::{GroupState, MembershipState, SyncStatus as SyncRecord, UserState};
 use crate::avro::{Decoder, codec};
+use crate::directory::Problem;
 use crate::failpoint::{self, Point};
 use crate::kafka::KafkaClient;
 use crate::kafka::read::{Progress, ReadRecord, ends_of, read_to_end};
 use crate::log::{Positions, Topic, state_digest};
-use crate::service::{Problem, ServiceError};
+use crate::service::ServiceError;
 
 /// What the state is restored for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,6 +1,6 @@
 //! The service: shards that keep their accounts syncing until shutdown.
 
-use crate::directory::{Known, Reason, ReasonCode, Status, SyncStatus};
+use crate::directory::{Known, ReasonCode, Status, SyncStatus};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -348,7 +348,7 @@ fn blind(status: &SyncStatus) -> bool {
 pub async fn sync_once(owned: &mut OwnedAccount<Writer>, connection: &mut Connection) -> Result<SyncStatus, Ended> {
     match connection.directory() {
         Ok(directory) => sync::sync(owned, &directory).await,
-        Err(error) => sync::attempt::fail(owned, Reason { code: error.code, text: error.text }).await,
+        Err(error) => sync::attempt::fail(owned, error.into()).await,
     }
 }
 

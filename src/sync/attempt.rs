@@ -56,7 +56,7 @@ pub(super) async fn refuse<L: Log>(
         }
         Refusal::Held(reason, hold) => {
             // A new hold replaces a release that does not fit.
-            let attempt = SyncStatus { hold: Some(hold), release: None, ..attempt };
+            let attempt = SyncStatus { hold: Some(*hold), release: None, ..attempt };
             conclude(owned, attempt, Status::Held, reason).await
         }
     }
@@ -85,14 +85,15 @@ async fn conclude<L: Log>(
     reason: Reason,
 ) -> Result<SyncStatus, Ended> {
     // While an account is in repair, every record says so, whatever became of the attempt: the next owner knows by it.
-    let (code, text) = match &owned.known.repair {
-        None => (reason.code, reason.text),
-        Some(_) => (ReasonCode::Repair, format!("{} (the account is in repair)", reason.text)),
-    };
+    let Reason { mut code, mut problem } = reason;
+    if owned.known.repair.is_some() {
+        code = ReasonCode::Repair;
+        problem.what.push_str(" (the account is in repair)");
+    }
     let status = SyncStatus {
         status: outcome,
         reason_code: Some(code),
-        reason: Some(text),
+        reason: Some(problem.to_string()),
         finished_at: Some(owned.now()),
         ..attempt
     };

@@ -84,7 +84,7 @@ pub async fn plan<D: Directory>(account: &Account, directory: &D, known: &Known,
             }
             let changes = diff.finish(&BTreeSet::new(), now());
             attempt.read(&changes);
-            Planned::Held(attempt, hold, reason, changes)
+            Planned::Held(attempt, *hold, reason, changes)
         }
         Err(Refusal::Failed(reason)) => Planned::Failed(reason),
     }

@@ -3,13 +3,15 @@
 //! The check reads with the code of a sync and compares with the state in Kafka. If `run` would fail, hold or not see
 //! removals, the check reports that in the same words. Its additional requests only find settings that would fit better.
 
-use crate::directory::{Changes, Class, Id, Kind, Known, NOBODY, Principal, Reason, ReasonCode, Strategy, SyncStatus};
+use crate::directory::{
+    Changes, Class, Id, Kind, Known, NOBODY, Principal, Problem, Reason, ReasonCode, Strategy, SyncStatus,
+};
 use std::collections::BTreeSet;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::report::{Problem, Report};
+use super::report::{Gravity, Report};
 use super::settings::{self, Setting};
 use crate::cli::failure::Failure;
 use crate::config::AccountConfig;
@@ -32,7 +34,7 @@ const GROUPS_COMPARED: usize = 40;
 pub(super) async fn check(account: &AccountConfig, known: &Known, report: &mut Report) -> Result<(), Failure> {
     let directory = match Connection::new(account, now_millis).directory() {
         Ok(directory) => directory,
-        Err(error) => return report.fail("token", &error.text, Problem::Refused),
+        Err(error) => return report.fail("token", &error.problem, Gravity::Refused),
     };
     let client = &directory.client;
     let started = Instant::now();
@@ -43,7 +45,7 @@ pub(super) async fn check(account: &AccountConfig, known: &Known, report: &mut R
         Ok(Planned::Failed(reason)) => return unreadable(&reason, millis, report),
         Ok(planned) => Some(planned),
         Err(_) => match waiting(client) {
-            Some(text) => return report.fail("reach", &text, Problem::Unreachable),
+            Some(problem) => return report.fail("reach", &problem, Gravity::Unreachable),
             None => None,
         },
     };
@@ -93,15 +95,16 @@ fn found(read: &Planned) -> Option<(&SyncStatus, &Changes)> {
 }
 
 /// Why the reading did not end in time: the directory asked to wait, or does not answer. `None` if it is only large.
-fn waiting(client: &Client) -> Option<String> {
+fn waiting(client: &Client) -> Option<Problem> {
     let seconds = DIRECTORY_WAIT.as_secs();
     match client.last_answer() {
-        None => Some(format!("no answer within {seconds} s; → try again, or ask the vendor")),
+        None => Some(Problem::new(format!("no answer within {seconds} s")).with_remedy("try again, or ask the vendor")),
         Some(last) if last.status == 200 && last.wait.is_none() => None,
         Some(last) => {
             let wait = last.wait.map(|wait| format!(", asked to wait {} s", wait.as_secs())).unwrap_or_default();
             let status = last.status;
-            Some(format!("no complete answer within {seconds} s; the last one was HTTP {status}{wait}; → try later"))
+            let what = format!("no complete answer within {seconds} s; the last one was HTTP {status}{wait}");
+            Some(Problem::new(what).with_remedy("try later"))
         }
     }
 }
@@ -120,24 +123,23 @@ fn unreadable(reason: &Reason, millis: u128, report: &mut Report) -> Result<(), 
     let topic = match reason.code {
         ReasonCode::Unreachable | ReasonCode::Redirected => "reach",
         ReasonCode::CredentialsRefused | ReasonCode::CredentialUnreadable | ReasonCode::NotATokenResponse => "token",
-        _ if reason.text.starts_with("Groups") => "groups",
+        _ if reason.problem.what.starts_with("Groups") => "groups",
         _ => "users",
     };
     if topic != "reach" {
         report.ok("reach", &format!("answers in {millis} ms"))?;
     }
-    let hint = if reason.code == ReasonCode::NotAListResponse {
-        "; → check base_url: it usually ends in /scim/v2"
-    } else {
-        ""
-    };
-    report.fail(topic, &format!("{}{hint}", reason.text), problem(&reason.code))
+    let mut problem = reason.problem.clone();
+    if reason.code == ReasonCode::NotAListResponse && problem.remedy.is_none() {
+        problem = problem.with_remedy("check base_url: it usually ends in /scim/v2");
+    }
+    report.fail(topic, &problem, gravity(&reason.code))
 }
 
-fn problem(code: &ReasonCode) -> Problem {
+fn gravity(code: &ReasonCode) -> Gravity {
     match code.class() {
-        Class::Retry => Problem::Unreachable,
-        Class::Person | Class::Configuration => Problem::Refused,
+        Class::Retry => Gravity::Unreachable,
+        Class::Person | Class::Configuration => Gravity::Refused,
     }
 }
 
@@ -155,7 +157,7 @@ fn say_advertised(advertised: Option<Advertised>, report: &Report) -> Result<(),
 fn say_findings(account: &AccountConfig, read: &Planned, report: &Report) -> Result<(), Failure> {
     if let Planned::Held(_, hold, reason, _) = read {
         let release = format!("scimtail release {} --hold {hold}", account.account.name);
-        report.note("held", &format!("a sync would publish nothing: {}; → {release}", reason.text))?;
+        report.note("held", &format!("a sync would publish nothing: {}; → {release}", reason.problem))?;
     }
     for finding in found(read).into_iter().flat_map(|(attempt, _)| &attempt.findings) {
         let topic = match finding {
@@ -186,7 +188,7 @@ async fn check_users(
     let page = match directory.first_page(Kind::User).await {
         Ok(page) => page,
         Err(error) => {
-            report.fail("users", &error.text, problem(&error.code))?;
+            report.fail("users", &error.problem, gravity(&error.code))?;
             return Ok(None);
         }
     };
@@ -284,7 +286,7 @@ async fn check_groups(
     let client = &directory.client;
     let page = match directory.first_page(Kind::Group).await {
         Ok(page) => page,
-        Err(ReadError { text, code, .. }) => return report.fail("groups", &text, problem(&code)),
+        Err(ReadError { problem, code, .. }) => return report.fail("groups", &problem, gravity(&code)),
     };
     let habits = probe::habits(client, Kind::Group, &page).await;
     say_listed("groups", read, &page, directory, habits, report)?;

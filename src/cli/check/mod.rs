@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 
 use clap::Args;
+use tracing::Instrument;
 
 mod account;
 mod report;
@@ -14,11 +15,12 @@ use super::output::{account_width, print};
 use super::read::read_states;
 use crate::avro::{Registry, schema};
 use crate::config::{AccountConfig, Config};
-use crate::directory::{Known, SyncStatus};
+use crate::directory::{Known, Problem, SyncStatus};
 use crate::kafka::topics::{partition_counts, verify};
 use crate::log::Topic;
 use crate::service::ServiceError;
-use report::{Problem, Report};
+use crate::shards::spans;
+use report::{Gravity, Report};
 
 #[derive(Debug, Args)]
 pub struct Options {
@@ -36,9 +38,12 @@ pub async fn check(config: &Config, options: Options) -> Result<Exit, Failure> {
         print(&format!("{:width$}  {:10}  {}", account.account.name, account.account.provider, account.base_url))?;
         match known.remove(&account.account.name) {
             // The account is not synced until a person acts, so its directory does not matter yet.
-            Some(Err(Failure { text, .. })) => report.fail("state", &text, Problem::Refused)?,
-            Some(Ok(known)) => account::check(account, &known, &mut report).await?,
-            None => account::check(account, &nothing(account), &mut report).await?,
+            Some(Err(problem)) => report.fail("state", &problem, Gravity::Refused)?,
+            known => {
+                let known = known.and_then(Result::ok).unwrap_or_else(|| nothing(account));
+                let checking = account::check(account, &known, &mut report);
+                checking.instrument(spans::account(&account.account.name)).await?;
+            }
         }
     }
     print(&format!("{:width$}  {}", "kafka", config.kafka.brokers))?;
@@ -54,7 +59,7 @@ async fn known(
     config: &Config,
     accounts: &[AccountConfig],
     counts: &Result<Vec<Option<i32>>, ServiceError>,
-) -> HashMap<String, Result<Known, Failure>> {
+) -> HashMap<String, Result<Known, Problem>> {
     let there = counts.as_ref().is_ok_and(|counts| counts.iter().any(Option::is_some));
     let Ok(registry) = Registry::new(&config.registry_url) else { return HashMap::new() };
     if !there {
@@ -104,32 +109,28 @@ async fn check_kafka(
             Err(error) => error,
         },
     };
-    let text = error.to_string();
-    let what = text.strip_prefix(&format!("kafka {}: ", config.kafka.brokers)).unwrap_or(&text);
-    let problem = Problem::of(&error);
-    report.fail(if problem == Problem::Refused { "topics" } else { "reach" }, what, problem)
+    let problem = error.problem().clone().without(&format!("kafka {}", config.kafka.brokers));
+    let topic = if error.is_refused() { "topics" } else { "reach" };
+    report.fail(topic, &problem, Gravity::of(&error))
 }
 
 async fn check_registry(config: &Config, report: &mut Report) -> Result<(), Failure> {
     let registry = match Registry::new(&config.registry_url) {
         Ok(registry) => registry,
-        Err(error) => return report.fail("reach", &error.to_string(), Problem::Refused),
+        Err(error) => return report.fail("reach", error.problem(), Gravity::Refused),
     };
-    let bare = |text: &str| {
-        let bare = text.strip_prefix(&format!("registry {}", registry.url())).unwrap_or(text);
-        bare.trim_start_matches([':', ' ']).to_owned()
-    };
+    let bare = |error: &ServiceError| error.problem().clone().without(&format!("registry {}", registry.url()));
     match registry.probe().await {
         Ok(()) => {}
-        Err(error) => return report.fail("reach", &bare(&error.to_string()), Problem::of(&error)),
+        Err(error) => return report.fail("reach", &bare(&error), Gravity::of(&error)),
     }
     let mut known = 0;
     for topic in Topic::ALL {
         let subject = schema::subject(&config.kafka.topic_prefix, topic);
         match registry.look_up(&subject, schema::text(topic)).await {
             Ok(found) => known += usize::from(found.is_some()),
-            Err(error) if error.is_refused() => return report.fail("schemas", &error.to_string(), Problem::Refused),
-            Err(error) => return report.fail("reach", &bare(&error.to_string()), Problem::Unreachable),
+            Err(error) if error.is_refused() => return report.fail("schemas", error.problem(), Gravity::Refused),
+            Err(error) => return report.fail("reach", &bare(&error), Gravity::Unreachable),
         }
     }
     match known {
@@ -137,8 +138,9 @@ async fn check_registry(config: &Config, report: &mut Report) -> Result<(), Fail
         _ if config.register => report.note("schemas", &format!("{known} of 6 subjects: `run` registers the rest")),
         _ => report.fail(
             "schemas",
-            &format!("{known} of 6 subjects and registry.register = false; → scimtail schemas --print"),
-            Problem::Refused,
+            &Problem::new(format!("{known} of 6 subjects and registry.register = false"))
+                .with_remedy("scimtail schemas --print"),
+            Gravity::Refused,
         ),
     }
 }

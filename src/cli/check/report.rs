@@ -4,20 +4,21 @@ use anstyle::{AnsiColor, Style};
 
 use crate::cli::failure::{Exit, Failure};
 use crate::cli::output::print;
+use crate::directory::Problem;
 use crate::service::ServiceError;
 
-/// Whether a problem needs a person.
+/// What a problem needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Problem {
+pub enum Gravity {
     /// No usable answer: a later attempt may succeed. Exit code 69.
     Unreachable,
     /// An answer that says no, or a wrong setting. Exit code 78.
     Refused,
 }
 
-impl Problem {
-    pub fn of(error: &ServiceError) -> Problem {
-        if error.is_refused() { Problem::Refused } else { Problem::Unreachable }
+impl Gravity {
+    pub fn of(error: &ServiceError) -> Gravity {
+        if error.is_refused() { Gravity::Refused } else { Gravity::Unreachable }
     }
 }
 
@@ -25,7 +26,7 @@ impl Problem {
 #[derive(Default)]
 pub struct Report {
     problems: usize,
-    gravest: Option<Problem>,
+    gravest: Option<Gravity>,
 }
 
 impl Report {
@@ -37,24 +38,23 @@ impl Report {
         line(AnsiColor::Cyan, "note", topic, text)
     }
 
-    /// Counts a problem. The remedy after `; →` is printed on a line of its own.
-    pub fn fail(&mut self, topic: &str, text: &str, problem: Problem) -> Result<(), Failure> {
+    /// Counts a problem. Its remedy is printed on a line of its own.
+    pub fn fail(&mut self, topic: &str, problem: &Problem, gravity: Gravity) -> Result<(), Failure> {
         self.problems += 1;
-        self.gravest = self.gravest.max(Some(problem));
-        let (what, remedy) = text.split_once("; →").unwrap_or((text, ""));
-        line(AnsiColor::Red, "FAIL", topic, what)?;
-        if !remedy.is_empty() {
-            print(&format!("{:20}→ {}", "", remedy.trim_start()))?;
+        self.gravest = self.gravest.max(Some(gravity));
+        line(AnsiColor::Red, "FAIL", topic, &problem.what)?;
+        match &problem.remedy {
+            Some(remedy) => print(&format!("{:20}→ {remedy}", "")),
+            None => Ok(()),
         }
-        Ok(())
     }
 
     /// Prints the number of problems, and turns the gravest into the exit code.
     pub fn end(self) -> Result<Exit, Failure> {
         let exit = match self.gravest {
             None => return Ok(Exit::Done),
-            Some(Problem::Unreachable) => Exit::Unreachable,
-            Some(Problem::Refused) => Exit::Configuration,
+            Some(Gravity::Unreachable) => Exit::Unreachable,
+            Some(Gravity::Refused) => Exit::Configuration,
         };
         let noun = if self.problems == 1 { "problem" } else { "problems" };
         print(&format!("{} {noun}", self.problems))?;

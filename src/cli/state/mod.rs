@@ -4,7 +4,7 @@
 use clap::Args;
 
 use super::failure::{Exit, Failure};
-use super::read::read_states;
+use super::read::{read_states, unknown};
 use super::time::parse_time;
 use crate::avro::Registry;
 use crate::config::{AccountConfig, Config};
@@ -54,7 +54,7 @@ pub async fn state(config: &Config, options: Options) -> Result<Exit, Failure> {
     for account in &selected {
         let known = match (states.remove(&account.account.name), options.as_of) {
             (Some(Ok(known)), Some(time)) => fold_back(config, &registry, account, known, time).await,
-            (Some(known), _) => known,
+            (Some(known), _) => known.map_err(unknown),
             (None, _) => continue,
         };
         match known {
@@ -81,7 +81,7 @@ pub async fn state(config: &Config, options: Options) -> Result<Exit, Failure> {
         Output::write(options.format, options.what, &listings).map_err(|error| Failure::unwritten(&error))?;
     }
     for failure in &failures {
-        anstream::eprintln!("error: {}", failure.text);
+        failure.say();
     }
     // The gravest is what needs a person, then what waiting does not change.
     let gravity = |exit: &Exit| [Exit::TryLater, Exit::Failed, Exit::Configuration].iter().position(|of| of == exit);

@@ -12,7 +12,9 @@ pub mod refusal;
 mod short;
 mod walk;
 
-use crate::directory::{AttributeList, Changes, Diff, GroupPattern, Id, Kind, Known, ReasonCode, Rules, SyncStatus};
+use crate::directory::{
+    AttributeList, Changes, Diff, GroupPattern, Id, Kind, Known, Problem, ReasonCode, Rules, SyncStatus,
+};
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -118,9 +120,9 @@ pub(super) async fn look<'k, D: Directory>(
     // On the heap, because what it holds over its waits is large.
     let looking = Box::pin(read_and_judge(seen, now));
     tokio::time::timeout_at(Instant::now() + SYNC_WAIT, looking).await.unwrap_or_else(|_| {
-        let text =
-            format!("the sync took longer than {} h; → ask the vendor for higher limits", SYNC_WAIT.as_secs() / 3600);
-        Err(failed(ReasonCode::SyncTimeout, text))
+        let problem = Problem::new(format!("the sync took longer than {} h", SYNC_WAIT.as_secs() / 3600))
+            .with_remedy("ask the vendor for higher limits");
+        Err(failed(ReasonCode::SyncTimeout, problem))
     })
 }
 
@@ -137,7 +139,7 @@ async fn read_and_judge<D: Directory>(
     note_active(seen);
     // And last, on what is now known to be true.
     match judge(seen) {
-        Judgement { held: Some((reason, hold)), .. } => Err(Refusal::Held(reason, hold)),
+        Judgement { held: Some((reason, hold)), .. } => Err(Refusal::Held(reason, Box::new(hold))),
         Judgement { vanishing, .. } => Ok(vanishing),
     }
 }
@@ -206,9 +208,9 @@ async fn hold_early<D: Directory>(seen: &mut Observation<'_, '_, D>) -> Result<(
     if hidden > 0 {
         // A principal that turns out to be hidden was disabled, not removed: the hold covers both.
         hold.losses.disabled += hidden;
-        reason.text.push_str("; some of those missing still answer, inactive: they would be disabled");
+        reason.problem.what.push_str("; some of those missing still answer, inactive: they would be disabled");
     }
-    Err(Refusal::Held(reason, hold))
+    Err(Refusal::Held(reason, Box::new(hold)))
 }
 
 /// Asks for every missing principal, and for the hidden ones that are due.

@@ -1,6 +1,6 @@
 //! Missing principals are asked for. 404 says "gone" only if the same server, asked the same way, finds what it lists.
 
-use crate::directory::{Id, Kind, Known, Losses, ReasonCode, RemovalReason, SyncStatus};
+use crate::directory::{Id, Kind, Known, Losses, Problem, ReasonCode, RemovalReason, SyncStatus};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::ask::ask;
@@ -81,12 +81,11 @@ pub(super) async fn sample<D: Directory>(seen: &Observation<'_, '_, D>, at_stake
                 hidden = count;
                 continue;
             }
-            let endpoint = kind.endpoint();
-            let text = format!(
-                "{endpoint}: some that the list leaves out still answer one by one, so the list is incomplete; \
-                 → if this directory lists active users only: [account.profile] inactive = \"hidden\""
-            );
-            return Err(failed(ReasonCode::ListIncomplete, text));
+            let what = "some that the list leaves out still answer one by one, so the list is incomplete";
+            let problem = Problem::new(what)
+                .of(kind.endpoint())
+                .with_remedy("if this directory lists active users only: [account.profile] inactive = \"hidden\"");
+            return Err(failed(ReasonCode::ListIncomplete, problem));
         }
     }
     Ok(hidden)
@@ -115,11 +114,10 @@ pub(super) async fn prove<D: Directory>(
         Control::Works | Control::Unclear => ask(directory, kind, missing).await,
     };
     if list_is_empty && answers.iter().any(|(_, answer)| matches!(answer, Answer::Found(_))) {
-        let text = format!(
-            "{}: the list is empty, but they answer one by one; → ask the vendor why the list is empty",
-            kind.endpoint()
-        );
-        return Err(failed(ReasonCode::ListIncomplete, text));
+        let problem = Problem::new("the list is empty, but they answer one by one")
+            .of(kind.endpoint())
+            .with_remedy("ask the vendor why the list is empty");
+        return Err(failed(ReasonCode::ListIncomplete, problem));
     }
     // An empty list was held before it came here; released and empty again, it is its own proof.
     let empty_before = known.latest.as_ref().is_some_and(|latest| {

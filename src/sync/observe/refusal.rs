@@ -1,7 +1,6 @@
 //! Why nothing of an attempt is published.
 
-use crate::directory::{HoldId, Reason, ReasonCode};
-use crate::source::ReadFailure;
+use crate::directory::{HoldId, Problem, Reason, ReasonCode};
 
 /// Attempts in a row after which that is an alert: removals cannot be seen meanwhile.
 pub const BLIND_SYNCS: i64 = 3;
@@ -10,13 +9,13 @@ pub enum Refusal {
     /// The directory cannot be read truthfully.
     Failed(Reason),
     /// A person has to look first.
-    Held(Reason, HoldId),
+    Held(Reason, Box<HoldId>),
 }
 
-pub(super) fn unreadable(error: impl std::fmt::Display + ReadFailure) -> Refusal {
-    failed(error.code(), error.to_string())
+pub(super) fn unreadable(error: impl Into<Reason>) -> Refusal {
+    Refusal::Failed(error.into())
 }
 
-pub(super) fn failed(code: ReasonCode, text: String) -> Refusal {
-    Refusal::Failed(Reason::new(code, text))
+pub(super) fn failed(code: ReasonCode, problem: impl Into<Problem>) -> Refusal {
+    Refusal::Failed(Reason::new(code, problem))
 }

@@ -1,9 +1,9 @@
 //! A list that is short of its own total: walked once more, and then one of three kinds of list.
 
 use super::observation::{Observation, Walked};
-use super::refusal::{BLIND_SYNCS, Refusal};
+use super::refusal::{BLIND_SYNCS, Refusal, failed};
 use super::walk::walk;
-use crate::directory::{Kind, RawHash, Reason, ReasonCode, Set};
+use crate::directory::{Kind, Problem, RawHash, ReasonCode, Set};
 use crate::source::{Directory, RawRow};
 
 /// Where the list is short of its own total: walks it once more, and judges the union of both walks.
@@ -21,12 +21,12 @@ pub(super) async fn complete<D: Directory>(seen: &mut Observation<'_, '_, D>, ki
         seen.walks[kind as usize] = Walked { twice: true, ..second };
     }
     if is_short(seen, kind) {
-        let text = shortage(seen, kind).await;
+        let problem = shortage(seen, kind).await.of(kind.endpoint());
         let (known, attempt) = (seen.known, &seen.attempt);
         let again = known.latest.as_ref().is_some_and(|latest| latest.reason_code == Some(ReasonCode::WalkIncomplete));
         let blind = again && attempt.sync - known.base() >= BLIND_SYNCS;
-        let text = if blind { format!("removals cannot be seen: {text}") } else { text };
-        return Err(Refusal::Failed(Reason::new(ReasonCode::WalkIncomplete, text)));
+        let problem = if blind { problem.of("removals cannot be seen") } else { problem };
+        return Err(failed(ReasonCode::WalkIncomplete, problem));
     }
     Ok(())
 }
@@ -38,39 +38,39 @@ fn is_short<D>(seen: &Observation<'_, '_, D>, kind: Kind) -> bool {
 
 /// Which of three lists this is: one whose pages overlap always alike, one whose total counts rows of which several
 /// are the same principal, or one whose total counts what is never listed.
-async fn shortage<D: Directory>(seen: &Observation<'_, '_, D>, kind: Kind) -> String {
+async fn shortage<D: Directory>(seen: &Observation<'_, '_, D>, kind: Kind) -> Problem {
     let walked = &seen.walks[kind as usize];
-    let (list, total, read) = (kind.endpoint(), walked.total, seen.diff.accounted_for(kind));
-    let short = format!("{list}: {read} of {total} could be read, twice, and nothing is published from half a list");
+    let (total, read) = (walked.total, seen.diff.accounted_for(kind));
+    let short = |what: String| {
+        let half = "could be read, twice, and nothing is published from half a list";
+        Problem::new(format!("{read} of {total} {half}. {what}"))
+    };
     if walked.repeats_itself {
-        return format!(
-            "{short}. Its second page holds only rows of the first one, so startIndex is ignored; \
-             → [account.profile] page_size = {total}, if the server sends so many at once"
-        );
+        return short("Its second page holds only rows of the first one, so startIndex is ignored".to_owned())
+            .with_remedy(format!("[account.profile] page_size = {total}, if the server sends so many at once"));
     }
     // A row that is on two pages may be either: a list on one page shows which.
     let doubled = walked.doubled > 0
         || walked.repeated > 0
             && seen.directory.in_one_page(kind, total).await.is_some_and(|rows| has_doubles(&rows, total));
     if !doubled && walked.repeated > 0 {
-        return format!(
-            "{short}. Its pages overlap: {} of {} rows were shown before, and as many are never shown; \
-             → [account.profile] page_size large enough for one page, e.g. page_size = {total}",
+        return short(format!(
+            "Its pages overlap: {} of {} rows were shown before, and as many are never shown",
             walked.repeated, walked.received
-        );
+        ))
+        .with_remedy(format!("[account.profile] page_size large enough for one page, e.g. page_size = {total}"));
     }
     if doubled {
-        return format!(
-            "{short}. It lists the same id more than once ({} of {} rows), and its total counts rows; \
-             → [account.profile] trust_total = false",
+        return short(format!(
+            "It lists the same id more than once ({} of {} rows), and its total counts rows",
             walked.doubled + walked.repeated,
             walked.received
-        );
+        ))
+        .with_remedy("[account.profile] trust_total = false");
     }
-    format!(
-        "{short}. The total is {} higher than what is listed; → if that does not pass, the total means something \
-         else here: [account.profile] trust_total = false, or inactive = \"hidden\" where only active users are listed",
-        total.saturating_sub(read as u64)
+    short(format!("The total is {} higher than what is listed", total.saturating_sub(read as u64))).with_remedy(
+        "if that does not pass, the total means something else here: [account.profile] trust_total = false, \
+         or inactive = \"hidden\" where only active users are listed",
     )
 }
 

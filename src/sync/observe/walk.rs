@@ -1,6 +1,6 @@
 //! Reading all pages of one kind into the diff.
 
-use crate::directory::{Diff, Id, Kind, Readable, ReasonCode, Row, SyncStatus};
+use crate::directory::{Diff, Id, Kind, Problem, Readable, ReasonCode, Row, SyncStatus};
 use std::collections::BTreeSet;
 use std::pin::pin;
 
@@ -10,7 +10,7 @@ use tokio::runtime::{Handle, RuntimeFlavor};
 use super::observation::{Observation, Walked};
 use super::refusal::{Refusal, failed, unreadable};
 use crate::account::Account;
-use crate::memory::Reserved;
+use crate::memory::{OverBudget, Reserved};
 use crate::source::{Directory, Page, Parsed, RawRow};
 
 /// Pages in a row without a new id, while the server goes on offering cursors.
@@ -48,7 +48,8 @@ pub(super) async fn walk<D: Directory>(seen: &mut Observation<'_, '_, D>, kind: 
         None => {
             let again = walk_once(seen, kind, &mut unread).await?;
             again.ok_or_else(|| {
-                failed(ReasonCode::StalePage, format!("{}: a page is not sent again; → try later", kind.endpoint()))
+                let problem = Problem::new("a page is not sent again").of(kind.endpoint()).with_remedy("try later");
+                failed(ReasonCode::StalePage, problem)
             })?
         }
     };
@@ -56,12 +57,10 @@ pub(super) async fn walk<D: Directory>(seen: &mut Observation<'_, '_, D>, kind: 
     walked.unread = unread.count;
     // A single row is not a list, and a delta may hold one that is bad.
     if seen.since.is_none() && walked.received > 1 && seen.diff.without_id(kind) == walked.received {
-        let text = format!(
-            "{}: not one of {} rows can be read: no usable `id`; → ask the vendor whether this is SCIM 2.0",
-            kind.endpoint(),
-            walked.received
-        );
-        return Err(failed(ReasonCode::NotAResource, text));
+        let problem = Problem::new(format!("not one of {} rows can be read: no usable `id`", walked.received))
+            .of(kind.endpoint())
+            .with_remedy("ask the vendor whether this is SCIM 2.0");
+        return Err(failed(ReasonCode::NotAResource, problem));
     }
     Ok(walked)
 }
@@ -105,12 +104,11 @@ async fn walk_once<D: Directory>(
         if page.more {
             // The server says that there is more: only its word ends a walk by cursor, or our patience.
             if barren == BARREN_PAGES_MAX {
-                let text = format!(
-                    "{}: cursor after cursor is offered without a new row, and the end is not in sight; \
-                     → [account.profile] paging = \"index\", or ask the vendor",
-                    kind.endpoint()
-                );
-                return Err(failed(ReasonCode::PagingEndless, text));
+                let problem =
+                    Problem::new("cursor after cursor is offered without a new row, and the end is not in sight")
+                        .of(kind.endpoint())
+                        .with_remedy("[account.profile] paging = \"index\", or ask the vendor");
+                return Err(failed(ReasonCode::PagingEndless, problem));
             }
         } else if fresh == 0 && received > 0 {
             // A page without a new id is the end: the walk went round, or the server repeats itself for ever.
@@ -125,16 +123,18 @@ async fn walk_once<D: Directory>(
 fn bounded(account: &Account, memory: &mut Reserved, diff: &Diff<'_>, kind: Kind, page: &Page) -> Result<(), Refusal> {
     let principals = Kind::BOTH.iter().map(|kind| diff.listed(*kind) + diff.unpublishable(*kind)).sum::<usize>();
     if principals > account.max_principals {
-        let text = format!(
-            "{}: the directory has more than {} users and groups; → if it really has: [account.limits] max_principals",
-            kind.endpoint(),
-            account.max_principals
-        );
-        return Err(failed(ReasonCode::TooManyPrincipals, text));
+        let problem = Problem::new(format!("the directory has more than {} users and groups", account.max_principals))
+            .of(kind.endpoint())
+            .with_remedy("if it really has: [account.limits] max_principals");
+        return Err(failed(ReasonCode::TooManyPrincipals, problem));
     }
-    memory
-        .set(diff.kept_bytes() + page.bytes)
-        .map_err(|text| failed(ReasonCode::MemoryBudget, format!("{}: {text}", kind.endpoint())))
+    memory.set(diff.kept_bytes() + page.bytes).map_err(|OverBudget { mib }| {
+        let problem =
+            Problem::new(format!("reading this directory would take more than the memory budget of {mib} MiB"))
+                .of(kind.endpoint())
+                .with_remedy("[limits] memory, or [account.limits] max_principals if the directory should be smaller");
+        failed(ReasonCode::MemoryBudget, problem)
+    })
 }
 
 /// Parsing thousands of rows takes long enough to keep a thread of the runtime from other accounts.
