@@ -6,9 +6,9 @@ use scimtail::directory::ReasonCode;
 const INTRODUCTION: &str = "\
 # Reason codes
 
-`reason_code` of a `syncs` record tells programs why a sync failed, is held, or repairs. `reason` beside it says the same
-in words. It names the list, the row and the setting that are concerned. A completed sync has no `reason_code`, except
-`repair`. A later version may add codes. If a code is not in this table, a person has to look.
+`reason_code` of a `syncs` record tells programs why a sync failed, is held, or repairs. `reason` beside it says the
+same in words. It names the list, the row and the setting that are concerned. A completed sync has no `reason_code`,
+except `repair`. A later version may add codes. If a code is not in this table, a person has to look.
 
 The third column says what ends the condition.
 
