@@ -113,7 +113,7 @@ metrics! {
     Gauge LastCompleted = "scimtail_last_completed_sync_timestamp_seconds",
         "When the newest completed sync of the `account` began, in seconds since 1970. An earlier owner may have completed it. NaN after the account has moved to another instance.";
     Gauge NeedsPerson = "scimtail_account_needs_person",
-        "1 while the `account` needs a person, by `reason`: held, stopped, repair, blind (removals cannot be seen) or refused (Kafka refuses its shard); otherwise 0.";
+        "1 while the `account` needs a person, otherwise 0, by `reason`: held, stopped, repair, blind (removals cannot be seen) or refused (Kafka refuses the shard).";
     Counter Events = "scimtail_events_total", "Events committed, by `account`.";
     Gauge RemovalsSuppressed = "scimtail_removals_suppressed",
         "Principals that the newest completed sync of the `account` did not find but could not prove removed. NaN after the account has moved to another instance.";

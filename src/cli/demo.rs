@@ -42,7 +42,7 @@ pub struct Options {
     /// Time between two syncs of an account
     #[arg(long, default_value = "1s")]
     interval: String,
-    /// Repeat a demo: the same seed gives the same directories and changes [default: random]
+    /// Repeat a demo; the same seed gives the same directories and changes [default: random]
     #[arg(long)]
     seed: Option<u64>,
 }

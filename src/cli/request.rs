@@ -20,10 +20,10 @@ use crate::shards::Services;
 pub struct Request {
     /// The account
     pub account: String,
-    /// Who asks, for the record
+    /// The person who asks, for the record
     #[arg(long, env = "USER", default_value = "unknown")]
     pub by: String,
-    /// Why, for the record
+    /// The reason of the request, for the record
     #[arg(long)]
     reason: Option<String>,
 }

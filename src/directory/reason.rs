@@ -136,18 +136,18 @@ impl ReasonCode {
                 "unreachable",
                 Retry,
                 "The directory does not answer, or the connection to it fails.",
-                "If it lasts: check `base_url`, name resolution, the network and the certificate.",
+                "If it lasts, check `base_url`, name resolution, the network and the certificate.",
             ),
             ReasonCode::Unavailable => (
                 "unavailable",
                 Retry,
-                "The vendor throttles (HTTP 429) or is in trouble (HTTP 5xx), also after all tries.",
-                "If it lasts: raise `interval`, or ask the vendor for a higher limit.",
+                "The vendor still throttles (HTTP 429) or is in trouble (HTTP 5xx) after all tries.",
+                "If it lasts, raise `interval`, or ask the vendor for a higher limit.",
             ),
             ReasonCode::HttpStatus => (
                 "http_status",
                 Configuration,
-                "The server answers with an HTTP status that is neither a success nor one of the others here.",
+                "The server answers with an HTTP status that is neither a success nor covered by another code.",
                 "Check `base_url` and the settings that `scimtail check` names.",
             ),
             ReasonCode::Redirected => (
@@ -178,7 +178,7 @@ impl ReasonCode {
                 "not_a_list_response",
                 Configuration,
                 "The answer is not a SCIM list.",
-                "Check `base_url`: it usually ends in `/scim/v2`.",
+                "Check `base_url`; it usually ends in `/scim/v2`.",
             ),
             ReasonCode::NotAResource => (
                 "not_a_resource",
@@ -201,7 +201,7 @@ impl ReasonCode {
             ReasonCode::PagingIgnored => (
                 "paging_ignored",
                 Configuration,
-                "The server ignores `startIndex` or the cursor, so that only its first page can be read.",
+                "The server ignores `startIndex` or the cursor, so only its first page can be read.",
                 "Set the `paging` that the message names.",
             ),
             ReasonCode::PagingEndless => (
@@ -213,14 +213,14 @@ impl ReasonCode {
             ReasonCode::CursorRefused => (
                 "cursor_refused",
                 Retry,
-                "The server refuses a cursor that it gave (RFC 9865), again and again.",
-                "If it lasts: set `paging = \"index\"`, or a smaller `page_size`.",
+                "The server repeatedly refuses a cursor that it gave (RFC 9865).",
+                "If it lasts, set `paging = \"index\"`, or a smaller `page_size`.",
             ),
             ReasonCode::StalePage => (
                 "stale_page",
                 Retry,
                 "The server answers \"not modified\" for a page whose rows are no longer known.",
-                "Nothing: the next attempt asks for the whole page.",
+                "Nothing; the next attempt asks for the whole page.",
             ),
             ReasonCode::TooManyRows => (
                 "too_many_rows",
@@ -252,14 +252,14 @@ impl ReasonCode {
             ReasonCode::WalkIncomplete => (
                 "walk_incomplete",
                 Person,
-                "A list stays short of its own total, so that removals cannot be seen.",
+                "A list stays short of its own total, so removals cannot be seen.",
                 "The message says what the list does, and which setting helps.",
             ),
             ReasonCode::ListIncomplete => (
                 "list_incomplete",
                 Person,
-                "A list leaves principals out that still answer one by one.",
-                "Ask the vendor why; if it lists active users only: `inactive = \"hidden\"`.",
+                "A list leaves out principals that a GET by id still finds.",
+                "Ask the vendor why; if it lists active users only, set `inactive = \"hidden\"`.",
             ),
             ReasonCode::FilterIgnored => (
                 "filter_ignored",
@@ -277,18 +277,18 @@ impl ReasonCode {
                 "repair",
                 Retry,
                 "Records of the account were lost or altered; one completed sync repairs them.",
-                "If it lasts: look at the reason beside it.",
+                "If it lasts, look at `reason` beside it.",
             ),
             ReasonCode::CommitAborted => (
                 "commit_aborted",
                 Configuration,
-                "Kafka takes a record or a transaction of the sync for too large, or not at all.",
+                "Kafka refuses a record or a transaction of the sync, because it is too large or for another reason.",
                 "Raise `max.message.bytes` of the topic, or give the permission that the message names.",
             ),
             ReasonCode::EncodingFailed => (
                 "encoding_failed",
                 Person,
-                "A value does not fit its schema: a defect of scimtail.",
+                "A value does not fit its schema; this is a defect of scimtail.",
                 "Report it with the message.",
             ),
             ReasonCode::Other(_) => {

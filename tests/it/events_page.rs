@@ -10,11 +10,12 @@ use crate::samples::{Sample, samples};
 const INTRODUCTION: &str = "\
 # Events
 
-Every record of the `events` topic is one `ChangeEvent` (`schemas/ChangeEvent.avsc` describes each field), of one of
-ten types. `docs/asyncapi.json` describes this topic and the five others to programs. `scimtail tail --format FORMAT`
-prints the events as one JSON object a line, and for readers that cannot decode Avro `[outputs]` writes `ocsf` and `ecs`
-to topics of their own, `scim.events.ocsf` and `scim.events.ecs`
-([recipes](consumers/pipelines.md#events-as-json-without-avro)):
+Every record of the `events` topic is one `ChangeEvent` of one of ten types. `schemas/ChangeEvent.avsc` describes each
+field. `docs/asyncapi.json` describes this topic and the five others to programs.
+
+`scimtail tail --format FORMAT` prints the events as one JSON object a line. For readers that cannot decode Avro,
+`[outputs]` of the configuration writes `ocsf` and `ecs` to topics of their own, `scim.events.ocsf` and
+`scim.events.ecs` ([recipes](consumers/pipelines.md#events-as-json-without-avro)).
 
 | `--format` | what |
 |---|---|
@@ -23,88 +24,97 @@ to topics of their own, `scim.events.ocsf` and `scim.events.ecs`
 | `ecs` | Elastic Common Schema 9.4, category `iam` |
 | `cim` | Splunk Common Information Model, data model Change, dataset Account_Management (tags `change`, `account`) |
 | `asim` | Microsoft Sentinel ASIM, schema UserManagement 0.1.2; an update is one row for each changed attribute |
-| `set` | claims of a security event token (RFC 8417) of the SCIM profile (RFC 9967); with `--set-key FILE` the signed token (compact JWS; elliptic curve P-256: ES256, RSA: RS256) |
+| `set` | claims of a security event token (RFC 8417) of the SCIM profile (RFC 9967); with `--set-key FILE` the signed token (compact JWS, ES256 for an elliptic curve P-256 key, RS256 for an RSA key) |
 
-Those topics hold what `tail --format` prints, one object a record. Each begins when it is switched on: earlier events
-are only in `scim.events`. A record that would be larger than Kafka takes by default leaves out its largest attributes
-and names them in `omitted_attributes` (`*`: all of them), in OCSF with `metadata.is_truncated`; the event in
-`scim.events` stays whole.
+Those two topics hold what `tail --format` prints, one object in each record. A topic begins when it is switched on.
+Earlier events are only in `scim.events`. If a record would be larger than Kafka takes by default, it leaves out its
+largest attributes. It names them in `omitted_attributes`, where `*` means all of them. OCSF also sets
+`metadata.is_truncated`. The event in `scim.events` is complete.
 
-Below, each type with when it occurs, what becomes of it, and an example. CIM stands as `action` of `object_category`,
-with `result` in parentheses; RFC 9967 without `urn:ietf:params:scim:event:`.
+The sections below say when each type occurs and what each format makes of it. Each section has an example. The column
+CIM has `action` and `object_category`, and `result` in parentheses. The column RFC 9967 leaves out
+`urn:ietf:params:scim:event:` and has the subject in parentheses.
 
 ## What holds for all of them
 
-- **Time.** OCSF `time`, ECS `@timestamp`, CIM `_time`, ASIM `TimeGenerated` and SET `toe` say when it happened, which
-  is known only where the directory says so (`occurred_at`); otherwise, `toe` aside, they say when it was read. Always
-  there: `observed_at` (OCSF `metadata.processed_time`, ECS `event.created`, SET `iat`). The change lies after
-  `window_start`, for which no format but ours has a field.
-- **Actor.** A poller does not see who did it. No actor is filled in, in any format. ECS asks for the only user of an
-  event at its root: there, `user.*` is whom the event is about.
-- **Before an update.** ECS `user.target` and OCSF `entity` are the user before it, made of `changes`. Whether the
-  account was active is only there where the update says it: a switch in the same sync is an event of its own, and both
-  show the user after both.
-- **Baseline.** The first sync publishes no events, or with `baseline = \"events\"` such with `snapshot: true`. They say
-  that something is there, not that it is new, and are mapped as inventory. Who vanishes before the first sync is
-  complete is a removal there, too.
+- **Time.** `occurred_at` is the time when the change happened. It is set only if the directory says it. OCSF `time`,
+  ECS `@timestamp`, CIM `_time`, ASIM `TimeGenerated` and SET `toe` have this time. If it is not set, SET has no `toe`,
+  and the others have the time when the change was read. `observed_at` is always set (OCSF `metadata.processed_time`,
+  ECS `event.created`, SET `iat`). The change happened after `window_start`. Only `json` has a field of its own for it.
+- **Actor.** Polling shows changes but not who made them. So no format has an actor. ECS expects the only user of an
+  event at its root. There, `user.*` is the user that the event is about.
+- **Before an update.** ECS `user.target` and OCSF `entity` are the user before the update, made of `changes`. They say
+  whether the account was active only if the update says it. If `active` changed in the same sync, this change is an
+  event of its own. Both events show the user after both changes.
+- **Baseline.** The first sync publishes no events. With `baseline = \"events\"` it publishes events with
+  `snapshot: true`. Such an event says that something exists, not that it is new. It is mapped as inventory. If a user,
+  group or membership disappears before the first sync is complete, its event is mapped as a removal.
 - **De-duplicating.** `event_id` is OCSF `metadata.uid`, ECS `event.id`, CIM `scimtail.event_id`, ASIM
-  `EventOriginalUid` (the same on all rows of an update), SET `jti`. `correlation_id`, the same on a removed user and
-  the memberships that go with it, is SET `txn`, which is `event_id` where there is no such cause.
-- **Members that are groups.** `principal_type` is `group`: OCSF has subgroups, the others see a changed group.
+  `EventOriginalUid` (the same on all rows of an update), SET `jti`. `correlation_id` is the same on a removed user and
+  on the memberships that go with it. It is SET `txn`. Without a `correlation_id`, `txn` is `event_id`.
+- **Members that are groups.** Their `principal_type` is `group`. OCSF has activities for subgroups. The other formats
+  show a changed group.
 
-## What has no place
+## What a format has no field for
 
 | format | not mapped | where it is instead |
 |---|---|---|
 | `ocsf` | attributes without an OCSF name, `window_start`, `removal_reason`, `removal_means`, `entitlement_*`, `sync`, `snapshot` | `unmapped`, under their names; old and new values of an update in `entity.data` and `entity_result.data` |
-| `ecs` | the same, `active`, old and new values of attributes that ECS does not name | `labels`, without those values and without other attributes: only `json` has these |
+| `ecs` | the same, `active`, old and new values of attributes that ECS does not name | `labels`, without those values and without other attributes; only `json` has these |
 | `cim` | the same | `scimtail.*`; attributes of a user beyond name, address and `active` only as `changes` |
 | `asim` | the same | `AdditionalFields`; attributes only as changed properties |
-| `set` | `sequence`, `sync`, `provider`, `window_start`, `entitlement_*`, `removal_reason` beyond the choice of the event, the user's name where only its id is needed | nowhere |
+| `set` | `sequence`, `sync`, `provider`, `window_start`, `entitlement_*`, `removal_reason` beyond the choice of the event, the user's name if only its id is needed | nowhere |
 
-RFC 9967 has no event for memberships: they are a `PATCH` of the group's `members`. In a baseline, users and groups are
-`feed:add`, and memberships still such a patch: `feed:add` is about a resource and has no data, so it could name the
-group but not the member. Every token of a baseline bears the claim `\"scimtail_baseline\": true`, by which a receiver
-tells such a patch from a change. The RFC tells apart what the other formats do not: `prov:delete` (the directory says
-that it does not know the user any more), `prov:deactivate` (it says so, and at this vendor that is how a deactivated
-user looks), `feed:remove` (only the lists say so). No audience (`aud`) is set, and `iss` is `scimtail/<account>`.
+RFC 9967 has no event for memberships. A membership is a `PATCH` of the group's `members`. In a baseline, users and
+groups are `feed:add`, and memberships are still such a patch. `feed:add` is about a resource and has no data. So it
+could name the group but not the member. Every token of a baseline has the claim `\"scimtail_baseline\": true`. By this
+claim a receiver tells such a patch from a change.
+
+The RFC has three events for a removed user or group, which are one in the other formats:
+
+- `prov:delete`: the directory says that it does not know the user or group any more.
+- `prov:deactivate`: the directory says the same, and at this vendor a deactivated user looks like that.
+- `feed:remove`: every other removal, for example if only the lists show it.
+
+No audience (`aud`) is set, and `iss` is `scimtail/<account>`.
 ";
 
 const TYPES: [(&str, &str); 10] = [
     (
         "user.added",
-        "A user is listed who was not known. Somebody first seen inactive is added with `active: false`, not also \
-         disabled; somebody back under an old id is added again.",
+        "The directory lists a user that was not known. A user that is inactive when it is first seen is added with \
+         `active: false`, and is not also disabled. A user that comes back under an old id is added again.",
     ),
     (
         "user.updated",
-        "Listed attributes of a user differ: all of them in one event. Not `active`, except that it becomes known to be \
-         true.",
+        "Listed attributes of a known user changed. One event has all of them. `active` is not among them, except if \
+         it was unknown and is now known to be true.",
     ),
     ("user.disabled", "`active` of a known user is now false."),
     ("user.enabled", "`active` of a known user was false and is now true."),
     (
         "user.removed",
-        "A user is gone, and proven to be: `removal_reason` `not_found` (GET by id says 404 or 410), `absent` (GET does \
-         not work there, and three complete walks lacked the user) or `erased` (on request). `removal_means: \
-         deactivated` where the vendor's deactivation is disappearance. `user` is as last known. The memberships go \
-         first, with the same `correlation_id`.",
+        "A user is gone, and this is proven. `removal_reason` is `not_found` if GET by id says 404 or 410. It is \
+         `absent` if GET does not work there and three complete walks lacked the user. It is `erased` if the removal \
+         was made on request. `removal_means` is `deactivated` if deactivated users disappear at this vendor. `user` \
+         is the user as last known. The removals of the memberships come first, with the same `correlation_id`.",
     ),
-    ("group.added", "A group is listed that was not known."),
+    ("group.added", "The directory lists a group that was not known."),
     (
         "group.updated",
-        "Listed attributes of a group differ; members are events of their own. A rename that alters the entitlement \
-         names each changed `entitlement_*`.",
+        "Listed attributes of a known group changed. Changes of its members are events of their own. If a rename \
+         changes the entitlement, the event names each changed `entitlement_*`.",
     ),
-    ("group.removed", "A group is gone, proven as for users. Its memberships go first."),
+    ("group.removed", "A group is gone, and this is proven as for users. The removals of its memberships come first."),
     (
         "membership.added",
-        "A user, or a group, is a direct member of a group (where the server says which are direct). Its key is the member's.",
+        "A user or a group is now a direct member of a group. If the server does not say which members are direct, \
+         indirect members count too. The key is the member's.",
     ),
     (
         "membership.removed",
-        "A completely read group no longer shows the member (`not_listed`), or the membership goes with its user or group \
-         and carries that one's reason.",
+        "A completely read group no longer shows the member (`not_listed`). Or the membership goes with its user or \
+         group, and has the reason of that removal.",
     ),
 ];
 
@@ -176,7 +186,7 @@ fn page() -> String {
         let json = serde_json::to_string_pretty(&example.event).expect("it is JSON");
         page.push_str(&format!("\n```json\n{json}\n```\n"));
     }
-    page.push_str("\nEach of these in every format, whole: `tests/golden/`.\n");
+    page.push_str("\n`tests/golden/` has each of these events in every format.\n");
     page
 }
 

@@ -11,25 +11,26 @@ const INTRODUCTION: &str = "\
 listen = \"127.0.0.1:9464\"
 ```
 
-gives the service (`scimtail run`) a page for Prometheus, `/metrics`, and `/healthz`, which answers 200 while the process
-runs. Both are read-only and have no authentication, so the service warns at the start about an address beyond loopback.
-Labels are names of the configuration, partition numbers and the words below, never anything about a person.
+With this setting the service (`scimtail run`) has a page for Prometheus, `/metrics`, and a page for probes, `/healthz`.
+`/healthz` answers 200 while the process runs. Both pages are read-only and have no authentication. So the service warns
+at the start if other machines can reach the address. Labels are names of the configuration, partition numbers and the
+words below. They never say anything about a person.
 
-Counters count from the start of the process. With several instances an account moves between them: sum its counters,
-and take the `max` of its gauges, which skips those of an earlier owner (NaN).
+Counters count from the start of the process. With several instances, an account moves between them. Sum the counters of
+an account, and take the `max` of its gauges. `max` skips the gauges of an earlier owner, because they are NaN.
 
 | metric | kind | what |
 |---|---|---|
 ";
 
 const ALERTS: &str = "
-Worth waking a person:
+These alerts should wake a person:
 
 ```promql
 # No completed sync of an account for an hour. Nothing is lost: the next sync publishes what changed meanwhile.
 time() - max by (account) (scimtail_last_completed_sync_timestamp_seconds) > 3600
 
-# An account needs a person: the log of that time says why.
+# An account needs a person. The log of that time says why.
 max by (account, reason) (scimtail_account_needs_person) == 1
 
 # Every sync of an account fails, also if it has never completed one.
@@ -37,7 +38,7 @@ sum by (account) (increase(scimtail_syncs_total{status=\"failed\"}[1h])) > 0
   unless sum by (account) (increase(scimtail_syncs_total{status=\"completed\"}[1h])) > 0
 ```
 
-Worth a look in the morning:
+These alerts can wait until the morning:
 
 ```promql
 # Removals that a directory shows but does not confirm.

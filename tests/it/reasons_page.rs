@@ -6,13 +6,15 @@ use scimtail::directory::ReasonCode;
 const INTRODUCTION: &str = "\
 # Reason codes
 
-`reason_code` of a `syncs` record says for programs why a sync failed, is held, or repairs. `reason` beside it says it
-in words, with the list, the row and the setting that are concerned. A completed sync has no `reason_code`, except
-`repair`. A later version may add codes: treat a code that is not in this table as one for a person.
+`reason_code` of a `syncs` record tells programs why a sync failed, is held, or repairs. `reason` beside it says the
+same in words. It names the list, the row and the setting that are concerned. A completed sync has no `reason_code`,
+except `repair`. A later version may add codes. If a code is not in this table, a person has to look.
 
-The third column says what ends the condition. **passes by itself**: the next attempts do, unless it lasts. **a person
-looks**: a person looks, asks the vendor, or releases. **configuration**: the configuration, a credential or a setting of
-Kafka has to change.
+The third column says what ends the condition.
+
+- **passes by itself**: a later attempt ends it. If the condition lasts, the last column says what to do.
+- **a person looks**: a person has to look, ask the vendor, or release the hold.
+- **configuration**: the configuration, a credential or a setting of Kafka has to change.
 
 | `reason_code` | what happened | ends by | what to do |
 |---|---|---|---|

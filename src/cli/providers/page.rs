@@ -48,11 +48,11 @@ pub fn markdown() -> Result<String, Failure> {
 const INTRODUCTION: &str = "\
 # Providers
 
-What scimtail reads from each vendor's directory, what it cannot read, and the source of each fact. *Safe default*, or
-just italics: the vendor does not document it, so the value is that of `generic`. **unverified**: general knowledge or
-second-hand. The sources of the notes in a table are below the table.
+This page says what scimtail reads from each vendor's directory, what it cannot read, and the source of each fact.
+*Safe default*, or italics alone, means that the vendor does not document the fact. Then the value is that of `generic`.
+**unverified** means general knowledge or a second-hand source. The sources of the notes in a table are below the table.
 
-`scimtail check` shows how an endpoint behaves. `scimtail providers NAME` shows every field and an account to begin with.
+`scimtail check` shows how an endpoint behaves. `scimtail providers NAME` shows every field and an example of an account.
 `[account.profile]` overrides single fields for an account. `[providers]` adds and replaces whole profiles.
 
 | provider | vendor | credential | paging | inactive users | memberships | a vanished user is |
@@ -61,7 +61,7 @@ second-hand. The sources of the notes in a table are below the table.
 fn section(provider: &Provider) -> String {
     let Provider { profile, .. } = provider;
     let mut text = format!(
-        "\n## {}\n\n{}. Where the credential is: {}.\n\n| what | how | source |\n|---|---|---|\n",
+        "\n## {}\n\n{}. The credential: {}.\n\n| what | how | source |\n|---|---|---|\n",
         profile.name, profile.title, profile.token_hint
     );
     let rows = rows(profile);
@@ -82,9 +82,9 @@ fn section(provider: &Provider) -> String {
         }
     }
     let source = |field: &str| marked(profile.sources.get(field).map_or("no source", String::as_str));
-    text.push_str(&format!("\nCredential: {}.", source("token_hint")));
+    text.push_str(&format!("\nSource of the credential: {}.", source("token_hint")));
     if !profile.notes.is_empty() {
-        text.push_str(&format!(" Notes: {}.", source("notes")));
+        text.push_str(&format!(" Sources of the notes: {}.", source("notes")));
     }
     text.push('\n');
     text
@@ -178,7 +178,7 @@ fn credential(profile: &Profile) -> String {
 
 fn inactive(profile: &Profile) -> String {
     let stay = match profile.inactive {
-        Inactive::Listed => "read where they are listed, with `active` false",
+        Inactive::Listed => "read if they are listed, with `active` false",
         Inactive::Hidden => "lists leave them out, GET by id finds them",
         Inactive::Removed => "not read: they are gone from lists",
     };
@@ -205,7 +205,8 @@ fn members(profile: &Profile) -> String {
         EmptyMembers::Unknown if in_group => "; if no group shows any, memberships are unknown",
         _ => "",
     };
-    let cap = profile.member_cap.map(|cap| format!("; exactly {cap} members may be a cut-off list: unknown"));
+    let cap =
+        profile.member_cap.map(|cap| format!("; a list of exactly {cap} members may be cut off and counts as unknown"));
     format!("{how}{empty}{}", cap.unwrap_or_default())
 }
 
