@@ -1,6 +1,6 @@
-//! Every event in every format: golden files, and what the formats' own schemas say of them.
+//! Every event in every format: golden files, checked against the formats' own schemas.
 //!
-//! `UPDATE_EXPECT=1 cargo test --test it mapping` writes the golden files and `docs/events.md` anew.
+//! `UPDATE_EXPECT=1 cargo test --test it mapping` writes the golden files and `docs/events.md` again.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -134,7 +134,7 @@ impl Ocsf {
             "string_t" | "username_t" => value.is_string(),
             "email_t" => value.as_str().is_some_and(|text| text.contains('@') && !text.contains(' ')),
             "integer_t" | "long_t" => value.is_i64(),
-            // Milliseconds: seconds would lie in 1970.
+            // Milliseconds: a value in seconds would be a time in 1970.
             "timestamp_t" => value.as_i64().is_some_and(|millis| millis > 1_000_000_000_000),
             "boolean_t" => value.is_boolean(),
             "json_t" => true,
@@ -201,7 +201,7 @@ fn a_broken_event_is_refused_by_the_check_of_ocsf() {
     }
 }
 
-/// `a.b` → value; arrays and what is below `stop` stay whole.
+/// `a.b` → value; arrays and values below `stop` stay whole.
 fn flat<'v>(value: &'v Value, stop: &[&str], path: String, into: &mut BTreeMap<String, &'v Value>) {
     match value {
         Value::Object(fields) if !stop.contains(&path.as_str()) => {
@@ -332,7 +332,7 @@ fn a_role_in_ecs_is_its_value_and_stands_there_once() {
     }
 }
 
-/// Fields of CIM's data model Change (docs.splunk.com, CIM 4.17), what Splunk reads of every event, and what is ours.
+/// Fields of CIM's data model Change (docs.splunk.com, CIM 4.17), fields that Splunk reads of every event, and our own.
 const CIM_FIELDS: [&str; 15] = [
     "_time",
     "action",
@@ -350,7 +350,7 @@ const CIM_FIELDS: [&str; 15] = [
     "user",
     "vendor_product",
 ];
-/// What the data model prescribes for `action`.
+/// The values that the data model prescribes for `action`.
 const CIM_ACTIONS: [&str; 9] =
     ["acl_modified", "cleared", "created", "deleted", "modified", "read", "restarted", "started", "stopped"];
 
@@ -403,7 +403,7 @@ fn an_update_is_one_row_of_asim_for_each_changed_attribute() {
     assert!(rows.iter().all(|row| row["EventOriginalUid"] == json!(updated.event.event_id)));
 }
 
-/// The event URIs of RFC 9967 §2.3 and §2.4 that a poller can say, with the fields of their payload.
+/// The event URIs of RFC 9967 §2.3 and §2.4 that a poller can send, with the fields of their payload.
 const SET_EVENTS: [(&str, &[&str]); 7] = [
     ("feed:add", &[]),
     ("feed:remove", &[]),
@@ -439,8 +439,8 @@ fn every_event_is_one_security_event_token_of_rfc_9967() {
     assert_eq!(said.len(), SET_EVENTS.len(), "each is said by some sample");
 }
 
-/// The operations of a patch apply one after the other (RFC 7644 §3.5.2): removing `emails.value` after adding `emails`
-/// would empty what was added.
+/// The operations of a patch apply one after the other (RFC 7644 §3.5.2): if `emails.value` were removed after `emails`
+/// is added, the added value would be empty.
 #[test]
 fn a_patch_removes_before_it_adds() {
     for Sample { name, event } in samples() {

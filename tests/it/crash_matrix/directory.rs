@@ -13,17 +13,17 @@ use axum::routing::get;
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
-/// Rows of a page: small, so that a walk takes several requests.
+/// Rows of a page: few enough that a walk takes several requests.
 const PAGE: usize = 8;
 const USERS_AT_FIRST: usize = 24;
 const GROUPS_AT_FIRST: usize = 4;
-/// Nothing is removed below these: a directory without anybody known is held, which is not tested here.
+/// Nothing is removed below these: a directory without any known user is held, which is not tested here.
 const USERS_MIN: usize = 12;
 const GROUPS_MIN: usize = 3;
-/// More than a record may hold where the configuration says so (see `Kind::Aborted`).
+/// More than a record may hold under a bound in the configuration (see `Kind::Aborted`).
 pub const LONG_TITLE_BYTES: usize = 6_000;
 
-/// What a directory holds at one time.
+/// The contents of a directory at one time.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Version {
     pub users: BTreeMap<String, Value>,
@@ -33,7 +33,7 @@ pub struct Version {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Group {
     pub name: String,
-    /// As the server lists them; it may go on listing who is gone. A member that is a group begins with `g`.
+    /// As the server lists them; it may go on listing removed members. A member that is a group begins with `g`.
     pub members: BTreeSet<String>,
 }
 
@@ -49,7 +49,7 @@ impl Version {
         version
     }
 
-    /// The next version: some of everything that can happen to a directory.
+    /// The next version: any of the changes that can happen to a directory.
     pub fn change(&mut self, random: &mut fastrand::Rng) {
         let before = self.clone();
         while *self == before {
@@ -92,7 +92,7 @@ impl Version {
             }
             11..=12 if users.len() > USERS_MIN => {
                 self.users.remove(&somebody);
-                // Most servers go on listing who is gone.
+                // Most servers go on listing removed members.
                 if random.bool() {
                     self.groups.values_mut().for_each(|group| group.members.retain(|member| *member != somebody));
                 }
@@ -143,12 +143,12 @@ impl Version {
     pub fn lengthen(&mut self, random: &mut fastrand::Rng) {
         let users: Vec<String> = self.users.keys().cloned().collect();
         let somebody = random.choice(&users).expect("there is always somebody");
-        // Hard to compress, because the bound applies to what is sent.
+        // Hard to compress, because the bound applies to the bytes that are sent.
         let long: String = (0..LONG_TITLE_BYTES).map(|_| random.alphanumeric()).collect();
         self.users.get_mut(somebody).expect("it is there")["title"] = json!(long);
     }
 
-    /// For the checker: what the server says, without anything that scimtail makes of it.
+    /// For the checker: the server's answers, without anything that scimtail makes of them.
     pub fn json(&self) -> Value {
         let groups: BTreeMap<&String, Value> = self
             .groups
@@ -219,7 +219,7 @@ struct Shared {
 #[derive(Default)]
 struct Account {
     version: Version,
-    /// Endpoint and id of every GET that was answered with 404: the only proof of a removal there is.
+    /// Endpoint and id of every GET that was answered with 404: the only proof of a removal.
     denied: BTreeSet<(String, String)>,
 }
 
@@ -240,13 +240,13 @@ impl Directories {
         format!("{}/{account}", self.address)
     }
 
-    /// What `account` serves from now on.
+    /// Sets the contents that `account` serves from now on.
     pub fn set(&self, account: &str, version: Version) {
         let mut accounts = self.shared.accounts.lock().expect("nobody panicked");
         accounts.entry(account.to_owned()).or_default().version = version;
     }
 
-    /// Since the last call: of whom a GET said 404.
+    /// The principals for which a GET said 404 since the last call.
     pub fn denied(&self, account: &str) -> Value {
         let mut accounts = self.shared.accounts.lock().expect("nobody panicked");
         let denied = std::mem::take(&mut accounts.get_mut(account).expect("an account that is served").denied);

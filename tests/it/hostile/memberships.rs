@@ -1,4 +1,5 @@
-//! Five ways to read memberships, each with a server that serves them in no other way, and one that lies.
+//! Five ways to read memberships, each with a server that serves them in no other way, and one server that gives wrong
+//! answers.
 
 use serde_json::json;
 
@@ -92,7 +93,7 @@ async fn a_question_for_members_that_fails_leaves_memberships_as_they_were() {
     }
 }
 
-/// One of seven servers ignores filters and answers everybody; another finds nothing and does not say that it can't.
+/// One of seven servers ignores filters and answers with all users; another finds none and does not say that it can't.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_filter_that_answers_everybody_fails_and_one_that_answers_nobody_is_the_guards_business() {
     for (strategy, target) in [("groups_filter", USERS_BY_GROUP), ("members_filter", GROUPS_BY_MEMBER)] {
@@ -121,7 +122,7 @@ async fn a_member_list_exactly_as_long_as_a_known_cap_is_unknown() {
     let mut world = HostileWorld::new(directory(Habits::default()), "member_cap = 3").await;
     let status = world.completed().await;
     assert_eq!((status.memberships_read, status.memberships_as_of), (None, None), "g1 has as many as the cap");
-    // Three of three: whoever is not among them may still be a member.
+    // Three of three: a user that is not among them may still be a member.
     world.server.change(|truth| {
         let members = json!([{ "value": "u03" }, { "value": "u04" }, { "value": "u05" }]);
         truth.groups.get_mut("g1").unwrap()["members"] = members;
@@ -129,7 +130,7 @@ async fn a_member_list_exactly_as_long_as_a_known_cap_is_unknown() {
     world.server.script([]);
     world.completed().await;
     assert!(!world.lines().iter().any(|line| line.contains("removed")), "{:?}", world.lines());
-    // Two of three say who is not.
+    // Two of three: the others are not members.
     world.server.change(|truth| {
         truth.groups.get_mut("g1").unwrap()["members"] = json!([{ "value": "u03" }, { "value": "u00" }])
     });

@@ -115,7 +115,7 @@ async fn a_resource_too_large_for_a_message_is_reduced_and_the_others_go_on() {
         truth.users.get_mut("u03").unwrap()["emails"] = json!([{ "value": huge, "primary": true }]);
         truth.users.get_mut("u04").unwrap()["roles"] = json!(vec![json!({ "value": "r", "type": large }); 20]);
     });
-    // What was never there before is no event; what goes is one, and says why.
+    // A user that was never there before makes no event; a removed one makes an event with its reason.
     world.calm(&["user.added new", r#"user.updated u01 title "T" → none"#, "user.removed u05 (not_found)"]).await;
     assert_eq!(world.world.log.events()[1].omitted_attributes, ["title"]);
     for (id, omitted) in [("u01", "title"), ("u02", "displayName"), ("u03", "emails"), ("u04", "roles")] {
@@ -188,7 +188,7 @@ async fn hostile_names_stay_on_one_harmless_line() {
     assert_eq!(events.len(), 4);
     for event in &events {
         let shown = line(event, 4);
-        // Colours are ours; everything else that is no plain character is not.
+        // Colours are ours; every other character has to be a plain one.
         let plain = anstream::adapter::strip_str(&shown).to_string();
         let harmless = |c: char| {
             !c.is_control() && !('\u{2028}'..='\u{202e}').contains(&c) && !('\u{2066}'..='\u{2069}').contains(&c)

@@ -1,4 +1,4 @@
-//! Answers that do not arrive, or not as HTTP wants them.
+//! Answers that do not arrive, or not as HTTP demands.
 
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,7 @@ use super::script::{Delivery, Effect, GROUPS, USERS, always, gzip_bomb, on};
 use super::server::Elsewhere;
 use super::world::{HISTORY, HostileWorld, TRIES, impatient, patient};
 
-/// What the network takes beyond what anybody reads: buffers of two sockets.
+/// Bytes that the network takes beyond those that are read: buffers of two sockets.
 const BUFFERS: u64 = 16 << 20;
 /// Far more than any of these tests needs, far less than for ever.
 const SOON: Duration = Duration::from_secs(45);
@@ -198,7 +198,7 @@ async fn g11_a_gzip_bomb_is_cut_off_at_the_limit() {
 async fn a_compressed_page_is_read_and_one_compressed_twice_is_refused() {
     let mut world = HostileWorld::baseline(7).await;
     world.make_history();
-    // Told that it is compressed when it is not, compressed when nobody said so, compressed twice.
+    // Announced as compressed but plain, compressed without an announcement, compressed twice.
     let plain = on(USERS).page(2).then(Effect::Header("content-encoding", "gzip".to_owned()));
     world.fails([plain], "unreachable").await;
     let unsaid =
