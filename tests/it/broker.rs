@@ -138,7 +138,7 @@ async fn g5_a_predecessor_cannot_commit_once_another_took_over() {
     let mut second = acquire(&shared, partition, accounts, |_| {}).await.expect("the shard again");
     let known = second.known.remove("acme").expect("the account").expect("its state");
     let mut second = shared.owned(&config.account, known, &second.writer);
-    assert_eq!(second.known.state_digest(), first.known.state_digest(), "what was committed is restored");
+    assert_eq!(second.known.state_digest(), first.known.state_digest(), "committed state is restored");
     directory.churn(0.1, 1);
     let late = serve::sync_once(&mut first, &mut connection).await;
     assert!(matches!(late, Err(Ended { fenced: true, .. })), "{late:?}");

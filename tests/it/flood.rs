@@ -16,7 +16,7 @@ const TOKEN: &str = "flood-test-token";
 const FLOOD: Duration = Duration::from_secs(30);
 /// Most memory that the process may ever have had.
 const RESIDENT_MAX: u64 = 512 << 20;
-/// Bound on the interval of the healthy account: a second of its own, and a share of the machine for other tests.
+/// Bound on the interval of the healthy account: its second, and a share of the machine for other tests.
 /// Alone, it was 1.12 s on two cores.
 const BETWEEN_SYNCS_MAX: Duration = Duration::from_secs(4);
 

@@ -189,7 +189,7 @@ async fn a_batch_of_another_acquisition_ends_this_one_and_nothing_of_it_is_writt
 
 /// A check may look at Kafka as the producer of a shard does, while the shard's owner goes on.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_producer_that_connects_and_looks_fences_nobody() {
+async fn a_producer_that_connects_and_looks_fences_no_other() {
     let (shared, _) = shared("looks", "http://127.0.0.1:9", 1).await;
     let acquisition = acquire(&shared, 0, &[], |_| {}).await.expect("the shard");
     let kafka = shared.kafka.clone();
@@ -250,6 +250,6 @@ async fn positions_are_each_accounts_own_where_many_share_a_partition() {
         records.iter().filter(|record| record.topic == topics[4]).map(|record| record.offset).collect();
     let transactions = 1 + syncs.windows(2).filter(|pair| pair[1] != pair[0] + 1).count();
     println!("{} syncs of {ACCOUNTS} accounts in {transactions} transactions", 3 * ACCOUNTS);
-    assert!(transactions < 3 * ACCOUNTS, "{transactions} transactions: nobody shared one");
+    assert!(transactions < 3 * ACCOUNTS, "{transactions} transactions: no batches shared one");
     assert!(!crate::reader::compacted(&records, &topics[1]).is_empty());
 }

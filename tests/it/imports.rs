@@ -230,7 +230,7 @@ fn every_module_uses_only_modules_that_are_declared_below_it() {
     let place = |name: &str| declared.iter().position(|other| *other == name);
     for (from, uses) in modules() {
         for to in uses {
-            assert!(place(&from) < place(&to), "{from} uses {to}, which stands above it in lib.rs");
+            assert!(place(&from) < place(&to), "{from} uses {to}, which is above it in lib.rs");
         }
     }
 }

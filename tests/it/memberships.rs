@@ -105,7 +105,7 @@ async fn a_server_that_showed_members_and_shows_none_anywhere_is_held() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_that_ignores_filters_makes_nobody_a_member_of_everything() {
+async fn a_server_that_ignores_filters_makes_no_user_a_member_of_every_group() {
     for strategy in [Strategy::GroupsFilter, Strategy::MembersFilter] {
         let mut world = world();
         world.completed(&showing(strategy, BEFORE)).await;
@@ -121,7 +121,7 @@ async fn a_server_that_ignores_filters_makes_nobody_a_member_of_everything() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_in_trouble_is_not_asked_about_everybody() {
+async fn a_server_in_trouble_is_not_asked_about_every_user() {
     for (strategy, prefix) in [(Strategy::MembersFilter, "u"), (Strategy::GroupsFilter, "g"), (Strategy::Get, "g")] {
         let text: String = (0..200).map(|n| format!("user u{n} name{n}\ngroup g{n} Group{n}: u{n}\n")).collect();
         let mut world = world();
@@ -205,7 +205,7 @@ async fn a_member_list_as_long_as_the_cap_ends_no_membership() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn members_that_nobody_can_ask_for_are_published_only_where_the_profile_says_so() {
+async fn members_that_no_get_can_find_are_published_only_where_the_profile_says_so() {
     let text = "user u1 ann\ngroup g1 Admins: u1 x1 x2";
     for publish in [false, true] {
         let mut world = world();

@@ -191,7 +191,7 @@ async fn a_commit_that_is_answered_late_is_waited_for() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_commit_that_happened_although_nobody_heard_of_it_is_not_repeated() {
+async fn a_commit_whose_answer_was_lost_is_not_repeated() {
     let world = World::new("unheard-commit").await;
     let mut owner = world.baseline().await;
     world.directory.churn(0.1, 1);

@@ -94,7 +94,7 @@ interval = "{interval}"
 /// The next line of a child's log that holds `text`.
 pub fn await_line(child: &mut Child, text: &str) -> String {
     use std::io::{BufRead, BufReader};
-    let mut log = child.stderr.take().expect("standard error is piped, and nobody else reads it");
+    let mut log = child.stderr.take().expect("standard error is piped, and has no other reader");
     let found = loop {
         // Byte by byte, because nothing may be read ahead that the next call waits for.
         let mut line = String::new();

@@ -111,7 +111,7 @@ async fn g3_a_list_shorter_than_its_total_publishes_nothing() {
         (status.status, status.reason_code.as_ref().map(ReasonCode::as_str)),
         (Status::Failed, Some("walk_incomplete"))
     );
-    assert_eq!(world.known.state_records(), 0, "half a list is no baseline");
+    assert_eq!(world.known.state_records(), 0, "half a list is not a baseline");
     // Three in a row are an alert.
     assert!(!status.reason.unwrap().contains("removals cannot be seen"));
     world.sync(&short).await;
@@ -172,11 +172,7 @@ async fn g4_a_mass_removal_is_held_whole_until_it_is_released() {
     let status = world.completed(&shrunken).await;
     assert_eq!(world.lines(0).len(), 1 + 10 + 10, "one added, ten memberships and ten users removed");
     let release = status.release.unwrap();
-    assert_eq!(
-        (release.by.as_str(), release.left),
-        ("a person", None),
-        "who released stands in the sync that published"
-    );
+    assert_eq!((release.by.as_str(), release.left), ("a person", None), "the sync that published names its releaser");
     let status = world.completed(&shrunken).await;
     assert_eq!((status.hold, status.release), (None, None), "and ends with it");
 }
@@ -568,7 +564,7 @@ async fn hidden_users_are_asked_for_once_a_day_within_the_budget() {
     let gets = |directory: &MemoryDirectory| directory.gets.swap(0, Ordering::Relaxed);
     assert_eq!(gets(&directory), 451, "missing unexpectedly: a control, and everyone within the guard's limits");
     let status = world.completed(&directory).await;
-    assert_eq!((gets(&directory), status.hidden), (0, 450), "nobody is due");
+    assert_eq!((gets(&directory), status.hidden), (0, 450), "no user is due");
     advance(DAY);
     let status = world.completed(&directory).await;
     assert_eq!((gets(&directory), status.hidden), (201, 450), "a control and the budget");

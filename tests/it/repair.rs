@@ -47,7 +47,7 @@ fn latest(world: &World) -> (Status, Option<&str>) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_only_the_topics_lost_is_written_again_silently() {
+async fn records_that_only_the_topics_lost_are_written_again_silently() {
     for (topic, key) in [
         (Topic::Users, "acme/Users/u2"),
         (Topic::Groups, "acme/Groups/g2"),
@@ -62,7 +62,7 @@ async fn what_only_the_topics_lost_is_written_again_silently() {
 
         let status = world.completed(&MemoryDirectory::parse(DIRECTORY)).await;
         assert_eq!(keys(&world), all, "{key} is back");
-        assert_eq!(world.lines(events), [""; 0], "{key}: nobody's access changed");
+        assert_eq!(world.lines(events), [""; 0], "{key}: no access changed");
         assert_eq!(
             (status.status, status.reason_code.as_ref().map(ReasonCode::as_str)),
             (Status::Completed, Some("repair"))
@@ -91,7 +91,7 @@ async fn an_old_value_that_came_back_is_noticed_and_its_difference_is_an_event()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_changed_meanwhile_is_news_and_who_went_is_removed_by_the_sync_after_the_repair() {
+async fn users_that_changed_meanwhile_are_published_and_gone_ones_are_removed_by_the_sync_after_the_repair() {
     let mut world = world().await;
     let events = world.log.events().len();
     lose(&mut world, of(Topic::Users, "acme/Users/u2"));
@@ -284,7 +284,7 @@ async fn a_loss_in_an_interrupted_first_sync_leaves_a_checkpoint_that_is_right()
     assert!(world.known.is_first());
     world.completed(&MemoryDirectory::parse(DIRECTORY)).await;
     world.restart();
-    assert_eq!(world.known.repair, None, "a loss that is made good is no alarm");
+    assert_eq!(world.known.repair, None, "a repaired loss raises no alarm");
 }
 
 /// A member that only its group names, and that the profile vouches for, has no record and is not an orphan.

@@ -193,7 +193,7 @@ async fn a_running_service_goes_on_with_an_account_that_is_reseeded() {
 /// Garbage is named by topic, partition and offset. Garbage that can belong to no account is passed over, and one
 /// account's garbage does not stop another.
 #[tokio::test(flavor = "multi_thread")]
-async fn garbage_stops_only_the_account_it_stands_under_until_it_is_reseeded() {
+async fn garbage_stops_only_its_own_account_until_it_is_reseeded() {
     let (_directory, program) = synced("garbage").await;
     let (users, bootstrap) = (program.topic("users"), &services().bootstrap);
     // Compacted topics take no record without a key.
@@ -210,7 +210,10 @@ async fn garbage_stops_only_the_account_it_stands_under_until_it_is_reseeded() {
         meddling::write(bootstrap, &users, partition(), Some(key), value);
     }
     let fine = run(&program, 0).await;
-    assert!(fine.err.contains(&format!("{control} [{}] @ 0", partition())), "what is passed over is named: {fine:?}");
+    assert!(
+        fine.err.contains(&format!("{control} [{}] @ 0", partition())),
+        "garbage that is passed over is named: {fine:?}"
+    );
     assert_eq!(fine.err.matches(&format!("{users} [{}] @ ", partition())).count(), foreign.len(), "{fine:?}");
 
     let records = records_of_bytes(&program, &users).await;
@@ -284,7 +287,7 @@ async fn a_retired_account_leaves_tombstones_and_no_event_and_others_are_not_tou
         assert_eq!(state(&program, suffix, "acme").await.len(), 0, "{suffix}");
         assert_ne!(state(&program, suffix, "other1").await.len(), 0, "{suffix}");
     }
-    assert_eq!(records(&program, "events").await.len(), events, "nobody lost access");
+    assert_eq!(records(&program, "events").await.len(), events, "no user lost access");
     let ended = run(&program, 0).await;
     assert!(line(&ended, "other1").contains("no change"), "{ended:?}");
 

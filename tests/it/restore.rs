@@ -59,7 +59,7 @@ async fn a_restore_waits_for_a_foreign_open_transaction_and_passes_over_what_was
         meddling::enqueue(&foreign, &users, partition, Some(key), Some(b"not Avro"));
         foreign.flush(WAIT).expect("in the log, uncommitted");
         directory.churn(0.5, u64::from(aborted));
-        assert_eq!(sync(&shared, &config, &mut owned).await, 10, "ours lies beyond it");
+        assert_eq!(sync(&shared, &config, &mut owned).await, 10, "our records are beyond it");
 
         let (again, whose) = (shared.clone(), config.clone());
         let mut acquiring = tokio::spawn(async move { own(&again, &whose).await });

@@ -36,7 +36,7 @@ fn modify(directory: &mut MemoryDirectory, kind: Kind, id: &str, attribute: &str
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn between_full_walks_only_modifications_are_read_and_nobody_is_missed() {
+async fn between_full_walks_only_modifications_are_read_and_no_user_is_missed() {
     let mut world = World::new(account("acme"));
     world.account.habits.full_walk_every = Some(HOUR);
     let mut directory = directory();
@@ -57,7 +57,7 @@ async fn between_full_walks_only_modifications_are_read_and_nobody_is_missed() {
         "not read is not zero"
     );
     let status = world.completed(&directory).await;
-    assert_eq!((status.published, world.lines(0).len()), ([0; 10], 2), "what lies in the overlap is no change");
+    assert_eq!((status.published, world.lines(0).len()), ([0; 10], 2), "a row in the overlap is not a change");
 
     advance(HOUR / 2);
     let status = world.completed(&directory).await;

@@ -361,7 +361,7 @@ async fn g1_instances_that_join_and_are_killed_lose_and_double_nothing() {
     until("two share once more", || share(&[&second, &third])).await;
     directory.churn(0.5, 8);
     each_syncs_again(&program, &accounts).await;
-    assert!(second.says("acquisition ended; acquiring again").is_empty(), "a rebalance fences nobody");
+    assert!(second.says("acquisition ended; acquiring again").is_empty(), "a rebalance fences no instance");
     second.stop().await;
     third.stop().await;
     settle(&program, &accounts).await;
@@ -382,8 +382,8 @@ async fn g1_a_rolling_restart_loses_and_doubles_nothing_and_waits_for_no_session
         let kept = staying.assigned();
         let before = staying.acquired();
         leaving.stop().await;
-        let took = until("who stays has everything", || staying.has() == all()).await;
-        println!("taken over {} ms after the end of who left", took.as_millis());
+        let took = until("the remaining instance has every shard", || staying.has() == all()).await;
+        println!("taken over {} ms after the other instance ended", took.as_millis());
         assert!(took < LONG_SESSION / 2, "{took:?}: it waited for the session");
         assert!(
             kept.iter().all(|shard| staying.acquired()[shard] == before[shard]),
@@ -395,7 +395,7 @@ async fn g1_a_rolling_restart_loses_and_doubles_nothing_and_waits_for_no_session
         each_syncs_again(&program, &accounts).await;
     }
     for instance in instances {
-        assert!(instance.says("acquisition ended; acquiring again").is_empty(), "a rebalance fences nobody");
+        assert!(instance.says("acquisition ended; acquiring again").is_empty(), "a rebalance fences no instance");
         instance.stop().await;
     }
     settle(&program, &accounts).await;
@@ -452,7 +452,7 @@ async fn accounts_come_and_go_with_the_file_and_others_are_not_disturbed() {
 
     // The file alone is enough.
     write(&[untouched.clone(), coming.clone()]);
-    until("the shard starts anew", || service.acquired() == BTreeMap::from([(0, 1), (1, 3)])).await;
+    until("the shard starts again", || service.acquired() == BTreeMap::from([(0, 1), (1, 3)])).await;
     let topics = ["users", "groups", "memberships", "syncs", "events"].map(|suffix| program.topic(suffix));
     let of_going = |records: Vec<ReadRecord>| -> Vec<ReadRecord> {
         let own = |record: &ReadRecord| record.key.as_deref().is_some_and(|key| key.split('/').next() == Some(going));
@@ -554,9 +554,9 @@ async fn a_shard_that_hangs_holds_up_neither_the_others_nor_the_membership() {
     let beyond = SHORT_SESSION.as_secs() as usize + 2;
     until("the others sync on", || synced(&first).values().filter(|times| **times >= beyond).count() == 2).await;
     let hung: Vec<String> = synced(&first).into_iter().filter(|(_, times)| *times == 0).map(|(name, _)| name).collect();
-    assert_eq!(hung.len(), 1, "it stood still all the while: {:?}", synced(&first));
-    until("what stood still goes on", || synced(&first)[&hung[0]] >= 2).await;
-    assert_eq!(first.acquired(), BTreeMap::from([(0, 1), (1, 1), (2, 1)]), "nobody had to take anything over");
+    assert_eq!(hung.len(), 1, "it was paused all the while: {:?}", synced(&first));
+    until("the paused shard goes on", || synced(&first)[&hung[0]] >= 2).await;
+    assert_eq!(first.acquired(), BTreeMap::from([(0, 1), (1, 1), (2, 1)]), "no shard was taken over");
     assert!(!first.lines().iter().any(is_lost), "the membership stayed");
     first.signal("TERM");
     assert_eq!(first.ended().await.code(), Some(0));

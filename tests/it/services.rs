@@ -518,7 +518,7 @@ trap '' HUP INT
 exec 3<&0
 "$@" </dev/null 3<&- &
 service=$!
-# The supervisor survives the signal that it sends to its group, and nobody else stops it either.
+# The supervisor survives the signal that it sends to its group, and no other process stops it.
 trap '' TERM
 {
     if read -r order <&3; then

@@ -367,7 +367,7 @@ impl Life {
             account: "acme".to_owned(),
             action: "release".to_owned(),
             hold_id: status.hold.as_ref().map(ToString::to_string),
-            requested_by: "somebody".to_owned(),
+            requested_by: "an operator".to_owned(),
             requested_at: clock(),
             reason: None,
         };

@@ -131,7 +131,7 @@ async fn g3_rows_that_slide_between_pages_remove_nobody_who_is_there() {
         let status = world.sync_with(&directory).await;
         let deleted = passage.take_deleted();
         assert_eq!((status.status, deleted.len()), (Status::Completed, DELETED), "{paging}");
-        assert_eq!(world.lines(expected.len()), [""; 0], "{paging}: nobody who is there is removed");
+        assert_eq!(world.lines(expected.len()), [""; 0], "{paging}: no present user is removed");
         assert_eq!(world.known.table(Kind::User).len(), left, "{paging}");
         left -= DELETED;
         let status = world.sync_with(&directory).await;

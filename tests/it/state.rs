@@ -203,7 +203,7 @@ fn litter(program: &Program, suffix: &str, account: &str, key: &str, value: &[u8
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_no_event_in_the_log_of_events_is_skipped_and_every_time_told_as_without_it() {
+async fn a_record_that_is_not_an_event_is_skipped_and_changes_no_answer_about_a_time() {
     let directory =
         SimulatedDirectory::start(Vendor::Chargebee, TOKEN, 13, SystemTime::now).await.expect("a directory");
     let more = "guard = { max_ratio = 1.0 }";

@@ -211,7 +211,7 @@ async fn a_reader_that_goes_away_ends_tail_quietly() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_tail_cannot_do_is_said_in_one_line() {
+async fn tail_refuses_in_one_line() {
     let text = "[kafka]\nbrokers = [\"localhost:1\"]\n[registry]\nurl = \"http://localhost:1\"\n\
         [[account]]\nname = \"acme\"\nprovider = \"stripe\"\ntoken_env = \"SCIMTAIL_TEST_TOKEN\"\n\
         [[account]]\nname = \"other\"\nprovider = \"stripe\"\ntoken_env = \"SCIMTAIL_TEST_TOKEN\"\n";
@@ -340,7 +340,7 @@ async fn a_reader_that_goes_away_ends_tail_though_no_event_comes() {
     while child.try_wait().expect("its status").is_none() {
         if Instant::now() > deadline {
             child.kill().expect("it is there");
-            panic!("it goes on with nobody to read");
+            panic!("it goes on without a reader");
         }
         tokio::time::sleep(POLL).await;
     }

@@ -31,7 +31,7 @@ CATCH_UP_SECONDS_MAX = 60
 CONFIGURATION = 78
 # The account that is retired shares no partition.
 RETIRED = "globex"
-# Random changes are no reason to hold a sync.
+# Random changes must not hold a sync.
 SETTINGS = "guard.max_ratio = 1.0\nguard.max_absolute = 1000000\nguard.min_losses = 1000000"
 
 

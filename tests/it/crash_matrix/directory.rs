@@ -59,7 +59,7 @@ impl Version {
         }
         // A directory that shows no member anywhere may not show them at all: then memberships are unknown, and stay.
         if self.groups.values().all(|group| group.members.is_empty()) {
-            let somebody = self.users.keys().next().expect("there is always somebody").clone();
+            let somebody = self.users.keys().next().expect("a directory always has a user").clone();
             self.groups.values_mut().next().expect("there is always a group").members.insert(somebody);
         }
     }
@@ -67,7 +67,7 @@ impl Version {
     fn change_once(&mut self, random: &mut fastrand::Rng) {
         let users: Vec<String> = self.users.keys().cloned().collect();
         let groups: Vec<String> = self.groups.keys().cloned().collect();
-        let somebody = random.choice(&users).expect("there is always somebody").clone();
+        let somebody = random.choice(&users).expect("a directory always has a user").clone();
         let group = random.choice(&groups).expect("there is always a group").clone();
         match random.u8(0..20) {
             0..=3 => self.users.get_mut(&somebody).expect("it is there")["title"] = json!(title(random)),
@@ -142,7 +142,7 @@ impl Version {
     /// One user whose record is too long for a small bound.
     pub fn lengthen(&mut self, random: &mut fastrand::Rng) {
         let users: Vec<String> = self.users.keys().cloned().collect();
-        let somebody = random.choice(&users).expect("there is always somebody");
+        let somebody = random.choice(&users).expect("a directory always has a user");
         // Hard to compress, because the bound applies to the bytes that are sent.
         let long: String = (0..LONG_TITLE_BYTES).map(|_| random.alphanumeric()).collect();
         self.users.get_mut(somebody).expect("it is there")["title"] = json!(long);
@@ -242,13 +242,13 @@ impl Directories {
 
     /// Sets the contents that `account` serves from now on.
     pub fn set(&self, account: &str, version: Version) {
-        let mut accounts = self.shared.accounts.lock().expect("nobody panicked");
+        let mut accounts = self.shared.accounts.lock().expect("no holder panicked");
         accounts.entry(account.to_owned()).or_default().version = version;
     }
 
     /// The principals for which a GET said 404 since the last call.
     pub fn denied(&self, account: &str) -> Value {
-        let mut accounts = self.shared.accounts.lock().expect("nobody panicked");
+        let mut accounts = self.shared.accounts.lock().expect("no holder panicked");
         let denied = std::mem::take(&mut accounts.get_mut(account).expect("an account that is served").denied);
         json!(denied.into_iter().collect::<Vec<_>>())
     }
@@ -269,7 +269,7 @@ async fn list(
     if query.contains_key("filter") {
         return error(StatusCode::BAD_REQUEST);
     }
-    let accounts = shared.accounts.lock().expect("nobody panicked");
+    let accounts = shared.accounts.lock().expect("no holder panicked");
     let Some(Account { version, .. }) = accounts.get(&account) else { return error(StatusCode::NOT_FOUND) };
     let number = |name: &str, otherwise: usize| query.get(name).and_then(|text| text.parse().ok()).unwrap_or(otherwise);
     let (start, count) = (number("startIndex", 1).max(1), number("count", PAGE).min(PAGE));
@@ -293,7 +293,7 @@ async fn one(
     if let Some(refused) = refused(&shared, &headers) {
         return refused;
     }
-    let mut accounts = shared.accounts.lock().expect("nobody panicked");
+    let mut accounts = shared.accounts.lock().expect("no holder panicked");
     let Some(account) = accounts.get_mut(&account) else { return error(StatusCode::NOT_FOUND) };
     let row = account.version.rows(&endpoint).into_iter().find(|(known, _)| **known == id).map(|(_, row)| row);
     match row {

@@ -36,7 +36,7 @@ const LANES: usize = 2;
 
 fn setting(name: &str) -> Option<u64> {
     let text = std::env::var(name).ok().filter(|text| !text.is_empty())?;
-    Some(text.parse().unwrap_or_else(|_| panic!("{name} is no number: {text}")))
+    Some(text.parse().unwrap_or_else(|_| panic!("{name} is not a number: {text}")))
 }
 
 /// The rounds to run, by number.
@@ -142,7 +142,7 @@ async fn round(
             Err(_) => "FAILED",
         };
         println!("{name}: {end}, {:.1} s", started.elapsed().as_secs_f64());
-        let mut report = report.lock().expect("nobody panicked");
+        let mut report = report.lock().expect("no holder panicked");
         report.count(plan, &result);
         if let Err(reason) = result {
             let folder = world.keep();
@@ -172,7 +172,7 @@ async fn g1_killed_at_every_fail_point_it_leaves_what_a_calm_program_leaves() {
     for _ in 0..LANES {
         let (rounds, report) = (rounds.clone(), report.clone());
         lanes.spawn(async move {
-            let next = || rounds.lock().expect("nobody panicked").pop_front();
+            let next = || rounds.lock().expect("no holder panicked").pop_front();
             let Some(mut this) = next() else { return };
             let mut broker = broker();
             let mut checker = Checker::start(&broker.bootstrap, &services().registry);
@@ -196,7 +196,7 @@ async fn g1_killed_at_every_fail_point_it_leaves_what_a_calm_program_leaves() {
     while let Some(lane) = lanes.join_next().await {
         lane.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
     }
-    let report = report.lock().expect("nobody panicked");
+    let report = report.lock().expect("no holder panicked");
     report.print(seed, began.elapsed().as_secs_f64());
     assert!(report.failures.is_empty(), "{:#?}", report.failures);
     if whole {

@@ -355,13 +355,13 @@ max_ratio = 1.0
         }
         let end = armed.ended_as_it_may(WAIT).await?;
         let alone = |other: &Process| shares(other) == PARTITIONS as usize;
-        if let Some(end) = other.until("who is left takes over", WAIT, alone).await? {
-            return Err(format!("who was left ended with {end:?}: {}", other.tail()));
+        if let Some(end) = other.until("the remaining instance takes over", WAIT, alone).await? {
+            return Err(format!("the remaining instance ended with {end:?}: {}", other.tail()));
         }
         other.signal("TERM");
         match other.ended(WAIT).await? {
             End::Exited(0) => Ok((struck, end)),
-            end => Err(format!("who was left ended with {end:?}: {}", other.tail())),
+            end => Err(format!("the remaining instance ended with {end:?}: {}", other.tail())),
         }
     }
 
@@ -373,7 +373,7 @@ max_ratio = 1.0
         one.signal("STOP");
         let mut two = self.start("calm", &["run"], CALM);
         if self.synced(&mut two, 1).await?.is_some() {
-            return Err(format!("who took over ended: {}", two.tail()));
+            return Err(format!("the new owner ended: {}", two.tail()));
         }
         one.signal("CONT");
         let lost = |one: &Process| !one.says("shards lost: the group went on without this instance").is_empty();
@@ -382,7 +382,7 @@ max_ratio = 1.0
         two.signal("TERM");
         match two.ended(WAIT).await? {
             End::Exited(0) => Ok((end == End::Killed, end)),
-            end => Err(format!("who took over ended with {end:?}: {}", two.tail())),
+            end => Err(format!("the new owner ended with {end:?}: {}", two.tail())),
         }
     }
 }

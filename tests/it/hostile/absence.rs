@@ -46,7 +46,7 @@ async fn walks_that_fail_or_are_answered_otherwise_do_not_count_as_absences() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_is_listed_again_begins_to_be_absent_anew() {
+async fn a_user_that_is_listed_again_begins_to_be_absent_from_zero() {
     let mut world = HostileWorld::baseline(7).await;
     let missing =
         |status: u16| [on(USERS).then(Effect::LeaveOut(vec!["u05".into()])), on(USER).then(Effect::Status(status))];

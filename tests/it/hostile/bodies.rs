@@ -21,7 +21,7 @@ fn replaced(from: &'static str, to: &'static str) -> Effect {
 
 /// A page that is not a list fails the sync, whichever page it is.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_no_list_fails_the_sync_and_publishes_nothing() {
+async fn a_body_that_is_not_a_list_fails_the_sync_and_publishes_nothing() {
     let mut world = HostileWorld::baseline(7).await;
     world.make_history();
     let seed = 42;
@@ -69,7 +69,7 @@ async fn what_is_no_list_fails_the_sync_and_publishes_nothing() {
     ] {
         for page in [1, 3] {
             world.fails([on(USERS).page(page).then(effect.clone())], "not_a_list_response").await;
-            assert_eq!(world.server.requests().len(), page, "what is not a list is not asked for again");
+            assert_eq!(world.server.requests().len(), page, "a body that is not a list is not asked for again");
         }
     }
     for body in [login, "{}", "", "[1]"] {
@@ -81,7 +81,7 @@ async fn what_is_no_list_fails_the_sync_and_publishes_nothing() {
 /// Objects without rows: on the first page they are not a list, behind it they are its end, and the total tells whether
 /// anything is missing.
 #[tokio::test(flavor = "multi_thread")]
-async fn an_object_without_rows_is_no_list_on_the_first_page_and_the_end_on_any_other() {
+async fn an_object_without_rows_is_not_a_list_on_the_first_page_and_is_the_end_on_any_other() {
     let mut world = HostileWorld::baseline(7).await;
     world.make_history();
     for body in [
@@ -93,7 +93,7 @@ async fn an_object_without_rows_is_no_list_on_the_first_page_and_the_end_on_any_
         r#"{"error":"invalid_token","error_description":"…"}"#,
     ] {
         world.fails([on(USERS).page(1).then(instead(body))], "not_a_list_response").await;
-        assert_eq!(world.server.requests().len(), 1, "what is not a list is not asked for again: {body}");
+        assert_eq!(world.server.requests().len(), 1, "a body that is not a list is not asked for again: {body}");
         // Two of seven are missing: GET finds the remaining user.
         world.server.script([on(USERS).page(3).then(instead(body))]);
         world.sync().await;

@@ -72,7 +72,7 @@ pub fn list_response(body: &[u8]) {
             let listed = reading.attributes.covers(path) || reading.attributes.paths().iter().any(below);
             assert!(listed, "{path} is not listed");
             assert!(!path.to_ascii_lowercase().starts_with("password"));
-            assert!(serde_json::from_str::<IgnoredAny>(value).is_ok(), "{path} is no JSON: {value}");
+            assert!(serde_json::from_str::<IgnoredAny>(value).is_ok(), "{path} is not JSON: {value}");
         }
         let again = read_resource(kind, bytes, &reading).expect("it was read before");
         assert_eq!((&again.principal, &again.members), (principal, &resource.members));

@@ -15,7 +15,7 @@ async fn a_token_revoked_at_any_request_stops_the_sync_and_removes_nothing() {
         // The lists: four pages of users, two of groups.
         for number in 1..=6 {
             world.fails([always().since(number).then(Effect::Status(status))], "credentials_refused").await;
-            assert_eq!(world.server.requests().len(), number, "what is refused is not asked again");
+            assert_eq!(world.server.requests().len(), number, "a refused request is not repeated");
         }
         // The GETs for missing users: they prove nothing then.
         for number in 7..=8 {
@@ -32,7 +32,7 @@ async fn a_token_revoked_at_any_request_stops_the_sync_and_removes_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_token_is_sent_with_every_request_and_stands_in_no_address_and_no_record() {
+async fn the_token_is_sent_with_every_request_and_is_in_no_address_and_no_record() {
     let mut world = HostileWorld::baseline(7).await;
     world.make_history();
     world.server.script([]);

@@ -28,7 +28,7 @@ async fn baseline(overrides: &str, habits: Habits) -> HostileWorld {
     world
 }
 
-fn move_somebody(world: &HostileWorld) {
+fn move_a_user(world: &HostileWorld) {
     world.server.change(|truth| {
         truth.groups.get_mut("g1").unwrap()["members"] =
             json!([{ "value": "u00" }, { "value": "u01" }, { "value": "u06" }]);
@@ -49,7 +49,7 @@ async fn memberships_are_read_in_the_way_the_profile_names() {
         ("user", on_users),
     ] {
         let mut world = baseline(&format!("memberships = \"{strategy}\""), habits).await;
-        move_somebody(&world);
+        move_a_user(&world);
         world.calm(MOVED).await;
         world.assert_state_is_the_truth();
         world.calm(&[]).await;
@@ -61,7 +61,7 @@ async fn where_a_vendor_shows_no_memberships_none_are_published_and_none_removed
     let mut world = HostileWorld::new(directory(silent()), "memberships = \"never\"").await;
     let status = world.completed().await;
     assert_eq!(status.memberships_read, None);
-    move_somebody(&world);
+    move_a_user(&world);
     world.calm(&[]).await;
     assert!(!world.server.requests().iter().any(|request| request.parameters.contains_key("filter")));
 }
@@ -88,20 +88,20 @@ async fn a_question_for_members_that_fails_leaves_memberships_as_they_were() {
             world.sync().await;
             assert_eq!(world.lines(), [""; 0], "{strategy} {effect:?}");
         }
-        move_somebody(&world);
+        move_a_user(&world);
         world.calm(MOVED).await;
     }
 }
 
 /// One of seven servers ignores filters and answers with all users; another finds none and does not say that it can't.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_filter_that_answers_everybody_fails_and_one_that_answers_nobody_is_the_guards_business() {
+async fn a_filter_that_finds_every_user_fails_and_one_that_finds_none_is_left_to_the_guard() {
     for (strategy, target) in [("groups_filter", USERS_BY_GROUP), ("members_filter", GROUPS_BY_MEMBER)] {
         let mut world = baseline(&format!("memberships = \"{strategy}\""), silent()).await;
         world.server.change(|truth| truth.habits.filters = false);
         world.server.script([]);
         world.sync().await;
-        assert_eq!(world.lines(), [""; 0], "{strategy}: everybody");
+        assert_eq!(world.lines(), [""; 0], "{strategy}: all users");
         world.server.change(|truth| truth.habits.filters = true);
         let nobody = Effect::edit(|body| {
             body["Resources"] = json!([]);
@@ -112,7 +112,7 @@ async fn a_filter_that_answers_everybody_fails_and_one_that_answers_nobody_is_th
         world.world.account.limits.min_losses = 1;
         let status = world.sync().await;
         assert_eq!(status.status, Status::Held, "{strategy}");
-        assert_eq!(world.lines(), [""; 0], "{strategy}: nobody");
+        assert_eq!(world.lines(), [""; 0], "{strategy}: no users");
         world.calm(&[]).await;
     }
 }

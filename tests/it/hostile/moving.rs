@@ -7,7 +7,7 @@ use super::script::{Effect, GROUPS, USER, USERS, on};
 use super::world::{HISTORY, HostileWorld, TRIES};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn rows_that_slide_out_of_the_window_take_nobody_with_them() {
+async fn rows_that_slide_out_of_the_window_remove_no_user() {
     let mut world = HostileWorld::baseline(12).await;
     // After the first page two users of it are deleted: the next two survivors slide onto it, unseen.
     let slide = Effect::afterwards(|truth| {
@@ -57,7 +57,7 @@ async fn a_user_dropped_from_one_page_is_found_by_its_id_and_stays() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_empty_list_removes_nobody_however_it_says_so() {
+async fn an_empty_list_removes_no_user_in_any_of_its_forms() {
     let mut world = HostileWorld::baseline(7).await;
     let all = |kind: &str, count: usize| (0..count).map(|n| format!("{kind}{n:02}")).collect::<Vec<_>>();
     for list in [USERS, GROUPS] {
@@ -109,7 +109,7 @@ async fn more_than_half_of_the_users_missing_is_held_or_fails() {
 
 /// A GET that says 404 for every user, 200 with another user, 200 with nonsense, or nothing.
 #[tokio::test(flavor = "multi_thread")]
-async fn an_answer_that_proves_nothing_removes_nobody() {
+async fn an_answer_that_proves_nothing_removes_no_user() {
     let mut world = HostileWorld::baseline(12).await;
     let missing = on(USERS).then(Effect::LeaveOut(vec!["u05".into()])).then(Effect::field("totalResults", json!(11)));
     let answers = [
@@ -149,7 +149,7 @@ async fn an_answer_that_proves_nothing_removes_nobody() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_user_removed_and_created_anew_is_two_users() {
+async fn a_user_removed_and_created_again_is_two_users() {
     let mut world = HostileWorld::baseline(7).await;
     world.server.change(|truth| {
         truth.users.remove("u05");

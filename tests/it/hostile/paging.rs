@@ -83,7 +83,7 @@ async fn items_per_page_and_start_index_of_an_answer_are_not_believed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_count_that_is_ignored_or_capped_loses_nobody() {
+async fn a_count_that_is_ignored_or_capped_loses_no_user() {
     let mut world = HostileWorld::baseline(7).await;
     world.make_history();
     let everything = [on(USERS).then(Effect::IgnoreCount), on(GROUPS).then(Effect::IgnoreCount)];
@@ -96,7 +96,7 @@ async fn a_count_that_is_ignored_or_capped_loses_nobody() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn pages_that_overlap_count_everybody_once() {
+async fn pages_that_overlap_count_every_user_once() {
     let mut world = HostileWorld::baseline(7).await;
     world.make_history();
     let status = world.publishes([on(USERS).then(Effect::Back(1)), on(GROUPS).then(Effect::Back(1))], HISTORY).await;
@@ -205,7 +205,7 @@ async fn every_form_of_the_end_of_a_list_ends_it_whatever_its_length() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_empty_page_in_the_middle_is_not_the_end_of_everybody_behind_it() {
+async fn an_empty_page_in_the_middle_removes_no_user_behind_it() {
     let mut world = HostileWorld::baseline(9).await;
     world.make_history();
     let empty = Effect::field("Resources", json!([]));

@@ -40,7 +40,7 @@ async fn a_user_listed_twice_is_one_user_and_the_later_row_stands() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_id_that_changes_its_case_is_another_user_and_nobody_is_removed_for_it() {
+async fn an_id_that_changes_its_case_is_another_user_and_removes_none() {
     let mut world = HostileWorld::baseline(7).await;
     world.server.change(|truth| {
         let mut user = truth.users.remove("u05").expect("it was there");
@@ -153,7 +153,7 @@ async fn a_group_of_very_many_is_one_record_each() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn members_whom_nobody_knows_dangle_and_are_not_published() {
+async fn members_that_no_get_finds_dangle_and_are_not_published() {
     let mut world = HostileWorld::baseline(7).await;
     world.server.change(|truth| {
         let members = json!([{ "value": "u00" }, { "value": "ghost" }, { "value": "g1", "type": "Group" }]);

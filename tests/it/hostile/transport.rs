@@ -64,7 +64,7 @@ async fn a_connection_that_breaks_fails_the_sync() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_no_http_fails_the_sync() {
+async fn an_answer_that_is_not_http_fails_the_sync() {
     let mut world = HostileWorld::baseline(7).await.with_patience(impatient());
     world.make_history();
     let list = r#"{"totalResults":0,"Resources":[]}"#;
@@ -91,7 +91,7 @@ async fn what_is_no_http_fails_the_sync() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_content_length_that_lies_never_passes_for_a_shorter_list() {
+async fn a_wrong_content_length_never_passes_for_a_shorter_list() {
     let mut world = HostileWorld::baseline(7).await.with_patience(impatient());
     world.make_history();
     for page in [1, 2] {
@@ -170,7 +170,7 @@ async fn g11_a_body_without_an_end_is_cut_off_at_the_limit() {
         world.fails([on(USERS).page(2).then(Effect::Deliver(delivery.clone()))], "body_too_large").await;
         let sent = world.server.sent();
         assert!(sent < 2 * (BODY_BYTES_MAX as u64 + BUFFERS), "{delivery:?}: {sent} bytes were taken");
-        assert_eq!(world.server.requests().len(), 4, "what is too large is asked for once more, row by row");
+        assert_eq!(world.server.requests().len(), 4, "a list that is too large is asked for once more, row by row");
         assert!(began.elapsed() < SOON, "{:?}", began.elapsed());
         world.calm(HISTORY).await;
     }
@@ -188,7 +188,11 @@ async fn g11_a_gzip_bomb_is_cut_off_at_the_limit() {
         world.fails([on(list).page(2).then(Effect::Deliver(bomb.clone()))], "body_too_large").await;
         let megabytes = BODY_BYTES_MAX as u64 >> 20;
         assert!(world.server.sent() < 2 * ((megabytes + 1) * again.len() as u64 + BUFFERS));
-        assert_eq!(world.server.requests_for(list).len(), 4, "what is too large is asked for once more, row by row");
+        assert_eq!(
+            world.server.requests_for(list).len(),
+            4,
+            "a list that is too large is asked for once more, row by row"
+        );
         assert!(began.elapsed() < SOON, "{:?}", began.elapsed());
     }
     world.calm(HISTORY).await;
