@@ -1,6 +1,6 @@
 //! `scimtail state` on a million memberships, as a whole process against the real broker: `cargo bench --bench state`.
 //!
-//! The topics are filled by scimtail itself from the directory of `benches/sync.rs`; output goes to /dev/null. Nothing is
+//! Scimtail itself fills the topics from the directory of `benches/sync.rs`; output goes to /dev/null. Nothing is
 //! asserted but the count of lines, because a figure about wrong data is void.
 
 #![allow(clippy::print_stdout, reason = "the figures are what it is for")]

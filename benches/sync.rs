@@ -1,8 +1,8 @@
 //! Speed and memory of a first load and of unchanged polls, against the real broker: `cargo bench`.
 //!
-//! The SCIM server runs in this process on a thread of its own, Kafka and the registry as in the tests
-//! (`KAFKA_BOOTSTRAP` and `SCHEMA_REGISTRY_URL` use others). Figures are medians; nothing is asserted but the
-//! counts, because a figure about wrong data is void.
+//! The SCIM server runs in this process on a separate thread, Kafka and the registry as in the tests (`KAFKA_BOOTSTRAP`
+//! and `SCHEMA_REGISTRY_URL` use others). Figures are medians; nothing is asserted but the counts, because a figure
+//! about wrong data is void.
 
 #![allow(clippy::print_stdout, reason = "the figures are what it is for")]
 
@@ -91,7 +91,7 @@ async fn scenario(name: &str, groups: usize, memberships: usize) {
     report(&format!("a bare consumer of the same topics, {name}"), &mut bare, None);
 }
 
-/// A consumer that drops what it reads, set up as the reader of a restore: what that is measured against.
+/// A consumer that drops the records it reads, set up as the reader of a restore: the baseline for that measurement.
 fn bare_consumer(services: &Services) -> Figure {
     let (started, cpu) = (Instant::now(), cpu_seconds());
     let consumer: BaseConsumer = ClientConfig::new()
@@ -119,7 +119,7 @@ fn bare_consumer(services: &Services) -> Figure {
     Figure { wall: started.elapsed(), cpu: cpu_seconds() - cpu }
 }
 
-/// A group that everybody is in: its body is one row of about 50 MB.
+/// A group with all users as members: its body is one row of about 50 MB.
 async fn one_large_group() {
     let directory = BenchDirectory::start(LARGE_GROUP, 1, LARGE_GROUP, PAGE, TOKEN).await;
     let (services, config) = prepare(&directory).await;
@@ -135,7 +135,7 @@ async fn one_large_group() {
     }
 }
 
-/// All of them in one shard and due at the same moment: how many transactions that takes decides.
+/// All accounts are in one shard and due at the same moment: the number of transactions decides the time.
 async fn many_accounts() {
     let directory = BenchDirectory::start(USERS_EACH, 0, 0, USERS_EACH, TOKEN).await;
     let (services, config) = prepare(&directory).await;
@@ -241,7 +241,7 @@ fn memory(field: &str) -> usize {
     kib.unwrap_or(0) * 1024
 }
 
-/// Begins a new peak of resident memory; returns what is resident now.
+/// Begins a new peak of resident memory; returns the present resident memory.
 fn forget_peak() -> usize {
     std::fs::write("/proc/self/clear_refs", "5").unwrap_or_default();
     resident()

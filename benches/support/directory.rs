@@ -1,8 +1,8 @@
-//! A SCIM directory for benchmarks that costs as little as a server can.
+//! A SCIM directory for benchmarks that costs as little as possible.
 //!
 //! A benchmark of the reader must not measure the server, so every page is rendered up front and
-//! serving one is handing a reference-counted buffer to the socket. The server has a thread and a
-//! runtime of its own; its work is never scheduled among the tasks of the program under
+//! serving one is handing a reference-counted buffer to the socket. The server has a separate
+//! thread and runtime; its work is never scheduled among the tasks of the program under
 //! measurement (it does share the machine's cores and the process's memory: subtract
 //! [`BenchDirectory::bytes`] from a resident size).
 //!
@@ -42,8 +42,8 @@ pub(crate) struct BenchDirectory {
 
 impl BenchDirectory {
     /// Renders and serves `users` users of about 1.75 kB and `groups` groups that hold
-    /// `memberships` members between them, `page` rows a page (the default and the cap of `count`),
-    /// to whoever sends `token` as bearer token.
+    /// `memberships` members between them, `page` rows a page (the default and the cap of
+    /// `count`). A client has to send `token` as bearer token.
     ///
     /// # Panics
     ///
@@ -104,7 +104,7 @@ impl BenchDirectory {
         members.filter(live).count()
     }
 
-    /// Bytes of all pages of users and groups: what one walk downloads, headers aside.
+    /// Bytes of all pages of users and groups: one walk downloads as many, headers aside.
     pub(crate) fn bytes(&self) -> u64 {
         let directory = self.shared.read();
         let pages = directory.users.pages.iter().chain(&directory.groups.pages);
@@ -220,7 +220,7 @@ impl Directory {
 /// The rows of one resource type and the pages made of them.
 #[derive(Default)]
 struct Listing {
-    /// Slices of `pages`, so that a page and a GET share the bytes.
+    /// Slices of `pages`: a page and a GET share the bytes.
     rows: Vec<Bytes>,
     /// Whole bodies of the pages that start at a multiple of the page size.
     pages: Vec<Bytes>,

@@ -12,7 +12,7 @@ async function errors(text) {
   const { document, diagnostics } = await parser.parse(text);
   const found = diagnostics.filter((diagnostic) => diagnostic.severity === 0);
   const errors = found.map(({ path, message }) => `${path.join('.')}: ${message}`);
-  // The parser converts Avro payloads of components, but does not say what is wrong with one.
+  // The parser converts Avro payloads of components, but does not name the fault of one.
   for (const [name, { payload }] of Object.entries(JSON.parse(text).components?.messages ?? {})) {
     if (avro.getMimeTypes().includes(payload.schemaFormat)) {
       for (const { message } of await avro.validate({ data: payload.schema, path: [] })) errors.push(`${name}: ${message}`);
@@ -31,7 +31,7 @@ const breaks = {
   'a message that is not there': (broken) => { delete broken.components.messages.ChangeEvent; },
   'an operation of no known action': (broken) => { broken.operations.send_events.action = 'shout'; },
   'a topic without a valid partition count': (broken) => { broken.channels.events.bindings.kafka.partitions = 0; },
-  'a schema that is no Avro': (broken) => { broken.components.messages.ChangeEvent.payload.schema.fields[0].type = 'strin'; },
+  'a schema that is not Avro': (broken) => { broken.components.messages.ChangeEvent.payload.schema.fields[0].type = 'strin'; },
 };
 for (const [what, change] of Object.entries(breaks)) {
   const broken = JSON.parse(text);

@@ -28,7 +28,7 @@ def squeezed(text):
 
 
 def disagreements(looked, outcome, published):
-    """What `check` and `plan` said otherwise than the sync; `published`: its events."""
+    """Differences between `check` or `plan` and the sync; `published`: its events."""
     if outcome.status == "failed":
         yield from of_failed(looked, outcome.reason)
     elif outcome.status == "held":

@@ -1,4 +1,4 @@
-"""What a case expects, compared with what happened. Each function yields faults, one text each."""
+"""The expectations of a case, compared with the result. Each function yields faults, one text each."""
 
 from collections import Counter
 
@@ -10,7 +10,7 @@ USERS_SHOWN = 4
 
 
 def words(text, wanted):
-    """What of `says` and `not_says` does not hold; `|` parts alternatives, upper and lower case are the same."""
+    """The texts of `says` and `not_says` that do not hold; `|` parts alternatives, upper and lower case are the same."""
     low = " ".join(text.lower().split())
     for said in wanted.get("says", []):
         if not any(part.lower() in low for part in said.split("|")):
@@ -21,7 +21,7 @@ def words(text, wanted):
 
 
 def check(wanted, code, lines, name):
-    """What `check` says."""
+    """The output of `check`."""
     if "passes" in wanted and (code == 0) != wanted["passes"]:
         yield f"check ends with {code}"
     marks = {}

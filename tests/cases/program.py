@@ -95,7 +95,7 @@ def lines_by_account(output, names):
 
 @dataclass
 class Outcome:
-    """What `run --once` says of one account."""
+    """The lines of `run --once` about one account."""
 
     lines: list = field(default_factory=list)
     # `completed`, `failed`, `held`, or another word; None if the account is not mentioned.

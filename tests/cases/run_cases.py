@@ -6,8 +6,8 @@
 
 FILE is cases.json and variants.json beside this script if none is given. It prints a line a case (`ok`,
 or `FAULT` and what differs) and a last line with the count, and ends with 0 only if every case is right.
-All cases of a round are synced by one `run --once`: each is an account of its own with a server of its
-own, under a topic prefix of this run. With --agree, `check` and `plan` are run before each sync, and
+All cases of a round are synced by one `run --once`: each is a separate account with a separate server,
+under a topic prefix of this run. With --agree, `check` and `plan` are run before each sync, and
 have to say what the sync does. It needs Python 3.11; the reason codes of syncs are compared where
 confluent_kafka and fastavro are installed.
 """
@@ -73,7 +73,7 @@ class Suite:
 
     def __init__(self, program, runs, work, agree):
         self.program, self.runs, self.work, self.agree = program, runs, work, agree
-        # Faults of no single case.
+        # Faults that belong to no single case.
         self.faults = []
 
     def play(self):
@@ -106,7 +106,7 @@ class Suite:
                 runs[name].fault(number, f"the account is refused: {ended.errors.strip()[:200]}")
 
     def look(self, config, runs, number, sync):
-        """What `check` and `plan` say of the runs before a sync, where that is asked for."""
+        """The outputs of `check` and `plan` on the runs before a sync, if a case asks for them."""
 
         def look(run):
             wanted = run.round(number).get("check") if sync == 1 else None
@@ -236,7 +236,7 @@ def chosen(given):
 
 
 def report(suite, seconds, verbose):
-    """Prints what was found; returns whether every case is right."""
+    """Prints the faults; returns whether every case is right."""
     for run in suite.runs:
         if not run.faults:
             print(f"ok     {run.name}")

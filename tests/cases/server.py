@@ -25,11 +25,11 @@ BASE = "/scim/v2"
 LIST = "urn:ietf:params:scim:api:messages:2.0:ListResponse"
 ERROR = "urn:ietf:params:scim:api:messages:2.0:Error"
 CORE = "urn:ietf:params:scim:schemas:core:2.0:"
-# Rows of a page where neither the request nor the case says how many.
+# Rows of a page if neither the request nor the case says how many.
 PAGE_ROWS = 100
-# Where a case states no limit.
+# The limit if a case states none.
 UNLIMITED = 10**9
-# Small, so that every body comes in several.
+# Small: every body comes in several.
 CHUNK_BYTES = 7
 
 
@@ -85,7 +85,7 @@ def without(row, hidden):
 
 
 def text_of(row, kind):
-    """A row as it is sent: texts as they stand, objects as JSON, with the `schemas` that a case leaves out."""
+    """A row as it is sent: texts unchanged, objects as JSON, with the `schemas` that a case leaves out."""
     if isinstance(row, str):
         return row
     if isinstance(row, dict) and "schemas" not in row:
@@ -125,7 +125,7 @@ def stated(said):
 
 
 class Directory:
-    """One case, listening on a port of its own."""
+    """One case, listening on a separate port."""
 
     def __init__(self, case, port=0, log=lambda line: None):
         self.rounds, self.log = rounds(case), log

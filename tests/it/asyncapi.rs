@@ -1,6 +1,6 @@
-//! `docs/asyncapi.json`: made of the definitions of topics and schemas (`UPDATE_EXPECT=1 cargo test --test it asyncapi`
-//! makes it anew), and held against real records. That it is valid AsyncAPI is checked by `.ci/run`, with AsyncAPI's own
-//! parser.
+//! `docs/asyncapi.json` is generated from the definitions of topics and schemas, and compared with real records.
+//! `UPDATE_EXPECT=1 cargo test --test it asyncapi` writes it again. `.ci/run` checks with AsyncAPI's own parser that it
+//! is valid AsyncAPI.
 
 use std::collections::BTreeSet;
 

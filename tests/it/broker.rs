@@ -1,4 +1,4 @@
-//! What only a real broker can show: fencing, isolation, SIGKILL in the middle of a sync.
+//! Fencing, isolation, and SIGKILL in the middle of a sync: only a real broker shows them.
 
 #[path = "../../benches/support/directory.rs"]
 pub mod directory;
@@ -24,7 +24,7 @@ use crate::reader::{compacted, read};
 use crate::services::{services, unique_prefix};
 
 pub const TOKEN: &str = "broker-test-token";
-/// Until something that must happen has happened.
+/// Bound on the wait for something that must happen.
 const WAIT: Duration = Duration::from_secs(60);
 /// Half a second between the last acknowledgement of a transaction and its commit.
 const OPEN_LONGER: &str = "commit.before=sleep(500)";
@@ -60,7 +60,7 @@ pub async fn shared_program(test: &str) -> (BenchDirectory, Program, Shared, Acc
 #[tokio::test(flavor = "multi_thread")]
 async fn g1_sigkill_during_20_000_changes_loses_and_doubles_nothing() {
     const USERS: usize = 20_000;
-    // How many events are committed, at least, when the process is killed, with more of them written behind.
+    // Number of events that are committed, at least, when the process is killed; more of them are written by then.
     for least in [0, 1, 10_000] {
         let directory = BenchDirectory::start(USERS, 0, 0, 1_000, TOKEN).await;
         let (program, shared, config) = program(&directory, "sigkill").await;
@@ -68,7 +68,7 @@ async fn g1_sigkill_during_20_000_changes_loses_and_doubles_nothing() {
         assert_eq!(ended.code, 0, "{ended:?}");
         assert_eq!(directory.churn(1.0, 7), USERS);
 
-        // Each transaction stays open a little: what is seen of it is still so when the signal comes.
+        // Each transaction stays open for a moment, because its state must not change before the signal comes.
         let mut command = program.command(&["run", "--once"]);
         command.env("FAILPOINTS", OPEN_LONGER).stdout(Stdio::null()).stderr(Stdio::null());
         let mut child = command.spawn().expect("the program starts");
@@ -121,7 +121,7 @@ async fn g1_sigkill_during_20_000_changes_loses_and_doubles_nothing() {
     }
 }
 
-/// G5: who took the shard over has fenced everybody before, also in the middle of a sync.
+/// G5: a new owner of the shard fences every earlier owner, also in the middle of a sync.
 #[tokio::test(flavor = "multi_thread")]
 async fn g5_a_predecessor_cannot_commit_once_another_took_over() {
     let directory = BenchDirectory::start(50, 5, 100, 50, TOKEN).await;
@@ -138,7 +138,7 @@ async fn g5_a_predecessor_cannot_commit_once_another_took_over() {
     let mut second = acquire(&shared, partition, accounts, |_| {}).await.expect("the shard again");
     let known = second.known.remove("acme").expect("the account").expect("its state");
     let mut second = shared.owned(&config.account, known, &second.writer);
-    assert_eq!(second.known.state_digest(), first.known.state_digest(), "what was committed is restored");
+    assert_eq!(second.known.state_digest(), first.known.state_digest(), "committed state is restored");
     directory.churn(0.1, 1);
     let late = serve::sync_once(&mut first, &mut connection).await;
     assert!(matches!(late, Err(Ended { fenced: true, .. })), "{late:?}");

@@ -1,4 +1,5 @@
-//! How SCIM servers behave, as their users and sources tell, and what scimtail makes of it: `tests/cases`.
+//! Behaviour of SCIM servers, as their users and their sources describe it, and what scimtail makes of it:
+//! `tests/cases`.
 
 use std::collections::BTreeSet;
 use std::process::{Command, Output};
@@ -9,7 +10,7 @@ use crate::python::python;
 use crate::services::services;
 
 const DIRECTORY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/cases");
-/// Left out until the default list of attributes has those that say at a vendor who is owner or administrator.
+/// These cases are left out until the default list of attributes has the ones that name owners and administrators.
 const SKIPPED_KIND: &str = "role-in-a-vendor-attribute";
 
 /// Runs a script of the cases.
@@ -23,7 +24,7 @@ fn script(name: &str, prepare: impl FnOnce(&mut Command)) -> Output {
 fn assert_success(output: &Output) {
     let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "it ends with {}:\n{out}{err}", output.status);
-    // Says also what was left out.
+    // The output also names the cases that were left out.
     println!("{out}");
 }
 

@@ -1,5 +1,5 @@
-//! What a person sees: bad input is refused in one line with its remedy and the right exit code, and nothing is
-//! written.
+//! The view of a person at the command line. Bad input is refused in one line with its remedy and the right exit code,
+//! and nothing is written.
 
 use std::time::SystemTime;
 
@@ -148,7 +148,7 @@ async fn a_schema_that_the_registry_refuses_stops_the_start() {
         .send()
         .await;
     assert!(set.expect("the registry answers").status().is_success());
-    // A required field without a default: nothing that follows can be compatible.
+    // A required field without a default: no later schema can be compatible.
     let foreign = json!({ "type": "record", "name": "ChangeEvent", "namespace": "scimtail", "fields": [{ "name": "foreign", "type": "string" }] });
     let registered = client
         .post(format!("{base}/subjects/{subject}/versions"))
@@ -280,7 +280,7 @@ async fn a_held_sync_is_shown_released_and_published() {
         name: "acme",
         provider: "chargebee",
         base_url: directory.base_url(),
-        // Whatever is lost is too much.
+        // Any loss at all is above the limit of the guard.
         more: "guard = { min_losses = 1, max_ratio = 0.0 }",
     };
     let program = Program::new(services(), &unique_prefix("held"), TOKEN, "5m", &[account]);
@@ -333,7 +333,7 @@ async fn output_that_cannot_be_written_is_an_error() {
         let full = std::fs::File::options().write(true).open("/dev/full").expect("the device");
         let output = program.command(arguments).stdout(full).output().expect("it runs");
         let ended = crate::program::Ended::from(output);
-        // `state` has said there how complete it is.
+        // `state` has said on standard error how complete it is.
         let lines = ended.err.lines().filter(|line| !line.contains("complete as of")).collect::<Vec<_>>();
         let words = "error: standard output cannot be written: No space left on device";
         assert!(ended.code == 1 && lines.len() == 1 && lines[0].starts_with(words), "{arguments:?}: {ended:?}");

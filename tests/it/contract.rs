@@ -1,5 +1,5 @@
-//! The contract with readers: what one version of a schema writes, readers of every other version find, by
-//! resolution, and by position where a reader has one schema of its own.
+//! The contract with readers: a reader with any version of a schema can read records of every other version. It does so
+//! by resolution, or by position if it has one schema only.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -76,14 +76,14 @@ fn fields(value: &Value) -> &[(String, Value)] {
     fields
 }
 
-/// As somebody with a shorter schema should find it.
+/// The record as a reader with a shorter schema should find it.
 fn cut(value: &Value, schema: &Schema) -> Value {
     let Schema::Record(record) = schema else { panic!("a record") };
     Value::Record(fields(value)[..record.fields.len().min(fields(value).len())].to_vec())
 }
 
-/// Reads records of each schema with the other one. `records` are of the newer schema; what the older version wrote
-/// are the same without the fields that came later.
+/// Reads records of each schema with the other one. `records` are of the newer schema. A record of the older version is
+/// the same without the fields that came later.
 fn readers_agree(old: &Schema, new: &Schema, records: &[Value]) -> Result<(), String> {
     for record in records {
         let bytes = encode(new, record)?;
@@ -145,8 +145,8 @@ fn seed() -> u64 {
     seed
 }
 
-/// Records of every topic as the program writes them: every sample event, and what a directory leaves behind that is
-/// renamed, disabled, removed, nested, held and released.
+/// Records of every topic as the program writes them: every sample event, and the records of a directory whose
+/// resources are renamed, disabled, removed, nested, held and released.
 async fn real_records() -> Vec<(Topic, Vec<u8>)> {
     let mut records = Vec::new();
     let mut push = |topic: Topic, value: &dyn Fn(&mut Vec<u8>)| {
@@ -176,7 +176,7 @@ async fn real_records() -> Vec<(Topic, Vec<u8>)> {
         "user u1 ann title=Analyst\nuser u2 bob\nuser u3 cid inactive\nuser u4 dan\nuser u5 eve\nuser u6 fay",
         "user u1 ann title=Manager\nuser u2 bob inactive\nuser u3 cid\nuser u4 dan\nuser u5 eve\nuser u6 fay",
         "user u1 ann title=Manager\nuser u3 cid\nuser u4 dan\nuser u5 eve\nuser u6 fay",
-        // Everybody is gone: held.
+        // All users are gone, so the sync is held.
         "",
     ] {
         world.sync(&MemoryDirectory::parse(&format!("{people}\n{nested}"))).await;
@@ -348,7 +348,7 @@ fn misfits(sections: &[(String, String)], copy: &dyn Fn(&str) -> Option<String>)
     let mut misfits = Vec::new();
     for (title, section) in sections.iter().filter(|(title, _)| title != "Unreleased") {
         let version = title.trim_start_matches('[').split([']', ' ']).next().expect("a version");
-        // Every version keeps all of its schemas; those that it changed have their fingerprints in its section.
+        // Every version keeps all of its schemas; its section has the fingerprints of those that it changed.
         let stated = stated(section);
         for topic in Topic::ALL {
             let name = name(topic);
@@ -369,7 +369,7 @@ fn misfits(sections: &[(String, String)], copy: &dyn Fn(&str) -> Option<String>)
 fn every_version_in_the_changelog_has_its_schemas_kept_as_they_were() {
     let there = |file: &str| std::fs::read_to_string(root().join(file)).ok();
     assert_eq!(misfits(&sections(), &there), [""; 0]);
-    // No version is tagged yet: a changelog as it will be.
+    // No version is tagged yet, so this is a changelog as it will be.
     let users = fingerprint(schema::text(Topic::Users));
     let changelog = |fingerprint: &str| {
         let section = format!("### Schemas\n\n- `UserState` `{fingerprint}`: first form\n");
@@ -423,10 +423,10 @@ async fn g10_the_registry_takes_an_appended_field_and_refuses_a_required_one() {
         assert!(registry.accepts(&subject, &appended).await.expect("an answer"), "{topic:?}");
         let (taken, answer) = post(versions, &appended).await;
         assert!(taken && answer["id"] != ids.of(topic), "{topic:?}: {answer}");
-        // Both stand there, and an instance of the version before still finds its own.
+        // Both versions are registered, and an instance of the earlier version still finds its own.
         assert_eq!(registry.versions(&subject).await.expect("versions").len(), 2);
         assert_eq!(registry.look_up(&subject, schema::text(topic)).await, Ok(Some(ids.of(topic))));
-        // What only readers by position would notice, no registry does: that is what the linter is for.
+        // No registry notices what breaks only readers by position. The linter is for that.
         let inserted = with_field(topic, nullable("between"), false);
         assert!(registry.accepts(&subject, &inserted).await.expect("an answer"), "{topic:?}");
         assert_eq!(evolution(schema::text(topic), &inserted).len(), 1);
@@ -463,7 +463,8 @@ async fn schemas_are_checked_one_line_each_and_nothing_is_written() {
         whole.out.lines().all(|line| line.starts_with("ok    ") && line.ends_with("version 1 of 1, FULL_TRANSITIVE"))
     );
 
-    // A later version was here; then somebody who knows only the registry's rules; and one subject lost its level.
+    // First a later version was here, then an owner that knows only the registry's rules; and one subject lost its
+    // level.
     let versions = format!("{base}/subjects/{events}/versions");
     assert!(post(versions.clone(), &with_field(Topic::Events, nullable("later"), true)).await.0);
     let later = service.run(&["schemas", "--check"]).await;

@@ -1,5 +1,5 @@
-//! Crashes at every step, on the in-memory log: the result equals the calm run. And a naive model, which
-//! the diff has to agree with on whatever directories proptest makes up.
+//! Crashes at every step, on the in-memory log: the result equals the calm run. The diff also has to agree with a naive
+//! model on any directories that proptest generates.
 
 use scimtail::directory::{Baseline, ReasonCode, Status};
 use std::collections::{BTreeMap, BTreeSet};
@@ -49,18 +49,18 @@ fn random_directory(random: &mut fastrand::Rng) -> MemoryDirectory {
 fn world(baseline: Baseline) -> World {
     let mut account = account("acme");
     account.baseline = baseline;
-    // The guard is tested elsewhere; here everything changes all the time, but somebody is always seen again.
+    // Other tests cover the guard. Here everything changes all the time, but at least one user is always seen again.
     account.limits.max_ratio = 1.0;
     World::new(account)
 }
 
-/// What of an event must not depend on when and how often it was tried.
+/// The part of an event that must not depend on the time or the number of tries.
 fn essence(event: &ChangeEvent) -> String {
     let ChangeEvent { event_type, sequence, principal_id, group_id, changes, .. } = event;
     format!("{sequence} {event_type} {principal_id} {group_id:?} {changes:?}")
 }
 
-/// State without what depends on the attempt's number or times.
+/// State without the fields that depend on the attempt's number or times.
 fn meaning(world: &World) -> BTreeMap<(Topic, String), String> {
     let known = &world.known;
     let mut meaning = BTreeMap::new();
@@ -78,7 +78,7 @@ fn meaning(world: &World) -> BTreeMap<(Topic, String), String> {
     meaning
 }
 
-/// The world after all versions, how many events there were after each, and during which one it crashed.
+/// The world after all versions, the number of events after each version, and the version during which it crashed.
 async fn run(
     baseline: Baseline,
     versions: &[MemoryDirectory],
@@ -97,14 +97,14 @@ async fn run(
                     *world.log.crash.lock().unwrap() = None;
                 }
                 Ok(status) => {
-                    // A random directory may lose everybody: then it is held, in the calm run as well.
+                    // A random directory may lose all users: then it is held, in the calm run as well.
                     assert_eq!(status.status, Status::Held, "{:?}", status.reason);
                     break;
                 }
                 Err(_) => {
                     crashed = Some(version);
                     world.restart();
-                    // The commit that nobody heard of had completed the sync.
+                    // The commit had completed the sync, although its answer was lost.
                     if world.known.base() > base {
                         break;
                     }
@@ -121,8 +121,8 @@ fn first_difference(left: &[String], right: &[String]) -> Option<String> {
     Some(format!("event {at}: {:?} instead of {:?}", left.get(at), right.get(at)))
 }
 
-/// G1, G6: whatever commit fails, before or after it became durable, the events are those of the calm run,
-/// with the same ids and the same gapless sequence.
+/// G1, G6: if any commit fails, before or after it became durable, the events are those of the calm run, with the same
+/// ids and the same gapless sequence.
 #[tokio::test(flavor = "multi_thread")]
 async fn g1_a_crash_at_any_commit_changes_nothing_that_a_consumer_sees() {
     for seed in 0..6 {
@@ -154,8 +154,8 @@ async fn g1_a_crash_at_any_commit_changes_nothing_that_a_consumer_sees() {
     }
 }
 
-/// G6: the same change has the same id however often it was tried, and no other change shares it. Here nothing but
-/// the tombstones tells two returns apart: the person is the same, and no sync completes in between.
+/// G6: the same change has the same id after any number of tries, and no other change shares it. Here only the
+/// tombstones tell two returns apart: the user is the same, and no sync completes in between.
 #[tokio::test(flavor = "multi_thread")]
 async fn g6_a_change_keeps_its_event_id_when_repeated_and_shares_it_with_no_other() {
     let calm = ids_of_leaving_and_returning(&[]).await;
@@ -167,11 +167,11 @@ async fn g6_a_change_keeps_its_event_id_when_repeated_and_shares_it_with_no_othe
     assert_eq!(repeated, calm);
 }
 
-/// Type and id of the events of u0, who leaves, returns, leaves and returns; each of these syncs dies after its first
-/// transaction, so that none completes, and before that fails in each of the given ways with nothing written.
+/// Type and id of the events of u0, which leaves, returns, leaves and returns. Each of these syncs dies after its first
+/// transaction, so none completes. Before that it fails in each of the given ways with nothing written.
 async fn ids_of_leaving_and_returning(failures: &[fn(usize) -> Crash]) -> Vec<(String, String)> {
     let user = |id: &str| (id.to_owned(), json!({ "id": id, "userName": id }));
-    // Others come and go beside u0, always new ones, so that each sync needs two transactions.
+    // Other users come and go beside u0, always new ones, so each sync needs two transactions.
     let others = |sync: usize| (0..4).map(move |other| format!("v{sync}-{other}"));
     let mut directory = MemoryDirectory::default();
     directory.users.extend([user("stays"), user("u0")]);
@@ -284,7 +284,7 @@ pub fn naive(directory: &MemoryDirectory) -> BTreeSet<String> {
     facts
 }
 
-/// Applies what a consumer sees to the facts it had.
+/// Applies the changes that a consumer sees to the facts it had.
 pub fn fold(mut facts: BTreeSet<String>, events: &[ChangeEvent]) -> BTreeSet<String> {
     for event in events {
         let (kind, id) = (&event.principal_type, &event.principal_id);

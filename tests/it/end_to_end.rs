@@ -1,5 +1,5 @@
-//! The main job against servers that nobody here wrote: scim2-server, Apache Kafka, Apicurio Registry; read
-//! back by confluent-kafka and fastavro.
+//! The main job against third-party servers: scim2-server, Apache Kafka, Apicurio Registry. confluent-kafka and
+//! fastavro read the topics back.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -135,7 +135,7 @@ impl World {
         assert_eq!(found, self.groups.iter().flat_map(alive).collect::<BTreeSet<_>>());
     }
 
-    /// The marker says what is there, and where to read to.
+    /// The marker says which state exists, and up to which positions to read.
     fn check_syncs(&self, records: &[ReadRecord]) {
         let topic = self.program.topic("syncs");
         let syncs: Vec<&ReadRecord> = records.iter().filter(|record| record.topic == topic).collect();
@@ -265,7 +265,7 @@ async fn g8_a_directory_nobody_here_wrote_arrives_in_kafka_change_by_change() {
     assert_eq!(sorted(events), sorted(expected));
     assert_eq!(world.sync().await, [""; 0], "and nothing brings the dangling memberships back");
 
-    // What a person sees of all that.
+    // The command-line output about all of that.
     let tail = world.program.run(&["tail", "--from-beginning", "--exit"]).await;
     assert_eq!((tail.code, tail.out.lines().count()), (0, world.events_seen), "{}", tail.err);
     let state = world.program.run(&["state", "access", "--format", "csv"]).await;

@@ -1,4 +1,4 @@
-//! `docs/events.md`: made of the samples and of what the mappings really make of them, so that it cannot go stale.
+//! `docs/events.md` is generated from the samples and the real output of the mappings, so it cannot go stale.
 
 use expect_test::expect_file;
 use scimtail::avro::wire::ChangeEvent;
@@ -118,7 +118,7 @@ const TYPES: [(&str, &str); 10] = [
     ),
 ];
 
-/// What is special about a sample, by the rest of its name.
+/// The special property of a sample, by the rest of its name.
 fn special(sample: &Sample) -> String {
     let event = &sample.event;
     let mut words = Vec::new();

@@ -1,4 +1,5 @@
-//! An account's first sync, cut off on the way: the next one goes on, and nobody is alarmed by what was only new to us
+//! An account's first sync is cut off on the way. The next one goes on, and publishes no event about a resource that
+//! was new only to scimtail.
 
 use scimtail::directory::{Baseline, Kind, ReasonCode, Status};
 
@@ -20,7 +21,7 @@ async fn interrupted(baseline: Baseline, commits: usize) -> World {
     world
 }
 
-/// The state by key, as it would stand had nothing been interrupted.
+/// The state by key, as it would be without the interruption.
 async fn calm(text: &str) -> Vec<String> {
     let mut world = World::new(account("acme"));
     world.completed(&MemoryDirectory::parse(text)).await;
@@ -36,7 +37,7 @@ async fn an_interrupted_first_sync_goes_on_silently() {
         let keys: Vec<String> = world.log.state().into_keys().map(|(_, key)| key).collect();
         assert_eq!(keys, calm(AFTER).await, "after {commits} transactions");
         assert_eq!(status.sequence, 0);
-        // From here on everything is news.
+        // From here on every difference is published.
         world.completed(&MemoryDirectory::parse(BEFORE)).await;
         assert!(!world.lines(0).is_empty());
         assert!(world.log.events().iter().all(|event| !event.snapshot));
@@ -54,7 +55,7 @@ async fn an_interrupted_first_sync_with_events_goes_on_with_snapshots_removals_t
         let sequences: Vec<i64> = events.iter().map(|event| event.sequence).collect();
         assert_eq!(sequences, (1..=events.len() as i64).collect::<Vec<_>>());
         let removed: Vec<String> = world.lines(before).into_iter().filter(|line| line.contains("removed")).collect();
-        // Only what had been written can be removed.
+        // Only written state can be removed.
         let written: Vec<&str> = events[..before].iter().map(|event| event.principal_id.as_str()).collect();
         assert_eq!(
             removed.contains(&"user.removed u2 (not_found) snapshot".to_owned()),
@@ -66,7 +67,7 @@ async fn an_interrupted_first_sync_with_events_goes_on_with_snapshots_removals_t
     }
 }
 
-/// G3: a first sync that goes on removes nobody without proof either.
+/// G3: a first sync that goes on removes no user or group without proof either.
 #[tokio::test(flavor = "multi_thread")]
 async fn g3_an_interrupted_first_sync_removes_only_what_is_proven_gone() {
     for faults in [
@@ -118,7 +119,7 @@ async fn g11_a_sync_that_does_not_end_fails_at_its_deadline() {
     world.completed(&MemoryDirectory::parse(BEFORE)).await;
 }
 
-/// G11: more users and groups than the account says fail it by its name.
+/// G11: if there are more users and groups than the account allows, the sync fails by its name.
 #[tokio::test(flavor = "multi_thread")]
 async fn g11_a_directory_larger_than_its_account_says_fails() {
     let mut world = World::new(account("acme"));
@@ -138,7 +139,8 @@ async fn memberships_unknown_from_the_beginning_are_none_read_and_no_news_once_s
     }
     let status = world.completed(&silent).await;
     assert_eq!((status.memberships_read, status.memberships_as_of), (None, None));
-    // What no completed sync had read is a first read: it is not known whether any of it is new.
+    // Principals that no completed sync had read are read for the first time: it is not known whether any of them is
+    // new.
     let status = world.completed(&MemoryDirectory::parse(BEFORE)).await;
     assert_eq!((status.memberships_read, status.memberships_as_of), (Some(5), Some(2)));
     assert_eq!((world.lines(0), world.known.memberships_len()), (vec![], 5));

@@ -1,4 +1,4 @@
-//! G11 on the program as it ships: directories that flood it beside one that is well, and what that costs.
+//! G11 on the program as it ships: directories that flood it beside a healthy one, and the cost of that.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command};
@@ -12,11 +12,11 @@ use crate::program::{AccountText, Program};
 use crate::services::{services, unique_prefix};
 
 const TOKEN: &str = "flood-test-token";
-/// How long the directories flood it.
+/// How long the directories flood the program.
 const FLOOD: Duration = Duration::from_secs(30);
 /// Most memory that the process may ever have had.
 const RESIDENT_MAX: u64 = 512 << 20;
-/// Of the account that is well: its interval of a second, and what other tests beside this one may take of the machine.
+/// Bound on the interval of the healthy account: its second, and a share of the machine for other tests.
 /// Alone, it was 1.12 s on two cores.
 const BETWEEN_SYNCS_MAX: Duration = Duration::from_secs(4);
 
@@ -27,8 +27,8 @@ fn peak(child: &Child) -> u64 {
     line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") << 10
 }
 
-/// Bodies of 64 MiB that are 92 KB on the wire, configurations and errors as large, and rows without end, each from an
-/// account of its own: the process stays small, and the account beside them misses no interval.
+/// Bodies of 64 MiB that are 92 KB on the wire, configurations and errors as large, and rows without end, each from a
+/// separate account. The process stays small, and the account beside them misses no interval.
 #[tokio::test(flavor = "multi_thread")]
 async fn g11_directories_that_flood_the_process_take_neither_its_memory_nor_the_time_of_the_others() {
     let good =
@@ -53,7 +53,7 @@ async fn g11_directories_that_flood_the_process_take_neither_its_memory_nor_the_
             account("rows", url(2)),
         ],
     );
-    // As on a small machine; by default it is a quarter of what the machine or the cgroup has.
+    // As on a small machine; the default is a quarter of the memory of the machine or the cgroup.
     let text = std::fs::read_to_string(program.file()).expect("the configuration");
     std::fs::write(program.file(), format!("{text}\n[limits]\nmemory = \"192MiB\"\n")).expect("it is written");
     assert_eq!(program.run(&["topics", "--create"]).await.code, 0);

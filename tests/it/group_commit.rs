@@ -1,4 +1,4 @@
-//! Group commit on a real broker: what waits shares a transaction, and nobody notices.
+//! Group commit on a real broker: waiting batches share a transaction, and no reader notices.
 
 use std::collections::BTreeMap;
 use std::sync::mpsc;
@@ -22,7 +22,7 @@ use crate::reader::{ReadRecord, read};
 use crate::services::{services, unique_prefix};
 
 const TOKEN: &str = "group-commit-test-token";
-/// Until something that must happen has happened.
+/// Bound on the wait for something that must happen.
 const WAIT: Duration = Duration::from_secs(120);
 
 /// Everything in one partition.
@@ -50,12 +50,12 @@ async fn shared(test: &str, base_url: &str, accounts: usize) -> (Shared, Vec<Acc
 }
 
 fn record(topic: Topic, key: &str, bytes: usize) -> Record {
-    // Random, so that no compression makes it fit where it shall not.
+    // Random text, because compression must not make it fit.
     let value = std::iter::repeat_with(|| fastrand::u8(..)).take(bytes).collect();
     Record { topic, key: key.to_owned(), value: Some(value), headers: Vec::new() }
 }
 
-/// A batch of two users' records of `bytes` bytes, whose closing record writes down the positions it was given.
+/// A batch of two users' records of `bytes` bytes. Its closing record writes down the positions that it was given.
 fn batch(acquisition: u64, name: &str, bytes: usize) -> Batch {
     let records =
         vec![record(Topic::Users, &format!("{name}/1"), 10), record(Topic::Users, &format!("{name}/2"), bytes)];
@@ -80,7 +80,7 @@ async fn committed(shared: &Shared, topic: Topic) -> BTreeMap<i64, String> {
     reading.await.expect("the topic was read")
 }
 
-/// Has the writer busy with a first batch while `batches` queue up behind it; returns their outcomes.
+/// Keeps the writer busy with a first batch while `batches` queue up behind it; returns their outcomes.
 async fn queued_behind_a_first(
     shared: &Shared,
     batches: impl FnOnce(u64) -> Vec<Batch>,
@@ -123,7 +123,7 @@ async fn batches_that_wait_share_a_transaction_and_each_gets_its_own_positions()
     for ((name, result), (marker, end)) in names.iter().zip(results).zip(syncs.iter().zip([4, 6, 8, 10])) {
         let positions = Positions::from([(Topic::Users, end)]);
         assert_eq!(*marker, format!("{name}@{positions:?}"), "the marker knows the account's own positions");
-        // What the sync applies may name topics of its marker too; readers are promised the others.
+        // The part that the sync applies may name topics of its marker too; readers are promised the others.
         let result = result.expect("it commits");
         assert_eq!(result.get(&Topic::Users), Some(&end));
     }
@@ -158,10 +158,10 @@ async fn a_batch_that_cannot_be_written_fails_alone() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_batch_that_the_broker_refuses_fails_alone() {
     let (mut shared, _) = shared("refused-batch", "http://127.0.0.1:9", 1).await;
-    // This client would send it; the topic's limit of 1 MiB says no.
+    // This client would send it; the topic's limit of 1 MiB refuses it.
     for (name, value) in [
         ("message.max.bytes", "8000000"),
-        // What is behind it must not wait for its own timeout.
+        // The batches behind it must not wait for its own timeout.
         ("transaction.timeout.ms", "900000"),
         ("message.timeout.ms", "600000"),
     ] {
@@ -189,7 +189,7 @@ async fn a_batch_of_another_acquisition_ends_this_one_and_nothing_of_it_is_writt
 
 /// A check may look at Kafka as the producer of a shard does, while the shard's owner goes on.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_producer_that_connects_and_looks_fences_nobody() {
+async fn a_producer_that_connects_and_looks_fences_no_other() {
     let (shared, _) = shared("looks", "http://127.0.0.1:9", 1).await;
     let acquisition = acquire(&shared, 0, &[], |_| {}).await.expect("the shard");
     let kafka = shared.kafka.clone();
@@ -250,6 +250,6 @@ async fn positions_are_each_accounts_own_where_many_share_a_partition() {
         records.iter().filter(|record| record.topic == topics[4]).map(|record| record.offset).collect();
     let transactions = 1 + syncs.windows(2).filter(|pair| pair[1] != pair[0] + 1).count();
     println!("{} syncs of {ACCOUNTS} accounts in {transactions} transactions", 3 * ACCOUNTS);
-    assert!(transactions < 3 * ACCOUNTS, "{transactions} transactions: nobody shared one");
+    assert!(transactions < 3 * ACCOUNTS, "{transactions} transactions: no batches shared one");
     assert!(!crate::reader::compacted(&records, &topics[1]).is_empty());
 }

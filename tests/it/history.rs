@@ -1,5 +1,5 @@
-//! `state --as-of`: events undone on the state give what the sync of that time had left, for random histories; and where
-//! the log does not reach, that is said.
+//! `state --as-of`: undoing events on the state gives the state after the sync of that time, for random histories.
+//! Where the log does not reach back that far, the command says so.
 
 use std::collections::BTreeMap;
 
@@ -16,7 +16,7 @@ fn random_directory(random: &mut fastrand::Rng) -> MemoryDirectory {
     let mut directory = MemoryDirectory::default();
     let some = |random: &mut fastrand::Rng, share: u8| random.u8(..) < share;
     for number in 0..8 {
-        // u0 is always there: that all are gone is another matter.
+        // u0 is always there: a directory that loses all users is another matter.
         if number == 0 || some(random, 210) {
             let id = format!("u{number}");
             let mut user = json!({ "id": id, "userName": format!("name{number}-{}", random.u8(0..2)) });
@@ -52,7 +52,7 @@ fn random_directory(random: &mut fastrand::Rng) -> MemoryDirectory {
     directory
 }
 
-/// Who and what is known, and since when, by key.
+/// Known principals and memberships, and since when, by key.
 type Contents = BTreeMap<String, (String, i64)>;
 
 fn contents(known: &Known) -> Contents {
@@ -79,7 +79,7 @@ struct Moment {
     events: usize,
 }
 
-/// What should be told of a time: the last sync all of whose events had been observed by then.
+/// The expected answer for a time: the last sync all of whose events had been observed by then.
 fn left_at<'m>(moments: &'m [Moment], events: &[ChangeEvent], time: i64) -> &'m Moment {
     let observed = |moment: &&Moment| events[..moment.events].iter().all(|event| event.observed_at <= time);
     moments.iter().rev().find(observed).expect("no event belongs to the first sync, or none is asked for before it")
@@ -93,7 +93,7 @@ fn times(moments: &[Moment], random: &mut fastrand::Rng) -> Vec<i64> {
     [all, between].concat()
 }
 
-/// Syncs random directories, some of them interrupted by a crash; returns the moments and what is known in the end.
+/// Syncs random directories, some of them interrupted by a crash; returns the moments and the state at the end.
 async fn random_history(seed: u64, baseline: Baseline) -> (World, Vec<Moment>) {
     let mut random = fastrand::Rng::with_seed(seed);
     let mut account = account("acme");
@@ -118,7 +118,7 @@ async fn random_history(seed: u64, baseline: Baseline) -> (World, Vec<Moment>) {
         } else {
             world.sync(&directory).await;
         }
-        // The crash may have come after the last commit: then the sync is complete all the same.
+        // If the crash came after the last commit, the sync is complete all the same.
         let (completed, latest) = (&world.known.completed, &world.known.latest);
         if completed.is_some() && completed.as_ref().map(|it| it.sync) == latest.as_ref().map(|it| it.sync) {
             let events = world.log.events().len();
@@ -143,7 +143,7 @@ fn as_of(
     Ok((contents(&known), as_of))
 }
 
-/// Equal, but that since when is perhaps not known any more.
+/// Equal, except that the start of a state may no longer be known.
 fn assert_same(told: &Contents, moment: &Moment, words: &str) {
     let bare = |contents: &Contents| -> Vec<(String, String)> {
         contents.iter().map(|(key, (what, _))| (key.clone(), what.clone())).collect()
@@ -169,14 +169,14 @@ async fn the_state_as_of_every_sync_is_what_it_had_left() {
             assert_same(&state, left_at(&moments, &events, time), &words);
             told += 1;
         }
-        // Now, whatever part of a sync was published before a crash.
+        // The present state, whichever part of a sync was published before a crash.
         if let Some(newest) = moments.last() {
             let words = format!("seed {seed}, {baseline:?}, as of now");
             let (state, _) =
                 as_of(&world.known, &events, None, clock()).unwrap_or_else(|error| panic!("{words}: {error:?}"));
             assert_same(&state, newest, &words);
         }
-        // Before the first sync was over, nobody knows.
+        // Before the end of the first sync, no state is known.
         if let Some(first) = moments.first() {
             let Err(Refusal::TooEarly(earliest)) = as_of(&world.known, &events, None, 1_600_000_000_000) else {
                 panic!("seed {seed}: a time before everything is refused");
@@ -196,7 +196,7 @@ async fn where_old_events_are_gone_the_state_is_told_as_far_back_as_the_rest_rea
         let (world, moments) = random_history(seed, Baseline::State).await;
         let events = world.log.events();
         let mut random = fastrand::Rng::with_seed(seed);
-        // Kafka drops whole files, wherever they end: in the middle of what a sync wrote, or between two syncs, where
+        // Kafka drops whole files, wherever they end: in the middle of a sync's records, or between two syncs, where
         // another account's record is the oldest one left.
         let anywhere = random.usize(..=events.len());
         let oldest = events.get(anywhere).filter(|_| random.bool()).map(|event| event.observed_at);
@@ -214,7 +214,7 @@ async fn where_old_events_are_gone_the_state_is_told_as_far_back_as_the_rest_rea
                         assert_same(&state, left_at(&moments, &events, time), &words);
                         assert!(as_of.earliest <= time, "{words}: {as_of:?}");
                         told += 1;
-                        // Although older events are gone, and with them what changed before.
+                        // The answer is complete although older events, and the changes in them, are gone.
                         from_the_beginning +=
                             usize::from(Some(as_of.earliest) == log_start && as_of.undone == rest.len());
                     }
@@ -246,7 +246,7 @@ async fn events_that_do_not_lead_to_the_state_are_refused() {
     let events = world.log.events();
     let (last, time) = (events.len() - 1, moments[0].time);
     assert!(matches!(as_of(&world.known, &events[..last], None, time), Err(Refusal::Broken(_))), "the newest is lost");
-    // One in the middle: what is before it cannot be told, what is after can.
+    // One sync in the middle: no time before it can be told, any time after it can.
     let mut gap = events.clone();
     gap.remove(last / 2);
     assert!(matches!(as_of(&world.known, &gap, Some(0), time), Err(Refusal::TooEarly(_))));

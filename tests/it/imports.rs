@@ -1,4 +1,4 @@
-//! What uses what: read from the code itself, so that no cycle comes in unnoticed.
+//! The import graph of `src`, read from the code itself, so no cycle comes in unnoticed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -151,7 +151,7 @@ impl<'ast> Visit<'ast> for Module {
         visit::visit_path(self, path);
     }
 
-    /// What a macro does with its tokens is not known here; a path in them is a use all the same.
+    /// The expansion of a macro is not known here; a path in its tokens is a use all the same.
     fn visit_macro(&mut self, called: &'ast syn::Macro) {
         let text = called.tokens.to_string().replace(" :: ", "::");
         for word in text.split(|c: char| !(c.is_alphanumeric() || c == '_' || c == ':')) {
@@ -166,10 +166,10 @@ impl<'ast> Visit<'ast> for Module {
     fn visit_visibility(&mut self, _: &'ast syn::Visibility) {}
 }
 
-/// Some cycle of the graph, as the nodes along it; `None`: there is none.
+/// Some cycle of the graph, as the nodes along it; `None` if there is none.
 fn cycle(graph: &BTreeMap<String, BTreeSet<String>>) -> Option<Vec<String>> {
     let mut left: BTreeSet<&String> = graph.keys().collect();
-    // What uses nothing that is left is not in a cycle.
+    // A node that uses no remaining node is not in a cycle.
     loop {
         let before = left.len();
         let ends: Vec<&String> =
@@ -230,7 +230,7 @@ fn every_module_uses_only_modules_that_are_declared_below_it() {
     let place = |name: &str| declared.iter().position(|other| *other == name);
     for (from, uses) in modules() {
         for to in uses {
-            assert!(place(&from) < place(&to), "{from} uses {to}, which stands above it in lib.rs");
+            assert!(place(&from) < place(&to), "{from} uses {to}, which is above it in lib.rs");
         }
     }
 }

@@ -1,6 +1,6 @@
-//! Which answer of a broker leads to which outcome of a transaction (design: outcomes of a commit), with the errors
-//! injected into librdkafka's mock cluster. It knows neither fencing nor isolation: what readers see is tested on a
-//! real broker (`outcomes.rs`, `broker.rs`, `group_commit.rs`).
+//! Which answer of a broker leads to which outcome of a transaction. The errors are injected into librdkafka's mock
+//! cluster. It knows neither fencing nor isolation: tests on a real broker show the view of readers (`outcomes.rs`,
+//! `broker.rs`, `group_commit.rs`).
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -16,7 +16,7 @@ use scimtail::log::{Batch, Positions, Record, Topic};
 use tokio_util::sync::CancellationToken;
 
 const BROKERS: i32 = 2;
-/// Until a producer can be used again.
+/// Bound on the wait until a producer can be used again.
 const WAIT: Duration = Duration::from_secs(30);
 
 type Cluster = MockCluster<'static, DefaultProducerContext>;
@@ -26,8 +26,8 @@ fn cluster() -> (Cluster, KafkaClient) {
     for topic in Topic::ALL {
         cluster.create_topic(&topic.name("mock"), 1, 1).expect("a topic");
     }
-    // Short, because some errors are repeated until the message or the transaction times out, and a topic that may not
-    // be written stays so until librdkafka looks again (five minutes by default).
+    // Short, because some errors are repeated until the message or the transaction times out. A topic that may not be
+    // written also stays so until librdkafka looks again (five minutes by default).
     let properties = [
         ("message.timeout.ms", "3000"),
         ("transaction.timeout.ms", "4000"),
@@ -72,8 +72,8 @@ fn in_words(result: Result<Vec<Positions>, NotCommitted>) -> String {
     }
 }
 
-/// What becomes of a transaction whose requests of one kind are answered with these errors first. Each case has a
-/// cluster and a producer of its own, and one transaction behind it.
+/// The outcome of a transaction whose requests of one kind are answered with these errors first. Each case has a
+/// separate cluster and producer, and one transaction behind it.
 fn outcomes(api: RDKafkaApiKey, batch: fn() -> Batch, cases: &[(&[RDKafkaRespErr], &str)], expected: Expect) {
     let mut text = String::new();
     for (errors, name) in cases {
@@ -190,7 +190,8 @@ fn producing_is_repeated_or_aborts_or_ends() {
     );
 }
 
-/// From the call of commit on, what librdkafka calls abortable is unknown to us: the broker may have committed.
+/// From the call of commit on, an error that librdkafka calls abortable is an unknown outcome to us: the broker may
+/// have committed.
 #[test]
 fn ending_a_transaction_is_repeated_or_its_outcome_is_unknown() {
     outcomes(

@@ -1,6 +1,6 @@
-//! Every event in every format: golden files, and what the formats' own schemas say of them.
+//! Every event in every format: golden files, checked against the formats' own schemas.
 //!
-//! `UPDATE_EXPECT=1 cargo test --test it mapping` writes the golden files and `docs/events.md` anew.
+//! `UPDATE_EXPECT=1 cargo test --test it mapping` writes the golden files and `docs/events.md` again.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -100,7 +100,7 @@ impl Ocsf {
     }
 
     fn check_fields(&self, schema: &Value, value: &Value, path: &str) -> Result<(), String> {
-        let fields = value.as_object().ok_or(format!("{path} is no object"))?;
+        let fields = value.as_object().ok_or(format!("{path} is not an object"))?;
         let attributes = schema["attributes"].as_object().expect("attributes");
         for (name, attribute) in attributes {
             if attribute["requirement"] == "required" && !fields.contains_key(name) {
@@ -119,7 +119,7 @@ impl Ocsf {
                 return Err(format!("{path} is deprecated"));
             }
             if attribute["is_array"] == json!(true) {
-                let elements = value.as_array().ok_or(format!("{path} is no array"))?;
+                let elements = value.as_array().ok_or(format!("{path} is not an array"))?;
                 elements.iter().try_for_each(|element| self.check_value(attribute, element, &path))?;
             } else {
                 self.check_value(attribute, value, &path)?;
@@ -134,7 +134,7 @@ impl Ocsf {
             "string_t" | "username_t" => value.is_string(),
             "email_t" => value.as_str().is_some_and(|text| text.contains('@') && !text.contains(' ')),
             "integer_t" | "long_t" => value.is_i64(),
-            // Milliseconds: seconds would lie in 1970.
+            // Milliseconds: a value in seconds would be a time in 1970.
             "timestamp_t" => value.as_i64().is_some_and(|millis| millis > 1_000_000_000_000),
             "boolean_t" => value.is_boolean(),
             "json_t" => true,
@@ -145,7 +145,7 @@ impl Ocsf {
             }
         };
         if !fits {
-            return Err(format!("{path} is no {kind}: {value}"));
+            return Err(format!("{path} is not of type {kind}: {value}"));
         }
         match attribute["enum"].as_object() {
             Some(known) if !known.contains_key(&value.to_string()) => Err(format!("{path} has no value {value}")),
@@ -178,12 +178,17 @@ fn a_broken_event_is_refused_by_the_check_of_ocsf() {
         ("user.added", "/activity_id", json!(42), "type_uid 300101"),
         ("user.added", "/class_uid", json!(3007), "no class 3007"),
         ("user.added", "/activity_name", json!("Enable"), "activity_name is \"Enable\""),
-        ("user.added", "/time", json!("2026-11-21T12:04:31Z"), ".time is no timestamp_t"),
-        ("user.added", "/time", json!(1_795_262_671), ".time is no timestamp_t"),
+        ("user.added", "/time", json!("2026-11-21T12:04:31Z"), ".time is not of type timestamp_t"),
+        ("user.added", "/time", json!(1_795_262_671), ".time is not of type timestamp_t"),
         ("user.added", "/actor", json!({}), ".actor is not in OCSF"),
         ("user.added", "/severity_id", json!(7), "severity is"),
-        ("user.added", "/user/account/is_disabled", json!("false"), ".user.account.is_disabled is no boolean_t"),
-        ("user.added", "/user/email_addr", json!("jane"), ".user.email_addr is no email_t"),
+        (
+            "user.added",
+            "/user/account/is_disabled",
+            json!("false"),
+            ".user.account.is_disabled is not of type boolean_t",
+        ),
+        ("user.added", "/user/email_addr", json!("jane"), ".user.email_addr is not of type email_t"),
         ("user.added", "/metadata/version", json!("1.7.0"), "metadata.version"),
         ("membership.added", "/group", json!({ "desc": "a group" }), ".group needs one of"),
         ("group.updated", "/entity/type_id", json!(12), ".entity.type_id has no value 12"),
@@ -201,7 +206,7 @@ fn a_broken_event_is_refused_by_the_check_of_ocsf() {
     }
 }
 
-/// `a.b` → value; arrays and what is below `stop` stay whole.
+/// `a.b` → value; arrays and values below `stop` stay whole.
 fn flat<'v>(value: &'v Value, stop: &[&str], path: String, into: &mut BTreeMap<String, &'v Value>) {
     match value {
         Value::Object(fields) if !stop.contains(&path.as_str()) => {
@@ -242,7 +247,7 @@ fn check_ecs(schema: &Value, value: &Value) -> Result<(), String> {
         };
         for element in elements {
             if !one(element) {
-                return Err(format!("{name} is no {}: {element}", field["type"]));
+                return Err(format!("{name} is not of type {}: {element}", field["type"]));
             }
             if field["values"].as_array().is_some_and(|values| !values.contains(element)) {
                 return Err(format!("{name} has no value {element}"));
@@ -304,7 +309,7 @@ fn an_update_says_what_was_there_before_it() {
     let (ecs, ocsf) = ecs_and_ocsf("user.updated.promoted");
     assert_eq!((&ecs["user"]["target"]["email"], &ocsf["entity"]["user"]["email_addr"]), (&now, &now), "it stayed");
     assert_eq!(ecs["user"]["changes"], Value::Null, "ECS has no title");
-    assert_eq!(ocsf["entity"]["user"]["account"], Value::Null, "a switch is an event of its own");
+    assert_eq!(ocsf["entity"]["user"]["account"], Value::Null, "a switch is a separate event");
 }
 
 /// One sync that finds both publishes both with the same image.
@@ -324,7 +329,7 @@ async fn an_update_beside_a_switch_does_not_say_that_it_had_been_switched() {
 }
 
 #[test]
-fn a_role_in_ecs_is_its_value_and_stands_there_once() {
+fn a_role_in_ecs_is_its_value_and_is_there_once() {
     for Sample { name, event } in samples().iter().filter(|sample| sample.event.user.is_some()) {
         let ecs = ecs::value(&change(event));
         let roles = if *name == "user.added.bare" { Value::Null } else { json!(["analyst", "viewer"]) };
@@ -332,7 +337,7 @@ fn a_role_in_ecs_is_its_value_and_stands_there_once() {
     }
 }
 
-/// Fields of CIM's data model Change (docs.splunk.com, CIM 4.17), what Splunk reads of every event, and what is ours.
+/// Fields of CIM's data model Change (docs.splunk.com, CIM 4.17), fields that Splunk reads of every event, and our own.
 const CIM_FIELDS: [&str; 15] = [
     "_time",
     "action",
@@ -350,7 +355,7 @@ const CIM_FIELDS: [&str; 15] = [
     "user",
     "vendor_product",
 ];
-/// What the data model prescribes for `action`.
+/// The values that the data model prescribes for `action`.
 const CIM_ACTIONS: [&str; 9] =
     ["acl_modified", "cleared", "created", "deleted", "modified", "read", "restarted", "started", "stopped"];
 
@@ -403,7 +408,7 @@ fn an_update_is_one_row_of_asim_for_each_changed_attribute() {
     assert!(rows.iter().all(|row| row["EventOriginalUid"] == json!(updated.event.event_id)));
 }
 
-/// The event URIs of RFC 9967 §2.3 and §2.4 that a poller can say, with the fields of their payload.
+/// The event URIs of RFC 9967 §2.3 and §2.4 that a poller can send, with the fields of their payload.
 const SET_EVENTS: [(&str, &[&str]); 7] = [
     ("feed:add", &[]),
     ("feed:remove", &[]),
@@ -439,8 +444,8 @@ fn every_event_is_one_security_event_token_of_rfc_9967() {
     assert_eq!(said.len(), SET_EVENTS.len(), "each is said by some sample");
 }
 
-/// The operations of a patch apply one after the other (RFC 7644 §3.5.2): removing `emails.value` after adding `emails`
-/// would empty what was added.
+/// The operations of a patch apply one after the other (RFC 7644 §3.5.2): if `emails.value` were removed after `emails`
+/// is added, the added value would be empty.
 #[test]
 fn a_patch_removes_before_it_adds() {
     for Sample { name, event } in samples() {
@@ -470,7 +475,7 @@ fn tokens_are_signed_with_the_key_that_is_given() {
         assert_eq!(read.header.typ.as_deref(), Some("secevent+jwt"));
     }
     for pem in [key("p384.pem"), key("p256.pub.pem"), b"no key".to_vec(), Vec::new()] {
-        let Err(complaint) = set::Signer::from_pem(&pem) else { panic!("it is no key") };
+        let Err(complaint) = set::Signer::from_pem(&pem) else { panic!("it is not a key") };
         assert!(complaint.contains("→") && !complaint.contains("BEGIN"), "{complaint}");
     }
 }

@@ -1,4 +1,4 @@
-//! What others do to the topics behind scimtail's back.
+//! Changes that others make to the topics behind scimtail's back.
 
 use std::time::{Duration, Instant};
 
@@ -24,7 +24,7 @@ pub async fn create(bootstrap: &str, topic: &str, partitions: i32, settings: &[(
         let created = admin(bootstrap).create_topics([&new], &AdminOptions::new()).await.expect("the broker answers");
         match &created[0] {
             Ok(_) => return,
-            // The one that was deleted is not quite gone.
+            // The deleted topic is not quite gone.
             Err((_, RDKafkaErrorCode::TopicAlreadyExists)) if Instant::now() < deadline => {
                 tokio::time::sleep(POLL).await;
             }

@@ -1,4 +1,4 @@
-//! Five ways to read memberships: the same truth by each of them, and what cannot be read is unknown.
+//! Five ways to read memberships: each of them gives the same truth, and a membership that cannot be read is unknown.
 
 use scimtail::directory::{Kind, Member, ReasonCode, Status, Strategy};
 use std::sync::atomic::Ordering;
@@ -94,7 +94,7 @@ async fn a_server_that_showed_members_and_shows_none_anywhere_is_held() {
         for group in silent.groups.values_mut() {
             group["members"] = serde_json::json!([]);
         }
-        // By GET, list and user every row has to be read anew to see that it shows nobody.
+        // By GET, list and user every row has to be read again to see that it shows no members.
         world.restart();
         let status = world.sync(&silent).await;
         assert_eq!((status.status, status.memberships_as_of), (Status::Held, Some(1)), "{strategy:?}");
@@ -105,7 +105,7 @@ async fn a_server_that_showed_members_and_shows_none_anywhere_is_held() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_that_ignores_filters_makes_nobody_a_member_of_everything() {
+async fn a_server_that_ignores_filters_makes_no_user_a_member_of_every_group() {
     for strategy in [Strategy::GroupsFilter, Strategy::MembersFilter] {
         let mut world = world();
         world.completed(&showing(strategy, BEFORE)).await;
@@ -121,7 +121,7 @@ async fn a_server_that_ignores_filters_makes_nobody_a_member_of_everything() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_in_trouble_is_not_asked_about_everybody() {
+async fn a_server_in_trouble_is_not_asked_about_every_user() {
     for (strategy, prefix) in [(Strategy::MembersFilter, "u"), (Strategy::GroupsFilter, "g"), (Strategy::Get, "g")] {
         let text: String = (0..200).map(|n| format!("user u{n} name{n}\ngroup g{n} Group{n}: u{n}\n")).collect();
         let mut world = world();
@@ -166,7 +166,7 @@ async fn groups_named_without_an_id_are_found_by_name_and_an_ambiguous_name_chan
     let mut by_name = showing(Strategy::User, BEFORE);
     by_name.faults.groups_by_name = true;
     assert_eq!(world.completed(&by_name).await.memberships_read, Some(5));
-    // Two groups of one name: which of them is meant is unknown; known memberships stay.
+    // Two groups of one name: it is unknown which of them is meant; known memberships stay.
     let mut ambiguous = showing(Strategy::User, &AFTER.replace("Empty", "Staff"));
     ambiguous.faults.groups_by_name = true;
     let status = world.completed(&ambiguous).await;
@@ -177,7 +177,7 @@ async fn groups_named_without_an_id_are_found_by_name_and_an_ambiguous_name_chan
         "membership.added u3 in g1",
     ];
     assert_eq!(world.lines(0), expected);
-    // Once the names differ again, what was left open is published.
+    // Once the names differ again, the changes that were left open are published.
     let mut clear = showing(Strategy::User, AFTER);
     clear.faults.groups_by_name = true;
     world.completed(&clear).await;
@@ -192,7 +192,7 @@ async fn a_member_list_as_long_as_the_cap_ends_no_membership() {
         let users: String = (1..=9).map(|n| format!("user u{n} name{n}\n")).collect();
         world.completed(&showing(strategy, &format!("{users}{five}"))).await;
         world.account.habits.member_cap = Some(4);
-        // Four members: exactly the cap. One of them is new, two known ones may stand behind the cut.
+        // Four members: exactly the cap. One of them is new, two known ones may be behind the cut.
         let capped = showing(strategy, &format!("{users}group g1 All: u1 u2 u3 u6"));
         let status = world.completed(&capped).await;
         assert_eq!((status.memberships_read, status.memberships_as_of), (None, Some(1)), "{strategy:?}");
@@ -205,7 +205,7 @@ async fn a_member_list_as_long_as_the_cap_ends_no_membership() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn members_that_nobody_can_ask_for_are_published_only_where_the_profile_says_so() {
+async fn members_that_no_get_can_find_are_published_only_where_the_profile_says_so() {
     let text = "user u1 ann\ngroup g1 Admins: u1 x1 x2";
     for publish in [false, true] {
         let mut world = world();
@@ -273,7 +273,7 @@ async fn many_new_unlisted_members_are_asked_for_within_the_budget() {
     for dangling in [100, 200, 300, 400, 450, 450] {
         let status = world.completed(&directory).await;
         assert_eq!((status.dangling, status.memberships_read), (dangling, Some(1)));
-        // Of an unknown type: each is asked for as a user and as a group.
+        // The type is unknown: each is asked for as a user and as a group.
         assert!(directory.gets.swap(0, Ordering::Relaxed) <= 200);
     }
 }

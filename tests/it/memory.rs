@@ -1,4 +1,4 @@
-//! A directory and a log in memory: the same traits as the real ones, and every fault on command.
+//! A directory and a log in memory: they implement the same traits as the real ones, and fail on command.
 
 use scimtail::directory::{
     AttributeList, Baseline, GroupPattern, Id, Kind, Known, Limits, ReasonCode, Status, Strategy, SyncStatus,
@@ -29,7 +29,7 @@ pub const IDS: SchemaIds = SchemaIds([1, 2, 3, 4, 5, 6]);
 /// A resource as the simulated server holds it.
 pub type Resources = BTreeMap<String, Value>;
 
-/// What the simulated server does wrong.
+/// Faults of the simulated server.
 #[derive(Clone, Debug, Default)]
 pub struct Faults {
     /// Ids that lists leave out although GET finds them.
@@ -40,7 +40,7 @@ pub struct Faults {
     pub empty: Option<Kind>,
     /// GET by id answers 405.
     pub get_not_offered: bool,
-    /// GET by id answers 404 whatever is asked.
+    /// GET by id answers 404 to any id.
     pub get_always_404: bool,
     /// GET by id does not answer.
     pub get_times_out: bool,
@@ -54,9 +54,9 @@ pub struct Faults {
     pub silent: Option<String>,
     /// Only the first walk leaves `unlisted` out: the rows slid.
     pub first_walk_only: bool,
-    /// A filter finds everybody.
+    /// A filter finds every user.
     pub filters_ignored: bool,
-    /// A filter finds nobody, without saying that it cannot.
+    /// A filter finds no user, without saying that it cannot.
     pub filters_find_nothing: bool,
     /// Memberships of these (group or user, as the strategy asks) cannot be read.
     pub memberships_unread: BTreeSet<String>,
@@ -322,13 +322,13 @@ fn page(rows: Vec<RawRow>, total: Option<u64>) -> Page {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Crash {
     Before(usize),
-    /// The commit is durable, but nobody is told.
+    /// The commit is durable, but the program is not told.
     After(usize),
     /// The transaction is aborted; the acquisition goes on.
     Abort(usize),
 }
 
-/// A transactional log: what stands in `records` is committed.
+/// A transactional log: the contents of `records` are committed.
 #[derive(Default)]
 pub struct MemoryLog {
     pub records: Mutex<Vec<Record>>,
@@ -370,12 +370,12 @@ impl MemoryLog {
     }
 
     fn decoder() -> Decoder {
-        // Nothing is fetched: the ids are our own. Setting up an HTTP client is what costs.
+        // Nothing is fetched: the ids are our own. The set-up of an HTTP client is the only cost.
         static REGISTRY: LazyLock<Registry> = LazyLock::new(|| Registry::new("http://127.0.0.1:9").expect("a URL"));
         Decoder::of_writer(IDS, REGISTRY.clone())
     }
 
-    /// What a new owner would restore, by the code that restores from Kafka.
+    /// The state that a new owner would restore, by the code that restores from Kafka.
     pub fn restore(&self, account: &Account) -> Known {
         self.try_restore(account).unwrap_or_else(|stopped| panic!("{}", stopped.reason))
     }
@@ -409,7 +409,7 @@ impl MemoryLog {
             .collect()
     }
 
-    /// Checks what every completeness marker promises: all of its state lies before its positions.
+    /// Checks the promise of every completeness marker: all of its state is before its positions.
     pub fn assert_positions_cover_the_state(&self) {
         let records = self.records.lock().unwrap().clone();
         let mut written: BTreeMap<Topic, i64> = BTreeMap::new();
@@ -439,7 +439,7 @@ impl MemoryLog {
             .collect()
     }
 
-    /// Live value bytes by key: what compaction leaves, apart from `syncs`.
+    /// Live value bytes by key, as compaction leaves them, apart from `syncs`.
     pub fn state(&self) -> BTreeMap<(Topic, String), Vec<u8>> {
         let mut state = BTreeMap::new();
         for record in self.records.lock().unwrap().iter() {
@@ -458,7 +458,7 @@ thread_local! {
     static NOW: Cell<i64> = const { Cell::new(1_700_000_000_000) };
 }
 
-/// A clock that moves by a millisecond whenever somebody looks; each test has its own.
+/// A clock that moves by a millisecond at every look; each test has its own.
 pub fn clock() -> i64 {
     advance(1);
     NOW.get()
@@ -490,7 +490,7 @@ pub fn account(name: &str) -> Account {
     }
 }
 
-/// An account with its log and what is known of it; its fields are those of [`OwnedAccount`].
+/// An account with its log and its known state; its fields are those of [`OwnedAccount`].
 pub struct World(OwnedAccount<MemoryLog>);
 
 impl Deref for World {
@@ -520,7 +520,7 @@ impl World {
         self.try_sync_with(directory).await
     }
 
-    /// As [`World::try_sync`], whatever the directory is behind.
+    /// As [`World::try_sync`], with any implementation of [`Directory`].
     pub async fn try_sync_with<D: Directory>(&mut self, directory: &D) -> Result<SyncStatus, Ended> {
         sync::sync(&mut self.0, directory).await
     }
@@ -545,13 +545,13 @@ impl World {
         status
     }
 
-    /// As after a restart: known is what the log says.
+    /// As after a restart: the known state is the state in the log.
     pub fn restart(&mut self) {
         *self.log.crash.lock().unwrap() = None;
         self.known = self.log.restore(&self.account);
     }
 
-    /// Known never leads the log, and never lags behind it either.
+    /// The known state never leads the log, and never lags behind it either.
     pub fn assert_known_is_the_log(&self) {
         let restored = self.log.restore(&self.account);
         assert_eq!(restored.state_digest(), self.known.state_digest());

@@ -1,5 +1,5 @@
-//! Commits whose outcome nobody hears of: a proxy withholds their end, a transaction runs into its timeout, replicas
-//! are missing, a record is too large. Whatever happens, a read_committed reader finds each change exactly once.
+//! Commits whose outcome the client does not learn: a proxy withholds their end, a transaction runs into its timeout,
+//! replicas are missing, a record is too large. In every case a read_committed reader finds each change exactly once.
 
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader};
@@ -35,7 +35,7 @@ const USERS: usize = 50;
 const CHANGED: usize = 5;
 /// How long a transaction lives here; within a second more every wait for its end is over.
 const LIFE: Duration = Duration::from_secs(6);
-/// Until something that must happen has happened.
+/// Bound on the wait for something that must happen.
 const WAIT: Duration = Duration::from_secs(90);
 
 /// One account whose service writes through the proxy, under a name by which the proxy knows it.
@@ -52,7 +52,7 @@ impl World {
         World::on(&proxy().through, &proxy().around, test, 1).await
     }
 
-    /// `reader`: the same services for whoever only looks.
+    /// `reader`: the same services, for a reader that only looks.
     pub async fn on(services: &Services, reader: &Services, test: &str, replicas: i32) -> World {
         World::living(LIFE, services, reader, test, replicas).await
     }
@@ -158,7 +158,7 @@ impl Owner {
     }
 }
 
-/// Until the proxy withholds something of the client.
+/// Waits until the proxy withholds something of the client.
 async fn withheld(world: &World) {
     let client = world.client().to_owned();
     tokio::task::spawn_blocking(move || proxy().wait(&client)).await.expect("something is withheld");
@@ -181,7 +181,7 @@ async fn a_commit_that_is_answered_late_is_waited_for() {
         proxy().withhold(world.client(), fault);
         let (outcome, ()) = tokio::join!(owner.sync(), async {
             withheld(&world).await;
-            // For so long that the call has said "retriable" at least once.
+            // Long enough that the call has said "retriable" at least once.
             tokio::time::sleep(LIFE / 2).await;
             proxy().release(world.client());
         });
@@ -191,7 +191,7 @@ async fn a_commit_that_is_answered_late_is_waited_for() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_commit_that_happened_although_nobody_heard_of_it_is_not_repeated() {
+async fn a_commit_whose_answer_was_lost_is_not_repeated() {
     let world = World::new("unheard-commit").await;
     let mut owner = world.baseline().await;
     world.directory.churn(0.1, 1);
@@ -222,9 +222,9 @@ async fn a_commit_that_never_reached_the_broker_is_made_by_the_next_acquisition(
     world.assert_published_once(CHANGED).await;
 }
 
-/// librdkafka lacks KIP-890: only the epoch tells the end of one transaction from the end of the next. The first owner is
-/// in the middle of its commit when the second takes over, and would be for longer than anybody waits here: it is the
-/// fence that ends its transaction.
+/// librdkafka lacks KIP-890: only the epoch tells the end of one transaction from the end of the next. When the second
+/// owner takes over, the first is in the middle of its commit, and would be for longer than this test waits. The fence
+/// ends its transaction.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_commit_that_arrives_in_the_next_transaction_changes_nothing() {
     let world = World::living(10 * WAIT, &proxy().through, &proxy().around, "late-commit", 1).await;
@@ -247,7 +247,7 @@ async fn a_commit_that_arrives_in_the_next_transaction_changes_nothing() {
             withheld(&world).await;
             let late = late.first().expect("the first commit was withheld");
             late.deliver().expect("the first owner's connection is open");
-            // The answer to it ends the first owner, so that it has been dealt with.
+            // The answer to it ends the first owner, so the broker has dealt with it.
             heard.await.expect("the first owner ends");
             world.assert_published_once(0).await;
             proxy().release(world.client());
@@ -275,7 +275,7 @@ async fn records_that_are_written_but_never_acknowledged_are_aborted_and_redone(
     let status = outcome.expect("the acquisition goes on");
     assert_eq!((status.status, status.events_published()), (Status::Completed, CHANGED as i64), "{status:?}");
     world.assert_published_once(CHANGED).await;
-    // They did lie in the log.
+    // The records did reach the log.
     let (topic, kafka) = (Topic::Events, world.shared.kafka.clone());
     let end =
         tokio::task::spawn_blocking(move || watermarks(&kafka, topic, 0)).await.expect("asked").expect("the end").1;
@@ -303,7 +303,7 @@ async fn too_few_replicas_end_the_acquisition_and_publish_nothing_until_there_ar
     let mut owner = world.baseline().await;
     world.directory.churn(0.1, 1);
     second.kill();
-    // Nor is there anybody to acknowledge the end of the abort: the acquisition ends with it.
+    // No replica acknowledges the end of the abort either: the acquisition ends with it.
     let ended = owner.sync().await.expect_err("nothing can be written");
     assert!(!ended.fenced && ended.reason.contains("min.insync.replicas"), "{ended}");
     owner.ended().await;
@@ -320,7 +320,7 @@ async fn a_transaction_that_the_broker_gives_up_ends_the_acquisition_and_the_nex
     let world = World::on(services(), services(), "given-up", 1).await;
     let mut owner = world.baseline().await;
     world.directory.churn(0.1, 1);
-    // Its data lies in an open transaction until the broker has aborted it.
+    // Its data is in an open transaction until the broker has aborted it.
     let kafka = world.shared.kafka.clone();
     let closing = move |_: &Positions| {
         until_nothing_is_open(&kafka);
@@ -332,7 +332,7 @@ async fn a_transaction_that_the_broker_gives_up_ends_the_acquisition_and_the_nex
         Err(CommitError::Ended(ended)) => assert!(ended.fenced, "another epoch: {ended}"),
         other => panic!("{other:?}"),
     }
-    // The acquisition is over for whatever was computed under it.
+    // The acquisition is over for anything that was computed under it.
     owner.sync().await.expect_err("nothing is written under it any more");
     owner.ended().await;
     world.assert_published_once(0).await;
@@ -346,7 +346,7 @@ fn stray(topic: Topic) -> Record {
     Record { topic, key: "stray".to_owned(), value: Some(vec![0; 100]), headers: Vec::new() }
 }
 
-/// Until readers of committed records see the end of the log again.
+/// Waits until readers of committed records see the end of the log again.
 fn until_nothing_is_open(kafka: &KafkaClient) {
     let name = kafka.topic(Topic::Users);
     let [committed, all] =
@@ -375,7 +375,7 @@ async fn a_broker_that_does_not_answer_is_given_up_and_taken_up_again_and_no_syn
     proxy().withhold(world.client(), Fault::Everything);
     service.until("acquisition ended").await;
     proxy().release(world.client());
-    // What was withheld may still be in time to commit; if not, this sync finds the differences again.
+    // The withheld commit may still be in time; if it is not, this sync finds the differences again.
     service.until("sync completed").await;
     assert_eq!(service.terminate().await, Some(0));
     world.assert_published_once(CHANGED).await;
@@ -395,12 +395,12 @@ impl Service {
         let mut process = world.program.spawn(&["run"]);
         let log = BufReader::new(process.stderr.take().expect("stderr"));
         let (line, lines) = mpsc::unbounded_channel();
-        // Nobody may listen any more, but somebody has to read: a service that cannot write its log stands still.
+        // The receiver may be gone, but the log has to be read on: a service that cannot write its log blocks.
         std::thread::spawn(move || log.lines().map_while(Result::ok).for_each(|text| drop(line.send(text))));
         Service { process, lines }
     }
 
-    /// Until a line of the log holds these words.
+    /// Waits until a line of the log holds these words.
     async fn until(&mut self, words: &str) {
         let mut seen = Vec::new();
         let found = tokio::time::timeout(WAIT, async {

@@ -82,7 +82,7 @@ async fn an_output_carries_every_event_as_tail_prints_it() {
             assert!(value.contains(header("ce_id").expect("the event's id")), "{value}");
         }
     }
-    // What of the events Avro readers see is the same as without.
+    // Avro readers see the same events as without outputs.
     let json = program.run(&["tail", "--from", "beginning", "--exit", "--format", "json"]).await;
     let sequences = json.out.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON")["sequence"].clone());
     assert!(sequences.eq((1..=json.out.lines().count()).map(Value::from)));

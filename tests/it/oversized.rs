@@ -19,10 +19,10 @@ use crate::outputs;
 use crate::reader::compacted;
 use crate::services::services;
 
-/// What librdkafka sends at most by default; a broker takes a little more (1,048,588).
+/// Maximum size of a message that librdkafka sends by default; a broker takes a little more (1,048,588).
 const MESSAGE_BYTES_MAX: usize = 1_000_000;
-/// What just stays in a resource, if little else does: a value, a user's name, a group's name, attributes with long
-/// paths. As `directory::reduction` reckons them, a message holds each several times.
+/// The largest values that stay in a resource if it has little else: a value, a user's name, a group's name, attributes
+/// with long paths. As `directory::reduction` reckons them, a message holds each several times.
 const VALUE: usize = 199_000;
 const USER_NAME: usize = 149_000;
 const GROUP_NAME: usize = 74_000;
@@ -51,7 +51,7 @@ fn nested(seed: u64, bytes: usize, path: usize) -> Value {
     Value::Object(outer)
 }
 
-/// A directory of the largest resources there are, each of a kind of its own, all different in every `turn`.
+/// A directory of the largest resources there are, one of each kind, all different in every `turn`.
 fn directory(turn: u64) -> MemoryDirectory {
     let mut directory = MemoryDirectory::default();
     let seed = turn * 100;
@@ -72,7 +72,7 @@ fn directory(turn: u64) -> MemoryDirectory {
     }
     // Keys hold ids percent-encoded.
     let slashes = "/".repeat(1_000);
-    // Members that nobody finds: the record keeps their ids.
+    // Members that GET does not find: the record keeps their ids.
     let members: Vec<Value> =
         (0..150).map(|number| json!({ "value": format!("{number:03}-{}", "x".repeat(1_000)) })).collect();
     for (id, name) in [
@@ -108,7 +108,7 @@ async fn the_largest_resources_there_are_fit_into_records_of_the_default_size() 
         println!("{suffix}: {} records, the largest of {largest:?} bytes", records.len());
         assert!(largest.is_some_and(|largest| largest < MESSAGE_BYTES_MAX));
     }
-    // Declared: what is left out is named, and of all others nothing is.
+    // The record declares it: it names every attribute that was left out, and no other.
     let expected = [
         ("users", vec![("beyond", json!(["title"])), ("longer", json!(["userType"]))]),
         ("groups", vec![("beyond", json!(["displayName"]))]),
@@ -237,7 +237,7 @@ impl Write for Lines {
     }
 }
 
-/// What is logged on this thread, on which the whole test runs.
+/// The log of this thread, on which the whole test runs.
 fn captured() -> (Lines, tracing::subscriber::DefaultGuard) {
     let lines = Lines::default();
     let writer = lines.clone();

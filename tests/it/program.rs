@@ -9,7 +9,7 @@ use crate::services::Services;
 
 pub const TOKEN_VARIABLE: &str = "SCIMTAIL_TEST_TOKEN";
 
-/// A configuration in a directory of its own.
+/// A configuration in a separate directory.
 pub struct Program {
     directory: TempDir,
     pub prefix: String,
@@ -21,7 +21,7 @@ pub struct AccountText {
     pub name: &'static str,
     pub provider: &'static str,
     pub base_url: String,
-    /// Further lines, as they stand in the file.
+    /// Further lines, as in the file.
     pub more: &'static str,
 }
 
@@ -94,9 +94,9 @@ interval = "{interval}"
 /// The next line of a child's log that holds `text`.
 pub fn await_line(child: &mut Child, text: &str) -> String {
     use std::io::{BufRead, BufReader};
-    let mut log = child.stderr.take().expect("standard error is piped, and nobody else reads it");
+    let mut log = child.stderr.take().expect("standard error is piped, and has no other reader");
     let found = loop {
-        // Byte by byte, so that nothing is read ahead that the next call waits for.
+        // Byte by byte, because nothing may be read ahead that the next call waits for.
         let mut line = String::new();
         let mut reader = BufReader::with_capacity(1, &mut log);
         assert_ne!(reader.read_line(&mut line).expect("a log in UTF-8"), 0, "it ended without `{text}`");
@@ -126,7 +126,8 @@ impl From<Output> for Ended {
 }
 
 impl Ended {
-    /// Ended with `code`, printed nothing to standard output, and said in one line what is wrong and what to do.
+    /// Asserts that it ended with `code`, printed nothing to standard output, and said in one line what is wrong and
+    /// what to do.
     pub fn refused(&self, code: i32, words: &[&str]) {
         assert_eq!(self.code, code, "{self:?}");
         assert_eq!(self.out, "", "{self:?}");

@@ -1,9 +1,9 @@
 //! A proxy between clients and a broker that understands just enough of Kafka's protocol to withhold requests of one
-//! kind, their answers, or everything: what a network does, at the moment that matters.
+//! kind, their answers, or everything, at the moment that matters. A network can do the same.
 //!
-//! It serves every test of the process; what one withholds is told from the rest by its `client.id`. A frame is 4
-//! bytes of length and then the request (api key, api version, correlation id, client id, …) or the answer (correlation
-//! id, …). An answer is known by its correlation id. Frames are never altered.
+//! It serves every test of the process; the `client.id` tells which connections a fault applies to. A frame is 4 bytes
+//! of length and then the request (api key, api version, correlation id, client id, …) or the answer (correlation id,
+//! …). An answer is known by its correlation id. Frames are never altered.
 
 use std::collections::{HashMap, VecDeque};
 use std::io::{Read, Result, Write};
@@ -23,11 +23,11 @@ pub enum Api {
     EndTxn = 26,
 }
 
-/// What is withheld of a client.
+/// The frames that are withheld of a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
     Requests(Api),
-    /// The broker does what it is asked; nobody hears of it.
+    /// The broker does what it is asked; its answer does not arrive.
     Answers(Api),
     /// Requests of every kind, on connections old and new.
     Everything,
@@ -66,7 +66,7 @@ pub fn proxy() -> &'static Proxy {
         thread::spawn(move || {
             for client in listener.incoming().flatten() {
                 let faults = serving.clone();
-                // A connection that breaks is the client's to notice.
+                // If a connection breaks, the client notices it.
                 thread::spawn(move || drop(serve(client, upstream, &faults)));
             }
         });
@@ -81,7 +81,8 @@ pub fn proxy() -> &'static Proxy {
 }
 
 impl Proxy {
-    /// From now on, until [`Proxy::release`] or [`Proxy::take`]; what is withheld already stays so.
+    /// The fault holds from now on, until [`Proxy::release`] or [`Proxy::take`]; frames that are withheld already stay
+    /// so.
     pub fn withhold(&self, client: &str, fault: Fault) {
         self.faults.lock().entry(client.to_owned()).or_insert_with(|| (fault, VecDeque::new())).0 = fault;
     }
@@ -89,7 +90,7 @@ impl Proxy {
     /// Until something is withheld. Blocks.
     ///
     /// # Panics
-    /// If nothing is.
+    /// If nothing is withheld in time.
     pub fn wait(&self, client: &str) {
         let deadline = Instant::now() + WAIT;
         let mut faults = self.faults.lock();
@@ -100,17 +101,17 @@ impl Proxy {
         }
     }
 
-    /// Lets everything go where it was going, in its order.
+    /// Sends all withheld frames on, in their order.
     pub fn release(&self, client: &str) {
-        // Under the lock: what comes now must not overtake it.
+        // Under the lock: frames that come now must not overtake them.
         let mut faults = self.faults.lock();
         for frame in faults.remove(client).into_iter().flat_map(|(_, frames)| frames) {
-            // Whoever waited may have given up.
+            // The receiver of the frame may have given up.
             drop(frame.deliver());
         }
     }
 
-    /// Ends the fault; what was withheld never arrives, unless somebody delivers it.
+    /// Ends the fault; withheld frames never arrive, unless the test delivers them.
     pub fn take(&self, client: &str) -> Vec<Frame> {
         self.faults.lock().remove(client).map(|(_, frames)| frames.into()).unwrap_or_default()
     }
@@ -131,7 +132,7 @@ impl Faults {
         self.by_client.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Sends it on, or keeps it where it `matches` what is withheld of the client.
+    /// Sends the frame on, or keeps it if it `matches` the frames that are withheld of the client.
     fn pass(&self, client: &str, frame: Frame, matches: impl FnOnce(Fault) -> bool) -> Result<()> {
         let mut faults = self.lock();
         match faults.get_mut(client) {
@@ -140,7 +141,7 @@ impl Faults {
                 self.changed.notify_all();
                 Ok(())
             }
-            // A frame is small beside the buffers of loopback, so that the lock is held for moments.
+            // A frame is small beside the buffers of loopback, so the lock is held for moments.
             _ => frame.deliver(),
         }
     }

@@ -1,5 +1,5 @@
-//! The Python of the tests: it runs a SCIM server that others wrote, and a reader of the topics
-//! that shares no code with scimtail.
+//! The Python of the tests: it runs a third-party SCIM server, and a reader of the topics that
+//! shares no code with scimtail.
 
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -14,8 +14,8 @@ const ENVIRONMENT_MAX: Duration = Duration::from_secs(120);
 /// How long pip may take to fetch and install 15 packages, once per target directory.
 const INSTALL_MAX: Duration = Duration::from_secs(600);
 
-/// The interpreter of a virtual environment with what `tests/services/requirements.txt` lists; the
-/// first call in a target directory creates it.
+/// The interpreter of a virtual environment with the packages of
+/// `tests/services/requirements.txt`; the first call in a target directory creates it.
 ///
 /// Run modules with `-m` rather than the scripts beside the interpreter: the environment was moved
 /// into place when it was complete, and scripts name the place where they were installed.

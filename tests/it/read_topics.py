@@ -68,7 +68,7 @@ def main():
 
 
 def read(consumer, topics):
-    """Return all messages that lie before the present ends of the topics' partitions."""
+    """Return all messages before the present ends of the topics' partitions."""
     ends = unread_partitions(consumer, topics)
     consumer.assign([TopicPartition(topic, p, OFFSET_BEGINNING) for topic, p in ends])
     messages = []
@@ -82,7 +82,7 @@ def read(consumer, topics):
         for message in batch:
             partition = (message.topic(), message.partition())
             if message.error():
-                # The only error that is none: the end of a partition. It is needed because the
+                # The only error that is not a failure: the end of a partition. It is needed because the
                 # last offsets may belong to no message: to the marker that ends a transaction,
                 # to an aborted one, or, with read_committed, to one that is still open.
                 if message.error().code() != KafkaError._PARTITION_EOF:
@@ -91,7 +91,7 @@ def read(consumer, topics):
             elif partition in ends:
                 if message.offset() < ends[partition]:
                     messages.append(message)
-                # Someone may go on writing, so that the end is never met.
+                # If a producer goes on writing, the end is never met.
                 if message.offset() + 1 >= ends[partition]:
                     del ends[partition]
     return messages
@@ -113,7 +113,7 @@ def unread_partitions(consumer, topics):
 
 
 def describe(message, decode):
-    """Return what is printed about a message."""
+    """Return the printed form of a message."""
     place = f"{message.topic()}[{message.partition()}]@{message.offset()}"
     key, value = message.key(), message.value()
     try:
@@ -136,7 +136,7 @@ class Decoder:
     def __init__(self, registry):
         self.registry = registry.rstrip("/")
         self.schemas = {}
-        # The registry is a service of the tests, whatever proxy the environment names.
+        # The registry is a service of the tests: no proxy of the environment applies.
         self.http = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
     def __call__(self, value):

@@ -1,5 +1,5 @@
-//! What consumers see: the records of topics, read by `read_topics.py`, which shares no code with
-//! scimtail.
+//! The view of consumers: the records of topics, read by `read_topics.py`, which shares no code
+//! with scimtail.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
@@ -31,11 +31,10 @@ impl ReadRecord {
     }
 }
 
-/// Everything in `topics` that is committed: topics in the given order, then by partition and
-/// offset.
+/// All committed records of `topics`: topics in the given order, then by partition and offset.
 ///
 /// # Panics
-/// If a topic is missing, or a record is not what the contract says (text keys, Avro values).
+/// If a topic is missing, or a record breaks the contract (text keys, Avro values).
 pub async fn read(services: &Services, topics: &[String]) -> Vec<ReadRecord> {
     let services = services.clone();
     let topics = topics.to_vec();
@@ -44,8 +43,8 @@ pub async fn read(services: &Services, topics: &[String]) -> Vec<ReadRecord> {
         .unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
 }
 
-/// The newest record of each key of `topic`, without the keys whose newest record is a tombstone:
-/// what a compacted topic says.
+/// The newest record of each key of `topic`, without the keys whose newest record is a
+/// tombstone: the state in a compacted topic.
 pub fn compacted(records: &[ReadRecord], topic: &str) -> BTreeMap<String, ReadRecord> {
     let mut newest = BTreeMap::new();
     for record in records.iter().filter(|record| record.topic == topic) {
@@ -59,17 +58,17 @@ pub fn compacted(records: &[ReadRecord], topic: &str) -> BTreeMap<String, ReadRe
     newest
 }
 
-/// What is so: by state key, the attributes of a user or group as JSON; none for a membership.
+/// Facts by state key: the attributes of a user or group as JSON; none for a membership.
 pub type Facts = BTreeMap<String, BTreeMap<String, String>>;
 
-/// What the compacted topics of a prefix say.
+/// The facts in the compacted topics of a prefix.
 pub fn stated(records: &[ReadRecord], prefix: &str) -> Facts {
     let topics = ["users", "groups", "memberships"].map(|suffix| format!("{prefix}.{suffix}"));
     let state = topics.iter().flat_map(|topic| compacted(records, topic));
     state.map(|(key, record)| (key, attributes(&record.value))).collect()
 }
 
-/// What is so in one of two, and not in the other.
+/// Facts that are in one of the two, and not in the other.
 pub fn differences(left: &Facts, right: &Facts) -> Vec<String> {
     let keys: BTreeSet<&String> = left.keys().chain(right.keys()).collect();
     let different = keys.into_iter().filter(|key| left.get(*key) != right.get(*key));
@@ -79,7 +78,8 @@ pub fn differences(left: &Facts, right: &Facts) -> Vec<String> {
 /// The facts after the events.
 ///
 /// # Panics
-/// If an event says of what was before it that it was not so: one was not published, or one was published twice.
+/// If the old value in an event is not the fact before it: an event was not published, or was
+/// published twice.
 pub fn folded(mut facts: Facts, events: &[&ReadRecord]) -> Facts {
     for event in events {
         let value = &event.value;

@@ -1,4 +1,4 @@
-//! `docs/reasons.md` is generated from the reason codes, so that it names all of them.
+//! `docs/reasons.md` is generated from the reason codes, so it names all of them.
 
 use expect_test::expect_file;
 use scimtail::directory::ReasonCode;

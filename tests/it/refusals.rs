@@ -1,5 +1,5 @@
-//! What must not even begin: each refusal ends the program with 78 and says what to do. (Partition counts and cleanup
-//! policies are refused in `cli.rs`.)
+//! Configurations and topics with which the program must not even begin: each refusal ends it with 78 and says what to
+//! do. (`cli.rs` has the refusals of partition counts and cleanup policies.)
 
 use std::time::{Duration, Instant};
 
@@ -19,7 +19,7 @@ use crate::services::{Services, broker_with, services, unique_prefix};
 
 const WAIT: Duration = Duration::from_secs(60);
 
-/// Both ways of running refuse at the start, whatever else they could do; nothing is written.
+/// Both ways of running refuse at the start, and nothing is written.
 async fn refused(program: &Program, words: &[&str]) {
     let once = program.run(&["run", "--once"]).await;
     assert_eq!(once.code, 78, "{once:?}");
@@ -77,7 +77,7 @@ async fn a_checkpoint_that_a_newer_version_wrote_is_refused() {
     let syncs = program.topic("syncs");
     meddling::write(&services().bootstrap, &syncs, partition, Some("acme/latest"), Some(&bytes));
     refused(&program, &["scimtail 99.0.0 wrote the records of acme", "→ run that version or a newer one"]).await;
-    // Readers of any version read what any version wrote.
+    // Readers of any version read records of any version.
     let state = program.run(&["tail", "--from", "beginning", "--exit"]).await;
     assert_eq!(state.code, 0, "{state:?}");
 }
@@ -127,7 +127,8 @@ async fn a_record_with_a_newer_schema_is_refused() {
     refused(&program, &["acme: ", "written with a newer schema", "→ run the version that wrote it"]).await;
 }
 
-/// A broker that permits everything but what is denied to one prefix: a `transactional.id`, or the group.
+/// A broker that permits everything except one operation, which is denied to one prefix: a `transactional.id`, or the
+/// group.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_transactional_id_and_a_group_that_are_not_permitted_are_refused() {
     let broker = broker_with(

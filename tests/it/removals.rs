@@ -1,4 +1,4 @@
-//! Nothing is reported removed without proof, and nothing large goes out unseen.
+//! Removals are reported only with proof, and the guard holds large ones.
 
 use scimtail::directory::{Kind, ReasonCode, Status};
 use std::sync::atomic::Ordering;
@@ -44,7 +44,7 @@ async fn release(world: &mut World, hold: &str) {
     assert!(control::apply(&world.known, &request).is_none(), "a request takes effect once");
 }
 
-/// G3: a walk that ends in an error on any page publishes nothing, whatever it saw before.
+/// G3: a walk that ends in an error on any page publishes nothing, whatever the pages before it showed.
 #[tokio::test(flavor = "multi_thread")]
 async fn g3_an_error_on_any_page_of_any_list_removes_nothing() {
     let mut world = baseline().await;
@@ -68,7 +68,7 @@ async fn g3_an_error_on_any_page_of_any_list_removes_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn g3_a_user_missed_by_paging_is_kept_because_get_finds_it() {
     let mut world = baseline().await;
-    // Asked once; who is known as hidden is asked again only when its time comes.
+    // It was asked for once; a user that is known as hidden is asked for again only when its time comes.
     for (truthful_totals, gets) in [(false, 3), (true, 0)] {
         let unlisted = ["u03".to_owned(), "u17".to_owned()].into();
         let slid = with(directory(0..30), Faults { unlisted, truthful_totals, ..Faults::default() });
@@ -79,7 +79,7 @@ async fn g3_a_user_missed_by_paging_is_kept_because_get_finds_it() {
     }
 }
 
-/// G3: without a GET that can be trusted, what is missing is kept and counted.
+/// G3: without a GET that can be trusted, a missing user is kept and counted.
 #[tokio::test(flavor = "multi_thread")]
 async fn g3_without_a_usable_get_a_missing_user_is_kept_and_shown() {
     for faults in [
@@ -111,7 +111,7 @@ async fn g3_a_list_shorter_than_its_total_publishes_nothing() {
         (status.status, status.reason_code.as_ref().map(ReasonCode::as_str)),
         (Status::Failed, Some("walk_incomplete"))
     );
-    assert_eq!(world.known.state_records(), 0, "half a list is no baseline");
+    assert_eq!(world.known.state_records(), 0, "half a list is not a baseline");
     // Three in a row are an alert.
     assert!(!status.reason.unwrap().contains("removals cannot be seen"));
     world.sync(&short).await;
@@ -123,7 +123,7 @@ async fn g3_a_list_shorter_than_its_total_publishes_nothing() {
     assert_eq!(status.users_read, Some(30));
 }
 
-/// G3: the list alone is no proof that a membership ended.
+/// G3: the list alone does not prove that a membership ended.
 #[tokio::test(flavor = "multi_thread")]
 async fn g3_a_membership_that_get_still_shows_is_kept() {
     let mut world = baseline().await;
@@ -172,11 +172,7 @@ async fn g4_a_mass_removal_is_held_whole_until_it_is_released() {
     let status = world.completed(&shrunken).await;
     assert_eq!(world.lines(0).len(), 1 + 10 + 10, "one added, ten memberships and ten users removed");
     let release = status.release.unwrap();
-    assert_eq!(
-        (release.by.as_str(), release.left),
-        ("a person", None),
-        "who released stands in the sync that published"
-    );
+    assert_eq!((release.by.as_str(), release.left), ("a person", None), "the sync that published names its releaser");
     let status = world.completed(&shrunken).await;
     assert_eq!((status.hold, status.release), (None, None), "and ends with it");
 }
@@ -190,7 +186,7 @@ async fn g4_a_directory_that_recovers_drops_the_hold() {
     assert_eq!((status.hold, world.lines(0)), (None, vec![]));
 }
 
-/// G3: what a GET finds counts as seen, however many they are and whatever else is held.
+/// G3: a user that a GET finds counts as seen, with any number of them and any other hold.
 #[tokio::test(flavor = "multi_thread")]
 async fn principals_that_only_get_finds_stay_and_do_not_fail_later_syncs() {
     let mut world = World::new(account("acme"));
@@ -263,7 +259,7 @@ async fn g3_who_is_listed_after_all_is_not_removed_by_an_earlier_404() {
         first_get_404: Some("u03".into()),
         ..Faults::default()
     };
-    // Another user is missing too and does not answer, so that the list is short and walked twice.
+    // Another user is missing too and does not answer, so the list is short and is walked twice.
     let mut slid = with(directory(0..30), faults);
     slid.faults.unlisted.insert("u04".into());
     slid.faults.silent = Some("u04".into());
@@ -377,7 +373,8 @@ async fn a_directory_of_unknown_habits_that_shows_no_member_any_more_is_held() {
     let status = world.sync(&silent).await;
     assert_eq!((status.status, status.memberships_as_of), (Status::Held, Some(1)));
     assert_eq!(world.lines(0), [""; 0]);
-    // Where no group can be asked by itself, the list may only lack the permission to show them: they stay, and it is said.
+    // If no group can be asked for by itself, the list may only lack the permission to show them. They stay, and the
+    // status says so.
     silent.faults.get_not_offered = true;
     let status = world.completed(&silent).await;
     assert_eq!((status.memberships_read, world.lines(0)), (None, vec![]));
@@ -386,7 +383,7 @@ async fn a_directory_of_unknown_habits_that_shows_no_member_any_more_is_held() {
     assert_eq!((status.memberships_read, world.lines(0)), (Some(6), vec![]));
 }
 
-/// Users without groups, so that nothing but the rule under test matters.
+/// Users without groups: nothing but the rule under test matters.
 fn users(ids: std::ops::Range<usize>) -> MemoryDirectory {
     MemoryDirectory::parse(&ids.map(|n| format!("user u{n:02} name{n}\n")).collect::<String>())
 }
@@ -415,7 +412,7 @@ async fn g3_without_get_absence_in_three_complete_walks_is_the_proof() {
     }
 }
 
-/// G3: who is listed again in between starts from the beginning, and no event says that it was ever missing.
+/// G3: a user that is listed again in between starts from the beginning, and no event says that it was ever missing.
 #[tokio::test(flavor = "multi_thread")]
 async fn g3_who_is_listed_again_is_counted_anew() {
     let faults = Faults { get_not_offered: true, ..Faults::default() };
@@ -448,7 +445,7 @@ async fn g3_a_walk_whose_control_does_not_answer_is_not_counted() {
     assert_eq!(world.lines(0), ["user.removed u29 (absent)"]);
 }
 
-/// G3: whoever GET found once without a list showing it is never removed by absence.
+/// G3: a user that GET once found although no list showed it is never removed by absence.
 #[tokio::test(flavor = "multi_thread")]
 async fn g3_a_hidden_user_is_never_removed_by_absence() {
     let mut world = World::new(account("acme"));
@@ -464,7 +461,7 @@ async fn g3_a_hidden_user_is_never_removed_by_absence() {
     }
 }
 
-/// G4: where absence is the rule, the guard looks at the walk that would remove.
+/// G4: if absence is the rule, the guard looks at the walk that would remove.
 #[tokio::test(flavor = "multi_thread")]
 async fn g4_where_absence_is_the_rule_the_walk_that_would_remove_is_held() {
     let mut world = World::new(account("acme"));
@@ -489,7 +486,7 @@ async fn g4_another_directory_behind_the_same_token_is_held_at_once() {
     for faults in [Faults::default(), Faults { get_not_offered: true, ..Faults::default() }] {
         let mut world = World::new(account("acme"));
         world.completed(&users(0..42)).await;
-        // One of ours is known as hidden: that it is not listed either proves nothing.
+        // One of ours is known as hidden: its absence from the list proves nothing.
         let other = with(users(50..92), faults);
         let status = world.sync(&other).await;
         assert_eq!(
@@ -531,7 +528,7 @@ async fn inactive_users_that_lists_hide_are_disabled_and_come_back() {
     assert_eq!(world.known.table(Kind::User).get("u07").unwrap().missing_since, None);
 }
 
-/// G4: many of them at once are held as what they are; the release covers them.
+/// G4: many of them at once are held as disabled users; the release covers them.
 #[tokio::test(flavor = "multi_thread")]
 async fn g4_many_hidden_inactive_users_are_held_as_disabled() {
     let mut world = World::new(account("acme"));
@@ -553,7 +550,7 @@ async fn g4_many_hidden_inactive_users_are_held_as_disabled() {
     assert_eq!(world.lines(0).len(), 12);
 }
 
-/// Hidden users are asked for within a budget and a day, so that the number of GETs stays bounded.
+/// Hidden users are asked for within a budget and a day, so the number of GETs stays bounded.
 #[tokio::test(flavor = "multi_thread")]
 async fn hidden_users_are_asked_for_once_a_day_within_the_budget() {
     let mut world = World::new(account("acme"));
@@ -567,11 +564,11 @@ async fn hidden_users_are_asked_for_once_a_day_within_the_budget() {
     let gets = |directory: &MemoryDirectory| directory.gets.swap(0, Ordering::Relaxed);
     assert_eq!(gets(&directory), 451, "missing unexpectedly: a control, and everyone within the guard's limits");
     let status = world.completed(&directory).await;
-    assert_eq!((gets(&directory), status.hidden), (0, 450), "nobody is due");
+    assert_eq!((gets(&directory), status.hidden), (0, 450), "no user is due");
     advance(DAY);
     let status = world.completed(&directory).await;
     assert_eq!((gets(&directory), status.hidden), (201, 450), "a control and the budget");
-    // In 48 syncs a day everyone is asked once, and whoever is gone is found out.
+    // In 48 syncs a day every hidden user is asked for once, and a removed one is found.
     directory.users.remove("u123");
     let mut asked = 0;
     for _ in 0..48 {
@@ -596,7 +593,7 @@ async fn g3_a_second_control_decides_where_the_first_one_says_404() {
     assert_eq!(world.lines(0), ["user.removed u29 (not_found)"]);
 }
 
-/// A directory that serves no groups keeps what is known of them, and says that they were not read.
+/// A directory that serves no groups keeps its known groups, and says that they were not read.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_directory_without_groups_loses_none() {
     let mut world = baseline().await;

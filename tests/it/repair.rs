@@ -1,5 +1,6 @@
-//! What was lost or altered in Kafka is noticed before anything is published on top of it, and repaired without alarm:
-//! silently where only we had lost it, as ordinary events where the directory changed, and nobody is removed by it.
+//! Lost or altered records in Kafka are noticed before anything is published on top of them, and repaired without
+//! alarm. The repair is silent where only our copy was lost, and publishes ordinary events where the directory changed.
+//! It removes no user or group.
 
 use scimtail::directory::{Kind, ReasonCode, Status, Strategy};
 use std::collections::BTreeSet;
@@ -46,7 +47,7 @@ fn latest(world: &World) -> (Status, Option<&str>) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_only_the_topics_lost_is_written_again_silently() {
+async fn records_that_only_the_topics_lost_are_written_again_silently() {
     for (topic, key) in [
         (Topic::Users, "acme/Users/u2"),
         (Topic::Groups, "acme/Groups/g2"),
@@ -61,7 +62,7 @@ async fn what_only_the_topics_lost_is_written_again_silently() {
 
         let status = world.completed(&MemoryDirectory::parse(DIRECTORY)).await;
         assert_eq!(keys(&world), all, "{key} is back");
-        assert_eq!(world.lines(events), [""; 0], "{key}: nobody's access changed");
+        assert_eq!(world.lines(events), [""; 0], "{key}: no access changed");
         assert_eq!(
             (status.status, status.reason_code.as_ref().map(ReasonCode::as_str)),
             (Status::Completed, Some("repair"))
@@ -90,12 +91,12 @@ async fn an_old_value_that_came_back_is_noticed_and_its_difference_is_an_event()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_changed_meanwhile_is_news_and_who_went_is_removed_by_the_sync_after_the_repair() {
+async fn users_that_changed_meanwhile_are_published_and_gone_ones_are_removed_by_the_sync_after_the_repair() {
     let mut world = world().await;
     let events = world.log.events().len();
     lose(&mut world, of(Topic::Users, "acme/Users/u2"));
-    // u3 is gone, u4 is disabled, u7 is new, g1 no longer has u1: what of it was known before the loss nobody can say
-    // of u7, so it is written silently like u2.
+    // u3 is gone, u4 is disabled, u7 is new, g1 no longer has u1. It is unknown whether u7 was known before the loss,
+    // so it is written silently like u2.
     let now = "user u1 ann title=A\nuser u2 bob\nuser u4 dan inactive\nuser u5 eve\nuser u6 fay\nuser u7 gil\n\
                group g1 Admins: u2 u3\ngroup g2 Staff: u4";
     let status = world.completed(&MemoryDirectory::parse(now)).await;
@@ -119,7 +120,7 @@ async fn who_changed_meanwhile_is_news_and_who_went_is_removed_by_the_sync_after
 async fn a_repair_lasts_until_a_sync_completes_whatever_happens_in_between() {
     let directory = MemoryDirectory::parse(DIRECTORY);
     let all = keys(&world().await);
-    // More is lost than one transaction writes, so that a crash can leave half of it.
+    // More is lost than one transaction writes, so a crash can leave half of it.
     let lost = |_: usize, record: &Record| record.topic == Topic::Users && record.key != "acme/Users/u1";
     let broken = || {
         let mut directory = MemoryDirectory::parse(DIRECTORY);
@@ -150,7 +151,7 @@ async fn a_repair_lasts_until_a_sync_completes_whatever_happens_in_between() {
             assert_eq!(status.status, Status::Failed, "{crash:?}");
         }
         world.restart();
-        // The second transaction is the last: once it is durable the repair is over, whoever heard of it.
+        // The second transaction is the last: once it is durable the repair is over, whether its answer arrived or not.
         let over = latest(&world) == (Status::Completed, Some("repair"));
         assert_eq!(over, matches!(crash, Crash::After(number) if number == commits + 1), "{crash:?}");
         assert_eq!(world.known.repair.is_none(), over, "{crash:?}");
@@ -176,7 +177,7 @@ async fn a_removal_whose_tombstone_was_lost_is_published_again_rather_than_never
     assert_eq!(ids.len(), world.log.events().len(), "another removal, another id");
 }
 
-/// The wrong token is not made good by a repair: whoever is seen again is the condition, as ever.
+/// A repair does not make the wrong token good: the condition is that users are seen again, as ever.
 #[tokio::test(flavor = "multi_thread")]
 async fn g4_another_directory_is_held_in_a_repair_too() {
     let mut world = world().await;
@@ -209,8 +210,8 @@ async fn a_lost_checkpoint_or_a_topic_that_ends_too_early_stops_the_account() {
     }
 }
 
-/// Found by the simulation: the record of somebody was lost who then left the directory for good. However memberships
-/// are read, the account notices once it looks for whom they tell of.
+/// The simulation found this: the record of a user was lost, and then the user left the directory for good. By every
+/// way to read memberships, the account notices once it looks for the principals that memberships name.
 #[tokio::test(flavor = "multi_thread")]
 async fn memberships_that_outlived_a_lost_record_go_with_whom_they_belonged_to() {
     for strategy in [Strategy::List, Strategy::Get, Strategy::User, Strategy::GroupsFilter, Strategy::MembersFilter] {
@@ -218,7 +219,7 @@ async fn memberships_that_outlived_a_lost_record_go_with_whom_they_belonged_to()
         let mut world = World::new(account("acme"));
         world.completed(&showing(DIRECTORY)).await;
         lose(&mut world, of(Topic::Users, "acme/Users/u4"));
-        // The group goes on listing whoever is gone, as most servers do.
+        // The group goes on listing the removed user, as on most servers.
         let now = DIRECTORY.replace("user u4 dan\n", "");
         world.completed(&showing(&now)).await;
         assert!(keys(&world).contains("acme/Users/u4/Groups/g2"), "not in the repair itself");
@@ -243,7 +244,7 @@ async fn memberships_that_outlived_a_lost_record_go_with_whom_they_belonged_to()
     }
 }
 
-/// What says that a membership went is read again after the repair, however memberships are read.
+/// The evidence that a membership ended is read again after the repair, by every way to read memberships.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_membership_that_went_before_a_repair_is_removed_after_it() {
     for strategy in [Strategy::List, Strategy::Get, Strategy::User, Strategy::GroupsFilter, Strategy::MembersFilter] {
@@ -258,7 +259,7 @@ async fn a_membership_that_went_before_a_repair_is_removed_after_it() {
     }
 }
 
-/// A broker may lose the end of `syncs` alone: numbers that the state bears are taken all the same.
+/// A broker may lose the end of `syncs` alone: numbers in the state are not given out again all the same.
 #[tokio::test(flavor = "multi_thread")]
 async fn numbers_are_not_given_twice_where_the_newest_checkpoint_was_lost() {
     let mut world = world().await;
@@ -273,7 +274,7 @@ async fn numbers_are_not_given_twice_where_the_newest_checkpoint_was_lost() {
     assert!(world.log.events().iter().map(|event| event.sequence).eq(1..=events as i64 + 1));
 }
 
-/// What differs in a first sync that was cut off is written silently anyway, and counted as it is.
+/// Differences in a first sync that was cut off are written silently anyway, and counted as they are.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_loss_in_an_interrupted_first_sync_leaves_a_checkpoint_that_is_right() {
     let mut world = World::new(account("acme"));
@@ -283,10 +284,10 @@ async fn a_loss_in_an_interrupted_first_sync_leaves_a_checkpoint_that_is_right()
     assert!(world.known.is_first());
     world.completed(&MemoryDirectory::parse(DIRECTORY)).await;
     world.restart();
-    assert_eq!(world.known.repair, None, "a loss that is made good is no alarm");
+    assert_eq!(world.known.repair, None, "a repaired loss raises no alarm");
 }
 
-/// A member that only its group and the profile's word tell of has no record of its own, and is nobody's orphan.
+/// A member that only its group names, and that the profile vouches for, has no record and is not an orphan.
 #[tokio::test(flavor = "multi_thread")]
 async fn members_that_the_profile_vouches_for_are_not_taken_for_what_was_lost() {
     let mut world = World::new(account("acme"));
@@ -301,7 +302,7 @@ async fn members_that_the_profile_vouches_for_are_not_taken_for_what_was_lost() 
     assert!(keys(&world).contains("acme/Users/x1/Groups/g1"));
     world.restart();
     assert_eq!(world.known.orphans(Kind::User).count(), 0);
-    // The one who would vouch for GET does not answer: nothing is known of x1, and nothing follows.
+    // The control that would vouch for GET does not answer: nothing is known of x1, and nothing follows.
     for _ in 0..2 {
         world.completed(&directory(Some("u1"))).await;
         world.restart();

@@ -1,4 +1,4 @@
-//! Requests on `control` that no record can hold: they are cut or passed over, and never end what an account does.
+//! Requests on `control` that no record can hold: they are cut or passed over, and never end the work of an account.
 
 use std::sync::atomic::Ordering;
 
@@ -55,7 +55,7 @@ async fn synced() -> (World, MemoryDirectory) {
     (world, directory)
 }
 
-/// Carries a request out that stands at the next offset, where records of more than `bytes` are refused.
+/// Carries out the request at the next offset, where records of more than `bytes` are refused.
 async fn carry_out(world: &mut World, content: ControlRequest, bytes: usize) -> Result<bool, Ended> {
     let offset = latest(&world.known).control_offset;
     let (account, known) = (world.account.clone(), std::mem::take(&mut world.known));
@@ -141,7 +141,7 @@ async fn until(world: &outcomes::World, what: &str, done: impl Fn(&Value) -> boo
     tokio::time::timeout(std::time::Duration::from_secs(120), wait).await.unwrap_or_else(|_| panic!("in time: {what}"));
 }
 
-/// Makes the topic of the account's record refuse larger messages. What is not said here would be the broker's default.
+/// Makes the topic of the account's record refuse larger messages. Other settings get the broker's default.
 async fn take_at_most(world: &outcomes::World, bytes: &str) {
     let admin: AdminClient<DefaultClientContext> = world.shared.kafka.config(&[]).create().expect("an admin client");
     let topic = world.program.topic("syncs");
@@ -152,7 +152,7 @@ async fn take_at_most(world: &outcomes::World, bytes: &str) {
     assert!(results.iter().all(Result::is_ok), "{results:?}");
 }
 
-/// A text as long as is kept, different for every `seed`, that compression hardly makes shorter.
+/// The longest text that is kept, different for every `seed`; compression hardly makes it shorter.
 fn random(seed: u64) -> String {
     let mut random = fastrand::Rng::with_seed(seed);
     std::iter::repeat_with(|| random.alphanumeric()).take(TEXT_BYTES_MAX).collect()

@@ -1,4 +1,4 @@
-//! Topics that are no longer what was written: the account stops with a reason, nothing is replayed silently, and
+//! Topics that no longer hold what was written: the account stops with a reason, and nothing is replayed silently.
 //! `reseed` is the explicit way on. `retire` is the explicit way out.
 
 use std::collections::BTreeMap;
@@ -93,7 +93,7 @@ async fn a_recreated_topic_stops_the_account_until_it_is_reseeded() {
         let after = state(&program, suffix, "acme").await;
         assert_eq!(after.keys().collect::<Vec<_>>(), before.keys().collect::<Vec<_>>(), "all of it is back");
 
-        // Events go on where they were: users that were lost are news to nobody, all the others are.
+        // Events go on where they were: a lost user's change is not published, each other change is.
         directory.churn(0.25, 3);
         run(&program, 0).await;
         let sequences = sequences(&program, "acme").await;
@@ -139,7 +139,7 @@ async fn a_lost_checkpoint_stops_the_account_and_a_reseed_numbers_on_beyond_ever
     assert!(again.code == 0 && again.out.contains("nothing to reseed"), "{again:?}");
     directory.churn(0.25, 2);
     let ended = run(&program, 0).await;
-    // What is known is known: the changes since are news, and are numbered on.
+    // Known state stays known: the changes since are published, and are numbered on.
     assert!(line(&ended, "acme").contains("sync 3") && line(&ended, "acme").contains("3 changes"), "{ended:?}");
     let after = sequences(&program, "acme").await;
     assert_eq!(after, (1..=before.len() as i64 + 3).collect::<Vec<_>>());
@@ -150,7 +150,8 @@ async fn a_lost_checkpoint_stops_the_account_and_a_reseed_numbers_on_beyond_ever
     assert_eq!(ids.len(), after.len() * 2, "two accounts, no id twice");
 }
 
-/// Half a checkpoint is none: what is left of it does not make an account a beginner, whose removals nobody would see.
+/// Half a checkpoint counts as none. The rest of it does not make an account a beginner, whose removals would go
+/// unseen.
 #[tokio::test(flavor = "multi_thread")]
 async fn garbage_in_place_of_a_checkpoint_stops_the_account_and_a_reseed_keeps_the_numbers() {
     let (directory, program) = synced("half").await;
@@ -172,7 +173,7 @@ async fn garbage_in_place_of_a_checkpoint_stops_the_account_and_a_reseed_keeps_t
     }
 }
 
-/// A running service hears of it and takes the shard back by itself.
+/// A running service reads the request and takes the shard back by itself.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_running_service_goes_on_with_an_account_that_is_reseeded() {
     let (_directory, program, ..) = crate::broker::shared_program("service").await;
@@ -189,10 +190,10 @@ async fn a_running_service_goes_on_with_an_account_that_is_reseeded() {
     assert_eq!(program.run(&["state", "users"]).await.code, 0);
 }
 
-/// Garbage is named by topic, partition and offset; what can belong to nobody is passed over, and one account's garbage
-/// is not another's.
+/// Garbage is named by topic, partition and offset. Garbage that can belong to no account is passed over, and one
+/// account's garbage does not stop another.
 #[tokio::test(flavor = "multi_thread")]
-async fn garbage_stops_only_the_account_it_stands_under_until_it_is_reseeded() {
+async fn garbage_stops_only_its_own_account_until_it_is_reseeded() {
     let (_directory, program) = synced("garbage").await;
     let (users, bootstrap) = (program.topic("users"), &services().bootstrap);
     // Compacted topics take no record without a key.
@@ -209,7 +210,10 @@ async fn garbage_stops_only_the_account_it_stands_under_until_it_is_reseeded() {
         meddling::write(bootstrap, &users, partition(), Some(key), value);
     }
     let fine = run(&program, 0).await;
-    assert!(fine.err.contains(&format!("{control} [{}] @ 0", partition())), "what is passed over is named: {fine:?}");
+    assert!(
+        fine.err.contains(&format!("{control} [{}] @ 0", partition())),
+        "garbage that is passed over is named: {fine:?}"
+    );
     assert_eq!(fine.err.matches(&format!("{users} [{}] @ ", partition())).count(), foreign.len(), "{fine:?}");
 
     let records = records_of_bytes(&program, &users).await;
@@ -236,7 +240,7 @@ async fn garbage_stops_only_the_account_it_stands_under_until_it_is_reseeded() {
     }
 }
 
-/// Key and value bytes of acme's users as they lie in Kafka.
+/// Key and value bytes of acme's users as they are in Kafka.
 async fn records_of_bytes(program: &Program, users: &str) -> Vec<(String, Vec<u8>)> {
     use rdkafka::consumer::{BaseConsumer, Consumer};
     use rdkafka::{Message, Offset, TopicPartitionList};
@@ -272,7 +276,7 @@ async fn a_retired_account_leaves_tombstones_and_no_event_and_others_are_not_tou
     let other = rest.split_once("[[account]]").expect("the other account").1;
     std::fs::write(program.file(), format!("{head}[[account]]{other}")).expect("written");
 
-    // Out of the configuration, everything stays until somebody asks.
+    // If the account leaves the configuration, everything stays until it is retired.
     run(&program, 0).await;
     assert_eq!(state(&program, "users", "acme").await.len(), USERS);
     let events = records(&program, "events").await.len();
@@ -283,11 +287,11 @@ async fn a_retired_account_leaves_tombstones_and_no_event_and_others_are_not_tou
         assert_eq!(state(&program, suffix, "acme").await.len(), 0, "{suffix}");
         assert_ne!(state(&program, suffix, "other1").await.len(), 0, "{suffix}");
     }
-    assert_eq!(records(&program, "events").await.len(), events, "nobody lost access");
+    assert_eq!(records(&program, "events").await.len(), events, "no user lost access");
     let ended = run(&program, 0).await;
     assert!(line(&ended, "other1").contains("no change"), "{ended:?}");
 
-    // Whoever configures it again begins anew, silently.
+    // An account that is configured again begins again, silently.
     std::fs::write(program.file(), text).expect("written");
     let ended = run(&program, 0).await;
     assert!(line(&ended, "acme").contains("sync 1 ") && line(&ended, "acme").contains("no change"), "{ended:?}");
@@ -313,7 +317,7 @@ async fn a_topic_recreated_under_a_running_owner_ends_its_acquisition_and_the_ne
             assert_eq!(status.expect("the owner commits").status, Status::Completed);
         }
         meddling::recreate(&services().bootstrap, &program.topic(suffix), PARTITIONS, "compact").await;
-        // More than there ever was before: its end alone would tell nothing.
+        // More than there ever was before: its end alone would show nothing.
         directory.churn(1.0, 9);
         let status = serve::sync_once(&mut account, &mut connection).await;
         let ended = status.expect_err("the acquisition is over");

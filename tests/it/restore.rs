@@ -1,5 +1,5 @@
-//! Restoring from a real broker with everything in the way: foreign transactions, aborted records, and topics that were
-//! really compacted.
+//! Restoring from a real broker with everything in the way: foreign transactions, aborted records, and compacted
+//! topics.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -23,7 +23,7 @@ use crate::reader::{compacted, read};
 use crate::services::{services, unique_prefix};
 
 const PARTITIONS: i32 = 2;
-/// Until something that must happen has happened.
+/// Bound on the wait for something that must happen.
 const WAIT: Duration = Duration::from_secs(60);
 /// A restore of nearly nothing takes a second; one that goes on so long waits for something.
 const STILL_WAITING: Duration = Duration::from_secs(4);
@@ -42,8 +42,8 @@ async fn own(shared: &Shared, config: &AccountConfig) -> Acquisition {
     acquire(shared, config.account.partition, std::slice::from_ref(config), |_| {}).await.expect("the shard")
 }
 
-/// A read_committed reader stops before a foreign open transaction, although committed records of ours lie beyond it;
-/// and what was aborted is never read.
+/// A read_committed reader stops before a foreign open transaction, although committed records of ours are beyond it.
+/// It never reads aborted records.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_restore_waits_for_a_foreign_open_transaction_and_passes_over_what_was_aborted() {
     let (directory, program, shared, config) = shared_program("foreign").await;
@@ -59,7 +59,7 @@ async fn a_restore_waits_for_a_foreign_open_transaction_and_passes_over_what_was
         meddling::enqueue(&foreign, &users, partition, Some(key), Some(b"not Avro"));
         foreign.flush(WAIT).expect("in the log, uncommitted");
         directory.churn(0.5, u64::from(aborted));
-        assert_eq!(sync(&shared, &config, &mut owned).await, 10, "ours lies beyond it");
+        assert_eq!(sync(&shared, &config, &mut owned).await, 10, "our records are beyond it");
 
         let (again, whose) = (shared.clone(), config.clone());
         let mut acquiring = tokio::spawn(async move { own(&again, &whose).await });
@@ -79,7 +79,7 @@ async fn a_restore_waits_for_a_foreign_open_transaction_and_passes_over_what_was
     }
 }
 
-/// Whoever gives the shard away, or ends, does not wait for somebody else's transaction.
+/// An owner that gives the shard away, or ends, does not wait for a foreign transaction.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_restore_that_waits_for_a_foreign_open_transaction_can_be_called_off() {
     let (_directory, program, shared, config) = shared_program("called-off").await;
@@ -109,7 +109,7 @@ async fn a_restore_that_waits_for_a_foreign_open_transaction_can_be_called_off()
     foreign.abort_transaction(WAIT).expect("aborted");
 }
 
-/// A long one shows how far it has come while records come.
+/// A long restore shows how far it has come while records come.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_long_restore_shows_how_far_it_has_come() {
     const USERS: usize = 5_000;
@@ -192,8 +192,8 @@ async fn g8_a_topic_that_the_broker_really_compacted_restores_to_what_was_read()
     assert!(ended.code == 0 && ended.out.contains("no change"), "{ended:?}");
 }
 
-/// On a broker that has lost a record of one account: that one is repaired, loudly for the operator and silently for
-/// readers; its neighbour does not notice.
+/// A broker has lost a record of one account: that account is repaired, loudly for the operator and silently for
+/// readers. Its neighbour does not notice.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_record_that_a_broker_lost_is_repaired_and_the_output_says_so() {
     let (directory, program, shared, config) = shared_program("lost").await;
@@ -203,7 +203,7 @@ async fn a_record_that_a_broker_lost_is_repaired_and_the_output_says_so() {
     sync(&shared, &config, &mut owned).await;
     let state = compacted(&read(services(), &[program.topic("users")]).await, &program.topic("users"));
     let key = state.keys().next().expect("a user").clone();
-    // A tombstone of somebody else's is as good as a loss.
+    // A foreign tombstone is as good as a loss.
     meddling::write(&services().bootstrap, &program.topic("users"), partition_of("acme", PARTITIONS), Some(&key), None);
     let state = program.run(&["state", "users"]).await;
     assert!(state.code == 75 && state.err.contains("incomplete"), "{state:?}");

@@ -6,7 +6,7 @@ use scimtail::avro::wire::{AttributeChange, ChangeEvent, Group, User};
 use uuid::Uuid;
 
 pub struct Sample {
-    /// Its event type, with what is special about it.
+    /// Its event type, with its special property.
     pub name: &'static str,
     pub event: ChangeEvent,
 }
@@ -176,7 +176,7 @@ fn reshaped() -> ChangeEvent {
     updated(20, changes)
 }
 
-/// Nobody had known an address before.
+/// No address was known before.
 fn first_address() -> ChangeEvent {
     updated(21, vec![change("emails", None, Some(&jane().attributes["emails"]))])
 }

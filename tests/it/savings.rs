@@ -1,4 +1,4 @@
-//! Work saved where the profile says that it is safe, and never as evidence of absence.
+//! Work that is saved if the profile says that it is safe, and never used as evidence of absence.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -36,7 +36,7 @@ fn modify(directory: &mut MemoryDirectory, kind: Kind, id: &str, attribute: &str
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn between_full_walks_only_modifications_are_read_and_nobody_is_missed() {
+async fn between_full_walks_only_modifications_are_read_and_no_user_is_missed() {
     let mut world = World::new(account("acme"));
     world.account.habits.full_walk_every = Some(HOUR);
     let mut directory = directory();
@@ -57,7 +57,7 @@ async fn between_full_walks_only_modifications_are_read_and_nobody_is_missed() {
         "not read is not zero"
     );
     let status = world.completed(&directory).await;
-    assert_eq!((status.published, world.lines(0).len()), ([0; 10], 2), "what lies in the overlap is no change");
+    assert_eq!((status.published, world.lines(0).len()), ([0; 10], 2), "a row in the overlap is not a change");
 
     advance(HOUR / 2);
     let status = world.completed(&directory).await;
@@ -173,7 +173,7 @@ async fn pages_whose_etag_still_matches_are_not_sent_again() {
     assert_eq!(counts(&shared), (1, 5));
 }
 
-/// What was read but not published is read again, although its page did not change since.
+/// A change that was read but not published is read again, although its page did not change since.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_change_that_a_failed_sync_saw_is_not_lost_to_an_unchanged_page() {
     let (shared, directory) = tagged().await;
@@ -185,7 +185,7 @@ async fn a_change_that_a_failed_sync_saw_is_not_lost_to_an_unchanged_page() {
     shared.lock().unwrap().groups_down = false;
     assert_eq!(world.sync_with(&directory).await.status, Status::Completed);
     assert_eq!(world.lines(0), ["user.updated u5 title none → \"Analyst\""]);
-    // As after a restart: nobody recognises a row, so every page has to come.
+    // As after a restart: no row is recognised, so every page has to come.
     world.restart();
     assert_eq!(world.sync_with(&directory).await.status, Status::Completed);
     assert_eq!(world.lines(0).len(), 1);

@@ -1,4 +1,4 @@
-//! Several instances of the service on one prefix: who has which shard, and what readers see of it (nothing).
+//! Several instances of the service on one prefix: their shards, and the view of readers (who notice nothing).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -20,13 +20,13 @@ use crate::services::{services, unique_prefix};
 const TOKEN: &str = "scale-out-test-token";
 const PARTITIONS: i32 = 6;
 const USERS: usize = 30;
-/// Until something that must happen has happened.
+/// Bound on the wait for something that must happen.
 const WAIT: Duration = Duration::from_secs(120);
-/// What the service promises for SIGTERM.
+/// The time that the service promises for SIGTERM.
 const STOP_WAIT: Duration = Duration::from_secs(10);
 /// As small as brokers allow by default.
 const SHORT_SESSION: Duration = Duration::from_secs(6);
-/// Longer than any test waits for a takeover: whatever moves does not move because of it.
+/// Longer than any test waits for a takeover: no shard moves because of it.
 const LONG_SESSION: Duration = Duration::from_secs(60);
 
 /// Names of accounts, by the partitions they shall live in.
@@ -118,7 +118,7 @@ impl Instance {
         times
     }
 
-    /// The shards that are its own by the group's word.
+    /// The shards that the group assigned to it.
     fn assigned(&self) -> BTreeSet<i32> {
         let mut assigned = BTreeSet::new();
         for line in self.lines() {
@@ -132,7 +132,8 @@ impl Instance {
         assigned
     }
 
-    /// Assigned, and acquired since then. What is given away while it is being acquired may be acquired a moment later.
+    /// Assigned, and acquired since then. A shard that is given away while it is being acquired may be acquired a
+    /// moment later.
     fn has(&self) -> BTreeSet<i32> {
         let (mut assigned, mut has) = (BTreeSet::new(), BTreeSet::new());
         for line in self.lines() {
@@ -210,7 +211,7 @@ async fn until(what: &str, done: impl Fn() -> bool) -> Duration {
     started.elapsed()
 }
 
-/// The instances hold every shard between them, each has some, and nobody's is another's.
+/// The instances hold every shard between them, each has some, and no shard has two owners.
 fn share(instances: &[&Instance]) -> bool {
     let held: Vec<BTreeSet<i32>> = instances.iter().map(|instance| instance.has()).collect();
     held.iter().all(|held| !held.is_empty())
@@ -240,7 +241,7 @@ async fn each_syncs_again(program: &Program, accounts: &[String]) {
     }
 }
 
-/// Nothing lost, nothing doubled, and never two owners: what every reader may rely on, account by account.
+/// Nothing lost, nothing doubled, and never two owners: every reader may rely on this, account by account.
 async fn assert_exactly_once(program: &Program, accounts: &[String]) {
     let topics = ["events", "users", "syncs"].map(|suffix| program.topic(suffix));
     let records = read(services(), &topics).await;
@@ -302,7 +303,7 @@ async fn assert_exactly_once(program: &Program, accounts: &[String]) {
     }
 }
 
-/// Publishes what is left, then finds nothing more.
+/// Publishes the remaining changes, then finds nothing more.
 async fn settle(program: &Program, accounts: &[String]) {
     for _ in 0..2 {
         let ended = program.run(&["run", "--once"]).await;
@@ -351,7 +352,7 @@ async fn g1_instances_that_join_and_are_killed_lose_and_double_nothing() {
     directory.churn(0.5, 6);
     each_syncs_again(&program, &accounts).await;
 
-    // One that is paused beyond its session wakes up as a stranger: what it still wants to commit is fenced.
+    // A process that is paused beyond its session wakes up as a stranger: its next commit is fenced.
     third.signal("STOP");
     until("the second has everything again", || second.has() == all()).await;
     directory.churn(0.5, 7);
@@ -360,7 +361,7 @@ async fn g1_instances_that_join_and_are_killed_lose_and_double_nothing() {
     until("two share once more", || share(&[&second, &third])).await;
     directory.churn(0.5, 8);
     each_syncs_again(&program, &accounts).await;
-    assert!(second.says("acquisition ended; acquiring again").is_empty(), "a rebalance fences nobody");
+    assert!(second.says("acquisition ended; acquiring again").is_empty(), "a rebalance fences no instance");
     second.stop().await;
     third.stop().await;
     settle(&program, &accounts).await;
@@ -381,8 +382,8 @@ async fn g1_a_rolling_restart_loses_and_doubles_nothing_and_waits_for_no_session
         let kept = staying.assigned();
         let before = staying.acquired();
         leaving.stop().await;
-        let took = until("who stays has everything", || staying.has() == all()).await;
-        println!("taken over {} ms after the end of who left", took.as_millis());
+        let took = until("the remaining instance has every shard", || staying.has() == all()).await;
+        println!("taken over {} ms after the other instance ended", took.as_millis());
         assert!(took < LONG_SESSION / 2, "{took:?}: it waited for the session");
         assert!(
             kept.iter().all(|shard| staying.acquired()[shard] == before[shard]),
@@ -394,7 +395,7 @@ async fn g1_a_rolling_restart_loses_and_doubles_nothing_and_waits_for_no_session
         each_syncs_again(&program, &accounts).await;
     }
     for instance in instances {
-        assert!(instance.says("acquisition ended; acquiring again").is_empty(), "a rebalance fences nobody");
+        assert!(instance.says("acquisition ended; acquiring again").is_empty(), "a rebalance fences no instance");
         instance.stop().await;
     }
     settle(&program, &accounts).await;
@@ -440,7 +441,7 @@ async fn accounts_come_and_go_with_the_file_and_others_are_not_disturbed() {
     directory.churn(0.5, 2);
     each_syncs_again(&program, &accounts).await;
 
-    // Unchanged accounts in another order are no change.
+    // A new order of unchanged accounts changes nothing.
     write(&[going.clone(), coming.clone(), untouched.clone()]);
     service.signal("HUP");
     until("it has read the file", || {
@@ -451,7 +452,7 @@ async fn accounts_come_and_go_with_the_file_and_others_are_not_disturbed() {
 
     // The file alone is enough.
     write(&[untouched.clone(), coming.clone()]);
-    until("the shard starts anew", || service.acquired() == BTreeMap::from([(0, 1), (1, 3)])).await;
+    until("the shard starts again", || service.acquired() == BTreeMap::from([(0, 1), (1, 3)])).await;
     let topics = ["users", "groups", "memberships", "syncs", "events"].map(|suffix| program.topic(suffix));
     let of_going = |records: Vec<ReadRecord>| -> Vec<ReadRecord> {
         let own = |record: &ReadRecord| record.key.as_deref().is_some_and(|key| key.split('/').next() == Some(going));
@@ -464,7 +465,7 @@ async fn accounts_come_and_go_with_the_file_and_others_are_not_disturbed() {
     assert_eq!(after, before, "nothing more of it, and nothing less");
     assert!(after.iter().all(|record| !record.is_tombstone()));
     service.stop().await;
-    // It comes back and goes on where it stood.
+    // It comes back and goes on from its last position.
     write(&accounts);
     settle(&program, &accounts).await;
 }
@@ -531,8 +532,8 @@ async fn run_once_beside_a_service_takes_each_shard_at_most_once() {
     settle(&program, &accounts).await;
 }
 
-/// One shard's writer stands still in the middle of a transaction for two sessions: the other shards sync on, the
-/// membership stays, and what stood still ends as if nothing had been.
+/// One shard's writer is paused in the middle of a transaction for two sessions. The other shards sync on, the
+/// membership stays, and the paused shard ends as if nothing had been.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_shard_that_hangs_holds_up_neither_the_others_nor_the_membership() {
     let directory = BenchDirectory::start(USERS, 0, 0, 10, TOKEN).await;
@@ -553,9 +554,9 @@ async fn a_shard_that_hangs_holds_up_neither_the_others_nor_the_membership() {
     let beyond = SHORT_SESSION.as_secs() as usize + 2;
     until("the others sync on", || synced(&first).values().filter(|times| **times >= beyond).count() == 2).await;
     let hung: Vec<String> = synced(&first).into_iter().filter(|(_, times)| *times == 0).map(|(name, _)| name).collect();
-    assert_eq!(hung.len(), 1, "it stood still all the while: {:?}", synced(&first));
-    until("what stood still goes on", || synced(&first)[&hung[0]] >= 2).await;
-    assert_eq!(first.acquired(), BTreeMap::from([(0, 1), (1, 1), (2, 1)]), "nobody had to take anything over");
+    assert_eq!(hung.len(), 1, "it was paused all the while: {:?}", synced(&first));
+    until("the paused shard goes on", || synced(&first)[&hung[0]] >= 2).await;
+    assert_eq!(first.acquired(), BTreeMap::from([(0, 1), (1, 1), (2, 1)]), "no shard was taken over");
     assert!(!first.lines().iter().any(is_lost), "the membership stayed");
     first.signal("TERM");
     assert_eq!(first.ended().await.code(), Some(0));

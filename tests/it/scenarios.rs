@@ -1,4 +1,4 @@
-//! What a change in a directory looks like to a consumer: two snapshots as text → the events between them.
+//! The events for a change in a directory: two snapshots as text → the events between them.
 
 use expect_test::{Expect, expect};
 use scimtail::directory::Baseline;
@@ -8,7 +8,7 @@ use crate::memory::{MemoryDirectory, World, account};
 /// Syncs `before` as the baseline, then `after`, and compares the events.
 async fn check(before: &str, after: &str, expected: Expect) {
     let mut world = World::new(account("acme"));
-    // Small snapshots: the guard has tests of its own.
+    // Small snapshots: other tests cover the guard.
     world.account.limits.min_losses = 1_000;
     world.completed(&MemoryDirectory::parse(before)).await;
     assert_eq!(world.lines(0), [""; 0], "the baseline is silent");

@@ -1,5 +1,5 @@
-//! A SCIM server that others wrote: scim2-server, from `tests/services/requirements.txt`. It keeps
-//! its resources in memory, pages by index and by cursor (RFC 9865), and wants a bearer token.
+//! A third-party SCIM server: scim2-server, from `tests/services/requirements.txt`. It keeps its
+//! resources in memory, pages by index and by cursor (RFC 9865), and wants a bearer token.
 
 use std::fs;
 use std::time::Duration;
@@ -33,7 +33,7 @@ pub struct Scim2Server {
 }
 
 impl Scim2Server {
-    /// Starts a server of its own for the caller.
+    /// Starts a separate server for the caller.
     ///
     /// # Panics
     /// If it cannot be started, with what to install or with the end of its log.
@@ -82,13 +82,13 @@ impl Scim2Server {
         supervised.wait_until(READY_MAX, |_log| http_status(port, "/v2/ServiceProviderConfig").is_some())?;
         Ok(Self {
             base_url: format!("http://127.0.0.1:{port}/v2"),
-            // The server is on this machine, whatever proxy the environment names.
+            // The server is on this machine, so no proxy of the environment applies.
             client: Client::builder().no_proxy().timeout(REQUEST_MAX).build()?,
             _supervised: supervised,
         })
     }
 
-    /// What to append `/Users` to.
+    /// The address without `/Users`.
     pub fn base_url(&self) -> &str {
         &self.base_url
     }

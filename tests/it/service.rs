@@ -15,7 +15,7 @@ use crate::services::{Services, broker, services, unique_prefix};
 const TOKEN: &str = "service-test-token-canary";
 const WAIT: Duration = Duration::from_secs(120);
 const TOPICS: [&str; 5] = ["syncs", "events", "users", "groups", "memberships"];
-/// What the service promises for SIGTERM.
+/// The time that the service promises for SIGTERM.
 const STOP_WAIT: Duration = Duration::from_secs(10);
 
 fn signal(child: &Child, name: &str) {
@@ -59,7 +59,8 @@ fn count(records: &[ReadRecord], account: &str, status: &str) -> usize {
     records.iter().filter(|record| record.key.as_deref() == Some(&key) && record.value["status"] == status).count()
 }
 
-/// Several accounts go on at their intervals while one is down; SIGTERM ends it cleanly; G9 in passing.
+/// Several accounts go on at their intervals while one is down; SIGTERM ends the service cleanly. The test checks G9
+/// too.
 #[tokio::test(flavor = "multi_thread")]
 async fn accounts_keep_syncing_while_one_is_down_and_sigterm_ends_it_cleanly() {
     let stripe = SimulatedDirectory::start(Vendor::Stripe, TOKEN, 1, SystemTime::now).await.expect("a directory");
@@ -83,7 +84,7 @@ async fn accounts_keep_syncing_while_one_is_down_and_sigterm_ends_it_cleanly() {
     let created = program.run(&["topics", "--create"]).await;
     assert_eq!(created.code, 0, "{created:?}");
     let mut service = program.spawn(&["run", "--log-format", "json", "--log-level", "debug"]);
-    // Read all the time: a service that cannot write its log stands still.
+    // The log is read all the time: a service that cannot write its log blocks.
     let mut stderr = service.stderr.take().expect("stderr");
     let logs = std::thread::spawn(move || {
         let mut logs = String::new();
@@ -265,10 +266,11 @@ async fn g9_credentials_and_unlisted_attributes_leave_the_process_nowhere() {
     assert!(!everything.contains(&chargebee.users()[0].display_name), "an unlisted attribute got out");
 }
 
-/// What there is to compare of a user or group in a Chargebee-like directory: everything that changes, and userName.
+/// The comparable part of a user or group in a Chargebee-like directory: everything that changes, and userName.
 const CHANGING: [&str; 5] = ["userName", "displayName", "title", "userType", "active"];
 
-/// The resources of an account's directory as it serves them, as facts: what changes of each, and who is in which group.
+/// The resources of an account's directory as it serves them, as facts: the changing part of each, and the members of
+/// each group.
 async fn truth(directory: &SimulatedDirectory) -> Facts {
     let client = reqwest::Client::builder().no_proxy().build().expect("a client");
     let mut facts = Facts::new();
@@ -299,7 +301,7 @@ async fn truth(directory: &SimulatedDirectory) -> Facts {
     facts
 }
 
-/// Of the facts, what [`truth`] knows.
+/// Of the facts, the part that [`truth`] knows.
 fn changing(mut facts: Facts) -> Facts {
     for attributes in facts.values_mut() {
         attributes.retain(|name, _| CHANGING.contains(&name.as_str()));
@@ -314,7 +316,7 @@ fn events(records: &[ReadRecord]) -> Vec<&ReadRecord> {
 /// G1 when it is the broker that dies: SIGKILL, restart, and the events are exactly the differences.
 #[tokio::test(flavor = "multi_thread")]
 async fn g1_a_broker_killed_and_restarted_loses_and_doubles_nothing() {
-    /// At a time, so that there are attributes and memberships among them.
+    /// Number of changes at a time: enough for attributes and memberships to be among them.
     const CHANGES: usize = 5;
     const NONE: [&str; 0] = [];
     let mut extra = broker();
@@ -353,11 +355,11 @@ async fn g1_a_broker_killed_and_restarted_loses_and_doubles_nothing() {
     }
     let state = stated(&records, &program.prefix);
     assert!(!differences(&state, &baseline).is_empty(), "something changed");
-    // Each event is a difference from what was before it, and together they are all of them.
+    // Each event is a difference from the state before it, and together they are all differences.
     assert_eq!(differences(&folded(baseline, &published), &state), NONE);
     assert_eq!(differences(&changing(state.clone()), &truth(&directory).await), NONE);
 
-    // A last look finds nothing that was left open.
+    // A last sync finds no difference.
     assert_eq!(program.run(&["run", "--once"]).await.code, 0);
     let after = read(&services, &topics).await;
     assert_eq!(events(&after), published);

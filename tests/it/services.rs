@@ -1,8 +1,9 @@
 //! The real services that the tests run against: Apache Kafka and Apicurio Registry, without
 //! containers, from the jars that `tests/services/pom.xml` pins.
 //!
-//! [`services`] starts both once per test process, in about five seconds. Whatever is started here
-//! ends with the test process, however that ends: see [`Supervised`]. Needs a Unix system.
+//! [`services`] starts both once per test process, in about five seconds. Everything that is
+//! started here ends with the test process, however that ends: see [`Supervised`]. Needs a Unix
+//! system.
 
 use std::collections::hash_map::DefaultHasher;
 use std::ffi::OsStr;
@@ -56,8 +57,8 @@ const EXTRA_BROKER_HEARTBEAT_MS: u32 = 500;
 /// Members of a group that are killed on purpose are not waited for any longer: 6 s at least by default.
 const EXTRA_BROKER_GROUP_SESSION_MS: u32 = 1_000;
 
-/// Ports for services lie below the ranges from which Linux and macOS take the local ports of
-/// outgoing connections: the port of a killed broker stays free for its restart, and a client
+/// Ports for services are below the ranges from which Linux and macOS take the local ports of
+/// outgoing connections. The port of a killed broker stays free for its restart, and a client
 /// that tries to reconnect meanwhile cannot connect to itself.
 const PORT_MIN: u16 = 20_000;
 const PORT_COUNT: u16 = 12_000;
@@ -82,14 +83,14 @@ pub struct Services {
 /// them never skip.
 pub fn services() -> &'static Services {
     static STARTED: OnceLock<Result<Started, String>> = OnceLock::new();
-    // A failure is kept too, so that a suite of tests does not wait for it once per test.
+    // A failure is kept too: a suite of tests must not wait for it once per test.
     match STARTED.get_or_init(|| start_services().map_err(|error| format!("{error:#}"))) {
         Ok(started) => &started.services,
         Err(reason) => panic!("cannot start the services of the tests: {reason}"),
     }
 }
 
-/// What runs for the whole test process; `None` where an existing service is used.
+/// Services that run for the whole test process; `None` where an existing service is used.
 struct Started {
     services: Services,
     _broker: Option<Broker>,
@@ -143,14 +144,14 @@ pub fn unique_prefix(test: &str) -> String {
     format!("{name}-{run:08x}-{count}")
 }
 
-/// A broker; a test that kills it has one of its own, from [`broker`].
+/// A broker; a test that kills it gets a separate one from [`broker`].
 #[derive(Debug)]
 pub struct Broker {
     /// `host:port`, also after a restart.
     pub bootstrap: String,
     controller_port: u16,
     directory: PathBuf,
-    /// Kafka, or what stands in for it: something owns the directory at any time.
+    /// Kafka, or a stand-in: the directory has an owner at any time.
     process: Supervised,
 }
 
@@ -172,7 +173,7 @@ pub fn broker_with(settings: &'static str) -> Broker {
         .unwrap_or_else(|error| panic!("cannot start an extra broker: {error:#}"))
 }
 
-/// Starts a second broker in the cluster of `first`, so that topics can have two replicas.
+/// Starts a second broker in the cluster of `first`, because topics can then have two replicas.
 ///
 /// # Panics
 /// If it cannot be started, as [`services`] does.
@@ -181,8 +182,9 @@ pub fn broker_beside(first: &Broker) -> Broker {
         .unwrap_or_else(|error| panic!("cannot start a second broker: {error:#}"))
 }
 
-/// Starts an extra broker that can also be reached through a proxy: what connects to the address that is returned is
-/// told to come back to the port `advertised`. [`Broker::bootstrap`], and what the broker says to itself, go around it.
+/// Starts an extra broker that can also be reached through a proxy. A client that connects to
+/// the returned address is told to come back to the port `advertised`. [`Broker::bootstrap`] and
+/// the broker's own connections go around it.
 ///
 /// # Panics
 /// If it cannot be started, as [`services`] does.
@@ -195,14 +197,14 @@ pub fn broker_behind(advertised: u16) -> (Broker, SocketAddr) {
     start().unwrap_or_else(|error| panic!("cannot start a broker behind a proxy: {error:#}"))
 }
 
-/// What tells brokers apart.
+/// The settings in which brokers differ.
 #[derive(Default)]
 struct Node {
     /// It is there to be killed: its session ends soon.
     may_die: bool,
     /// The ports of another listener: its own, and the one it advertises.
     second: Option<(u16, u16)>,
-    /// The port of the controller whose cluster it joins; otherwise it is a cluster of its own.
+    /// The port of the controller whose cluster it joins; `None` for a separate cluster.
     beside: Option<u16>,
     /// Further lines for `server.properties`.
     settings: &'static str,
@@ -393,7 +395,7 @@ fn require_java() -> Result<()> {
         Some(major) if major < JAVA_VERSION_MIN => {
             bail!("java is too old ({}). {HINT}", version.trim())
         }
-        // What calls itself something unheard of may still work.
+        // A Java with an unknown version format may still work.
         Some(_) | None => Ok(()),
     }
 }
@@ -415,9 +417,9 @@ pub fn require(program: &str, hint: &str) -> Result<String> {
     Ok(text.lines().next().unwrap_or_default().to_owned())
 }
 
-/// A directory of the target directory that `build` fills once, for as long as `definition` stays
-/// the same. Test processes that build it at once do not disturb each other: each fills a
-/// directory of its own, and the first that finishes gives its directory the name.
+/// A directory of the target directory that `build` fills once, for as long as `definition`
+/// stays the same. Test processes that build it at once do not disturb each other: each fills a
+/// separate directory, and the first that finishes gives its directory the name.
 pub fn built_once(name: &str, definition: &str, build: impl FnOnce(&Path) -> Result<Supervised>) -> Result<PathBuf> {
     let mut hasher = DefaultHasher::new();
     definition.hash(&mut hasher);
@@ -459,7 +461,7 @@ fn find(directory: &Path, suffix: &str) -> Result<PathBuf> {
     bail!("{} holds no *{suffix}", directory.display())
 }
 
-/// A port of 127.0.0.1 that nobody listens on, and that this process has not handed out before.
+/// A port of 127.0.0.1 without a listener that this process has not handed out before.
 pub fn free_port() -> Result<u16> {
     static TRIED: AtomicU16 = AtomicU16::new(0);
     let processes = u32::from(PORT_COUNT / PORTS_PER_PROCESS);
@@ -489,24 +491,25 @@ pub fn http_status(port: u16, path: &str) -> Option<u16> {
 
 /// A process that ends when the test process does, be it by success, failure, Ctrl-C or SIGKILL.
 ///
-/// It runs under a small supervisor in a process group of its own, whose standard input this
-/// struct holds open. When that closes, the supervisor ends the process and removes the directory.
-/// The supervisor outlives the process, so that the directory never lacks an owner: the next
-/// process in a directory is started first, and then the one before it may [`leave`](Self::leave).
+/// It runs under a small supervisor in a separate process group. This struct holds the standard
+/// input of the supervisor open. When that closes, the supervisor ends the process and removes
+/// the directory. The supervisor outlives the process, so the directory never lacks an owner:
+/// the next process in a directory is started first, and then the one before it may
+/// [`leave`](Self::leave).
 #[derive(Debug)]
 pub struct Supervised {
     name: &'static str,
     directory: PathBuf,
     supervisor: Child,
-    /// Taken when it is closed. Rust opens pipes so that no other child process inherits them:
-    /// nothing else holds this one open.
+    /// Taken when it is closed. Rust opens pipes in such a way that no other child process
+    /// inherits them: nothing else holds this one open.
     orders: Option<ChildStdin>,
 }
 
 /// The supervisor in POSIX shell; its arguments are `DIRECTORY NAME STOP_TICKS COMMAND…`.
 ///
 /// Its standard input tells it what to do. The end of that input is an order too: the kernel
-/// closes it when the test process ends, whatever ended that.
+/// closes it when the test process ends, for any reason.
 const SUPERVISOR: &str = r#"
 directory=$1 ended=$1/$2.ended ticks=$3
 shift 3
@@ -515,7 +518,7 @@ trap '' HUP INT
 exec 3<&0
 "$@" </dev/null 3<&- &
 service=$!
-# The supervisor survives the signal that it sends to its group, and nobody else stops it either.
+# The supervisor survives the signal that it sends to its group, and no other process stops it.
 trap '' TERM
 {
     if read -r order <&3; then
@@ -604,8 +607,8 @@ impl Supervised {
         }
     }
 
-    /// Leaves the directory to whoever owns it now, as it is: what still runs is ended with
-    /// SIGKILL, and is gone when this returns.
+    /// Leaves the directory as it is to its present owner: a process that still runs is ended
+    /// with SIGKILL, and is gone when this returns.
     pub fn leave(mut self) {
         if let Some(mut orders) = self.orders.take() {
             orders.write_all(b"leave\n").expect("a supervisor listens until it is told to end");

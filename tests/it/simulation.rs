@@ -1,6 +1,6 @@
 //! Thousands of lives of an account, each drawn from one seed: a directory that changes, servers that fail, a log that
 //! crashes, owners that come and go, days that pass in no time. The pipeline is the real one; directory and log are in
-//! memory. Whatever happens, what readers see stays true.
+//! memory. In every life the view of readers stays true.
 //!
 //! A failing seed is repeated by the command that the failure prints.
 
@@ -22,7 +22,8 @@ const CHAOS_MAX: usize = 12;
 /// Syncs until everything has settled: one that is held, its release, and three walks where absence is the rule.
 const CALM_MAX: usize = 10;
 const HOUR_MS: i64 = 3_600_000;
-/// With fewer of each in [`RUNS`] lives, the simulation no longer tries what it is for. About half of what there are.
+/// If fewer of each happen in [`RUNS`] lives, the simulation no longer tests its purpose. About half of the usual
+/// number.
 const LEAST: [(&str, usize); 16] = [
     ("abort of a status", 30),
     ("another owner", 3_500),
@@ -45,7 +46,7 @@ const LEAST: [(&str, usize); 16] = [
 /// What really happened, by name.
 type Counts = BTreeMap<String, usize>;
 
-/// One life: what it is like, and what has been seen of it.
+/// One life: its settings, and the observations of it.
 struct Life {
     random: fastrand::Rng,
     world: World,
@@ -53,7 +54,7 @@ struct Life {
     /// Facts that the baseline brought and the events changed; `None` before a sync completed.
     facts: Option<BTreeSet<String>>,
     folded: usize,
-    /// A record was lost, so that not all of the state came by events.
+    /// A record was lost, so not all of the state came by events.
     lossy: bool,
     counts: Counts,
 }
@@ -105,7 +106,7 @@ impl Life {
         for _ in 0..random.usize(1..12) {
             change(&mut directory, &mut random);
         }
-        // Of a group whose record is lost and that nobody can be asked for, absences cannot be counted: it stays.
+        // Absences of a group cannot be counted if its record is lost and no GET can ask for its members: it stays.
         let lossy = random.u8(..) < 40 && !account.habits.absence_only;
         Life { random, world: World::new(account), directory, facts: None, folded: 0, lossy, counts: Counts::new() }
     }
@@ -139,7 +140,7 @@ impl Life {
         *self.world.log.crash.lock().unwrap() = None;
         let mut undisturbed = 0;
         for _ in 0..CALM_MAX {
-            // So that everybody hidden or dangling is due to be asked.
+            // Every hidden or dangling principal becomes due for a GET.
             advance(25 * HOUR_MS);
             let repaired = self.world.known.repair.is_some();
             let status = self.sync().await.expect("nothing goes wrong any more");
@@ -180,7 +181,7 @@ impl Life {
                 match crash {
                     Some(Crash::Before(_)) => self.count("crash before a commit"),
                     Some(Crash::After(_)) => self.count("crash after a commit"),
-                    // Of what there is to say of the sync, after which there is nothing left to say it with.
+                    // The transaction with the sync's status was aborted, and no other one can report it.
                     Some(Crash::Abort(_)) => self.count("abort of a status"),
                     None => panic!("it ended by itself: {}", ended.reason),
                 }
@@ -216,7 +217,7 @@ impl Life {
         status
     }
 
-    /// A user whom only GET showed, without a title: that the list shows one is not a change, and comes silently.
+    /// Only GET showed this user, without a title. The title in a list is not a change, and comes silently.
     fn with_titles_that_get_did_not_show(&self, facts: BTreeSet<String>) -> BTreeSet<String> {
         let state = self.state();
         let shown = |fact: String| {
@@ -298,12 +299,12 @@ impl Life {
         let none = Faults::default();
         match random.u8(0..15) {
             0 => Faults { fails_at: Some((random.usize(0..3), kind)), ..none },
-            // Where absence is the rule, a list that leaves somebody out three times is believed: that is the rule.
+            // If absence is the rule, a user that three lists leave out is removed: the rule says so.
             1 | 2 if !self.world.account.habits.absence_only => Faults {
                 unlisted: some(random, users),
                 truthful_totals: random.bool(),
                 first_walk_only: random.bool(),
-                // Whom the list leaves out nobody can ask for either: that proves nothing.
+                // A GET for a user that the list leaves out may not answer either: that proves nothing.
                 get_times_out: random.u8(..) < 80,
                 ..none
             },
@@ -366,7 +367,7 @@ impl Life {
             account: "acme".to_owned(),
             action: "release".to_owned(),
             hold_id: status.hold.as_ref().map(ToString::to_string),
-            requested_by: "somebody".to_owned(),
+            requested_by: "an operator".to_owned(),
             requested_at: clock(),
             reason: None,
         };
@@ -379,16 +380,16 @@ impl Life {
     }
 }
 
-/// Facts after the events; `None` where records were lost, so that not everything came by events.
+/// Facts after the events; `None` if records were lost, because then not everything came by events.
 fn fold_unless(lossy: bool, facts: BTreeSet<String>, events: &[ChangeEvent]) -> Option<BTreeSet<String>> {
     (!lossy).then(|| fold(facts, events))
 }
 
-/// One thing happens in the directory.
+/// One change happens in the directory.
 fn change(directory: &mut MemoryDirectory, random: &mut fastrand::Rng) {
     let user = format!("u{}", random.u8(0..9));
     let group = format!("g{}", random.u8(0..4));
-    // Read from users, nobody sees which groups are in which.
+    // If memberships are read from users, no user shows which groups are in which.
     let nests = matches!(directory.strategy, Some(Strategy::List | Strategy::Get));
     let MemoryDirectory { users, groups, .. } = directory;
     match random.u8(0..10) {
@@ -411,7 +412,7 @@ fn change(directory: &mut MemoryDirectory, random: &mut fastrand::Rng) {
             groups.insert(group.clone(), json!({ "id": group, "displayName": name, "members": members }));
         }
         _ => {
-            // Of a user who may not be there, or of another group.
+            // The member is a user that may not be there, or another group.
             let nested = nests && random.u8(..) < 40;
             let member = if nested { format!("g{}", random.u8(0..4)) } else { user };
             if let Some(members) = groups.get_mut(&group).and_then(|group| group["members"].as_array_mut()) {

@@ -1,5 +1,5 @@
 //! Rows that slide: while page 2 is read, rows of page 1 are deleted, and survivors fall into the gap between two pages
-//! (RFC 7644 §3.4.2.4 says so). On a server that nobody here wrote, by index and by cursor.
+//! (RFC 7644 §3.4.2.4 says so). The server is a third-party one, read by index and by cursor.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -100,7 +100,7 @@ fn directory(base_url: &str, paging: &str) -> ScimDirectory {
     ScimDirectory::new(client, AttributeList::default())
 }
 
-/// G3: survivors that slid between two pages are not removed, and nobody is missing in the state.
+/// G3: survivors that slid between two pages are not removed, and the state misses no user.
 #[tokio::test(flavor = "multi_thread")]
 async fn g3_rows_that_slide_between_pages_remove_nobody_who_is_there() {
     let (passage, base_url) = passage().await;
@@ -110,13 +110,14 @@ async fn g3_rows_that_slide_between_pages_remove_nobody_who_is_there() {
         let mut world = World::new(account("acme"));
         world.account.batch = scimtail::account::BatchBounds::default();
 
-        // Already the baseline slides: what it missed is found, because its totals do not fit what it read.
+        // The baseline slides already: the missed users are found, because the totals do not fit the rows that were
+        // read.
         passage.arm();
         let status = world.sync_with(&directory).await;
         assert_eq!((status.status, world.lines(0)), (Status::Completed, vec![]), "{paging}: {:?}", status.reason);
         let deleted = passage.take_deleted();
         assert_eq!(deleted.len(), DELETED, "{paging}: the walk slid");
-        // Whoever was listed before being deleted is part of what the sync saw.
+        // A user that was listed before its deletion is part of the sync's view.
         assert_eq!(world.known.table(Kind::User).len(), left, "{paging}");
         left -= DELETED;
 
@@ -130,7 +131,7 @@ async fn g3_rows_that_slide_between_pages_remove_nobody_who_is_there() {
         let status = world.sync_with(&directory).await;
         let deleted = passage.take_deleted();
         assert_eq!((status.status, deleted.len()), (Status::Completed, DELETED), "{paging}");
-        assert_eq!(world.lines(expected.len()), [""; 0], "{paging}: nobody who is there is removed");
+        assert_eq!(world.lines(expected.len()), [""; 0], "{paging}: no present user is removed");
         assert_eq!(world.known.table(Kind::User).len(), left, "{paging}");
         left -= DELETED;
         let status = world.sync_with(&directory).await;

@@ -1,4 +1,5 @@
-//! `state` as an auditor uses it, on real services: now, and as it was, as far back as Kafka keeps events.
+//! `state` as an auditor uses it, on real services: the present state, and the state at past times, as far back as
+//! Kafka keeps events.
 
 use std::collections::HashMap;
 use std::future::ready;
@@ -28,7 +29,7 @@ fn now() -> String {
     jiff::Timestamp::try_from(SystemTime::now()).expect("a time").to_string()
 }
 
-/// Every listing as CSV, without the last column: since when something removed had been there is not always known.
+/// Every listing as CSV, without the last column: the start of a removed membership is not always known.
 async fn listings(program: &Program, as_of: Option<&str>) -> Vec<Vec<String>> {
     let mut all = Vec::new();
     for what in LISTINGS {
@@ -66,7 +67,7 @@ async fn drop_events(topic: &str, kept: i64) {
 async fn the_state_as_of_a_time_is_what_was_listed_then_as_far_back_as_events_are_kept() {
     let directory =
         SimulatedDirectory::start(Vendor::Chargebee, TOKEN, 11, SystemTime::now).await.expect("a directory");
-    // Whatever is lost is let through.
+    // The guard lets any loss through.
     let more = "guard = { max_ratio = 1.0 }";
     let account = AccountText { name: "acme", provider: "chargebee", base_url: directory.base_url(), more };
     let program = Program::new(services(), &unique_prefix("as-of"), TOKEN, "5m", &[account]);
@@ -127,7 +128,7 @@ async fn several_accounts_are_listed_by_name_and_an_account_that_is_not_complete
     assert_eq!((whole.code, whole.out.lines().count()), (0, 41), "{whole:?}");
 }
 
-/// A SCIM server with what stands in `groups`, and three users.
+/// A SCIM server with the contents of `groups`, and three users.
 async fn serve(groups: Arc<Mutex<Value>>) -> String {
     let all = move |kind: &str| -> Vec<Value> {
         if kind == "Groups" {
@@ -195,21 +196,21 @@ async fn groups_in_groups_are_told_as_of_a_time_with_who_had_access_through_them
     }
 }
 
-/// Writes a value that is no record of ours into a topic of the program.
+/// Writes a foreign value into a topic of the program.
 fn litter(program: &Program, suffix: &str, account: &str, key: &str, value: &[u8]) {
     let partition = scimtail::kafka::partition_of(account, 2);
     meddling::write(&services().bootstrap, &program.topic(suffix), partition, Some(key), Some(value));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_no_event_in_the_log_of_events_is_skipped_and_every_time_told_as_without_it() {
+async fn a_record_that_is_not_an_event_is_skipped_and_changes_no_answer_about_a_time() {
     let directory =
         SimulatedDirectory::start(Vendor::Chargebee, TOKEN, 13, SystemTime::now).await.expect("a directory");
     let more = "guard = { max_ratio = 1.0 }";
     let account = AccountText { name: "acme", provider: "chargebee", base_url: directory.base_url(), more };
     let program = Program::new(services(), &unique_prefix("litter"), TOKEN, "5m", &[account]);
     let mut moments = Vec::new();
-    // The first one lies before every event.
+    // The first one is before every event.
     for round in 0..3 {
         assert_eq!(program.run(&["run", "--once"]).await.code, 0);
         moments.push((now(), listings(&program, None).await));
@@ -259,13 +260,13 @@ async fn an_account_that_cannot_be_told_keeps_back_no_other_and_the_exit_code_is
     let line = litter.err.lines().find(|line| line.starts_with("error: ")).expect("a reason");
     assert!(line.contains(&program.topic("users")) && line.contains("no Confluent framing"), "{line}");
     assert!(!line.contains("reseed") && line.contains('→') && line.contains("other"), "{line}");
-    // What waiting mends does not hide it.
+    // An error that waiting mends does not hide it.
     assert_eq!(program.run(&as_of).await.code, 78);
     assert_eq!(program.run(&["state", "users", "--account", "early"]).await.code, 0);
     program.run(&["state", "users", "--account", "other"]).await.refused(78, &["other", "→"]);
 }
 
-/// The same configuration with something else in it, beside the same topics.
+/// The same configuration with other contents, beside the same topics.
 fn instead(program: &Program, from: &str, to: &str) -> Program {
     let text = std::fs::read_to_string(program.file()).expect("a configuration");
     assert!(text.contains(from), "{from} is not in {text}");
@@ -317,7 +318,7 @@ async fn a_url_that_is_not_the_registry_is_named_as_the_reason_and_no_reader_is_
         assert!(check.code == 78 && check.out.contains("FAIL  reach  ") && check.out.contains("→ "), "{check:?}");
         assert!(words.iter().all(|word| check.out.contains(word)), "{check:?}");
     }
-    // Who may not list subjects may read schemas all the same; here, neither.
+    // A client that may not list subjects may read schemas all the same; here, neither is allowed.
     let forbidden = with(&answers(403).await).run(&["state", "users"]).await;
     forbidden.refused(69, &["HTTP 403", "→ ask the registry's operator"]);
 

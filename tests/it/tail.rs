@@ -1,4 +1,4 @@
-//! `scimtail tail` against real services: where it starts, what it prints, what it steps over.
+//! `scimtail tail` against real services: where it starts, what it prints, and which records it steps over.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
@@ -26,7 +26,7 @@ use crate::services::{Services, broker, services, unique_prefix};
 
 const TOKEN: &str = "tail-test-token";
 const PARTITIONS: i32 = 2;
-/// Until something that must happen has happened.
+/// Bound on the wait for something that must happen.
 const WAIT: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_millis(20);
 
@@ -53,7 +53,7 @@ impl Following {
         self.err.recv_timeout(WAIT).expect("a line on standard error")
     }
 
-    /// What it prints and says until it ends by itself.
+    /// Its output until it ends by itself.
     fn ended(mut self) -> Ended {
         let rest = |lines: &Receiver<String>| {
             let mut all = String::new();
@@ -161,7 +161,7 @@ async fn tail_starts_where_it_is_told_and_prints_every_format() {
         assert_eq!(lines(&["--from", "beginning", "--format", format]).await, count, "{format}");
     }
 
-    // A time between two syncs: what came after it.
+    // A time between two syncs; `tail` prints the events after it.
     tokio::time::sleep(Duration::from_millis(50)).await;
     let between = jiff::Timestamp::now().to_string();
     tokio::time::sleep(Duration::from_millis(50)).await;
@@ -193,7 +193,7 @@ async fn tail_steps_over_a_record_that_does_not_decode_and_names_it() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reader_that_goes_away_ends_tail_quietly() {
     let (_directory, program) = published().await;
-    // More than a pipe holds, so that it is still writing when the reader goes.
+    // More than a pipe holds: it is still writing when the reader goes.
     let all = ["tail", "--from", "beginning", "--format", "ocsf"];
     for arguments in [all.to_vec(), [all.as_slice(), &["--exit"]].concat()] {
         let mut child = program.spawn(&arguments);
@@ -211,7 +211,7 @@ async fn a_reader_that_goes_away_ends_tail_quietly() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_tail_cannot_do_is_said_in_one_line() {
+async fn tail_refuses_in_one_line() {
     let text = "[kafka]\nbrokers = [\"localhost:1\"]\n[registry]\nurl = \"http://localhost:1\"\n\
         [[account]]\nname = \"acme\"\nprovider = \"stripe\"\ntoken_env = \"SCIMTAIL_TEST_TOKEN\"\n\
         [[account]]\nname = \"other\"\nprovider = \"stripe\"\ntoken_env = \"SCIMTAIL_TEST_TOKEN\"\n";
@@ -340,7 +340,7 @@ async fn a_reader_that_goes_away_ends_tail_though_no_event_comes() {
     while child.try_wait().expect("its status").is_none() {
         if Instant::now() > deadline {
             child.kill().expect("it is there");
-            panic!("it goes on with nobody to read");
+            panic!("it goes on without a reader");
         }
         tokio::time::sleep(POLL).await;
     }
@@ -415,7 +415,7 @@ async fn text_has_colours_on_a_terminal_and_none_in_a_pipe() {
         drop(command);
         let (mut shown, mut buffer) = (Vec::new(), [0; 4096]);
         let mut controller = File::from(controller);
-        // Linux ends a terminal that nobody writes to with an error.
+        // Once no process has the other side open, Linux ends reads of a terminal with an error.
         while let Ok(bytes @ 1..) = controller.read(&mut buffer) {
             shown.extend_from_slice(&buffer[..bytes]);
         }
@@ -458,7 +458,7 @@ async fn formats_for_programs_keep_every_character_in_a_pipe() {
     };
     let event: Value = serde_json::from_str(&lines("json").await).expect("JSON");
     assert_eq!(event["user"]["user_name"], name);
-    // Security event tokens name nobody.
+    // Security event tokens show no name of a user.
     for format in ["ocsf", "ecs", "cim", "asim"] {
         let line = lines(format).await;
         assert!(line.contains("a\u{7f}b\u{9b}31mc\\u001b[31md"), "{format}: {line}");

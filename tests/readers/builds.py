@@ -1,4 +1,4 @@
-"""What is fetched and built for the readers, each once, until its sources change."""
+"""Downloads and builds for the readers, each once, until its sources change."""
 
 import sys
 
@@ -16,7 +16,7 @@ VENV_HINT = "The Python readers need venv: apt-get install python3-venv"
 
 
 def require_all():
-    """Refuse to begin where something is missing; nothing is skipped."""
+    """Refuse to begin if something is missing; nothing is skipped."""
     require("java", JAVA_HINT, at_least=(17,))
     require("javac", JAVA_HINT, at_least=(17,))
     require("mvn", JAVA_HINT)

@@ -1,4 +1,4 @@
-"""What a reader has to have read, and how that is said where it has not."""
+"""The records that a reader has to have read, and the messages if it has not."""
 
 from collections import Counter
 
@@ -9,7 +9,7 @@ DIFFERENCES_SHOWN = 5
 
 
 def compare_all(world, checks, reader, records):
-    """What any reader has to have read of events and state."""
+    """The events and state that any reader has to have read."""
 
     def events():
         read = [record["value"] for record in records if world.name(record) == "events"]

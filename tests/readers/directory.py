@@ -1,6 +1,6 @@
-"""Simulated SCIM directories: what they hold is the truth that readers are compared with.
+"""Simulated SCIM directories: readers are compared with their contents.
 
-One HTTP server serves several directories, each below a path of its own. They speak as much of
+One HTTP server serves several directories, each below a separate path. They speak as much of
 SCIM 2.0 as scimtail's profile `generic` asks for: lists by pages, and resources by id.
 """
 
@@ -15,7 +15,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 LIST = "urn:ietf:params:scim:api:messages:2.0:ListResponse"
 ENTERPRISE = "urn:ietf:params:scim:schemas:extension:enterprise:2.0:User"
-# Small, so that every directory has several pages.
+# Small: every directory has several pages.
 PAGE_ROWS_MAX = 7
 
 
@@ -62,7 +62,7 @@ class Directory:
                 self._leave(group, id)
 
     def access(self):
-        """Who is in which group: (type, member, group), sorted."""
+        """All memberships: (type, member, group), sorted."""
         with self.lock:
             return sorted(
                 (member["type"], member["value"], id)
@@ -174,9 +174,9 @@ def page(rows, query):
     }
 
 
-# What becomes of a resource: the contract, written down a second time.
+# The records of a resource: the contract, written down a second time.
 
-# Of the default attributes those that go to `attributes`, not to a field of their own.
+# The default attributes that go to `attributes`, not to a separate field.
 TEXTS = ["title", "userType"]
 LISTS = ["emails", "entitlements", "roles"]
 ENTERPRISE_TEXTS = ["costCenter", "department", "division", "employeeNumber", "organization"]
@@ -228,7 +228,7 @@ def sorted_list(elements):
     return sorted(elements, key=canonical)
 
 
-# What happens in the directories.
+# The changes in the directories.
 
 
 def populate(directory, mail):
@@ -308,14 +308,14 @@ def remove(directory, _mail):
 
 
 def bring_back(directory, mail):
-    """Somebody is back under the old id, so that a value follows a tombstone."""
+    """A user is back under the old id: a value follows a tombstone."""
     directory.put_user("u-004", userName=f"user4@{mail}", active=True)
     directory.put_group("g-5", displayName="Group 5, again")
     directory.join("g-5", "u-004")
 
 
 def shake(directory, mail, rng: random.Random, times):
-    """Random changes, of few people and groups, so that they come and go."""
+    """Random changes of few users and groups: they come and go."""
     for _ in range(times):
         users, groups = sorted(directory.users), sorted(directory.groups)
         user, group = f"u-{rng.randrange(80):02}", f"g-{rng.randrange(10)}"

@@ -77,7 +77,7 @@ def connect(world):
             "name": f"{world.scimtail.prefix}-{sink}",
             "topics": ",".join(map(world.scimtail.topic, names)),
             "file": directory / f"{sink}.jsonl",
-            # Where the recipe writes values only, this writes all that can be compared.
+            # The recipe writes values only; this writes all that can be compared.
             "transforms": "json",
             "transforms.json.type": "readers.ToJson",
         }
@@ -105,7 +105,7 @@ def connect(world):
 
 
 def recipe(page, name):
-    """The properties that a page of docs/consumers shows under this name: what is run is what is documented."""
+    """The properties that a page of docs/consumers shows under this name: the documented properties are run."""
     text = (ROOT / "docs/consumers" / page).read_text()
     block = text.partition(f"```properties\n# {name}\n")[2].partition("```")[0]
     if not block:
@@ -138,7 +138,7 @@ def streams_part(world, checks):
     def naive():
         found = stores.get("access-naive", {})
         if not found.items() <= access.items():
-            raise Failed("the naive join finds what is not there")
+            raise Failed("the naive join finds rows that are not there")
         if len(found) > len(access) / 2:
             raise Failed(
                 f"the naive join finds {len(found)} of {len(access)}: the warning is out of date"
@@ -190,7 +190,7 @@ def replay_part(world, checks):
         for what, act in [
             ("consumers are killed again and again while directories change", play.kills),
             ("events are gone before consumers have read them", play.forget),
-            ("all topics are deleted and made anew", play.begin_anew),
+            ("all topics are deleted and created again", play.begin_again),
             ("state is repaired after a loss", play.repair),
             ("groups are read by another pattern", play.configure),
             ("an account is retired and comes back", play.retire),
@@ -210,8 +210,8 @@ def replay_part(world, checks):
                 )
         for consumer in play.consumers[:2]:
             checks(
-                f"replay: {consumer.name} says what it waits for, and that there is no such prefix",
-                play.ask_for_nobody,
+                f"replay: {consumer.name} says what it waits for, and that the prefix is unknown",
+                play.ask_for_unknown,
                 consumer,
             )
     finally:

@@ -1,4 +1,4 @@
-"""Processes that end when this one does, however it ends, and what is fetched and built once."""
+"""Processes that end when this one does, however it ends, and files that are fetched and built once."""
 
 import hashlib
 import os
@@ -36,7 +36,7 @@ exit $code
 
 
 class Failed(Exception):
-    """What went wrong, for people."""
+    """A failure, in words for people."""
 
 
 class Process:
@@ -54,12 +54,12 @@ class Process:
                 stdin=subprocess.PIPE,
                 stdout=out,
                 stderr=log,
-                # A group of its own, so that Ctrl-C reaches only us, and that all of it can be ended.
+                # A separate group: Ctrl-C reaches only us, and all of it can be ended.
                 start_new_session=True,
             )
 
     def wait_until(self, ready, seconds_max):
-        """Wait until `ready()` holds, which the process is needed for."""
+        """Wait until `ready()` holds, for which the process is needed."""
         deadline = time.monotonic() + seconds_max
         while not ready():
             if self.supervisor.poll() is not None:
@@ -93,7 +93,7 @@ class Process:
             self.kill()
 
     def kill(self):
-        """End it with SIGKILL, with whatever it started."""
+        """End it with SIGKILL, with all processes that it started."""
         try:
             os.killpg(self.supervisor.pid, signal.SIGKILL)
         except ProcessLookupError:

@@ -18,7 +18,7 @@ from processes import ROOT, Failed, Process, run
 EXAMPLES = ROOT / "examples/replay"
 ACCOUNTS = {"acme": "state", "acme-eu": "events", "globex": "state"}
 ROUNDS = 16
-# Rounds before the first consumer starts, so that it finds tombstones and events it must not apply.
+# Rounds before the first consumer starts: it has to find tombstones and events it must not apply.
 HEAD_START = 3
 # One consumer comes late, in the middle of a sync.
 LATE = 8
@@ -27,11 +27,11 @@ EARLY_SECONDS_MAX = 0.4
 APPLY_SECONDS_MAX = 3
 SYNC_SECONDS_MAX = 60
 CATCH_UP_SECONDS_MAX = 60
-# Exit code of scimtail where a person has to act.
+# Exit code of scimtail if a person has to act.
 CONFIGURATION = 78
 # The account that is retired shares no partition.
 RETIRED = "globex"
-# Random changes are no reason to hold a sync.
+# Random changes must not hold a sync.
 SETTINGS = "guard.max_ratio = 1.0\nguard.max_absolute = 1000000\nguard.min_losses = 1000000"
 
 
@@ -42,7 +42,7 @@ class Consumer:
         self.directory.mkdir()
         self.database = self.directory / "access.db"
         self.command = command(self.database)
-        # The same program for others, on a database of its own.
+        # The same program for other accounts, on a separate database.
         self.of = functools.partial(command, self.directory / "other.db")
         self.process = None
 
@@ -177,7 +177,7 @@ class Replay:
         self.catch_up()
 
     def load(self, consumers):
-        """However often they were killed: what is synced from here on is left for each to follow."""
+        """The consumers may have been killed any number of times; from here on each follows the syncs in peace."""
         for consumer in consumers:
             loaded = lambda consumer=consumer: (
                 consumer.query("SELECT count(*) FROM progress") == [(len(ACCOUNTS),)]
@@ -197,8 +197,8 @@ class Replay:
         self.load_again()
         self.go_on()
 
-    def begin_anew(self):
-        """All topics are deleted and made anew while the consumers do not run: their positions are beyond the end."""
+    def begin_again(self):
+        """All topics are deleted and created again while the consumers are down: their positions are beyond the end."""
         for consumer in self.consumers:
             consumer.process.kill()
         topics = [self.scimtail.topic(name) for name in [*scenario.RECORDS, "control"]]
@@ -211,14 +211,14 @@ class Replay:
         self.go_on()
 
     def repair(self):
-        """The topic of users is lost, and then somebody is removed, of whom no event ever tells."""
+        """The topic of users is lost, and then a user is removed whom no event ever names."""
         command = self.world.python("delete.py", self.scimtail.topic("users"))
         run("delete", command, self.work, SYNC_SECONDS_MAX)
         gone = {}
         for account, content in self.scimtail.directories.items():
             gone[account] = self.rng.choice(sorted(content.users))
             content.remove_user(gone[account])
-            # So many as there were, and yet others: a count does not tell.
+            # As many users as before, but others: a count does not show it.
             content.put_user("instead", userName=f"instead@{account}.example", active=True)
         self.sync().finish(SYNC_SECONDS_MAX, codes=(CONFIGURATION,))
         for account in ACCOUNTS:
@@ -232,7 +232,7 @@ class Replay:
         self.go_on()
 
     def configure(self):
-        """Names of groups are read otherwise, which writes all users anew, and makes no events."""
+        """Names of groups are read in another way. That writes all users again, and makes no events."""
         self.scimtail.configure(ACCOUNTS, SETTINGS, 'group_pattern = "{name}"')
         self.sync().finish(SYNC_SECONDS_MAX)
         self.load_again()
@@ -269,7 +269,7 @@ class Replay:
                 raise Failed(f"{consumer.name} found {found} new syncs of {RETIRED} instead of one")
 
     def be_away(self):
-        """A consumer that has read no marker for long cannot know what others said meanwhile."""
+        """A consumer that has read no marker for long cannot know the markers in between."""
         for consumer in self.consumers:
             consumer.meddle("UPDATE progress SET read_until = 0")
         self.sync().finish(SYNC_SECONDS_MAX)
@@ -286,7 +286,7 @@ class Replay:
         self.go_on()
 
     def lose_a_row(self):
-        """A consumer's own database is not what it was: the next marker counts otherwise."""
+        """A consumer's own database was altered: the next marker has another count."""
         for consumer in self.consumers:
             consumer.meddle(
                 "DELETE FROM memberships WHERE rowid IN (SELECT min(rowid) FROM memberships GROUP BY account)"
@@ -310,8 +310,8 @@ class Replay:
         self.sync().finish(SYNC_SECONDS_MAX)
         self.catch_up()
 
-    def ask_for_nobody(self, consumer):
-        """A name that there is not is said to be waited for, and a prefix that there is not ends the consumer."""
+    def ask_for_unknown(self, consumer):
+        """A consumer says that it waits for an unknown account. An unknown prefix ends it."""
         said = "no sync of this account is complete"
         waiting = Process(f"{consumer.name}-nobody", consumer.of(["nobody"]), consumer.directory)
         try:
@@ -374,7 +374,7 @@ def compare(replay, consumer):
                 f"{table}: {len(rows)} expected, {len(known)} known; missing {missing}, too much {surplus}"
             )
     if not access:
-        raise Failed("nobody has access to anything: that proves nothing")
+        raise Failed("no user has access to anything: that proves nothing")
     if consumer.loads() != replay.loads:
         raise Failed(f"state was loaded {consumer.loads()} times instead of {replay.loads}")
     once(consumer, replay.events)

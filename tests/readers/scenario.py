@@ -1,4 +1,4 @@
-"""What scimtail writes for the readers, and the truth that they are compared with.
+"""The records that scimtail writes for the readers, and the truth that they are compared with.
 
 The truth of state is the content of the simulated directories; the truth of events is what
 `scimtail tail` prints, where every event type and marker is asserted to occur.
@@ -41,7 +41,7 @@ def binary():
 
 
 class Scimtail:
-    """The program with a configuration of its own and simulated directories."""
+    """The program with a separate configuration and simulated directories."""
 
     def __init__(self, services, work, accounts, settings=""):
         self.work = work

@@ -71,7 +71,7 @@ def unregister(registry, subject):
 
 
 def http():
-    # A service on loopback, whatever proxy the environment names.
+    # A service on loopback: no proxy of the environment applies.
     return urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 

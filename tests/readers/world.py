@@ -1,4 +1,4 @@
-"""What every reader needs: the services, the topics and the truth about them."""
+"""The needs of every reader: the services, the topics and the truth about them."""
 
 import json
 
@@ -21,7 +21,7 @@ class World:
         self.reference = None
 
     def play(self):
-        # Somebody had the same schemas before, and is gone. Apicurio gives the ids of contents, which stay; readers
+        # An earlier program had the same schemas, and is gone. Apicurio gives the ids of contents, which stay; readers
         # that take these for its global ids, which went with the subjects, fail.
         decoys = {
             f"{self.scimtail.prefix}-{file.stem}": file.read_text()

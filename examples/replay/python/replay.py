@@ -5,12 +5,12 @@
 
 For each account: state as of its newest completed sync (the marker) is read from the compacted
 topics. From then on its events are applied, beginning with the first that the marker does not
-cover. What is known and which event comes next change in one transaction of the database, so a
+cover. The tables and the number of the next event change in one transaction of the database, so a
 restart, however sudden, goes on at the next event. Later markers are read, too: they say what
 changed without an event, and how many records there must be. docs/consumers/replay.md explains
 the pattern.
 
-The view `access` has direct memberships: whoever is in a group through another group is not in it.
+The view `access` has direct memberships: a user that is in a group through another group is not in it.
 `scimtail state access` resolves nesting, and docs/consumers/replay.md has a query that does.
 """
 
@@ -31,10 +31,10 @@ from confluent_kafka.schema_registry import SchemaRegistryClient
 BATCH_EVENTS_MAX = 500
 BATCH_SECONDS_MAX = 0.2
 METADATA_SECONDS_MAX = 20
-# A marker may be replaced by a newer one after `min.compaction.lag.ms` of the topic: whoever has
-# read none for longer cannot tell what others said.
+# A marker may be replaced by a newer one after `min.compaction.lag.ms` of the topic. A
+# consumer that has read none for longer cannot know the markers in between.
 UNREAD_SECONDS_MAX = 6 * 3600
-# Where one of these is another in a newer marker, state was written anew without events.
+# If one of these differs in a newer marker, state was written again without events.
 SETTINGS = ["attributes", "group_pattern", "pseudonym_key_id"]
 # Of a row of progress, what changes while events and markers are read.
 NEXT = ["next_sequence", "next_event", "next_marker", "read_until"]
@@ -63,11 +63,11 @@ CREATE TABLE IF NOT EXISTS memberships (
     account TEXT, principal_type TEXT, principal_id TEXT, group_id TEXT,
     PRIMARY KEY (account, principal_type, principal_id, group_id)
 );
--- What was applied: the primary key refuses to apply an event twice.
+-- Applied events: the primary key refuses to apply an event twice.
 CREATE TABLE IF NOT EXISTS applied (
     account TEXT, sequence INTEGER, event_id TEXT, event_type TEXT, PRIMARY KEY (account, sequence)
 );
--- Direct memberships; not who is in a group through another group.
+-- Direct memberships; none through another group.
 CREATE VIEW IF NOT EXISTS access AS
     SELECT m.account, u.user_name, u.active, g.display_name AS group_name
     FROM memberships m
@@ -77,7 +77,7 @@ CREATE VIEW IF NOT EXISTS access AS
 
 
 class LoadAgain(Exception):
-    """Events do not lead from what is known of this account to what there is; a marker that ends
+    """Events do not lead from the tables of this account to its present state; a marker that ends
     behind `after` does."""
 
     def __init__(self, account, why, after=0):
@@ -99,7 +99,7 @@ def main():
     log.setLevel(logging.INFO)
 
     topics = Topics(arguments.bootstrap, arguments.registry, arguments.prefix)
-    # Autocommit, so that transactions begin where this says BEGIN.
+    # Autocommit: transactions begin only where this says BEGIN.
     database = sqlite3.connect(arguments.database, isolation_level=None)
     database.row_factory = sqlite3.Row
     database.executescript(TABLES)
@@ -125,15 +125,15 @@ def can_go_on(topics, database, account):
         return False
     for kind, place in [("events", row["next_event"]), ("syncs", row["next_marker"])]:
         start, end = topics.bounds(kind, row["partition"])
-        # Beyond the end, that one was deleted, and this is another by its name.
+        # Beyond the end: the topic was deleted, and this is another by its name.
         if not start <= place <= end:
             return False
     return True
 
 
 def load(topics, database, waiting, account, after=0):
-    """Replace what is known of the account by its state as of its newest completed sync. Where that
-    cannot be, it waits for the next one; what is known stays, because old is better than nobody."""
+    """Replace the account's rows by its state as of its newest completed sync. If that cannot be
+    read, it waits for the next one; the old rows stay, because old rows are better than none."""
     now = time.time()
     marker, next_marker = topics.marker(account)
     waiting[account] = next_marker
@@ -150,7 +150,7 @@ def load(topics, database, waiting, account, after=0):
         return
     positions = {position["topic"]: position for position in marker["positions"]}
     if next_marker <= after or not all(map(topics.reaches, positions.values())):
-        log.warning("%s: what was written is gone; waiting for the next sync", account)
+        log.warning("%s: written records are gone; waiting for the next sync", account)
         return
     users, groups, memberships = (
         topics.state(account, positions[topics.name(kind)])
@@ -263,7 +263,7 @@ def look_at(topics, database, following, waiting, message):
     progress["next_marker"] = message.offset() + 1
     if not is_unread:
         progress["read_until"] = message.timestamp()[1] / 1000
-    # The record of the newest attempt, whatever became of it: one more that was not missed.
+    # The record of the newest attempt, completed or not: one more that was not missed.
     if is_latest:
         return
     if message.value() is None:
@@ -274,7 +274,7 @@ def look_at(topics, database, following, waiting, message):
     if marker["reason_code"] == "repair":
         raise LoadAgain(account, "state was lost, and repaired without events")
     if settings(marker) != progress["loaded_settings"]:
-        raise LoadAgain(account, "attributes were configured anew, which makes no events")
+        raise LoadAgain(account, "attributes were configured again, which makes no events")
     progress["marker"] = marker
     count(database, progress)
 
@@ -361,7 +361,7 @@ def put_membership(database, membership):
 
 
 class Topics:
-    """Scimtail's topics, read by partition: there is no consumer group, and no offset in Kafka."""
+    """Scimtail's topics, read by partition: without a consumer group or offsets in Kafka."""
 
     def __init__(self, bootstrap, registry, prefix):
         self.prefix = prefix
@@ -440,7 +440,7 @@ class Topics:
                     continue
                 at = message.offset() + 1
                 key = message.key().decode()
-                # What lies behind the position belongs to a sync that the marker does not cover.
+                # Records behind the position belong to a sync that the marker does not cover.
                 if at <= end and key.startswith(f"{account}/"):
                     if message.value() is None:
                         records.pop(key, None)

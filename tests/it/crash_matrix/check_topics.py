@@ -1,15 +1,15 @@
-"""Read what a crash matrix left in Kafka and say whether it is what a calm program would have left.
+"""Read the topics of a crash matrix and say whether a calm program would have left the same.
 
 It shares no code with scimtail: it knows README.md, the schemas that the registry hands out, and
 what the directories really held. It reads orders as lines of JSON on standard input and answers
 each with a line:
 
-  {"begin": {"prefix", "partitions", "accounts": {NAME: {"baseline"}}}}    forget what was before
+  {"begin": {"prefix", "partitions", "accounts": {NAME: {"baseline"}}}}    forget all that was read
   {"version": {"account", "users", "groups"}}                 a directory holds this from now on
   {"untouched": {"account", "from": "state" | "everything"}}  from now on, no such record of it
   {"check": {"denied": {NAME: [[ENDPOINT, ID], ...]}, "converged": BOOL}}  read and judge the new
-  {"doctor": {}}                                              doctor what was read: is it noticed?
-  {"keep": {"file"}}                                          write orders, and what was read
+  {"doctor": {}}                                              doctor the records: is it noticed?
+  {"keep": {"file"}}                                          write the orders and the records
 
 `denied` are the ids of which the directory said 404 since the check before. `converged`: faults have
 stopped and the state has to be that of the newest version. A judgement is {"complaints": [...],
@@ -46,7 +46,7 @@ def main():
             # The end of a partition is answered at once.
             "fetch.wait.max.ms": 10,
             "reconnect.backoff.max.ms": 500,
-            # A broker that is killed is what this is about.
+            # The matrix kills brokers on purpose.
             "log_level": 0,
         }
     )
@@ -73,7 +73,7 @@ def main():
 
 
 class Reader:
-    """Reads what was not read before, up to the ends of all partitions."""
+    """Reads the records that were not read before, up to the ends of all partitions."""
 
     def __init__(self, consumer, decode, world):
         self.consumer, self.decode = consumer, decode

@@ -1,4 +1,4 @@
-//! The other end of `check_topics.py`, which reads what a run left in Kafka and judges it.
+//! The other end of `check_topics.py`, which reads the topics after a run and judges them.
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
@@ -14,7 +14,7 @@ pub struct Checker {
     answers: BufReader<ChildStdout>,
 }
 
-/// What the checker says of what it read since the judgement before.
+/// The checker's judgement of the records since the one before.
 #[derive(Debug, Default, Deserialize)]
 pub struct Judgement {
     pub complaints: Vec<String>,
@@ -79,7 +79,7 @@ impl Checker {
         self.order(&json!({ "untouched": { "account": account, "from": from } }));
     }
 
-    /// `denied`: by account, of whom a GET said 404 since the check before.
+    /// `denied`: by account, the principals for which a GET said 404 since the check before.
     pub fn check(&mut self, denied: &Value, converged: bool) -> Judgement {
         let answer = self.order(&json!({ "check": { "denied": denied, "converged": converged } }));
         serde_json::from_value(answer).expect("a judgement")
@@ -90,7 +90,7 @@ impl Checker {
         self.order(&json!({ "keep": { "file": file } }));
     }
 
-    /// Which doctorings of everything that was read go unnoticed.
+    /// Names the doctorings of the records that go unnoticed.
     pub fn unnoticed(&mut self) -> Vec<String> {
         let answer = self.order(&json!({ "doctor": {} }));
         serde_json::from_value::<Doctored>(answer).expect("a list").unnoticed

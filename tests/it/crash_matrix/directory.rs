@@ -13,17 +13,17 @@ use axum::routing::get;
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
-/// Rows of a page: small, so that a walk takes several requests.
+/// Rows of a page: few enough that a walk takes several requests.
 const PAGE: usize = 8;
 const USERS_AT_FIRST: usize = 24;
 const GROUPS_AT_FIRST: usize = 4;
-/// Nothing is removed below these: a directory without anybody known is held, which is not tested here.
+/// Nothing is removed below these: a directory without any known user is held, which is not tested here.
 const USERS_MIN: usize = 12;
 const GROUPS_MIN: usize = 3;
-/// More than a record may hold where the configuration says so (see `Kind::Aborted`).
+/// More than a record may hold under a bound in the configuration (see `Kind::Aborted`).
 pub const LONG_TITLE_BYTES: usize = 6_000;
 
-/// What a directory holds at one time.
+/// The contents of a directory at one time.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Version {
     pub users: BTreeMap<String, Value>,
@@ -33,7 +33,7 @@ pub struct Version {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Group {
     pub name: String,
-    /// As the server lists them; it may go on listing who is gone. A member that is a group begins with `g`.
+    /// As the server lists them; it may go on listing removed members. A member that is a group begins with `g`.
     pub members: BTreeSet<String>,
 }
 
@@ -49,7 +49,7 @@ impl Version {
         version
     }
 
-    /// The next version: some of everything that can happen to a directory.
+    /// The next version: any of the changes that can happen to a directory.
     pub fn change(&mut self, random: &mut fastrand::Rng) {
         let before = self.clone();
         while *self == before {
@@ -59,7 +59,7 @@ impl Version {
         }
         // A directory that shows no member anywhere may not show them at all: then memberships are unknown, and stay.
         if self.groups.values().all(|group| group.members.is_empty()) {
-            let somebody = self.users.keys().next().expect("there is always somebody").clone();
+            let somebody = self.users.keys().next().expect("a directory always has a user").clone();
             self.groups.values_mut().next().expect("there is always a group").members.insert(somebody);
         }
     }
@@ -67,7 +67,7 @@ impl Version {
     fn change_once(&mut self, random: &mut fastrand::Rng) {
         let users: Vec<String> = self.users.keys().cloned().collect();
         let groups: Vec<String> = self.groups.keys().cloned().collect();
-        let somebody = random.choice(&users).expect("there is always somebody").clone();
+        let somebody = random.choice(&users).expect("a directory always has a user").clone();
         let group = random.choice(&groups).expect("there is always a group").clone();
         match random.u8(0..20) {
             0..=3 => self.users.get_mut(&somebody).expect("it is there")["title"] = json!(title(random)),
@@ -92,7 +92,7 @@ impl Version {
             }
             11..=12 if users.len() > USERS_MIN => {
                 self.users.remove(&somebody);
-                // Most servers go on listing who is gone.
+                // Most servers go on listing removed members.
                 if random.bool() {
                     self.groups.values_mut().for_each(|group| group.members.retain(|member| *member != somebody));
                 }
@@ -142,13 +142,13 @@ impl Version {
     /// One user whose record is too long for a small bound.
     pub fn lengthen(&mut self, random: &mut fastrand::Rng) {
         let users: Vec<String> = self.users.keys().cloned().collect();
-        let somebody = random.choice(&users).expect("there is always somebody");
-        // Hard to compress, because the bound applies to what is sent.
+        let somebody = random.choice(&users).expect("a directory always has a user");
+        // Hard to compress, because the bound applies to the bytes that are sent.
         let long: String = (0..LONG_TITLE_BYTES).map(|_| random.alphanumeric()).collect();
         self.users.get_mut(somebody).expect("it is there")["title"] = json!(long);
     }
 
-    /// For the checker: what the server says, without anything that scimtail makes of it.
+    /// For the checker: the server's answers, without anything that scimtail makes of them.
     pub fn json(&self) -> Value {
         let groups: BTreeMap<&String, Value> = self
             .groups
@@ -219,7 +219,7 @@ struct Shared {
 #[derive(Default)]
 struct Account {
     version: Version,
-    /// Endpoint and id of every GET that was answered with 404: the only proof of a removal there is.
+    /// Endpoint and id of every GET that was answered with 404: the only proof of a removal.
     denied: BTreeSet<(String, String)>,
 }
 
@@ -240,15 +240,15 @@ impl Directories {
         format!("{}/{account}", self.address)
     }
 
-    /// What `account` serves from now on.
+    /// Sets the contents that `account` serves from now on.
     pub fn set(&self, account: &str, version: Version) {
-        let mut accounts = self.shared.accounts.lock().expect("nobody panicked");
+        let mut accounts = self.shared.accounts.lock().expect("no holder panicked");
         accounts.entry(account.to_owned()).or_default().version = version;
     }
 
-    /// Since the last call: of whom a GET said 404.
+    /// The principals for which a GET said 404 since the last call.
     pub fn denied(&self, account: &str) -> Value {
-        let mut accounts = self.shared.accounts.lock().expect("nobody panicked");
+        let mut accounts = self.shared.accounts.lock().expect("no holder panicked");
         let denied = std::mem::take(&mut accounts.get_mut(account).expect("an account that is served").denied);
         json!(denied.into_iter().collect::<Vec<_>>())
     }
@@ -269,7 +269,7 @@ async fn list(
     if query.contains_key("filter") {
         return error(StatusCode::BAD_REQUEST);
     }
-    let accounts = shared.accounts.lock().expect("nobody panicked");
+    let accounts = shared.accounts.lock().expect("no holder panicked");
     let Some(Account { version, .. }) = accounts.get(&account) else { return error(StatusCode::NOT_FOUND) };
     let number = |name: &str, otherwise: usize| query.get(name).and_then(|text| text.parse().ok()).unwrap_or(otherwise);
     let (start, count) = (number("startIndex", 1).max(1), number("count", PAGE).min(PAGE));
@@ -293,7 +293,7 @@ async fn one(
     if let Some(refused) = refused(&shared, &headers) {
         return refused;
     }
-    let mut accounts = shared.accounts.lock().expect("nobody panicked");
+    let mut accounts = shared.accounts.lock().expect("no holder panicked");
     let Some(account) = accounts.get_mut(&account) else { return error(StatusCode::NOT_FOUND) };
     let row = account.version.rows(&endpoint).into_iter().find(|(known, _)| **known == id).map(|(_, row)| row);
     match row {

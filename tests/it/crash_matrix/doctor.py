@@ -42,7 +42,7 @@ def is_completed(record):
 
 
 def changed(path, new):
-    """Sets a field, which may lie in a nested record."""
+    """Sets a field, which may be in a nested record."""
 
     def change(record, _):
         *outer, last = path
@@ -116,7 +116,7 @@ DOCTORINGS = {
         is_put("users"),
         changed(["value", "account"], lambda value: "somebody-else"),
     ),
-    "a record lies in another partition": (
+    "a record is in another partition": (
         is_put("groups"),
         changed(["partition"], lambda value: 1 - value),
     ),
@@ -170,17 +170,17 @@ def unnoticed(history):
     for name, (pick, change) in DOCTORINGS.items():
         altered = doctored(records, pick, change)
         if altered is None:
-            missed.append(f"{name}: there is no such record to doctor")
+            missed.append(f"{name}: no such record to doctor was read")
         elif not complaints(altered):
             missed.append(name)
     busy = next(record["key"].split("/")[0] for record in records if EVERY_EVENT(record))
     others = {
-        "a removal nobody proved": complaints(records, denied={}),
+        "a removal without proof": complaints(records, denied={}),
         "a directory that goes on": complaints(
             records, versions=[(o, c) for o, c in orders if o == "version"][:-1] + [ahead(orders)]
         ),
-        "an account that nobody was to touch": complaints(records, untouched=[busy]),
-        "a version that nobody saw": complaints(records, versions=without_first(orders)),
+        "an account that was not to be touched": complaints(records, untouched=[busy]),
+        "a version that was never served": complaints(records, versions=without_first(orders)),
     }
     missed.extend(name for name, noticed in others.items() if not noticed)
     return missed

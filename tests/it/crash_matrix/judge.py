@@ -1,14 +1,14 @@
-"""What has to be true of the topics, whatever died while they were written.
+"""Properties that hold for the topics, whatever died while they were written.
 
 No complaints is the verdict that:
 
-  - every record lies in its account's partition, under a key of its account, with headers that
+  - every record is in its account's partition, under a key of its account, with headers that
     agree with it;
   - sequences are gapless and nothing is repeated, in partition order; event ids are unique;
     events are never null;
   - whatever a transaction's syncs record covers is complete: events and the state they lead to, each
-    state record with the id and sequence of its event; nothing lies outside;
-  - at every transaction, folding the events gives the state, and each event fits what was there
+    state record with the id and sequence of its event; nothing is outside;
+  - at every transaction, folding the events gives the state, and each event fits the state
     before it;
   - number and digest of the state records are those that the syncs record states;
   - a completed sync's state is a version of the directory, and versions never go back;
@@ -16,7 +16,7 @@ No complaints is the verdict that:
     GET denied;
   - numbers of syncs and times never go back, an attempt is numbered once, control offsets never go
     back;
-  - an account that nobody touches stays as it is.
+  - an account that is not touched stays as it is.
 """
 
 import copy
@@ -27,7 +27,7 @@ from collections import Counter
 STATE = ("users", "groups", "memberships")
 POSITIONED = ("events",) + STATE
 TOPICS = POSITIONED + ("syncs",)
-# Complaints of one check that are printed: what follows the first is often its consequence.
+# Complaints of one check that are printed: those after the first are often its consequence.
 COMPLAINTS_MAX = 20
 
 
@@ -35,7 +35,7 @@ class Complaint(Exception):
     pass
 
 
-# What a record that is not as the schemas and README.md say makes of the judgement.
+# Errors of the judgement on a record that is not as the schemas and README.md say.
 MALFORMED = (Complaint, AttributeError, IndexError, KeyError, TypeError, ValueError)
 
 
@@ -54,7 +54,7 @@ class Judge:
 
     def take(self, order, content):
         if order == "version":
-            # A copy: what is derived from it is kept there.
+            # A copy: values derived from it are kept there.
             self.accounts[content["account"]].versions.append({**content})
             return {}
         if order == "untouched":
@@ -90,7 +90,7 @@ class Judge:
         expect(name in self.accounts, "its key names no account")
         expect(
             record["partition"] == partition(name, self.partitions),
-            "it lies in another account's partition",
+            "it is in another account's partition",
         )
         value = record["value"]
         expect(value is None or value["account"] == name, "key and value name different accounts")
@@ -115,9 +115,9 @@ class Account:
     def enqueue(self, record):
         topic, value = record["topic"], record["value"]
         if self.untouched == "everything" or (self.untouched == "state" and topic != "syncs"):
-            raise Complaint("nobody touched this account")
+            raise Complaint("this account was not to be touched")
         if topic == "syncs":
-            expect(value is not None, "nobody retired the account")
+            expect(value is not None, "the account was not retired")
             self.syncs.append(record)
             return
         if topic == "events":
@@ -208,7 +208,7 @@ class Account:
             )
 
     def window(self, status):
-        """Takes what lies between the positions of the last transaction and those of this one."""
+        """Takes the records between the positions of the last transaction and those of this one."""
         positions = {
             position["topic"].rsplit(".", 1)[1]: position["next_offset"]
             for position in status["positions"]
@@ -253,7 +253,7 @@ class Account:
                 expect(key not in self.fold, f"{where}: it was a member already")
                 expect(
                     member in self.fold and group in self.fold,
-                    f"{where}: of nobody, or in no group",
+                    f"{where}: without a principal, or without a group",
                 )
                 self.fold[key] = True
             else:
@@ -321,7 +321,7 @@ class Account:
         else:
             expect(not caused, f"{place(record)} names an event that is not in its transaction")
         if record["value"] is None:
-            expect(key in self.state, f"{place(record)}: a tombstone for nobody")
+            expect(key in self.state, f"{place(record)}: a tombstone for an unknown key")
             del self.state[key]
             return
         value = record["value"]
@@ -357,7 +357,7 @@ class Account:
         else:
             known = f"since {self.version} of {len(self.versions)}"
             newest = difference(state, facts(self.versions[-1]))
-            raise Complaint(f"the state is no version {known}; newest: {newest}")
+            raise Complaint(f"the state is not a version {known}; newest: {newest}")
         self.version, self.completed = number, status
         version = self.versions[number]
         expect(status["users_read"] == len(version["users"]), f"users_read {status['users_read']}")
@@ -422,7 +422,7 @@ def image_of(value):
 
 
 def facts(version):
-    """What the state has to be if the directory holds `version`."""
+    """The state that follows if the directory holds `version`."""
     if "facts" not in version:
         found = {("Users", name): user for name, user in version["users"].items()}
         for name, group in version["groups"].items():
@@ -430,7 +430,7 @@ def facts(version):
         for name, group in version["groups"].items():
             for member in group["members"]:
                 who = ("Groups" if member.startswith("g") else "Users", member)
-                # Servers go on listing who is gone.
+                # Servers go on listing removed members.
                 if who in found:
                     found[who + (name,)] = True
         version["facts"] = found
@@ -463,7 +463,7 @@ def check_headers(name, record):
 
 
 def check_changes(events, before, after):
-    """Old and new values of a principal's events in a transaction lead from what was to what is."""
+    """Old and new values of a principal's events in a transaction lead from the old state to the new one."""
     changes = {}
     for event in (record["value"] for record in events):
         kind, what = event["event_type"].split(".")

@@ -1,10 +1,10 @@
-//! The crash matrix: scimtail is killed before and after every step, restarted, and what it left in Kafka is judged by
-//! a checker that shares no code with it (`check_topics.py`, `judge.py`).
+//! The crash matrix: scimtail is killed before and after every step, and restarted. A checker that shares no code with
+//! it judges its topics in Kafka (`check_topics.py`, `judge.py`).
 //!
-//! One *run*: the directories change by seed, one fault strikes, at most two calm syncs follow, the checker reads what
-//! is new. *Rounds* of runs share a topic prefix; the first run of each is a first sync. `cargo test` runs the first
-//! two rounds, which reach every fail point. `CRASH_RUNS=1000 cargo test --test it crash -- --nocapture` runs the whole
-//! matrix; `CRASH_SEED` and `CRASH_ROUND` repeat one round of it.
+//! One *run*: the directories change by seed, one fault strikes, at most two calm syncs follow, the checker reads the
+//! new records. *Rounds* of runs share a topic prefix; the first run of each is a first sync. `cargo test` runs the
+//! first two rounds, which reach every fail point. `CRASH_RUNS=1000 cargo test --test it crash -- --nocapture` runs the
+//! whole matrix; `CRASH_SEED` and `CRASH_ROUND` repeat one round of it.
 
 mod checker;
 mod directory;
@@ -26,17 +26,17 @@ use self::process::End;
 use self::world::{Run, TOKEN, World};
 use crate::services::{broker, services};
 
-/// What `cargo test` runs, unless `CRASH_SEED` says otherwise.
+/// The rounds that `cargo test` runs, unless `CRASH_SEED` says otherwise.
 const SEED: u64 = 1;
-/// Drawn more often, a kind of run strikes. Of those that strike least, `Joined`, it is a third: where the second one is
-/// armed, the shards are often shared before it comes to its fault.
+/// A kind of run that is drawn more often than this strikes. `Joined` strikes least, in a third of its runs: if the
+/// second one is armed, the shards are often shared before it comes to its fault.
 const DRAWS_WITHOUT_STRIKE_MAX: usize = 20;
-/// Rounds at a time, each with a broker of its own: a run mostly waits.
+/// Rounds at a time, each with a separate broker: a run mostly waits.
 const LANES: usize = 2;
 
 fn setting(name: &str) -> Option<u64> {
     let text = std::env::var(name).ok().filter(|text| !text.is_empty())?;
-    Some(text.parse().unwrap_or_else(|_| panic!("{name} is no number: {text}")))
+    Some(text.parse().unwrap_or_else(|_| panic!("{name} is not a number: {text}")))
 }
 
 /// The rounds to run, by number.
@@ -65,11 +65,11 @@ struct Tally {
     runs: usize,
     struck: usize,
     failed: usize,
-    /// How often the process that the fault was for ended how.
+    /// How often each end happened to the process that the fault was for.
     ends: BTreeMap<End, usize>,
 }
 
-/// What became of all runs.
+/// The outcomes of all runs.
 #[derive(Default)]
 struct Report {
     points: BTreeMap<Point, Tally>,
@@ -123,7 +123,7 @@ impl Report {
     }
 }
 
-/// One round on a new prefix; true where all of its runs were as they must be.
+/// One round on a new prefix; true if all of its runs were as they must be.
 async fn round(
     (seed, number, plans): (u64, usize, &[Plan]),
     world: &mut World<'_>,
@@ -142,7 +142,7 @@ async fn round(
             Err(_) => "FAILED",
         };
         println!("{name}: {end}, {:.1} s", started.elapsed().as_secs_f64());
-        let mut report = report.lock().expect("nobody panicked");
+        let mut report = report.lock().expect("no holder panicked");
         report.count(plan, &result);
         if let Err(reason) = result {
             let folder = world.keep();
@@ -153,14 +153,14 @@ async fn round(
                 index + 1
             );
             report.failures.push(format!("seed {seed} {name}: {}", reason.lines().next().unwrap_or_default()));
-            // The rest of the round would stand on what is wrong already.
+            // The rest of the round would build on a state that is wrong already.
             return false;
         }
     }
     true
 }
 
-/// G1, G2, G3, G5, G6, G8 under fire: whatever kills it, wherever, the topics are what a calm program leaves.
+/// G1, G2, G3, G5, G6, G8 under fire: after a kill at any point, the topics are those of a calm program.
 #[tokio::test(flavor = "multi_thread", worker_threads = 8)]
 async fn g1_killed_at_every_fail_point_it_leaves_what_a_calm_program_leaves() {
     let seed = setting("CRASH_SEED").unwrap_or(SEED);
@@ -172,7 +172,7 @@ async fn g1_killed_at_every_fail_point_it_leaves_what_a_calm_program_leaves() {
     for _ in 0..LANES {
         let (rounds, report) = (rounds.clone(), report.clone());
         lanes.spawn(async move {
-            let next = || rounds.lock().expect("nobody panicked").pop_front();
+            let next = || rounds.lock().expect("no holder panicked").pop_front();
             let Some(mut this) = next() else { return };
             let mut broker = broker();
             let mut checker = Checker::start(&broker.bootstrap, &services().registry);
@@ -196,7 +196,7 @@ async fn g1_killed_at_every_fail_point_it_leaves_what_a_calm_program_leaves() {
     while let Some(lane) = lanes.join_next().await {
         lane.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
     }
-    let report = report.lock().expect("nobody panicked");
+    let report = report.lock().expect("no holder panicked");
     report.print(seed, began.elapsed().as_secs_f64());
     assert!(report.failures.is_empty(), "{:#?}", report.failures);
     if whole {

@@ -4,14 +4,14 @@ use scimtail::failpoint::Point;
 
 /// Runs of a round: after some time a prefix has seen enough.
 const ROUND: usize = 25;
-/// Rounds of what every `cargo test` runs.
+/// Rounds of every `cargo test`.
 pub const FIRST_ROUNDS: usize = 2;
 /// A fault that comes with a delay comes within this: transactions take some tens of milliseconds.
 const DELAY_MS_MAX: u64 = 60;
-/// What is always set: few units in a transaction, so that a sync takes several.
+/// Settings of every run: few units in a transaction, because a sync then takes several.
 pub const CALM: &str = "batch.units=return(5)";
 
-/// What a run does with the process that dies.
+/// The treatment of the process that dies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Kind {
     /// `run --once`.
@@ -105,7 +105,8 @@ impl Plan {
         {
             plans.push(Plan { kind, ..commit });
         }
-        // Whoever read back before it fenced would publish once more what another one published in between.
+        // An owner that read back before it fenced would publish again the changes that another one published in
+        // between.
         plans.push(Plan { kind: Kind::Overtaken, point: Point::FenceBefore, nth: 1, delay: None });
         for delay in [10, 25] {
             plans.push(Plan { delay: Some(delay + random.u64(0..15)), ..commit });

@@ -24,7 +24,7 @@ pub struct Process {
     status: Option<ExitStatus>,
 }
 
-/// What a process did, as far as one waited.
+/// The state of a process, as far as the test waited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum End {
     /// By SIGKILL.
@@ -50,7 +50,7 @@ impl Process {
         Process { child: command.spawn().expect("the program starts"), log, status: None }
     }
 
-    /// `None`: it still runs.
+    /// `None` while it still runs.
     pub fn end(&mut self) -> Option<End> {
         if self.status.is_none() {
             self.status = self.child.try_wait().expect("the child can be asked");

@@ -1,4 +1,4 @@
-//! One round: a topic prefix, directories that change, processes that die, and what the checker says of it.
+//! One round: a topic prefix, directories that change, processes that die, and the judgement of the checker.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -16,15 +16,16 @@ use crate::services::{Broker, services, unique_prefix};
 
 pub const TOKEN: &str = "crash-matrix-token";
 const PARTITIONS: i32 = 2;
-/// Until a process has done what it must, or is dead. Above what scimtail waits for a broker that went away.
+/// Bound on the wait until a process has done its part, or is dead. Above the time that scimtail waits for a broker
+/// that went away.
 const WAIT: Duration = Duration::from_secs(150);
-/// As short as the extra brokers allow: what a takeover waits for.
+/// As short as the extra brokers allow: a takeover waits this long.
 const SESSION_MS: u32 = 2_000;
-/// The longest record where the configuration says so; less than a long title.
+/// The longest record under a bound in the configuration; less than a long title.
 const NARROW_BYTES: usize = 4_000;
 const ONCE: [&str; 2] = ["run", "--once"];
 
-/// Accounts by what happens to them.
+/// Accounts by their role in a run.
 struct Accounts {
     /// Two in one shard, one of which publishes its baseline, and one in another.
     busy: [String; 3],
@@ -57,7 +58,7 @@ impl Accounts {
     }
 }
 
-/// One round's topics, and what the directories hold.
+/// One round's topics, and the contents of the directories.
 pub struct World<'a> {
     broker: &'a mut Broker,
     checker: &'a mut Checker,
@@ -71,11 +72,11 @@ pub struct World<'a> {
     settled: bool,
 }
 
-/// What became of a run.
+/// The outcome of a run.
 pub struct Run {
     /// The fault struck.
     pub struck: bool,
-    /// How the process ended that it was for.
+    /// The end of the process that the fault was for.
     pub end: End,
     /// Calm syncs until the state was the newest version.
     pub syncs: usize,
@@ -133,7 +134,7 @@ max_ratio = 1.0
 "#,
                 self.broker.bootstrap,
                 self.prefix,
-                // What the first sync made is there: a start takes half as long.
+                // The records of the first sync are there: a start takes half as long.
                 !self.settled,
                 services().registry,
                 !self.settled,
@@ -177,7 +178,7 @@ max_ratio = 1.0
         Ok(end == End::Exited(0))
     }
 
-    /// New versions of the busy accounts, for one of them in any case. Nobody may be reading them.
+    /// New versions of the busy accounts, for one of them in any case. No process may be reading them.
     fn change(&mut self, random: &mut fastrand::Rng, lengthen: bool) {
         for (number, name) in self.accounts.busy.iter().enumerate() {
             if number > 0 && random.u8(0..5) == 0 {
@@ -233,15 +234,15 @@ max_ratio = 1.0
         if judgement.complaints.is_empty() { Ok(judgement) } else { Err(judgement.complaints.join("\n")) }
     }
 
-    /// Keeps logs, and everything the checker knows, for whoever looks for the reason of a failure.
+    /// Keeps logs, and everything the checker knows, for a person who looks for the reason of a failure.
     pub fn keep(&mut self) -> PathBuf {
         self.folder.disable_cleanup(true);
         self.checker.keep(&self.folder.path().join("records.jsonl"));
         self.folder.path().to_owned()
     }
 
-    /// Lets the fault strike. Whether it did, which it does not where the process did not get there, and how the
-    /// process ended.
+    /// Lets the fault strike. Returns whether it did, and how the process ended. It does not strike if the process did
+    /// not get there.
     async fn fault(&mut self, plan: &Plan, random: &mut fastrand::Rng) -> Result<(bool, End), String> {
         let failpoints = plan.failpoints();
         match plan.kind {
@@ -318,7 +319,7 @@ max_ratio = 1.0
         let mut service = self.start("calm", &["run"], failpoints);
         let mut ended = self.synced(&mut service, 1).await?.is_some();
         if self.settled && !ended {
-            // Nobody reads a directory now, and nobody will before the interval is over.
+            // No process reads a directory now or before the interval is over.
             self.change(random, false);
             let name = self.accounts.busy[0].clone();
             self.done(&["poll", &name]).await?;
@@ -345,7 +346,7 @@ max_ratio = 1.0
         let mut two = self.start("calm", &["run"], second);
         two.until("it is a member", WAIT, |two| !two.says("shards assigned").is_empty()).await?;
         let (mut armed, mut other) = if armed_first { (one, two) } else { (two, one) };
-        // Whoever lives has every shard or its share of them, each acquired.
+        // A living instance has every shard or its share of them, each acquired.
         let settled = |one: &Process, two: &Process| shares(one) + shares(two) >= PARTITIONS as usize;
         armed.until("the shards are shared", WAIT, |armed| settled(armed, &other)).await?;
         let struck = armed.end() == Some(End::Killed);
@@ -354,13 +355,13 @@ max_ratio = 1.0
         }
         let end = armed.ended_as_it_may(WAIT).await?;
         let alone = |other: &Process| shares(other) == PARTITIONS as usize;
-        if let Some(end) = other.until("who is left takes over", WAIT, alone).await? {
-            return Err(format!("who was left ended with {end:?}: {}", other.tail()));
+        if let Some(end) = other.until("the remaining instance takes over", WAIT, alone).await? {
+            return Err(format!("the remaining instance ended with {end:?}: {}", other.tail()));
         }
         other.signal("TERM");
         match other.ended(WAIT).await? {
             End::Exited(0) => Ok((struck, end)),
-            end => Err(format!("who was left ended with {end:?}: {}", other.tail())),
+            end => Err(format!("the remaining instance ended with {end:?}: {}", other.tail())),
         }
     }
 
@@ -372,7 +373,7 @@ max_ratio = 1.0
         one.signal("STOP");
         let mut two = self.start("calm", &["run"], CALM);
         if self.synced(&mut two, 1).await?.is_some() {
-            return Err(format!("who took over ended: {}", two.tail()));
+            return Err(format!("the new owner ended: {}", two.tail()));
         }
         one.signal("CONT");
         let lost = |one: &Process| !one.says("shards lost: the group went on without this instance").is_empty();
@@ -381,7 +382,7 @@ max_ratio = 1.0
         two.signal("TERM");
         match two.ended(WAIT).await? {
             End::Exited(0) => Ok((end == End::Killed, end)),
-            end => Err(format!("who took over ended with {end:?}: {}", two.tail())),
+            end => Err(format!("the new owner ended with {end:?}: {}", two.tail())),
         }
     }
 }

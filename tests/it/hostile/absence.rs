@@ -1,4 +1,4 @@
-//! Where GET by id is not to be had, absence from three complete walks is the proof.
+//! GET by id is not available: absence from three complete walks is the proof.
 
 use super::script::{Delivery, Effect, Rule, USER, USERS, on};
 use super::world::HostileWorld;
@@ -35,7 +35,7 @@ async fn walks_that_fail_or_are_answered_otherwise_do_not_count_as_absences() {
     let mut world = HostileWorld::baseline(7).await;
     gone(&world);
     world.publishes(refusing(405), &[]).await;
-    // A failed walk, one whose control is silent, one whose control finds nobody twice over: no absence.
+    // A failed walk counts for no absence, and neither does one whose GETs give errors, no answer, or nonsense.
     world.fails([on(USERS).page(2).then(Effect::Status(500)), on(USER).then(Effect::Status(405))], "unavailable").await;
     for effect in [Effect::Status(500), Effect::Status(400), Effect::Deliver(Delivery::Reset(None)), Effect::body("{}")]
     {
@@ -46,7 +46,7 @@ async fn walks_that_fail_or_are_answered_otherwise_do_not_count_as_absences() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_is_listed_again_begins_to_be_absent_anew() {
+async fn a_user_that_is_listed_again_begins_to_be_absent_from_zero() {
     let mut world = HostileWorld::baseline(7).await;
     let missing =
         |status: u16| [on(USERS).then(Effect::LeaveOut(vec!["u05".into()])), on(USER).then(Effect::Status(status))];

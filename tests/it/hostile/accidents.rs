@@ -1,5 +1,5 @@
-//! Failures of other directory-sync tools, as their issue trackers tell them, replayed against the real client and the
-//! real sync. Each test names its source; README has them as a table.
+//! Failures of other directory-sync tools, as described in their issue trackers, replayed against the real client and
+//! the real sync. Each test names its source; README has them as a table.
 
 use scimtail::directory::{ReasonCode, Status, SyncStatus};
 use serde_json::json;
@@ -25,7 +25,7 @@ async fn release(world: &mut World, status: &SyncStatus) {
     world.record_latest(status).await.unwrap();
 }
 
-/// A list that ends early and says that it is whole: so many rows, and a total to match.
+/// A list that ends early and claims to be whole: so many rows, and a total to match.
 fn only(count: usize) -> Rule {
     let left_out = (count..1_000).map(|n| format!("u{n:02}")).collect();
     on(USERS).then(Effect::LeaveOut(left_out)).then(Effect::field("totalResults", json!(count)))
@@ -77,7 +77,7 @@ async fn a_page_that_is_empty_in_the_middle_removes_nobody_behind_it() {
 }
 
 /// bitwarden/directory-connector#107, the other way round: the last user really left, the answer was rightly empty, and
-/// was ignored, so that the user kept the access.
+/// was ignored. The user kept the access.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_last_user_who_really_leaves_is_held_and_removed_once_a_person_has_looked() {
     let mut world = HostileWorld::baseline(1).await;
@@ -114,7 +114,7 @@ async fn a_subset_of_the_groups_after_an_outage_removes_no_group_not_even_one() 
 }
 
 /// joe-broadhead/open-cowork#909 (and grafana/grafana#73834, where those beyond the first 500 were disabled): only the
-/// first 500 were read, so that what changed beyond them was not seen.
+/// first 500 were read, and changes beyond them were not seen.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_changes_beyond_the_first_five_hundred_is_seen() {
     let mut world = HostileWorld::new(directory(1_200), "page_size = 1000").await;

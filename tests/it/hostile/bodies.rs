@@ -1,4 +1,4 @@
-//! Bodies that arrive whole and are not what a list is.
+//! Bodies that arrive whole and are not a list.
 
 use serde_json::{Value, json};
 
@@ -19,9 +19,9 @@ fn replaced(from: &'static str, to: &'static str) -> Effect {
     })
 }
 
-/// A page that is no list fails the sync, whichever it is.
+/// A page that is not a list fails the sync, whichever page it is.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_no_list_fails_the_sync_and_publishes_nothing() {
+async fn a_body_that_is_not_a_list_fails_the_sync_and_publishes_nothing() {
     let mut world = HostileWorld::baseline(7).await;
     world.make_history();
     let seed = 42;
@@ -62,14 +62,14 @@ async fn what_is_no_list_fails_the_sync_and_publishes_nothing() {
         replaced("\"active\":true", "'active':true"),
         replaced("\"active\":true", "active:true"),
         replaced("\"active\":true", "\"active\":true /* yes */"),
-        // Two of what there can be one of: which of them is the truth?
+        // Two values where there can be only one: which of them is the truth?
         replaced("\"Resources\":", "\"Resources\":[],\"Resources\":"),
         replaced("\"Resources\":", "\"resources\":[],\"Resources\":"),
         replaced("\"totalResults\":", "\"totalResults\":1,\"totalResults\":"),
     ] {
         for page in [1, 3] {
             world.fails([on(USERS).page(page).then(effect.clone())], "not_a_list_response").await;
-            assert_eq!(world.server.requests().len(), page, "what is not a list is not asked for again");
+            assert_eq!(world.server.requests().len(), page, "a body that is not a list is not asked for again");
         }
     }
     for body in [login, "{}", "", "[1]"] {
@@ -81,7 +81,7 @@ async fn what_is_no_list_fails_the_sync_and_publishes_nothing() {
 /// Objects without rows: on the first page they are not a list, behind it they are its end, and the total tells whether
 /// anything is missing.
 #[tokio::test(flavor = "multi_thread")]
-async fn an_object_without_rows_is_no_list_on_the_first_page_and_the_end_on_any_other() {
+async fn an_object_without_rows_is_not_a_list_on_the_first_page_and_is_the_end_on_any_other() {
     let mut world = HostileWorld::baseline(7).await;
     world.make_history();
     for body in [
@@ -93,8 +93,8 @@ async fn an_object_without_rows_is_no_list_on_the_first_page_and_the_end_on_any_
         r#"{"error":"invalid_token","error_description":"…"}"#,
     ] {
         world.fails([on(USERS).page(1).then(instead(body))], "not_a_list_response").await;
-        assert_eq!(world.server.requests().len(), 1, "what is not a list is not asked for again: {body}");
-        // Two of seven are missing: GET finds the one who is there.
+        assert_eq!(world.server.requests().len(), 1, "a body that is not a list is not asked for again: {body}");
+        // Two of seven are missing: GET finds the remaining user.
         world.server.script([on(USERS).page(3).then(instead(body))]);
         world.sync().await;
         assert!(!world.lines().iter().any(|line| line.starts_with("user.removed") && !line.contains("u05")), "{body}");
@@ -134,7 +134,7 @@ async fn a_body_is_judged_by_what_it_is_and_not_by_its_content_type() {
     assert_eq!(world.lines(), *HISTORY);
 }
 
-/// Edits the row of one user or group, on whichever page it stands.
+/// Edits the row of one user or group, on any page.
 fn row(kind: super::script::Target, id: &'static str, edit: impl Fn(&mut Value) + Send + Sync + 'static) -> Rule {
     on(kind).then(Effect::edit(move |body| {
         for row in body["Resources"].as_array_mut().expect("rows") {
@@ -168,7 +168,7 @@ async fn g3_a_row_without_an_id_stops_nobody_and_forbids_removals_of_its_kind_in
         let said = broken.clone();
         world.server.script([row(USERS, "u01", move |row| *row = said.clone())]);
         let status = world.completed().await;
-        // Whose row it is cannot be told: u05 has gone, and is only said to have once every row can be read.
+        // The owner of the row is unknown. u05 has gone, and its removal is published only once every row can be read.
         assert_eq!(world.lines(), ["user.added new"], "{broken}");
         assert_eq!(status.unreadable_rows, 1, "{broken}");
         assert!(
@@ -177,7 +177,7 @@ async fn g3_a_row_without_an_id_stops_nobody_and_forbids_removals_of_its_kind_in
         );
     }
     world.calm(&["user.removed u05 (not_found)"]).await;
-    // A directory without one row that can be read is not read.
+    // If no row of a directory can be read, the directory is not read.
     world.server.change(|truth| truth.habits.search = false);
     let nameless = Effect::edit(|body| {
         for row in body["Resources"].as_array_mut().expect("rows") {
@@ -203,7 +203,7 @@ async fn what_cannot_be_read_of_a_row_stays_as_last_seen_and_the_rest_goes_on() 
         assert!(status.findings[0].contains("Groups: 1 row cannot be read in full: g1 (members)"), "{members}");
         assert_eq!((status.unreadable_rows, status.memberships_read), (1, None), "{members}");
     }
-    // Nobody, as some spell it: but GET still shows them.
+    // Spellings of an empty list of members; GET still shows the members.
     for members in [json!({}), json!(""), json!([null]), json!([{}]), json!(null)] {
         let said = members.clone();
         let status = world.publishes([row(GROUPS, "g1", move |row| row["members"] = said.clone())], &[]).await;
@@ -261,7 +261,7 @@ fn deep(open: &str, close: &str, depth: usize) -> String {
     [open.repeat(depth), "1".to_owned(), close.repeat(depth)].concat()
 }
 
-/// G11: no depth takes the stack: not in the list, not in a row, not in an attribute that is read.
+/// G11: no depth exhausts the stack: not in the list, not in a row, not in an attribute that is read.
 #[tokio::test(flavor = "multi_thread")]
 async fn g11_json_nested_without_end_does_not_crash_the_process() {
     let mut world = HostileWorld::baseline(7).await;

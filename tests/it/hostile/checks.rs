@@ -1,4 +1,5 @@
-//! What holds for every byte that a server may send. Shared with the fuzz targets in `fuzz/`, which bring the bytes.
+//! Properties that hold for every byte that a server may send. Shared with the fuzz targets in `fuzz/`, which bring the
+//! bytes.
 
 use std::time::Duration;
 
@@ -18,7 +19,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use url::Url;
 
-/// Our own words are short; what is longer would hold text of a server.
+/// Our own words are short; a longer error would hold text of a server.
 const ERROR_BYTES_MAX: usize = 400;
 
 /// The real client on this address.
@@ -36,8 +37,8 @@ fn readings() -> [Reading; 3] {
         .map(|attributes| Reading { groups_on_user: true, ..Reading::plain(attributes) })
 }
 
-/// A list is refused or has rows; a row is refused or is a resource with an id, within every limit, and holds nothing
-/// that nobody asked for.
+/// A list is refused or has rows. A row is refused or is a resource with an id, within every limit, and holds only
+/// attributes that were asked for.
 pub fn list_response(body: &[u8]) {
     let page = match split_list(&Bytes::copy_from_slice(body)) {
         Ok(page) => page,
@@ -71,7 +72,7 @@ pub fn list_response(body: &[u8]) {
             let listed = reading.attributes.covers(path) || reading.attributes.paths().iter().any(below);
             assert!(listed, "{path} is not listed");
             assert!(!path.to_ascii_lowercase().starts_with("password"));
-            assert!(serde_json::from_str::<IgnoredAny>(value).is_ok(), "{path} is no JSON: {value}");
+            assert!(serde_json::from_str::<IgnoredAny>(value).is_ok(), "{path} is not JSON: {value}");
         }
         let again = read_resource(kind, bytes, &reading).expect("it was read before");
         assert_eq!((&again.principal, &again.members), (principal, &resource.members));
@@ -84,10 +85,10 @@ fn in_our_words(error: &ReadError) {
     assert!(text.len() <= ERROR_BYTES_MAX && text.chars().all(ours), "{text}");
 }
 
-/// What stands between two bodies.
+/// The separator between two bodies.
 pub const BETWEEN: &[u8] = b"\n---\n";
 
-/// A client and what it is connected to: setting up TLS takes longer than a walk.
+/// A client and its connection: setting up TLS takes longer than a walk.
 pub struct Pager {
     listener: TcpListener,
     directory: ScimDirectory,
@@ -145,7 +146,7 @@ impl Pager {
             let body = &bodies[number.min(bodies.len() - 1)];
             // No connection outlives its answer, let alone its walk.
             let head = format!("HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: {}\r\n\r\n", body.len());
-            // The walk may have ended: that is its own business.
+            // The walk may have ended, and that is not checked here.
             stream.write_all(&[head.as_bytes(), body].concat()).await.unwrap_or(());
         }
     }

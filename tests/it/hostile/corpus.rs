@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::checks;
 
-/// A seed of its own for whoever wants another run.
+/// Seed of the mutations; another value makes another run.
 const SEED: u64 = 20_261_121;
 
 fn corpus(target: &str) -> Vec<(String, Vec<u8>)> {
@@ -21,7 +21,7 @@ fn corpus(target: &str) -> Vec<(String, Vec<u8>)> {
     files
 }
 
-/// What servers and attackers write where something else should stand.
+/// Values that servers and attackers write in place of the right one.
 const TOKENS: &[&str] = &[
     "{",
     "}",
@@ -119,7 +119,7 @@ async fn no_sequence_of_pages_and_no_mutation_of_one_keeps_a_walk_from_ending() 
     }
 }
 
-/// The corpus holds what it is for: pages that are read as well as pages that are refused.
+/// The corpus serves its purpose: it holds pages that are read as well as pages that are refused.
 #[test]
 fn the_corpus_has_pages_of_both_sorts() {
     let read = |bytes: &Vec<u8>| scimtail::scim::envelope::split_list(&bytes.clone().into()).is_ok();

@@ -1,4 +1,4 @@
-//! Tokens that stop working, and where they may never go.
+//! Tokens that stop working, and places where a token may never go.
 
 use scimtail::directory::Status;
 use serde_json::json;
@@ -15,9 +15,9 @@ async fn a_token_revoked_at_any_request_stops_the_sync_and_removes_nothing() {
         // The lists: four pages of users, two of groups.
         for number in 1..=6 {
             world.fails([always().since(number).then(Effect::Status(status))], "credentials_refused").await;
-            assert_eq!(world.server.requests().len(), number, "what is refused is not asked again");
+            assert_eq!(world.server.requests().len(), number, "a refused request is not repeated");
         }
-        // The questions about who is missing: they prove nothing then.
+        // The GETs for missing users: they prove nothing then.
         for number in 7..=8 {
             world.server.script([always().since(number).then(Effect::Status(status))]);
             let sync = world.sync().await;
@@ -32,7 +32,7 @@ async fn a_token_revoked_at_any_request_stops_the_sync_and_removes_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_token_is_sent_with_every_request_and_stands_in_no_address_and_no_record() {
+async fn the_token_is_sent_with_every_request_and_is_in_no_address_and_no_record() {
     let mut world = HostileWorld::baseline(7).await;
     world.make_history();
     world.server.script([]);
@@ -60,7 +60,7 @@ async fn the_token_is_sent_with_every_request_and_stands_in_no_address_and_no_re
     }
 }
 
-/// Addresses in bodies: where a list goes on, where a resource stands, who a member is.
+/// Addresses in bodies: the next page of a list, the location of a resource, the address of a member.
 #[tokio::test(flavor = "multi_thread")]
 async fn g11_no_address_in_a_body_is_ever_followed() {
     let mut world = HostileWorld::baseline(7).await;

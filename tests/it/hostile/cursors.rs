@@ -44,7 +44,7 @@ async fn cursors_are_used_where_the_server_advertises_offers_or_demands_them() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_that_ignores_cursors_is_read_by_index_and_loses_nobody() {
+async fn a_server_that_ignores_cursors_is_read_by_index_and_loses_no_user() {
     for overrides in ["paging = \"auto\"", "paging = \"index\"", "paging = \"cursor\""] {
         let mut world = baseline(Cursors::None, overrides).await;
         let status = world.calm(HISTORY).await;
@@ -84,7 +84,7 @@ async fn a_cursor_that_expires_on_the_way_begins_the_walk_again_and_not_for_ever
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn cursors_that_overlap_count_everybody_once() {
+async fn cursors_that_overlap_count_every_user_once() {
     let mut world = baseline(Cursors::Advertised, "paging = \"auto\"").await;
     let overlap = [on(USERS).then(Effect::Back(2)), on(GROUPS).then(Effect::Back(2))];
     let status = world.publishes(overlap, HISTORY).await;
@@ -93,7 +93,7 @@ async fn cursors_that_overlap_count_everybody_once() {
 
 /// The same cursor again, a strange one, a huge one, an address.
 #[tokio::test(flavor = "multi_thread")]
-async fn no_cursor_keeps_a_walk_from_ending_or_takes_anybody_away() {
+async fn no_cursor_keeps_a_walk_from_ending_or_loses_a_user() {
     let long = "c".repeat(1 << 20);
     for next in [
         json!("a+/=3"),

@@ -6,7 +6,7 @@ use super::script::{Effect, Rule, Target, USERS, always, gzip, on};
 use super::server::HostileServer;
 use super::world::directory;
 
-/// What floods.
+/// The kinds of flood.
 #[derive(Clone, Copy, Debug)]
 pub enum Flood {
     /// Lists of objects that hold next to nothing, 64 MiB each.

@@ -1,4 +1,4 @@
-//! What one page may cost: JSON of a permitted size that would take many times its size once it is parsed.
+//! The cost of one page: JSON of a permitted size that would take many times its size once it is parsed.
 
 use scimtail::directory::{ReasonCode, Status};
 use std::io::Write;
@@ -10,12 +10,13 @@ use flate2::write::GzEncoder;
 use super::script::{Effect, GROUPS, Target, USERS, on};
 use super::world::HostileWorld;
 
-/// Each page; a quarter of what a body may have, which shows the same in less time.
+/// Each page; a quarter of the limit of a body, which shows the same in less time.
 const BODY: usize = 16 << 20;
-/// Memory that one page may take beyond what the process had: its body while that grows, and what is made of it.
+/// Memory that one page may take beyond the process's memory before: its body while that grows, and the rows made of
+/// it.
 const BUDGET: usize = 7 * BODY;
 
-/// Number of the page, where this test runs in a process of its own: only there does the peak belong to it.
+/// Number of the page, if this test runs in a separate process: only there does the peak belong to it.
 const ALONE: &str = "SCIMTAIL_TEST_PAGE";
 const NAME: &str = "hostile::limits::g11_no_page_takes_many_times_its_size_in_memory";
 
@@ -43,7 +44,7 @@ fn peak() -> usize {
     line.trim().trim_end_matches(" kB").parse::<usize>().expect("a number") << 10
 }
 
-/// `head`, then `unit` again and again, then `tail`; compressed, so that only the reader holds it whole.
+/// `head`, then `unit` again and again, then `tail`; compressed, because only the reader shall hold it whole.
 fn repeated(head: &str, unit: &str, tail: &str) -> Effect {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
     let mut write = |text: &str| encoder.write_all(text.as_bytes()).expect("memory can be written");
@@ -54,7 +55,7 @@ fn repeated(head: &str, unit: &str, tail: &str) -> Effect {
     Effect::body(encoder.finish().expect("memory can be written"))
 }
 
-/// A page that is small on the wire and large once it is read, and what becomes of its sync.
+/// A page that is small on the wire and large once it is read, and the outcome of its sync.
 struct Amplifier {
     target: Target,
     head: String,

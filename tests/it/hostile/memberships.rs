@@ -1,4 +1,5 @@
-//! Five ways to read memberships, each with a server that serves them in no other way, and one that lies.
+//! Five ways to read memberships, each with a server that serves them in no other way, and one server that gives wrong
+//! answers.
 
 use serde_json::json;
 
@@ -27,7 +28,7 @@ async fn baseline(overrides: &str, habits: Habits) -> HostileWorld {
     world
 }
 
-fn move_somebody(world: &HostileWorld) {
+fn move_a_user(world: &HostileWorld) {
     world.server.change(|truth| {
         truth.groups.get_mut("g1").unwrap()["members"] =
             json!([{ "value": "u00" }, { "value": "u01" }, { "value": "u06" }]);
@@ -48,7 +49,7 @@ async fn memberships_are_read_in_the_way_the_profile_names() {
         ("user", on_users),
     ] {
         let mut world = baseline(&format!("memberships = \"{strategy}\""), habits).await;
-        move_somebody(&world);
+        move_a_user(&world);
         world.calm(MOVED).await;
         world.assert_state_is_the_truth();
         world.calm(&[]).await;
@@ -60,7 +61,7 @@ async fn where_a_vendor_shows_no_memberships_none_are_published_and_none_removed
     let mut world = HostileWorld::new(directory(silent()), "memberships = \"never\"").await;
     let status = world.completed().await;
     assert_eq!(status.memberships_read, None);
-    move_somebody(&world);
+    move_a_user(&world);
     world.calm(&[]).await;
     assert!(!world.server.requests().iter().any(|request| request.parameters.contains_key("filter")));
 }
@@ -87,20 +88,20 @@ async fn a_question_for_members_that_fails_leaves_memberships_as_they_were() {
             world.sync().await;
             assert_eq!(world.lines(), [""; 0], "{strategy} {effect:?}");
         }
-        move_somebody(&world);
+        move_a_user(&world);
         world.calm(MOVED).await;
     }
 }
 
-/// One of seven servers ignores filters and answers everybody; another finds nothing and does not say that it can't.
+/// One of seven servers ignores filters and answers with all users; another finds none and does not say that it can't.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_filter_that_answers_everybody_fails_and_one_that_answers_nobody_is_the_guards_business() {
+async fn a_filter_that_finds_every_user_fails_and_one_that_finds_none_is_left_to_the_guard() {
     for (strategy, target) in [("groups_filter", USERS_BY_GROUP), ("members_filter", GROUPS_BY_MEMBER)] {
         let mut world = baseline(&format!("memberships = \"{strategy}\""), silent()).await;
         world.server.change(|truth| truth.habits.filters = false);
         world.server.script([]);
         world.sync().await;
-        assert_eq!(world.lines(), [""; 0], "{strategy}: everybody");
+        assert_eq!(world.lines(), [""; 0], "{strategy}: all users");
         world.server.change(|truth| truth.habits.filters = true);
         let nobody = Effect::edit(|body| {
             body["Resources"] = json!([]);
@@ -111,7 +112,7 @@ async fn a_filter_that_answers_everybody_fails_and_one_that_answers_nobody_is_th
         world.world.account.limits.min_losses = 1;
         let status = world.sync().await;
         assert_eq!(status.status, Status::Held, "{strategy}");
-        assert_eq!(world.lines(), [""; 0], "{strategy}: nobody");
+        assert_eq!(world.lines(), [""; 0], "{strategy}: no users");
         world.calm(&[]).await;
     }
 }
@@ -121,7 +122,7 @@ async fn a_member_list_exactly_as_long_as_a_known_cap_is_unknown() {
     let mut world = HostileWorld::new(directory(Habits::default()), "member_cap = 3").await;
     let status = world.completed().await;
     assert_eq!((status.memberships_read, status.memberships_as_of), (None, None), "g1 has as many as the cap");
-    // Three of three: whoever is not among them may still be a member.
+    // Three of three: a user that is not among them may still be a member.
     world.server.change(|truth| {
         let members = json!([{ "value": "u03" }, { "value": "u04" }, { "value": "u05" }]);
         truth.groups.get_mut("g1").unwrap()["members"] = members;
@@ -129,7 +130,7 @@ async fn a_member_list_exactly_as_long_as_a_known_cap_is_unknown() {
     world.server.script([]);
     world.completed().await;
     assert!(!world.lines().iter().any(|line| line.contains("removed")), "{:?}", world.lines());
-    // Two of three say who is not.
+    // Two of three: the others are not members.
     world.server.change(|truth| {
         truth.groups.get_mut("g1").unwrap()["members"] = json!([{ "value": "u03" }, { "value": "u00" }])
     });

@@ -1,5 +1,6 @@
-//! What a SCIM server may do to us, row by row: a scripted server behind real HTTP, the real client and the real sync;
-//! only Kafka is in memory. After each of its tricks nothing false is published, and a calm sync finds the truth.
+//! Everything that a SCIM server may do to us, row by row: a scripted server behind real HTTP, the real client and the
+//! real sync; only Kafka is in memory. After each of its tricks nothing false is published, and a calm sync finds the
+//! truth.
 
 mod script;
 mod server;

@@ -7,7 +7,7 @@ use super::script::{Effect, GROUPS, USER, USERS, on};
 use super::world::{HISTORY, HostileWorld, TRIES};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn rows_that_slide_out_of_the_window_take_nobody_with_them() {
+async fn rows_that_slide_out_of_the_window_remove_no_user() {
     let mut world = HostileWorld::baseline(12).await;
     // After the first page two users of it are deleted: the next two survivors slide onto it, unseen.
     let slide = Effect::afterwards(|truth| {
@@ -37,7 +37,7 @@ async fn rows_that_slide_during_a_first_sync_are_found_by_a_second_walk() {
     let slide = Effect::afterwards(|truth| drop(truth.users.remove("u05")));
     world.server.script([on(USERS).walk(1).page(2).then(slide)]);
     world.completed().await;
-    // Who went during the walk may still be known: it was listed. The next sync sees it gone.
+    // A user that went during the walk may still be known: it was listed. The next sync sees it gone.
     world.calm(&["user.removed u05 (not_found)"]).await;
     world.assert_state_is_the_truth();
 }
@@ -57,7 +57,7 @@ async fn a_user_dropped_from_one_page_is_found_by_its_id_and_stays() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_empty_list_removes_nobody_however_it_says_so() {
+async fn an_empty_list_removes_no_user_in_any_of_its_forms() {
     let mut world = HostileWorld::baseline(7).await;
     let all = |kind: &str, count: usize| (0..count).map(|n| format!("{kind}{n:02}")).collect::<Vec<_>>();
     for list in [USERS, GROUPS] {
@@ -67,7 +67,7 @@ async fn an_empty_list_removes_nobody_however_it_says_so() {
         // One by one they answer: the list is wrong.
         world.fails([empty.clone()], "list_incomplete").await;
         world.fails([absent], "list_incomplete").await;
-        // One by one they do not answer either: held until somebody looks.
+        // One by one they do not answer either: the removal is held until a person looks.
         let one = if list == USERS { USER } else { super::script::GROUP };
         for status in [404, 403, 500] {
             let script = [empty.clone(), on(one).then(Effect::Status(status))];
@@ -92,7 +92,7 @@ async fn more_than_half_of_the_users_missing_is_held_or_fails() {
     let missing = on(USERS).then(Effect::LeaveOut(most));
     world.fails([missing.clone()], "list_incomplete").await;
     assert!(world.server.requests_for(USER).len() <= 20, "a sample is enough");
-    // GET finds nobody, not even those who are listed: absence is the rule, and the third walk would remove them.
+    // GET finds no user, not even a listed one: absence is the rule, and the third walk would remove them.
     for (status, outcome) in [(404, Status::Completed), (410, Status::Completed), (404, Status::Held)] {
         world.server.script([missing.clone(), on(USER).then(Effect::Status(status))]);
         let counted = world.sync().await;
@@ -107,9 +107,9 @@ async fn more_than_half_of_the_users_missing_is_held_or_fails() {
     world.calm(&[]).await;
 }
 
-/// GET that says 404 to everybody, 200 with somebody else, 200 with nonsense, or nothing.
+/// A GET that says 404 for every user, 200 with another user, 200 with nonsense, or nothing.
 #[tokio::test(flavor = "multi_thread")]
-async fn an_answer_that_proves_nothing_removes_nobody() {
+async fn an_answer_that_proves_nothing_removes_no_user() {
     let mut world = HostileWorld::baseline(12).await;
     let missing = on(USERS).then(Effect::LeaveOut(vec!["u05".into()])).then(Effect::field("totalResults", json!(11)));
     let answers = [
@@ -138,7 +138,7 @@ async fn an_answer_that_proves_nothing_removes_nobody() {
         let status = world.publishes([missing.clone(), rule], &[]).await;
         assert_eq!(status.removals_suppressed, 1);
         assert!(world.server.requests_for(USER).len() <= 2 * TRIES);
-        // Listed again, so that no two of these add up to an absence.
+        // It is listed again: no two of these add up to an absence.
         world.calm(&[]).await;
     }
     // And one that answers 404 for it, but a control with something else.
@@ -149,7 +149,7 @@ async fn an_answer_that_proves_nothing_removes_nobody() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_user_removed_and_created_anew_is_two_users() {
+async fn a_user_removed_and_created_again_is_two_users() {
     let mut world = HostileWorld::baseline(7).await;
     world.server.change(|truth| {
         truth.users.remove("u05");

@@ -1,4 +1,4 @@
-//! Lists that do not page as RFC 7644 §3.4.2.4 wants it.
+//! Lists that do not page as RFC 7644 §3.4.2.4 demands.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -83,7 +83,7 @@ async fn items_per_page_and_start_index_of_an_answer_are_not_believed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_count_that_is_ignored_or_capped_loses_nobody() {
+async fn a_count_that_is_ignored_or_capped_loses_no_user() {
     let mut world = HostileWorld::baseline(7).await;
     world.make_history();
     let everything = [on(USERS).then(Effect::IgnoreCount), on(GROUPS).then(Effect::IgnoreCount)];
@@ -96,7 +96,7 @@ async fn a_count_that_is_ignored_or_capped_loses_nobody() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn pages_that_overlap_count_everybody_once() {
+async fn pages_that_overlap_count_every_user_once() {
     let mut world = HostileWorld::baseline(7).await;
     world.make_history();
     let status = world.publishes([on(USERS).then(Effect::Back(1)), on(GROUPS).then(Effect::Back(1))], HISTORY).await;
@@ -117,7 +117,7 @@ async fn a_list_that_begins_again_after_its_end_is_complete() {
     world.assert_state_is_the_truth();
 }
 
-/// The same page for ever: whatever its total says, it is not a list of three.
+/// The same page for ever: with any total, it is not a list of three.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_ignores_start_index_fails_the_sync_and_is_no_baseline() {
     let page_sized = Effect::edit(|body| body["totalResults"] = json!(3));
@@ -173,7 +173,7 @@ async fn a_list_without_an_end_fails_the_sync_at_the_limit_of_pages() {
     world.calm(HISTORY).await;
 }
 
-/// Whatever the number of rows, the size of pages and the form of the end: everybody is read, and nobody twice.
+/// With any number of rows, size of pages and form of the end, every user is read, and none twice.
 #[tokio::test(flavor = "multi_thread")]
 async fn every_form_of_the_end_of_a_list_ends_it_whatever_its_length() {
     let seed = std::env::var("PAGING_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(20_261_128);
@@ -205,11 +205,11 @@ async fn every_form_of_the_end_of_a_list_ends_it_whatever_its_length() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_empty_page_in_the_middle_is_not_the_end_of_everybody_behind_it() {
+async fn an_empty_page_in_the_middle_removes_no_user_behind_it() {
     let mut world = HostileWorld::baseline(9).await;
     world.make_history();
     let empty = Effect::field("Resources", json!([]));
-    // Who is behind it is asked for one by one, and answers.
+    // The users behind it are asked for one by one, and answer.
     let status = world.publishes([on(USERS).page(3).then(empty)], HISTORY).await;
     assert_eq!(status.users_read, Some(9));
     world.assert_state_is_the_truth();

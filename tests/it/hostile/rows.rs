@@ -40,7 +40,7 @@ async fn a_user_listed_twice_is_one_user_and_the_later_row_stands() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_id_that_changes_its_case_is_another_user_and_nobody_is_removed_for_it() {
+async fn an_id_that_changes_its_case_is_another_user_and_removes_none() {
     let mut world = HostileWorld::baseline(7).await;
     world.server.change(|truth| {
         let mut user = truth.users.remove("u05").expect("it was there");
@@ -115,7 +115,7 @@ async fn a_resource_too_large_for_a_message_is_reduced_and_the_others_go_on() {
         truth.users.get_mut("u03").unwrap()["emails"] = json!([{ "value": huge, "primary": true }]);
         truth.users.get_mut("u04").unwrap()["roles"] = json!(vec![json!({ "value": "r", "type": large }); 20]);
     });
-    // What was never there before is no event; what goes is one, and says why.
+    // A user that was never there before makes no event; a removed one makes an event with its reason.
     world.calm(&["user.added new", r#"user.updated u01 title "T" → none"#, "user.removed u05 (not_found)"]).await;
     assert_eq!(world.world.log.events()[1].omitted_attributes, ["title"]);
     for (id, omitted) in [("u01", "title"), ("u02", "displayName"), ("u03", "emails"), ("u04", "roles")] {
@@ -153,7 +153,7 @@ async fn a_group_of_very_many_is_one_record_each() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn members_whom_nobody_knows_dangle_and_are_not_published() {
+async fn members_that_no_get_finds_dangle_and_are_not_published() {
     let mut world = HostileWorld::baseline(7).await;
     world.server.change(|truth| {
         let members = json!([{ "value": "u00" }, { "value": "ghost" }, { "value": "g1", "type": "Group" }]);
@@ -188,7 +188,7 @@ async fn hostile_names_stay_on_one_harmless_line() {
     assert_eq!(events.len(), 4);
     for event in &events {
         let shown = line(event, 4);
-        // Colours are ours; everything else that is no plain character is not.
+        // Colours are ours; every other character has to be a plain one.
         let plain = anstream::adapter::strip_str(&shown).to_string();
         let harmless = |c: char| {
             !c.is_control() && !('\u{2028}'..='\u{202e}').contains(&c) && !('\u{2066}'..='\u{2069}').contains(&c)

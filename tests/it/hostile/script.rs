@@ -1,4 +1,4 @@
-//! What the server does wrong, and at which request.
+//! The faults of the server, and the requests at which they happen.
 //!
 //! A script is a list of [`Rule`]s; the effects of every rule that fits a request apply, in the script's order. Without
 //! a script the server tells the truth.
@@ -36,7 +36,7 @@ pub const GROUPS: Target = Target::List(Kind::Group);
 pub const USER: Target = Target::One(Kind::User);
 pub const GROUP: Target = Target::One(Kind::Group);
 
-/// Where a request stands: numbers count from 1.
+/// The place of a request: numbers count from 1.
 #[derive(Clone, Debug)]
 pub struct Place {
     pub target: Target,
@@ -52,7 +52,7 @@ pub struct Place {
     pub number: usize,
 }
 
-/// When something goes wrong, and what.
+/// When something goes wrong, and the fault.
 #[derive(Clone)]
 pub struct Rule {
     target: Option<Target>,
@@ -118,7 +118,7 @@ pub enum Effect {
     IgnoreStart,
     /// `count` is ignored: everything from the start on.
     IgnoreCount,
-    /// Never more rows than this on a page, whatever was asked for.
+    /// Never more rows than this on a page, whatever the request asked for.
     Cap(usize),
     /// After the end it begins again.
     WrapAround,
@@ -268,14 +268,14 @@ pub fn gzip(bytes: &[u8]) -> Vec<u8> {
     encoder.finish().expect("memory can be written")
 }
 
-/// A gzip stream that decompresses to white space for ever: about one byte for a thousand. Its beginning, and what is
-/// repeated.
+/// A gzip stream that decompresses to white space for ever: about one byte for a thousand. The pair is its beginning
+/// and the block that is repeated.
 pub fn gzip_bomb() -> (Vec<u8>, Vec<u8>) {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
     let mut megabyte = || {
         let before = encoder.get_ref().len();
         encoder.write_all(&vec![b' '; 1 << 20]).expect("memory can be written");
-        // A flush ends the block at a byte, so that it can be repeated.
+        // A flush ends the block at a byte: only then can it be repeated.
         encoder.flush().expect("memory can be written");
         encoder.get_ref()[before..].to_vec()
     };

@@ -1,4 +1,4 @@
-//! A SCIM server that does what its script says, down to the bytes: raw HTTP/1.1 over TCP, so that it can lie about
+//! A SCIM server that follows its script, down to the bytes: raw HTTP/1.1 over TCP, because it has to give wrong
 //! lengths, never end, and fall silent. It writes down every request it gets.
 
 use std::collections::BTreeMap;
@@ -50,7 +50,8 @@ struct Shared {
 
 #[derive(Default)]
 struct Script {
-    /// Connections belong to the script under which they began: what a sync before it left on its way does not count.
+    /// Connections belong to the script under which they began: requests that an earlier sync left on their way do not
+    /// count.
     number: usize,
     rules: Vec<Rule>,
     walks: BTreeMap<Target, Walk>,
@@ -129,7 +130,7 @@ impl HostileServer {
     }
 }
 
-/// A listener that answers nobody: nothing may ever reach it.
+/// A listener that never answers: nothing may ever reach it.
 pub struct Elsewhere {
     pub url: String,
     connections: Arc<AtomicUsize>,
@@ -392,7 +393,7 @@ impl Wire<'_> {
         Ok(())
     }
 
-    /// Ends with an error, when the client has had enough.
+    /// Ends with an error if the client gives up.
     async fn for_ever(&mut self, first: &[u8], again: &[u8]) -> io::Result<bool> {
         self.write(first).await?;
         // Larger writes: the client's patience is to be tested, not the machine's.

@@ -1,4 +1,4 @@
-//! Whatever the server does: a random script of tricks for each sync, and after each pair of syncs a calm one.
+//! Any behaviour of the server: a random script of tricks for each sync, and after each pair of syncs a calm one.
 
 use std::collections::BTreeSet;
 
@@ -10,7 +10,7 @@ use super::world::HostileWorld;
 
 const SEEDS: u64 = 24;
 const ROUNDS: usize = 12;
-/// Enough that what a few rounds change is no mass change.
+/// Enough users that the changes of a few rounds are not a mass change.
 const USERS_AT_FIRST: usize = 20;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -45,7 +45,7 @@ async fn soak(mut random: fastrand::Rng) {
     }
 }
 
-/// A removal of somebody who is there.
+/// A removal of a user or group that is there.
 fn is_false(line: &str, truth: &Truth) -> bool {
     let words: Vec<&str> = line.split(' ').collect();
     match words[..] {
@@ -60,7 +60,7 @@ fn is_false(line: &str, truth: &Truth) -> bool {
     }
 }
 
-/// What happens in a directory between two syncs.
+/// The changes in a directory between two syncs.
 fn live(truth: &mut Truth, random: &mut fastrand::Rng, round: usize) {
     let ids: Vec<String> = truth.users.keys().cloned().collect();
     let somebody = ids[random.usize(..ids.len())].clone();
@@ -97,8 +97,8 @@ fn rule(random: &mut fastrand::Rng) -> Rule {
         rule = rule.attempt(1);
     }
     match random.u8(..8) {
-        // One by one: whatever fails there proves nothing. A GET that says 404 of who is there is beyond anybody's
-        // means, so that is said of everybody.
+        // One by one: a failure there proves nothing. A GET that says 404 for an existing user cannot be told from the
+        // truth, so here it says so for all of them.
         0 => {
             let one = on(if random.bool() { USER } else { GROUP });
             let status = [404, 410, 403, 405, 500, 429][random.usize(..6)];

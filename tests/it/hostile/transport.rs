@@ -1,4 +1,4 @@
-//! Answers that do not arrive, or not as HTTP wants them.
+//! Answers that do not arrive, or not as HTTP demands.
 
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,7 @@ use super::script::{Delivery, Effect, GROUPS, USERS, always, gzip_bomb, on};
 use super::server::Elsewhere;
 use super::world::{HISTORY, HostileWorld, TRIES, impatient, patient};
 
-/// What the network takes beyond what anybody reads: buffers of two sockets.
+/// Bytes that the network takes beyond those that are read: buffers of two sockets.
 const BUFFERS: u64 = 16 << 20;
 /// Far more than any of these tests needs, far less than for ever.
 const SOON: Duration = Duration::from_secs(45);
@@ -64,7 +64,7 @@ async fn a_connection_that_breaks_fails_the_sync() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_no_http_fails_the_sync() {
+async fn an_answer_that_is_not_http_fails_the_sync() {
     let mut world = HostileWorld::baseline(7).await.with_patience(impatient());
     world.make_history();
     let list = r#"{"totalResults":0,"Resources":[]}"#;
@@ -91,7 +91,7 @@ async fn what_is_no_http_fails_the_sync() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_content_length_that_lies_never_passes_for_a_shorter_list() {
+async fn a_wrong_content_length_never_passes_for_a_shorter_list() {
     let mut world = HostileWorld::baseline(7).await.with_patience(impatient());
     world.make_history();
     for page in [1, 2] {
@@ -170,7 +170,7 @@ async fn g11_a_body_without_an_end_is_cut_off_at_the_limit() {
         world.fails([on(USERS).page(2).then(Effect::Deliver(delivery.clone()))], "body_too_large").await;
         let sent = world.server.sent();
         assert!(sent < 2 * (BODY_BYTES_MAX as u64 + BUFFERS), "{delivery:?}: {sent} bytes were taken");
-        assert_eq!(world.server.requests().len(), 4, "what is too large is asked for once more, row by row");
+        assert_eq!(world.server.requests().len(), 4, "a list that is too large is asked for once more, row by row");
         assert!(began.elapsed() < SOON, "{:?}", began.elapsed());
         world.calm(HISTORY).await;
     }
@@ -188,7 +188,11 @@ async fn g11_a_gzip_bomb_is_cut_off_at_the_limit() {
         world.fails([on(list).page(2).then(Effect::Deliver(bomb.clone()))], "body_too_large").await;
         let megabytes = BODY_BYTES_MAX as u64 >> 20;
         assert!(world.server.sent() < 2 * ((megabytes + 1) * again.len() as u64 + BUFFERS));
-        assert_eq!(world.server.requests_for(list).len(), 4, "what is too large is asked for once more, row by row");
+        assert_eq!(
+            world.server.requests_for(list).len(),
+            4,
+            "a list that is too large is asked for once more, row by row"
+        );
         assert!(began.elapsed() < SOON, "{:?}", began.elapsed());
     }
     world.calm(HISTORY).await;
@@ -198,7 +202,7 @@ async fn g11_a_gzip_bomb_is_cut_off_at_the_limit() {
 async fn a_compressed_page_is_read_and_one_compressed_twice_is_refused() {
     let mut world = HostileWorld::baseline(7).await;
     world.make_history();
-    // Told that it is compressed when it is not, compressed when nobody said so, compressed twice.
+    // Announced as compressed but plain, compressed without an announcement, compressed twice.
     let plain = on(USERS).page(2).then(Effect::Header("content-encoding", "gzip".to_owned()));
     world.fails([plain], "unreachable").await;
     let unsaid =

@@ -1,4 +1,4 @@
-//! What the server holds, and the answers it gives while nobody interferes (RFC 7644, RFC 9865).
+//! The contents of the server, and its answers while no script interferes (RFC 7644, RFC 9865).
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use crate::memory::{MemoryDirectory, Resources};
 /// Rows of a page where the request does not say.
 const DEFAULT_COUNT: usize = 100;
 
-/// Users and groups, and how this server is built: habits, not faults.
+/// Users and groups, and the build of this server: habits, not faults.
 #[derive(Clone, Debug, Default)]
 pub struct Truth {
     pub users: Resources,
@@ -24,13 +24,13 @@ pub struct Habits {
     pub cursors: Cursors,
     /// Offers `POST /.search`.
     pub search: bool,
-    /// Evaluates filters; else they are ignored, and everybody is answered.
+    /// Evaluates filters; else they are ignored, and all users are returned.
     pub filters: bool,
-    /// `members` stand in the list of groups.
+    /// `members` are in the list of groups.
     pub members_in_list: bool,
-    /// `members` stand in GET of a group.
+    /// `members` are in GET of a group.
     pub members_in_get: bool,
-    /// `groups` stand on users.
+    /// `groups` are on users.
     pub groups_on_users: bool,
     /// Answers GET by id; else 405.
     pub get: bool,
@@ -128,7 +128,7 @@ impl Truth {
         configuration
     }
 
-    /// `groups.value eq "…"` and `members.value eq "…"`; everything else is no filter here.
+    /// `groups.value eq "…"` and `members.value eq "…"`; everything else is not a filter here.
     fn filtered(&self, kind: Kind, question: &Question, effects: &[Effect]) -> Answer {
         if !self.habits.filters {
             return (200, self.page(kind, question, effects));
@@ -159,14 +159,14 @@ impl Truth {
         self.cut(&rows, question, effects)
     }
 
-    /// The page of `rows` that the question asks for, or what the effects make of it.
+    /// The page of `rows` that the question asks for, as the effects change it.
     fn cut(&self, rows: &[Value], question: &Question, effects: &[Effect]) -> Value {
         let number = |name: &str| question.parameters.get(name).and_then(|text| text.parse::<usize>().ok());
         let cursor = question.parameters.get("cursor").filter(|_| self.habits.cursors != Cursors::None);
         let by_cursor = match self.habits.cursors {
             Cursors::None => false,
             Cursors::Advertised | Cursors::Forced => cursor.is_some(),
-            // Unasked, and as long as nobody insists on an index.
+            // Unasked, as long as the client does not insist on an index.
             Cursors::Unasked => cursor.is_some() || number("startIndex").is_none_or(|start| start <= 1),
         };
         let mut start = match cursor {

@@ -43,7 +43,7 @@ pub fn impatient() -> Patience {
 /// Tries of one request.
 pub const TRIES: usize = 3;
 
-/// Three rows a page, so that a dozen users make several pages.
+/// Three rows a page: a dozen users make several pages.
 const PROFILE: &str = "page_size = 3\npaging = \"index\"\nmemberships = \"list\"";
 
 pub struct HostileWorld {
@@ -126,7 +126,7 @@ impl HostileWorld {
         self.publishes([], events).await
     }
 
-    /// Kafka holds whom the directory has, and nobody else.
+    /// Kafka holds the users of the directory, and no others.
     pub fn assert_state_is_the_truth(&self) {
         let truth = self.server.change(|truth| truth.clone());
         let mut expected: BTreeSet<(Topic, String)> = BTreeSet::new();

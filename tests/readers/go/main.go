@@ -139,7 +139,7 @@ func (d *decoder) value(ctx context.Context, framed []byte) (any, error) {
 		if err != nil {
 			return nil, err
 		}
-		// A cache of its own keeps apart types of the same name in different versions.
+		// A separate cache keeps apart types of the same name in different versions.
 		schema, err = avro.ParseWithCache(text.Schema, "", &avro.SchemaCache{})
 		if err != nil {
 			return nil, err

@@ -1,5 +1,5 @@
 """Write a copy of each partition's first record, and a tombstone for it, in a transaction that is
-then aborted: what only readers of uncommitted records see."""
+then aborted. Only readers of uncommitted records see them."""
 
 import argparse
 
@@ -29,7 +29,7 @@ def main():
     for (topic, partition), message in first.items():
         producer.produce(topic, message.value(), message.key(), partition)
         producer.produce(topic, None, message.key(), partition)
-    # Aborting drops what was not sent yet.
+    # Aborting drops records that were not sent yet.
     if producer.flush(TRANSACTION_SECONDS_MAX):
         raise TimeoutError("the broker does not take records")
     producer.abort_transaction(TRANSACTION_SECONDS_MAX)

@@ -1,4 +1,4 @@
-"""Delete topics, and wait until they are gone, so that others by their names can be created."""
+"""Delete topics, and wait until they are gone: only then can others by their names be created."""
 
 import argparse
 import time

@@ -22,22 +22,22 @@ import org.apache.kafka.common.TopicPartition;
  * <pre>java -cp 'target/lib/*' replay.Replay BROKERS REGISTRY PREFIX DATABASE ACCOUNT...</pre>
  *
  * <p>For each account: state as of its newest completed sync (the marker) is read from the compacted topics. From then
- * on its events are applied, beginning with the first that the marker does not cover. What is known and which event
- * comes next change in one transaction of the database, so a restart, however sudden, goes on at the next event. Later
+ * on its events are applied, beginning with the first that the marker does not cover. The tables and the number of the
+ * next event change in one transaction of the database, so a restart, however sudden, goes on at the next event. Later
  * markers are read, too: they say what changed without an event, and how many records there must be.
  * docs/consumers/replay.md explains the pattern.
  *
- * <p>The view {@code access} has direct memberships: whoever is in a group through another group is not in it.
+ * <p>The view {@code access} has direct memberships: a user that is in a group through another group is not in it.
  * {@code scimtail state access} resolves nesting, and docs/consumers/replay.md has a query that does.
  */
 public final class Replay {
     private static final Duration BATCH_MAX = Duration.ofMillis(200);
     /**
-     * A marker may be replaced by a newer one after `min.compaction.lag.ms` of the topic: whoever has read none for
-     * longer cannot tell what others said.
+     * A marker may be replaced by a newer one after `min.compaction.lag.ms` of the topic. A consumer that has read
+     * none for longer cannot know the markers in between.
      */
     private static final Duration UNREAD_MAX = Duration.ofHours(6);
-    /** Where one of these is another in a newer marker, state was written anew without events. */
+    /** If one of these differs in a newer marker, state was written again without events. */
     private static final List<String> SETTINGS = List.of("attributes", "group_pattern", "pseudonym_key_id");
     private static final List<String> TABLES = List.of(
             "CREATE TABLE IF NOT EXISTS progress (account TEXT PRIMARY KEY, partition INTEGER NOT NULL,"
@@ -49,10 +49,10 @@ public final class Replay {
             "CREATE TABLE IF NOT EXISTS groups (account TEXT, id TEXT, display_name TEXT, PRIMARY KEY (account, id))",
             "CREATE TABLE IF NOT EXISTS memberships (account TEXT, principal_type TEXT, principal_id TEXT, group_id TEXT,"
                     + " PRIMARY KEY (account, principal_type, principal_id, group_id))",
-            // What was applied: the primary key refuses to apply an event twice.
+            // Applied events: the primary key refuses to apply an event twice.
             "CREATE TABLE IF NOT EXISTS applied (account TEXT, sequence INTEGER, event_id TEXT, event_type TEXT,"
                     + " PRIMARY KEY (account, sequence))",
-            // Direct memberships; not who is in a group through another group.
+            // Direct memberships; none through another group.
             "CREATE VIEW IF NOT EXISTS access AS"
                     + " SELECT m.account, u.user_name, u.active, g.display_name AS group_name FROM memberships m"
                     + " JOIN users u ON u.account = m.account AND u.id = m.principal_id AND m.principal_type = 'user'"
@@ -81,7 +81,7 @@ public final class Replay {
     }
 
     /**
-     * Events do not lead from what is known of this account to what there is; a marker that ends behind {@code after}
+     * Events do not lead from the tables of this account to its present state; a marker that ends behind {@code after}
      * does.
      */
     private static final class LoadAgain extends Exception {
@@ -148,13 +148,13 @@ public final class Replay {
     }
 
     private boolean isThere(TopicPartition place, long offset) {
-        // Beyond the end, that one was deleted, and this is another by its name.
+        // Beyond the end: the topic was deleted, and this is another by its name.
         return offset >= topics.start(place) && offset <= topics.end(place);
     }
 
     /**
-     * Replaces what is known of the account by its state as of its newest completed sync. Where that cannot be, it waits
-     * for the next one; what is known stays, because old is better than nobody.
+     * Replaces the account's rows by its state as of its newest completed sync. If that cannot be read, it waits for
+     * the next one; the old rows stay, because old rows are better than none.
      */
     private void load(String account, long after) throws Exception {
         long now = System.currentTimeMillis();
@@ -171,7 +171,7 @@ public final class Replay {
         }
         Map<String, Topics.Position> positions = topics.positions(marker);
         if (found.next() <= after || !positions.values().stream().allMatch(topics::reaches)) {
-            System.err.println(account + ": what was written is gone; waiting for the next sync");
+            System.err.println(account + ": written records are gone; waiting for the next sync");
             return;
         }
         List<GenericRecord> users = topics.state(account, positions.get("users"));
@@ -276,7 +276,7 @@ public final class Replay {
         if (!isUnread) {
             progress.readUntil = record.timestamp();
         }
-        // The record of the newest attempt, whatever became of it: one more that was not missed.
+        // The record of the newest attempt, completed or not: one more that was not missed.
         if (isLatest) {
             return;
         }
@@ -291,7 +291,7 @@ public final class Replay {
             throw new LoadAgain(account, "state was lost, and repaired without events");
         }
         if (!settings(marker).equals(progress.settings)) {
-            throw new LoadAgain(account, "attributes were configured anew, which makes no events");
+            throw new LoadAgain(account, "attributes were configured again, which makes no events");
         }
         progress.marker = marker;
         count(account, progress);
@@ -405,7 +405,7 @@ public final class Replay {
         }
     }
 
-    /** A text, which Avro reads as something of its own, or null. */
+    /** A text, which Avro reads as its own string type, or null. */
     private static String text(GenericRecord record, String field) {
         Object value = record.get(field);
         return value == null ? null : value.toString();

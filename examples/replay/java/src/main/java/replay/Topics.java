@@ -22,7 +22,7 @@ import org.apache.kafka.common.TopicPartition;
 import org.apache.kafka.common.serialization.ByteArrayDeserializer;
 import org.apache.kafka.common.serialization.StringDeserializer;
 
-/** Scimtail's topics, read by partition: there is no consumer group, and no offset in Kafka. */
+/** Scimtail's topics, read by partition: without a consumer group or offsets in Kafka. */
 final class Topics {
     private static final Duration POLL = Duration.ofMillis(200);
 
@@ -139,7 +139,7 @@ final class Topics {
             // The consumer's position, because the last record before the marker's may be compacted away.
             while (consumer.position(place) < position.nextOffset) {
                 for (ConsumerRecord<String, byte[]> record : consumer.poll(POLL)) {
-                    // What lies behind the position belongs to a sync that the marker does not cover.
+                    // Records behind the position belong to a sync that the marker does not cover.
                     if (record.offset() >= position.nextOffset || !record.key().startsWith(account + "/")) {
                         continue;
                     }

@@ -84,7 +84,7 @@ public final class Tables {
                 .join(users, (key, membership) -> principal(key), Tables::pair)
                 .join(groups, (key, pair) -> group(key), Tables::pair, named("access-naive"));
 
-        // Told how the topics are partitioned, it finds everybody, and follows every rename and removal.
+        // Told how the topics are partitioned, it finds every user, and follows every rename and removal.
         StreamPartitioner<String, Void> byAccount = (topic, key, value, partitions) ->
                 Optional.of(Set.of(partition(key, partitions)));
         TableJoined<String, String> partitioned = TableJoined.with(byAccount, byAccount);
@@ -94,7 +94,7 @@ public final class Tables {
         return builder;
     }
 
-    /** Memberships as they come, each with what is known of its principal and group at that time. */
+    /** Memberships as they come, each with the principal and group as known at that time. */
     private StreamsBuilder global() {
         StreamsBuilder builder = new StreamsBuilder();
         GlobalKTable<String, GenericRecord> users = builder.globalTable(prefix + ".users", consumed());
@@ -112,7 +112,7 @@ public final class Tables {
     }
 
     /**
-     * As text before it becomes a table, so that Streams writes no Avro to its stores, and no schema to the registry.
+     * As text before it becomes a table: then Streams writes no Avro to its stores, and no schema to the registry.
      * A null value, a tombstone, stays one: it takes the key out of the table.
      */
     private KTable<String, String> table(StreamsBuilder builder, String name) {
@@ -150,7 +150,7 @@ public final class Tables {
         return "[" + left + "," + right + "]";
     }
 
-    /** Only for reading: what is derived from the records is text. */
+    /** Only for reading: values derived from the records are text. */
     private static Serde<GenericRecord> avro(String registry) {
         Deserializer<GenericRecord> deserializer = new AvroKafkaDeserializer<>();
         Map<String, Object> settings = new HashMap<>();
@@ -208,14 +208,14 @@ public final class Tables {
         settings.put(StreamsConfig.consumerPrefix("isolation.level"), "read_committed");
         settings.put(StreamsConfig.COMMIT_INTERVAL_MS_CONFIG, POLL.toMillis());
         settings.put(StreamsConfig.REPLICATION_FACTOR_CONFIG, 1);
-        // Of what is derived from the records.
+        // The serde of values derived from the records.
         settings.put(StreamsConfig.DEFAULT_KEY_SERDE_CLASS_CONFIG, Serdes.StringSerde.class);
         settings.put(StreamsConfig.DEFAULT_VALUE_SERDE_CLASS_CONFIG, Serdes.StringSerde.class);
         try (KafkaStreams streams = new KafkaStreams(builder.build(), settings);
                 Admin admin = Admin.create(Map.of("bootstrap.servers", brokers))) {
             streams.start();
             long deadline = System.nanoTime() + CAUGHT_UP_MAX.toNanos();
-            // Twice, because what is read of one topic may be written to the next.
+            // Twice, because records of one topic may be written to the next.
             for (int times = 0; times < 2; times = caughtUp(streams, admin, application) ? times + 1 : 0) {
                 if (System.nanoTime() > deadline) {
                     throw new IllegalStateException(application + " has not read everything after " + CAUGHT_UP_MAX);
