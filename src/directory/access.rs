@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn a_circle_ends_and_nobody_is_above_itself() {
+    fn a_circle_ends_and_no_group_is_above_itself() {
         let known = known("a in b\nb in c\nc in a");
         assert_eq!(above(&known, "a"), ["b via a since 1", "c via a > b since 2"]);
         assert_eq!(above(&known, "c"), ["a via c since 3", "b via c > a since 3"]);

@@ -281,7 +281,7 @@ mod tests {
         }
 
         #[test]
-        fn who_shows_less_contradicts_nobody(got in objects(), seed: u64) {
+        fn a_value_that_shows_less_contradicts_none(got in objects(), seed: u64) {
             let random = &mut fastrand::Rng::with_seed(seed);
             let mut known = got.clone();
             for object in &mut known {

@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn few_losses_pass_in_a_small_directory_unless_nobody_is_seen_again() {
+    fn few_losses_pass_in_a_small_directory_unless_it_is_empty() {
         assert!(!held(|e| (e.users, e.losses.users) = (6, 4)));
         assert!(held(|e| (e.users, e.losses.users) = (6, 5)));
         assert!(held(|e| (e.users, e.losses.users, e.no_user_again) = (2, 2, true)));

@@ -368,7 +368,7 @@ mod tests {
     }
 
     #[test]
-    fn whether_somebody_was_active_is_only_what_the_event_says() {
+    fn whether_a_user_was_active_is_only_what_the_event_says() {
         // A switch in the same sync is an event of its own, and both show the user after both.
         assert_eq!(before(&[], &[("title", None)]).active, None);
         assert_eq!(before(&[], &[("active", None)]).active, None, "it was not known");

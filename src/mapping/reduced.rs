@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn without_attributes_ids_and_whether_somebody_is_active_remain() {
+    fn without_attributes_ids_and_whether_the_user_is_active_remain() {
         let event = ChangeEvent {
             principal_id: "u1".into(),
             principal_name: Some("ann".into()),

@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_stands_in_for_a_display_name_that_is_not_served() {
+    fn a_name_is_shown_where_no_display_name_is_served() {
         let read = |json: &str| {
             let reading = Reading::plain(AttributeList::default());
             let read = read_resource(Kind::User, json.as_bytes(), &reading).unwrap();

@@ -262,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_that_nobody_waits_for_any_more_is_not_written() {
+    fn a_batch_that_no_account_waits_for_any_more_is_not_written() {
         let (waiting, mut answers) = waiting(&[(1, 10), (1, 10), (1, 10)]);
         drop(answers.remove(1));
         assert_eq!(transactions(waiting), [vec![0, 2]]);

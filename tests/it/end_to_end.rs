@@ -196,7 +196,7 @@ fn text(value: &Value, field: &str) -> String {
 
 /// G2, G6, G8 on the real broker, and every kind of change there is.
 #[tokio::test(flavor = "multi_thread")]
-async fn g8_a_directory_nobody_here_wrote_arrives_in_kafka_change_by_change() {
+async fn g8_the_directory_of_another_project_arrives_in_kafka_change_by_change() {
     let mut world = World::start().await;
     assert_eq!(world.sync().await, [""; 0], "the baseline is state only");
     assert_eq!(world.sync().await, [""; 0], "nothing changed");

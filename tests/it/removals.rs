@@ -249,7 +249,7 @@ async fn a_user_and_a_group_may_share_an_id() {
 
 /// G3: an answer that changes within a sync removes nothing.
 #[tokio::test(flavor = "multi_thread")]
-async fn g3_who_is_listed_after_all_is_not_removed_by_an_earlier_404() {
+async fn g3_a_user_who_is_listed_after_all_is_not_removed_by_an_earlier_404() {
     let mut world = baseline().await;
     let unlisted = ["u03".to_owned()].into();
     let faults = Faults {
@@ -414,7 +414,7 @@ async fn g3_without_get_absence_in_three_complete_walks_is_the_proof() {
 
 /// G3: a user that is listed again in between starts from the beginning, and no event says that it was ever missing.
 #[tokio::test(flavor = "multi_thread")]
-async fn g3_who_is_listed_again_is_counted_anew() {
+async fn g3_the_count_of_missing_walks_starts_again_when_the_principal_is_listed() {
     let faults = Faults { get_not_offered: true, ..Faults::default() };
     let mut world = World::new(account("acme"));
     world.completed(&users(0..30)).await;

@@ -213,7 +213,7 @@ async fn a_lost_checkpoint_or_a_topic_that_ends_too_early_stops_the_account() {
 /// The simulation found this: the record of a user was lost, and then the user left the directory for good. By every
 /// way to read memberships, the account notices once it looks for the principals that memberships name.
 #[tokio::test(flavor = "multi_thread")]
-async fn memberships_that_outlived_a_lost_record_go_with_whom_they_belonged_to() {
+async fn memberships_that_outlived_a_lost_record_go_with_their_user_or_group() {
     for strategy in [Strategy::List, Strategy::Get, Strategy::User, Strategy::GroupsFilter, Strategy::MembersFilter] {
         let showing = |text: &str| MemoryDirectory::parse(text).showing(strategy);
         let mut world = World::new(account("acme"));

@@ -102,7 +102,7 @@ fn directory(base_url: &str, paging: &str) -> ScimDirectory {
 
 /// G3: survivors that slid between two pages are not removed, and the state misses no user.
 #[tokio::test(flavor = "multi_thread")]
-async fn g3_rows_that_slide_between_pages_remove_nobody_who_is_there() {
+async fn g3_rows_that_slide_between_pages_remove_no_listed_user() {
     let (passage, base_url) = passage().await;
     let mut left = USERS;
     for paging in ["index", "cursor"] {

@@ -19,7 +19,7 @@ pub(super) fn resolve(diff: &Diff<'_>, group: &Id, member: &ListedMember) -> Opt
         Some(Kind::Group) => &[Kind::Group, Kind::User],
         Some(Kind::User) => &[Kind::User, Kind::Group],
         // Users and groups may share ids: that the user is gone does not make a member of the group with its id.
-        None if stands_for_one_who_is_gone(diff, group, &member.id) => &[Kind::User],
+        None if shares_its_id_with_a_gone_principal(diff, group, &member.id) => &[Kind::User],
         None => &[Kind::User, Kind::Group],
     };
     // A member that no GET can find is what its group says.
@@ -29,7 +29,7 @@ pub(super) fn resolve(diff: &Diff<'_>, group: &Id, member: &ListedMember) -> Opt
 }
 
 /// The id of a user who goes in this sync, or, where users and groups are counted alike, who went in an earlier one.
-fn stands_for_one_who_is_gone(diff: &Diff<'_>, group: &Id, id: &Id) -> bool {
+fn shares_its_id_with_a_gone_principal(diff: &Diff<'_>, group: &Id, id: &Id) -> bool {
     let went = diff.ids_are_shared
         && diff.known.dangling(group).binary_search(id).is_ok()
         && diff.known.table(Kind::Group).contains(id);

@@ -34,7 +34,7 @@ fn only(count: usize) -> Rule {
 /// lithnet/googleapps-managementagent#78: a full import read 400 of 56,726 groups without an error, and 56,326 were
 /// deleted; the next imports brought them back.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_short_list_that_calls_itself_whole_removes_nobody_and_makes_no_storm() {
+async fn a_short_list_that_calls_itself_whole_removes_no_user_and_makes_no_storm() {
     let mut world = HostileWorld::baseline(60).await;
     world.fails([only(4)], "list_incomplete").await;
     world.calm(&[]).await;
@@ -62,7 +62,7 @@ async fn a_server_that_cannot_be_reached_is_not_an_empty_one() {
 /// simstudioai/sim#6757: listings that turned a failure into a short or empty answer fed the deletion of everything that
 /// they did not show.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_page_that_is_empty_in_the_middle_removes_nobody_behind_it() {
+async fn a_page_that_is_empty_in_the_middle_removes_no_user_behind_it() {
     let mut world = HostileWorld::baseline(60).await;
     for empty in [json!([]), json!(null)] {
         let middle = on(USERS).page(2).then(Effect::field("Resources", empty));

@@ -146,7 +146,7 @@ fn row(kind: super::script::Target, id: &'static str, edit: impl Fn(&mut Value) 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn g3_a_row_without_an_id_stops_nobody_and_forbids_removals_of_its_kind_in_that_sync() {
+async fn g3_a_row_without_an_id_forbids_removals_of_its_kind_in_that_sync_and_nothing_else() {
     let mut world = HostileWorld::baseline(7).await;
     world.make_history();
     for broken in [

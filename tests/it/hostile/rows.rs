@@ -24,7 +24,7 @@ fn repeated(id: &'static str, edit: impl Fn(&mut Value) + Send + Sync + 'static)
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_user_listed_twice_is_one_user_and_the_later_row_stands() {
+async fn a_user_listed_twice_is_one_user_with_the_later_row() {
     let mut world = HostileWorld::baseline(7).await;
     world.make_history();
     let same = [on(USERS).then(repeated("u01", |_| ()))];

@@ -14,7 +14,7 @@ const ROUNDS: usize = 12;
 const USERS_AT_FIRST: usize = 20;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn g3_whatever_a_server_does_nobody_is_removed_who_is_there() {
+async fn g3_whatever_a_server_does_no_user_is_removed_who_is_there() {
     for seed in 0..SEEDS {
         println!("seed {seed}");
         Box::pin(soak(fastrand::Rng::with_seed(seed))).await;
