@@ -51,11 +51,7 @@ fn unknown_field(message: &str) -> Option<(String, Vec<String>)> {
 fn unknown_key(key: &str, place: &str, expected: &[String]) -> String {
     match secret_key(key).filter(|_| !place.starts_with(" in [kafka")) {
         Some(belongs) => {
-            let remedy = match place {
-                " in [registry]" => "scimtail asks the registry without credentials".to_owned(),
-                _ => format!("{belongs}_env or {belongs}_file"),
-            };
-            format!("`{key}`{place}: secrets do not belong in this file; → {remedy}")
+            format!("`{key}`{place}: secrets do not belong in this file; → {belongs}_env or {belongs}_file")
         }
         None => {
             let told = if is_word(key) { format!(" `{key}`") } else { String::new() };

@@ -103,7 +103,7 @@ fn each_bad_value_is_refused_with_its_remedy() {
         ),
         ("token_file", "API-Key", "secrets do not belong in this file; → token_env or token_file"),
         ("interval", "password", "in [defaults]: secrets do not belong in this file; → password_env or password_file"),
-        ("register", "password", "→ scimtail asks the registry without credentials"),
+        ("register", "password", "in [registry]: secrets do not belong in this file; → password_env or password_file"),
         ("partitions", "password", "unknown key `password` in [kafka]"),
     ] {
         assert!(GOOD.contains(from), "{from}");

@@ -13,8 +13,9 @@ mod settings;
 use super::failure::{Exit, Failure};
 use super::output::{account_width, print};
 use super::read::read_states;
-use crate::avro::{Registry, schema};
+use crate::avro::schema;
 use crate::config::{AccountConfig, Config};
+use crate::connect;
 use crate::directory::{Known, Problem, SyncStatus};
 use crate::kafka::topics::{partition_counts, verify};
 use crate::log::Topic;
@@ -48,7 +49,7 @@ pub async fn check(config: &Config, options: Options) -> Result<Exit, Failure> {
     }
     print(&format!("{:width$}  {}", "kafka", config.kafka.brokers))?;
     check_kafka(config, counts, &mut report).await?;
-    print(&format!("{:width$}  {}", "registry", config.registry_url))?;
+    print(&format!("{:width$}  {}", "registry", config.registry.url))?;
     check_registry(config, &mut report).await?;
     report.end()
 }
@@ -61,7 +62,7 @@ async fn known(
     counts: &Result<Vec<Option<i32>>, ServiceError>,
 ) -> HashMap<String, Result<Known, Problem>> {
     let there = counts.as_ref().is_ok_and(|counts| counts.iter().any(Option::is_some));
-    let Ok(registry) = Registry::new(&config.registry_url) else { return HashMap::new() };
+    let Ok(registry) = connect::registry(&config.registry) else { return HashMap::new() };
     if !there {
         return HashMap::new();
     }
@@ -115,7 +116,7 @@ async fn check_kafka(
 }
 
 async fn check_registry(config: &Config, report: &mut Report) -> Result<(), Failure> {
-    let registry = match Registry::new(&config.registry_url) {
+    let registry = match connect::registry(&config.registry) {
         Ok(registry) => registry,
         Err(error) => return report.fail("reach", error.problem(), Gravity::Refused),
     };
