@@ -52,6 +52,11 @@ impl RegistryConfig {
         self.is_plaintext && !matches!(self.login, RegistryLogin::None)
     }
 
+    /// The proxy on the way: `host:port`, and what names it.
+    pub fn proxy(&self) -> Option<String> {
+        self.network.proxy_to(&Url::parse(&self.url).ok()?)
+    }
+
     /// The files that its keys name.
     pub fn files(&self) -> impl Iterator<Item = &NamedFile> {
         let secret = match &self.login {

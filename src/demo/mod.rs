@@ -64,6 +64,8 @@ topic_prefix = "{PREFIX}"
 partitions = {PARTITIONS}
 [registry]
 url = "{registry}"
+[network]
+proxy = "none"
 [defaults]
 interval = "{interval}"
 [[account]]

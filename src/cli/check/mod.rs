@@ -21,6 +21,7 @@ use crate::kafka::topics::{partition_counts, verify};
 use crate::log::Topic;
 use crate::service::ServiceError;
 use crate::shards::spans;
+use crate::transport::file::NamedFile;
 use report::{Gravity, Report};
 
 #[derive(Debug, Args)]
@@ -115,12 +116,34 @@ async fn check_kafka(
     report.fail(topic, &problem, Gravity::of(&error))
 }
 
+/// The URL of the registry as its messages name it.
+fn bare_url(config: &Config) -> &str {
+    config.registry.url.trim_end_matches('/')
+}
+
+/// Names the proxy on the way to the registry, credentials in plain text, and files that too many users of this machine
+/// may read or write.
+fn say_way_to_registry(config: &Config, report: &Report) -> Result<(), Failure> {
+    let registry = &config.registry;
+    if let Some(proxy) = registry.proxy() {
+        report.ok("proxy", &format!("through {proxy}"))?;
+    }
+    if registry.sends_secret_in_plain_text() {
+        report.note("plaintext", "the credentials leave this machine unencrypted; → https:// in registry.url")?;
+    }
+    for exposure in registry.files().filter_map(NamedFile::exposure) {
+        report.note("files", &exposure)?;
+    }
+    Ok(())
+}
+
 async fn check_registry(config: &Config, report: &mut Report) -> Result<(), Failure> {
+    let bare = |error: &ServiceError| error.problem().clone().without(&format!("registry {}", bare_url(config)));
+    say_way_to_registry(config, report)?;
     let registry = match connect::registry(&config.registry) {
         Ok(registry) => registry,
-        Err(error) => return report.fail("reach", error.problem(), Gravity::Refused),
+        Err(error) => return report.fail("network", &bare(&error), Gravity::of(&error)),
     };
-    let bare = |error: &ServiceError| error.problem().clone().without(&format!("registry {}", registry.url()));
     match registry.probe().await {
         Ok(()) => {}
         Err(error) => return report.fail("reach", &bare(&error), Gravity::of(&error)),
