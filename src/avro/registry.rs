@@ -21,7 +21,7 @@ use super::schema::{self, SchemaIds};
 use crate::directory::Problem;
 use crate::log::Topic;
 use crate::service::ServiceError;
-use crate::transport::failure::{self, Received, failure};
+use crate::transport::failure::{Received, failure};
 use crate::transport::{Proxy, Transport};
 
 const REQUEST_WAIT: Duration = Duration::from_secs(10);
@@ -379,10 +379,8 @@ impl Registry {
         let request = Request { method, url: format!("{}{path}", self.url), body };
         let mut session = self.session();
         let mut answered = session.send(&request).await;
-        let is_refused = match &answered {
-            Ok(response) => response.status() == StatusCode::UNAUTHORIZED,
-            Err(error) => failure::is_about_credentials(error),
-        };
+        // Whatever keeps the answer away may be a certificate or a password that is new by now.
+        let is_refused = answered.as_ref().map_or(true, |response| response.status() == StatusCode::UNAUTHORIZED);
         if is_refused && let Some(renewed) = self.renewed(&session) {
             session = renewed;
             answered = session.send(&request).await;

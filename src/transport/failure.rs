@@ -48,11 +48,6 @@ pub fn failure(error: &reqwest::Error, received: Received, through: Option<&Prox
     what.into()
 }
 
-/// True if another certificate, key or password of a proxy may help.
-pub fn is_about_credentials(error: &reqwest::Error) -> bool {
-    tls_error(error).is_some() || tunnel_error(error).is_some()
-}
-
 fn of_proxy(error: &reqwest::Error, proxy: &Proxy) -> Option<Problem> {
     let address = proxy.address();
     let tunnel = tunnel_error(error);
