@@ -50,6 +50,9 @@ fn unknown_field(message: &str) -> Option<(String, Vec<String>)> {
 /// The complaint about an unknown key. If the key names a secret, it says where secrets belong, else the nearest key.
 fn unknown_key(key: &str, place: &str, expected: &[String]) -> String {
     match secret_key(key).filter(|_| !place.starts_with(" in [kafka")) {
+        Some(_) if place == " in [network]" => {
+            format!("`{key}`{place}: secrets do not belong in this file; → proxy_password_env or proxy_password_file")
+        }
         Some(belongs) => {
             format!("`{key}`{place}: secrets do not belong in this file; → {belongs}_env or {belongs}_file")
         }

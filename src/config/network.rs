@@ -1,7 +1,7 @@
 //! `[network]`, and the keys of `[registry]` and `[[account]]` that say how a server is reached: certificates and proxy.
 
-use std::env;
 use std::path::PathBuf;
+use std::{env, fmt};
 
 use serde::Deserialize;
 use url::Url;
@@ -112,7 +112,7 @@ pub fn plain_username(key: &str, text: String) -> Result<String, String> {
 }
 
 /// A proxy of the configuration, or of the environment.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub enum ProxyConfig {
     Named { url: Url, login: Option<(String, Secret)> },
     OfEnvironment(Proxy),
@@ -143,6 +143,13 @@ impl ProxyConfig {
             ProxyConfig::Named { login: Some((_, password)), .. } => Some(password),
             ProxyConfig::Named { login: None, .. } | ProxyConfig::OfEnvironment(_) => None,
         }
+    }
+}
+
+/// Without the user name, which may be a token by mistake.
+impl fmt::Debug for ProxyConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ProxyConfig({})", self.told())
     }
 }
 

@@ -1,5 +1,6 @@
 //! `[registry]`: the schema registry, and what it is shown.
 
+use std::fmt;
 use std::path::PathBuf;
 
 use serde::Deserialize;
@@ -23,11 +24,22 @@ pub struct RegistryConfig {
 }
 
 /// How the registry lets scimtail in.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub enum RegistryLogin {
     None,
     Basic { username: String, password: Secret },
     Bearer { token: Secret },
+}
+
+/// Without the user name, which may be a token by mistake.
+impl fmt::Debug for RegistryLogin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            RegistryLogin::None => f.write_str("None"),
+            RegistryLogin::Basic { password, .. } => write!(f, "Basic({password})"),
+            RegistryLogin::Bearer { token } => write!(f, "Bearer({token})"),
+        }
+    }
 }
 
 /// Equal if both lead to the same requests.

@@ -163,6 +163,11 @@ fn each_bad_value_is_refused_with_its_remedy() {
             "[network]\nproxy_password = \"x\"\n[http]",
             "unknown key `proxy_password` in [network]; did you mean `proxy_password_env`?",
         ),
+        (
+            "[http]",
+            "[network]\npassword = \"x\"\n[http]",
+            "`password` in [network]: secrets do not belong in this file; → proxy_password_env or proxy_password_file",
+        ),
         ("[http]", "[network]\nproxy = \"https://proxy:1\"\n[http]", "[network] proxy is not http://host:port; →"),
         (
             "[http]",
@@ -361,6 +366,9 @@ fn the_way_to_the_registry_and_to_accounts_is_read_with_its_secrets_in_files() {
         ]
     );
     assert_eq!(config.registry.proxy(), None);
+    let shown = format!("{config:?}").replace(&text, "");
+    assert!(shown.contains("Basic(the file that password_file names)"), "{shown}");
+    assert!(shown.contains("ProxyConfig(10.0.0.1:3128)"), "{shown}");
     let proxies = config.accounts.iter().map(|account| account.network.proxy_to(&account.base_url));
     let expected = ["10.0.0.1:3128", "own.example:8080"].map(|proxy| Some(proxy.to_owned()));
     assert_eq!(proxies.collect::<Vec<_>>(), expected);

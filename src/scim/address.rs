@@ -139,7 +139,7 @@ pub struct NotAllowed(&'static str);
 
 impl fmt::Display for NotAllowed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the name leads to {}", self.0)
+        write!(f, "the host name leads to {}", self.0)
     }
 }
 
@@ -248,6 +248,16 @@ mod tests {
             assert!(refused(ip, Allowed { private: true, loopback: false }), "{ip}");
             assert!(!refused(ip, Allowed { private: false, loopback: true }), "{ip}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_name_is_resolved_to_the_addresses_that_are_allowed_and_to_no_other() {
+        let resolve = |allowed| CheckedResolver(allowed).resolve("localhost".parse().unwrap());
+        let Err(error) = resolve(Allowed::default()).await else { panic!("localhost is a loopback address") };
+        assert_eq!(error.to_string(), "the host name leads to a loopback address");
+        assert!(error.is::<NotAllowed>());
+        let Ok(addresses) = resolve(Allowed { private: false, loopback: true }).await else { panic!("it is allowed") };
+        assert!(addresses.into_iter().all(|address| address.ip().is_loopback()));
     }
 
     #[test]

@@ -72,7 +72,7 @@ impl Http {
     /// Says what went wrong in our words.
     pub(super) fn failure(&self, error: &reqwest::Error, received: Received) -> ReadError {
         let problem = match failure::causes(error).find_map(|cause| cause.downcast_ref::<NotAllowed>()) {
-            Some(reason) => Problem::new(format!("the host {reason}")),
+            Some(reason) => Problem::new(reason.to_string()),
             None => failure::failure(error, received, self.through.as_ref()),
         };
         ReadError::new(ReasonCode::Unreachable, problem)

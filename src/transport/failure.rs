@@ -110,7 +110,8 @@ fn of_tls(error: &rustls::Error) -> Problem {
 
 fn of_certificate(error: &CertificateError) -> Problem {
     let (what, remedy) = match error {
-        CertificateError::UnknownIssuer => (
+        // A root of the same name and another key does not make the signature good.
+        CertificateError::UnknownIssuer | CertificateError::BadSignature => (
             "the server's TLS certificate is from a CA that this machine does not trust",
             "ca_file names a file with the certificate of that CA, or install it on this machine",
         ),

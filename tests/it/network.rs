@@ -7,6 +7,8 @@ use std::time::SystemTime;
 
 use scimtail::avro::registry::{Access, Login};
 use scimtail::avro::{Registry, schema};
+use scimtail::config::Config;
+use scimtail::connect::Connection;
 use scimtail::demo::directory::{SimulatedDirectory, Vendor};
 use scimtail::directory::{AttributeList, Kind, Problem, ReasonCode};
 use scimtail::log::Topic;
@@ -461,6 +463,45 @@ async fn a_client_certificate_of_the_registry_that_is_replaced_takes_effect_with
     assert!(registry.probe().await.is_err(), "the server does not trust that CA");
     *transport.lock().expect("no test failed") = read(&ca);
     assert_eq!(registry.probe().await, Ok(()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn certificates_of_an_account_that_are_replaced_take_effect_with_the_next_sync() {
+    let (ca, other, folder) = (Ca::new(), Ca::new(), tempfile::tempdir().expect("a folder"));
+    let service = directory().await;
+    let server = ca.certificate(&["127.0.0.1"], Holds::Now).server(Some(&ca));
+    let front = Front::start(server, &origin(&service.base_url()), None).await;
+    let file = |name: &str| folder.path().join(name).display().to_string();
+    let text = format!(
+        "[kafka]\nbrokers = [\"127.0.0.1:1\"]\n[registry]\nurl = \"http://127.0.0.1:1\"\n[network]\nproxy = \"none\"\n\
+         [[account]]\nname = \"acme\"\nprovider = \"chargebee\"\nbase_url = \"https://{}/scim/v2\"\n\
+         token_file = \"{}\"\nca_file = \"{}\"\nclient_cert_file = \"{}\"\nclient_key_file = \"{}\"\n",
+        front.address,
+        file("token"),
+        file("ca.pem"),
+        file("client.pem"),
+        file("client-key.pem"),
+    );
+    write(folder.path(), "token", TOKEN);
+    let replace = |trusted: &Ca, issuer: &Ca| {
+        let client = issuer.certificate(&["client"], Holds::Now);
+        write(folder.path(), "ca.pem", &trusted.pem());
+        write(folder.path(), "client.pem", &client.pem);
+        write(folder.path(), "client-key.pem", &client.key_pem);
+    };
+    let config = Config::parse("scimtail.toml", &text).expect("a configuration");
+    let mut connection = Connection::new(&config.accounts[0], now_millis);
+    let mut listed = async || {
+        let directory = connection.directory()?;
+        directory.first_page(Kind::User).await.map(|page| page.rows.len())
+    };
+    assert!(matches!(listed().await, Err(error) if error.code == ReasonCode::CredentialUnreadable), "no files yet");
+    replace(&other, &ca);
+    assert!(matches!(listed().await, Err(error) if error.code == ReasonCode::Unreachable), "the server is not trusted");
+    replace(&ca, &ca);
+    assert!(listed().await.expect("both sides trust each other") > 0);
+    replace(&ca, &other);
+    assert!(matches!(listed().await, Err(error) if error.code == ReasonCode::Unreachable), "the client is not trusted");
 }
 
 #[tokio::test(flavor = "multi_thread")]
