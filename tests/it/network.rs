@@ -170,7 +170,11 @@ async fn a_client_certificate_is_shown_to_a_server_that_asks_for_one() {
 async fn a_refused_connection_an_unknown_host_and_no_answer_are_told_apart() {
     let direct = Transport::default();
     let closed = std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("its address");
+    // It takes connections and says nothing.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = silent.local_addr().expect("its address");
     for (url, words) in [
+        (format!("http://{address}"), "the server did not answer in time; → check registry.url"),
         (format!("http://{closed}"), "nothing listens at this address (connection refused); → check registry.url"),
         ("http://registry.invalid".to_owned(), "the host name cannot be resolved; → check registry.url"),
     ] {
