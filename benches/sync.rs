@@ -199,7 +199,7 @@ token_env = "GIVEN_BELOW"
     );
     let config = Config::parse("bench", &text).expect("a configuration");
     topics::create(&config.kafka, 1).await.expect("topics");
-    let registry = Registry::new(&config.registry_url).expect("a registry");
+    let registry = Registry::new(&config.registry.url).expect("a registry");
     let ids = registry.ids(&config.kafka.topic_prefix, true).await.expect("schemas");
     let mut account = config.accounts[0].clone();
     account.secret = Secret::Given(TOKEN.to_owned().into());

@@ -1,16 +1,23 @@
-//! From an account's configuration to its directory. The secret is read again for each sync.
+//! From the configuration to an account's directory and to the registry. Secrets, keys and certificates are read again
+//! for each sync, and when the registry refuses them.
 
 use std::sync::Arc;
 
-use crate::config::AccountConfig;
-use crate::scim::{Client, Credential, Patience, ReadError, ScimDirectory};
+use crate::avro::Registry;
+use crate::avro::registry::{Access, Login};
+use crate::config::{AccountConfig, RegistryConfig, RegistryLogin, Secret};
+use crate::directory::{Problem, ReasonCode};
+use crate::scim::{Client, Credential, Patience, Reach, ReadError, ScimDirectory, Sources};
+use crate::service::ServiceError;
+use crate::transport::Transport;
 
 /// The connection of an account to its directory. It keeps the HTTP client, and with it open connections and access
 /// tokens.
 pub struct Connection {
     config: AccountConfig,
     clock: fn() -> i64,
-    directory: Option<ScimDirectory>,
+    /// The directory, and what its HTTP client was made with.
+    directory: Option<(Transport, ScimDirectory)>,
 }
 
 impl Connection {
@@ -18,23 +25,52 @@ impl Connection {
         Connection { config: config.clone(), clock, directory: None }
     }
 
-    /// The directory with the secret as it is now.
+    /// The directory with the secret as it is now. Another certificate, or another password of the proxy, takes another
+    /// client.
     ///
     /// # Errors
-    /// The secret cannot be read, or a URL must not be asked.
+    /// A secret, a key or a certificate cannot be read, or a URL must not be asked.
     pub fn directory(&mut self) -> Result<ScimDirectory, ReadError> {
-        if let Some(directory) = &mut self.directory {
+        let transport = self.config.network.read();
+        let transport = transport.map_err(|problem| ReadError::new(ReasonCode::CredentialUnreadable, problem))?;
+        if let Some((made_with, directory)) = &mut self.directory
+            && *made_with == transport
+        {
             directory.reread_secret()?;
             return Ok(directory.clone());
         }
         let AccountConfig { account, profile, base_url, scheme, secret, allow_private, .. } = &self.config;
         let secret = secret.clone();
-        let credential = Credential::new(scheme.clone(), Arc::new(move || secret.read()), *allow_private)?;
+        let reach = Reach { allow_private: *allow_private, transport: transport.clone() };
+        let sources = Sources { now: self.clock, random: || fastrand::u128(..) };
+        let credential = Credential::new(scheme.clone(), Arc::new(move || secret.read()), &reach, sources)?;
         let patience = Patience { rows: account.max_principals, ..Patience::default() };
         let client =
-            Client::with_patience(base_url.clone(), credential, profile.clone(), *allow_private, self.clock, patience)?
+            Client::with_patience(base_url.clone(), credential, profile.clone(), &reach, self.clock, patience)?
                 .for_account(&account.name);
         let directory = ScimDirectory::new(client, account.attributes.clone());
-        Ok(self.directory.insert(directory).clone())
+        Ok(self.directory.insert((transport, directory)).1.clone())
     }
+}
+
+/// A client of the configured registry.
+///
+/// # Errors
+/// A secret, a key or a certificate cannot be read, or TLS cannot be set up.
+pub fn registry(config: &RegistryConfig) -> Result<Registry, ServiceError> {
+    let url = config.url.clone();
+    let config = config.clone();
+    Registry::with_access(&url, Arc::new(move || access(&config)))
+}
+
+fn access(config: &RegistryConfig) -> Result<Access, Problem> {
+    let read = |secret: &Secret| secret.read().map_err(Problem::new);
+    let login = match &config.login {
+        RegistryLogin::None => Login::None,
+        RegistryLogin::Basic { username, password } => {
+            Login::Basic { username: username.clone(), password: read(password)? }
+        }
+        RegistryLogin::Bearer { token } => Login::Bearer(read(token)?),
+    };
+    Ok(Access { login, transport: config.network.read()? })
 }

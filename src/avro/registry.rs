@@ -4,18 +4,25 @@
 //! own: the library has none of the first two (it would compare texts without `normalize=true`), and it does not tell
 //! an unknown schema apart from an outage.
 
+use std::error::Error;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use reqwest::StatusCode;
+use reqwest::header::HeaderValue;
+use reqwest::{Method, Response, StatusCode};
 use schema_registry_converter::async_impl::schema_registry::{SrSettings, post_schema};
 use schema_registry_converter::error::SRCError;
 use schema_registry_converter::schema_registry_common::{SchemaType, SuppliedSchema};
+use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
+use url::Url;
 
 use super::schema::{self, SchemaIds};
 use crate::directory::Problem;
 use crate::log::Topic;
 use crate::service::ServiceError;
+use crate::transport::failure::{Received, failure};
+use crate::transport::{Proxy, Transport};
 
 const REQUEST_WAIT: Duration = Duration::from_secs(10);
 /// Tries to register one schema, the first included.
@@ -24,11 +31,115 @@ const REGISTER_TRIES: u32 = 4;
 const REGISTER_WAIT: Duration = Duration::from_millis(250);
 pub const COMPATIBILITY: &str = "FULL_TRANSITIVE";
 
+/// Clones share connections and what they have learnt of the credentials.
 #[derive(Clone)]
 pub struct Registry {
     url: String,
+    read: ReadAccess,
+    session: Arc<Mutex<Arc<Session>>>,
+}
+
+/// How the registry lets a client in.
+#[derive(Clone, Default)]
+pub struct Access {
+    pub login: Login,
+    pub transport: Transport,
+}
+
+/// What each request is signed with.
+#[derive(Clone, Default)]
+pub enum Login {
+    #[default]
+    None,
+    /// RFC 7617.
+    Basic { username: String, password: SecretString },
+    /// RFC 6750 §2.1.
+    Bearer(SecretString),
+}
+
+/// Reads secrets, keys and certificates as they are now. `Err`: why they cannot be read, without any of them.
+pub type ReadAccess = Arc<dyn Fn() -> Result<Access, Problem> + Send + Sync>;
+
+impl Login {
+    /// User name and secret, to tell two logins apart.
+    fn parts(&self) -> (&str, &str) {
+        match self {
+            Login::None => ("", ""),
+            Login::Basic { username, password } => (username, password.expose_secret()),
+            Login::Bearer(token) => ("", token.expose_secret()),
+        }
+    }
+
+    /// The keys of the configuration that a refused login comes from.
+    fn keys(&self) -> &'static str {
+        match self {
+            Login::None => "registry.username with registry.password_file, or registry.token_file",
+            Login::Basic { .. } => "registry.username, and registry.password_env or registry.password_file",
+            Login::Bearer(_) => "registry.token_env or registry.token_file",
+        }
+    }
+}
+
+impl Access {
+    fn equals(&self, other: &Access) -> bool {
+        self.login.parts() == other.login.parts() && self.transport == other.transport
+    }
+}
+
+/// Clients that were made with one access.
+struct Session {
+    access: Access,
     http: reqwest::Client,
+    /// The library's client.
     settings: SrSettings,
+    through: Option<Proxy>,
+}
+
+impl Session {
+    fn new(text: &str, access: Access) -> Result<Session, Problem> {
+        let unusable = || Problem::new("the URL cannot be used");
+        let url = Url::parse(text).map_err(|_| unusable())?;
+        let http = access.transport.builder(&url)?.timeout(REQUEST_WAIT).build().map_err(|_| unusable())?;
+        let mut settings = SrSettings::new_builder(text.to_owned());
+        match &access.login {
+            Login::None => {}
+            Login::Basic { username, password } => {
+                settings.set_basic_authorization(username, Some(password.expose_secret()));
+            }
+            Login::Bearer(token) => {
+                HeaderValue::from_str(token.expose_secret()).map_err(|_| {
+                    Problem::new("the token holds characters that no header can carry")
+                        .with_remedy("only the token itself in one line, in registry.token_env or registry.token_file")
+                })?;
+                settings.set_token_authorization(token.expose_secret());
+            }
+        }
+        // The proxy, if there is one, comes with the builder.
+        settings.set_timeout(REQUEST_WAIT);
+        let settings = settings.build_with(access.transport.builder(&url)?).map_err(|_| unusable())?;
+        let through = access.transport.proxy_to(&url).cloned();
+        Ok(Session { access, http, settings, through })
+    }
+
+    async fn send(&self, request: &Request<'_>) -> Result<Response, reqwest::Error> {
+        let sending = self.http.request(request.method.clone(), &request.url);
+        let sending = match &self.access.login {
+            Login::None => sending,
+            Login::Basic { username, password } => sending.basic_auth(username, Some(password.expose_secret())),
+            Login::Bearer(token) => sending.bearer_auth(token.expose_secret()),
+        };
+        match request.body {
+            None => sending.send().await,
+            Some(body) => sending.json(body).send().await,
+        }
+    }
+}
+
+/// A request that may be repeated.
+struct Request<'a> {
+    method: Method,
+    url: String,
+    body: Option<&'a Value>,
 }
 
 /// One version of a subject, as the registry holds it.
@@ -40,22 +151,44 @@ pub struct Version {
 }
 
 impl Registry {
+    /// A registry that asks for no credentials, reached directly.
+    ///
     /// # Errors
     /// A URL that cannot be used.
     pub fn new(url: &str) -> Result<Registry, ServiceError> {
-        let unusable = |url: &str| ServiceError::refused(format!("registry {url}: the URL cannot be used"));
+        Registry::with_access(url, Arc::new(|| Ok(Access::default())))
+    }
+
+    /// Reads the access for the first time. It is read once more when the registry refuses it, so that rotated secrets
+    /// and certificates take effect.
+    ///
+    /// # Errors
+    /// The access cannot be read, or TLS cannot be set up, or the URL cannot be used.
+    pub fn with_access(url: &str, read: ReadAccess) -> Result<Registry, ServiceError> {
         let url = url.trim_end_matches('/').to_owned();
-        let builder = || {
-            let builder = reqwest::Client::builder().timeout(REQUEST_WAIT).redirect(reqwest::redirect::Policy::none());
-            builder.no_proxy()
-        };
-        let http = builder().build().map_err(|_| unusable(&url))?;
-        let settings = SrSettings::new_builder(url.clone()).build_with(builder()).map_err(|_| unusable(&url))?;
-        Ok(Registry { url, http, settings })
+        let session = read().and_then(|access| Session::new(&url, access));
+        let session = session.map_err(|problem| ServiceError::refused(problem.of(&format!("registry {url}"))))?;
+        Ok(Registry { url, read, session: Arc::new(Mutex::new(Arc::new(session))) })
     }
 
     pub fn url(&self) -> &str {
         &self.url
+    }
+
+    fn session(&self) -> Arc<Session> {
+        self.session.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The session after the refused one; `None` if a new one would be refused too.
+    fn renewed(&self, refused: &Arc<Session>) -> Option<Arc<Session>> {
+        let mut current = self.session.lock().unwrap_or_else(PoisonError::into_inner);
+        if !Arc::ptr_eq(&current, refused) {
+            return Some(current.clone());
+        }
+        // An access that cannot be read counts as unchanged: the refusal says what has to be done.
+        let access = (self.read)().ok().filter(|access| !access.equals(&refused.access))?;
+        *current = Arc::new(Session::new(&self.url, access).ok()?);
+        Some(current.clone())
     }
 
     /// Checks that the service at the URL is a registry of the Confluent API. Another service at a wrong URL answers
@@ -64,7 +197,7 @@ impl Registry {
     /// # Errors
     /// The service is unreachable, is not a registry, or asks for credentials.
     pub async fn probe(&self) -> Result<(), ServiceError> {
-        let (status, body) = self.call(self.http.get(format!("{}/subjects", self.url))).await?;
+        let (status, body) = self.get("/subjects").await?;
         match status {
             status if status.is_success() && body.is_array() => Ok(()),
             // To list all subjects is a permission of its own (Confluent's GLOBAL_SUBJECTS_READ) that nothing here
@@ -118,8 +251,8 @@ impl Registry {
     /// # Errors
     /// Unreachable, or refused.
     pub async fn look_up(&self, subject: &str, text: &str) -> Result<Option<u32>, ServiceError> {
-        let url = format!("{}/subjects/{subject}?normalize=true", self.url);
-        let (status, body) = self.call(self.http.post(url).json(&json!({ "schema": text }))).await?;
+        let path = format!("/subjects/{subject}?normalize=true");
+        let (status, body) = self.call(Method::POST, &path, Some(&json!({ "schema": text }))).await?;
         match (status, body["id"].as_u64().and_then(|id| u32::try_from(id).ok())) {
             (StatusCode::NOT_FOUND, _) => Ok(None),
             (status, Some(id)) if status.is_success() => Ok(Some(id)),
@@ -128,8 +261,8 @@ impl Registry {
     }
 
     async fn set_compatibility(&self, subject: &str) -> Result<(), ServiceError> {
-        let url = format!("{}/config/{subject}", self.url);
-        let (status, _) = self.call(self.http.put(url).json(&json!({ "compatibility": COMPATIBILITY }))).await?;
+        let level = json!({ "compatibility": COMPATIBILITY });
+        let (status, _) = self.call(Method::PUT, &format!("/config/{subject}"), Some(&level)).await?;
         if status.is_success() {
             return Ok(());
         }
@@ -160,7 +293,7 @@ impl Registry {
     async fn register(&self, subject: &str, text: &str) -> Result<u32, ServiceError> {
         self.set_compatibility(subject).await?;
         let supplied = SuppliedSchema::new(None, SchemaType::Avro, text.to_owned());
-        let registered = post_schema(&self.settings, subject.to_owned(), supplied).await;
+        let registered = post_schema(&self.session().settings, subject.to_owned(), supplied).await;
         registered.map(|registered| registered.id).map_err(|error| self.library(subject, &error))
     }
 
@@ -169,7 +302,7 @@ impl Registry {
     /// # Errors
     /// Unreachable, or refused.
     pub async fn compatibility(&self, subject: &str) -> Result<Option<String>, ServiceError> {
-        let (status, body) = self.call(self.http.get(format!("{}/config/{subject}", self.url))).await?;
+        let (status, body) = self.get(&format!("/config/{subject}")).await?;
         match status {
             StatusCode::NOT_FOUND => Ok(None),
             status if status.is_success() => Ok(body["compatibilityLevel"].as_str().map(str::to_owned)),
@@ -182,14 +315,14 @@ impl Registry {
     /// # Errors
     /// Unreachable, or refused.
     pub async fn versions(&self, subject: &str) -> Result<Vec<Version>, ServiceError> {
-        let url = format!("{}/subjects/{subject}/versions", self.url);
-        let (status, body) = self.call(self.http.get(&url)).await?;
+        let path = format!("/subjects/{subject}/versions");
+        let (status, body) = self.get(&path).await?;
         if status == StatusCode::NOT_FOUND {
             return Ok(Vec::new());
         }
         let mut versions = Vec::new();
         for number in body.as_array().into_iter().flatten().filter_map(Value::as_i64) {
-            let (status, body) = self.call(self.http.get(format!("{url}/{number}"))).await?;
+            let (status, body) = self.get(&format!("{path}/{number}")).await?;
             let (id, text) = (body["id"].as_u64().and_then(|id| u32::try_from(id).ok()), body["schema"].as_str());
             match (status, id, text) {
                 // Deleted meanwhile.
@@ -207,8 +340,8 @@ impl Registry {
     /// # Errors
     /// Unreachable, or refused.
     pub async fn accepts(&self, subject: &str, text: &str) -> Result<bool, ServiceError> {
-        let url = format!("{}/compatibility/subjects/{subject}/versions", self.url);
-        let (status, body) = self.call(self.http.post(url).json(&json!({ "schema": text }))).await?;
+        let path = format!("/compatibility/subjects/{subject}/versions");
+        let (status, body) = self.call(Method::POST, &path, Some(&json!({ "schema": text }))).await?;
         body["is_compatible"]
             .as_bool()
             .ok_or_else(|| self.refused(&format!("compatibility check of {subject}"), status))
@@ -218,7 +351,7 @@ impl Registry {
     /// Unreachable, or the registry does not know the id.
     pub async fn schema_text(&self, id: u32) -> Result<String, ServiceError> {
         // Not through the library, which takes a passing HTTP 500 for an unknown id.
-        let (status, body) = self.call(self.http.get(format!("{}/schemas/ids/{id}", self.url))).await?;
+        let (status, body) = self.get(&format!("/schemas/ids/{id}")).await?;
         match (status, body["schema"].as_str()) {
             (StatusCode::NOT_FOUND, _) => {
                 Err(ServiceError::refused(format!("registry {} does not know schema {id}", self.url)))
@@ -227,18 +360,32 @@ impl Registry {
             // Nothing is wrong with the records. It counts as an outage until the registry permits the request.
             (status, _) => {
                 let what = format!("registry {} answers HTTP {} for schema {id}", self.url, status.as_u16());
-                Err(ServiceError::Unreachable(with_permission(what, status)))
+                Err(ServiceError::Unreachable(self.with_permission(what, status)))
             }
         }
     }
 
-    async fn call(&self, request: reqwest::RequestBuilder) -> Result<(StatusCode, Value), ServiceError> {
-        let unreachable = |_| {
-            let remedy = "check registry.url (Apicurio: http://host:port/apis/ccompat/v7) and that it runs";
-            let problem = Problem::new(format!("registry {} cannot be reached", self.url));
-            ServiceError::Unreachable(problem.with_remedy(remedy))
-        };
-        let response = request.send().await.map_err(unreachable)?;
+    async fn get(&self, path: &str) -> Result<(StatusCode, Value), ServiceError> {
+        self.call(Method::GET, path, None).await
+    }
+
+    /// Sends a request, and once more if the access has changed since it was read.
+    async fn call(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Result<(StatusCode, Value), ServiceError> {
+        let request = Request { method, url: format!("{}{path}", self.url), body };
+        let mut session = self.session();
+        let mut answered = session.send(&request).await;
+        // Whatever keeps the answer away may be a certificate or a password that is new by now.
+        let is_refused = answered.as_ref().map_or(true, |response| response.status() == StatusCode::UNAUTHORIZED);
+        if is_refused && let Some(renewed) = self.renewed(&session) {
+            session = renewed;
+            answered = session.send(&request).await;
+        }
+        let response = answered.map_err(|error| self.unreachable(&session, &error))?;
         let status = response.status();
         if status.is_server_error() {
             return Err(ServiceError::unreachable(format!("registry {} answers HTTP {}", self.url, status.as_u16())));
@@ -246,16 +393,31 @@ impl Registry {
         Ok((status, response.json().await.unwrap_or(Value::Null)))
     }
 
+    fn unreachable(&self, session: &Session, error: &reqwest::Error) -> ServiceError {
+        let Problem { what, remedy } = failure(error, Received::Nothing, session.through.as_ref());
+        let remedy = remedy.unwrap_or_else(|| {
+            "check registry.url (Apicurio: http://host:port/apis/ccompat/v7) and that it runs".to_owned()
+        });
+        let what = format!("registry {} cannot be reached: {what}", self.url);
+        ServiceError::Unreachable(Problem::new(what).with_remedy(remedy))
+    }
+
     fn refused(&self, what: &str, status: StatusCode) -> ServiceError {
         let what = format!("registry {}: {what} is refused (HTTP {})", self.url, status.as_u16());
-        ServiceError::Refused(with_permission(what, status))
+        ServiceError::Refused(self.with_permission(what, status))
     }
 
     fn library(&self, subject: &str, error: &SRCError) -> ServiceError {
+        if let Some(error) = error.source().and_then(|source| source.downcast_ref::<reqwest::Error>()) {
+            return self.unreachable(&self.session(), error);
+        }
         if error.retriable {
             return ServiceError::unreachable(format!("registry {} cannot be reached", self.url));
         }
         // The library's text names the status but may hold the registry's own words: not repeated.
+        if let Some(status @ (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN)) = status_of(error) {
+            return self.refused(&format!("registering {subject}"), status);
+        }
         let what = format!(
             "registry {} refuses the schema of {subject}: the schema is incompatible with a registered version, or may not be written",
             self.url
@@ -263,16 +425,33 @@ impl Registry {
         let remedy = "use another kafka.topic_prefix, or ask the owner of the subject";
         ServiceError::Refused(Problem::new(what).with_remedy(remedy))
     }
+
+    /// The problem, with what to do if the registry refuses this client rather than the request.
+    fn with_permission(&self, what: String, status: StatusCode) -> Problem {
+        let session = self.session();
+        let login = &session.access.login;
+        match (status, login) {
+            (StatusCode::UNAUTHORIZED, Login::None) => {
+                Problem::new(format!("{what}: the registry asks for credentials, and none are configured"))
+                    .with_remedy(login.keys())
+            }
+            (StatusCode::UNAUTHORIZED, _) => Problem::new(format!("{what}: the registry refuses the credentials"))
+                .with_remedy(format!("check {}", login.keys())),
+            (StatusCode::FORBIDDEN, Login::None) => {
+                let remedy = format!("ask the registry's operator to permit it, or configure {}", login.keys());
+                Problem::new(what).with_remedy(remedy)
+            }
+            (StatusCode::FORBIDDEN, _) => {
+                let remedy = format!("ask the registry's operator to permit it to the credentials in {}", login.keys());
+                Problem::new(what).with_remedy(remedy)
+            }
+            _ => Problem::new(what),
+        }
+    }
 }
 
-/// The problem, with what to do if the registry refuses this client rather than the request.
-fn with_permission(what: String, status: StatusCode) -> Problem {
-    match status {
-        StatusCode::UNAUTHORIZED => {
-            Problem::new(format!("{what}: the registry asks for credentials, and scimtail has none"))
-                .with_remedy("let scimtail in without credentials, or through a proxy that adds them")
-        }
-        StatusCode::FORBIDDEN => Problem::new(what).with_remedy("ask the registry's operator to permit it"),
-        _ => Problem::new(what),
-    }
+/// The HTTP status that the library's own text of an error ends with.
+fn status_of(error: &SRCError) -> Option<StatusCode> {
+    let (_, status) = error.error.rsplit_once("failed with status ")?;
+    status.get(..3)?.parse::<u16>().ok().and_then(|code| StatusCode::from_u16(code).ok())
 }

@@ -126,7 +126,7 @@ fn servers(config: &Config) -> Value {
     let protocol = config.kafka.properties.get("security.protocol").map_or("plaintext", String::as_str);
     let protocol = if protocol.to_ascii_lowercase().contains("ssl") { "kafka-secure" } else { "kafka" };
     let brokers = config.kafka.brokers.split(',').enumerate().map(|(index, host)| {
-        let registry = json!({ "schemaRegistryUrl": config.registry_url, "bindingVersion": KAFKA_BINDING });
+        let registry = json!({ "schemaRegistryUrl": config.registry.url, "bindingVersion": KAFKA_BINDING });
         let server = json!({ "host": host, "protocol": protocol, "bindings": { "kafka": registry } });
         (format!("broker-{}", index + 1), server)
     });

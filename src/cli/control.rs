@@ -7,8 +7,9 @@ use super::failure::{Exit, Failure};
 use super::output::print;
 use super::request::{Request, send};
 use crate::avro::wire::SyncStatus;
-use crate::avro::{Codec, Decoder, Registry};
+use crate::avro::{Codec, Decoder};
 use crate::config::{AccountConfig, Config};
+use crate::connect;
 use crate::directory::HoldId;
 use crate::kafka::blocking::blocking;
 use crate::kafka::read::{ReadRecord, read_to_end};
@@ -100,7 +101,7 @@ async fn ask(
     request: Request,
 ) -> Result<Exit, Failure> {
     topics::verify(&config.kafka).await?;
-    let registry = Registry::new(&config.registry_url)?;
+    let registry = connect::registry(&config.registry)?;
     let codec = Codec { ids: registry.ids(&config.kafka.topic_prefix, config.register).await? };
     send(&config.kafka, codec, &account.account, action, hold_id, request).await?;
     print(&format!(
@@ -112,7 +113,7 @@ async fn ask(
 
 /// The newest attempt's record of the account.
 async fn latest(config: &Config, account: &AccountConfig) -> Result<Option<SyncStatus>, Failure> {
-    let mut decoder = Decoder::of_reader(Registry::new(&config.registry_url)?);
+    let mut decoder = Decoder::of_reader(connect::registry(&config.registry)?);
     let (kafka, partition) = (config.kafka.clone(), account.account.partition);
     let key = format!("{}/latest", account.account.name);
     let found = blocking(move || {

@@ -8,9 +8,9 @@ use super::failure::{Exit, Failure};
 use super::outcome::counts;
 use super::output::print;
 use super::read::read_state;
-use crate::avro::{EventContext, Registry, wire::ChangeEvent};
+use crate::avro::{EventContext, wire::ChangeEvent};
 use crate::config::{AccountConfig, Config};
-use crate::connect::Connection;
+use crate::connect::{self, Connection};
 use crate::kafka::topics::partition_counts;
 use crate::log::Topic;
 use crate::mapping::text;
@@ -79,7 +79,7 @@ async fn known(config: &Config, account: &AccountConfig) -> Result<Known, Failur
         known.latest = Some(SyncStatus::initial(account.account.settings(), 0));
         return Ok(known);
     }
-    read_state(&config.kafka, &Registry::new(&config.registry_url)?, &account.account).await
+    read_state(&config.kafka, &connect::registry(&config.registry)?, &account.account).await
 }
 
 fn show(

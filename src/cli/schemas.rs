@@ -6,8 +6,9 @@ use super::failure::{Exit, Failure};
 use super::output::print;
 use crate::avro::lint::evolution;
 use crate::avro::registry::{COMPATIBILITY, Version};
-use crate::avro::{Registry, schema};
+use crate::avro::schema;
 use crate::config::Config;
+use crate::connect;
 use crate::log::Topic;
 use crate::mapping::text::clean;
 
@@ -33,7 +34,7 @@ pub async fn schemas(config: &Config, options: Options) -> Result<Exit, Failure>
         }
         return Ok(Exit::Done);
     }
-    let registry = Registry::new(&config.registry_url)?;
+    let registry = connect::registry(&config.registry)?;
     registry.probe().await?;
     if options.register {
         registry.ids(prefix, true).await?;

@@ -3,6 +3,7 @@
 use super::failure::Failure;
 use crate::avro::{Codec, Registry};
 use crate::config::Config;
+use crate::connect;
 use crate::kafka::{KafkaClient, topics};
 use crate::memory;
 use crate::schedule::now_millis;
@@ -14,7 +15,7 @@ use crate::shards::Services;
 /// 69 if Kafka or the registry is unreachable, 78 if one of them refuses.
 pub async fn services(config: &Config) -> Result<Services, Failure> {
     memory::set_budget(config.memory);
-    let registry = Registry::new(&config.registry_url)?;
+    let registry = connect::registry(&config.registry)?;
     let ids = registry.ids(&config.kafka.topic_prefix, config.register).await?;
     if config.create_topics {
         topics::create(&config.kafka, config.replication).await?;

@@ -14,10 +14,11 @@ use super::failure::{Exit, Failure};
 use super::output::{account_width, print, print_exactly, reader_is_gone};
 use super::services::readable;
 use super::time::parse_time;
+use crate::avro::Decoder;
 use crate::avro::decode::Undecodable;
 use crate::avro::wire::ChangeEvent;
-use crate::avro::{Decoder, Registry};
 use crate::config::Config;
+use crate::connect;
 use crate::kafka::blocking::blocking;
 use crate::kafka::read::{ReadRecord, follow, offsets_at, read_from, watermarks};
 use crate::log::Topic;
@@ -189,7 +190,7 @@ pub async fn tail(config: &Config, options: Options) -> Result<Exit, Failure> {
 
     let lines = Lines::new(config, &options)?;
     let mut wanted = Wanted { accounts: names, sequence: options.from_sequence, unseen: true };
-    let registry = Registry::new(&config.registry_url)?;
+    let registry = connect::registry(&config.registry)?;
     readable(&config.kafka, &registry).await?;
     let mut decoder = Decoder::of_reader(registry);
     let (printer, mut printed) = mpsc::channel::<String>(LINES);

@@ -8,6 +8,7 @@ use url::Url;
 
 use super::explain::{in_profile, secret_key};
 use super::limits::AccountLimits;
+use super::network::{NetworkConfig, ProxyConfig, ProxyKeys, tls_files};
 use super::providers::{ProviderTexts, provider};
 use super::secret::{Purpose, Secret};
 use crate::account::{Account, BatchBounds};
@@ -15,9 +16,9 @@ use crate::directory::{AttributeList, Baseline, GroupPattern, Limits};
 use crate::duration::parse_duration;
 use crate::failpoint;
 use crate::kafka::KafkaClient;
-use crate::scim::Scheme;
 use crate::scim::address::is_loopback;
 use crate::scim::profile::{Auth, Profile};
+use crate::scim::{ClientProof, Scheme};
 
 /// The shortest interval between two syncs.
 const INTERVAL_MIN: Duration = Duration::from_secs(1);
@@ -33,6 +34,7 @@ pub struct AccountConfig {
     pub scheme: Scheme,
     pub secret: Secret,
     pub allow_private: bool,
+    pub network: NetworkConfig,
     pub interval: Duration,
 }
 
@@ -45,6 +47,7 @@ impl PartialEq for AccountConfig {
             && self.account == other.account
             && self.base_url == other.base_url
             && self.allow_private == other.allow_private
+            && self.network == other.network
             && self.interval == other.interval
     }
 }
@@ -91,6 +94,8 @@ pub struct AccountSection {
     client_id: Option<String>,
     client_secret_env: Option<String>,
     client_secret_file: Option<PathBuf>,
+    private_key_file: Option<PathBuf>,
+    key_id: Option<String>,
     token_url: Option<String>,
     scope: Option<String>,
     interval: Option<String>,
@@ -103,12 +108,21 @@ pub struct AccountSection {
     limits: AccountLimits,
     #[serde(default)]
     allow_private: bool,
+    ca_file: Option<PathBuf>,
+    client_cert_file: Option<PathBuf>,
+    client_key_file: Option<PathBuf>,
+    proxy: Option<String>,
+    proxy_username: Option<String>,
+    proxy_password_env: Option<String>,
+    proxy_password_file: Option<PathBuf>,
     /// Single fields of the profile, for this account.
     #[serde(default)]
     profile: toml::Table,
 }
 
 impl AccountSection {
+    /// `proxy`: the one that the account uses if it names none.
+    ///
     /// # Errors
     /// What is wrong with the account, and the remedy; without the name of the account.
     pub fn check(
@@ -116,10 +130,21 @@ impl AccountSection {
         kafka: &KafkaClient,
         defaults: &Defaults,
         providers: &ProviderTexts,
+        proxy: Option<&ProxyConfig>,
     ) -> Result<AccountConfig, String> {
         let profile = self.layered_profile(providers)?;
         let (scheme, secret) = self.credential(&profile)?;
         let base_url = base_url(self.base_url.as_deref(), &profile)?;
+        let proxy = ProxyKeys {
+            proxy: self.proxy,
+            username: self.proxy_username,
+            password_env: self.proxy_password_env,
+            password_file: self.proxy_password_file,
+        }
+        .check(proxy)?;
+        let network =
+            NetworkConfig { tls: tls_files(self.ca_file, self.client_cert_file, self.client_key_file)?, proxy };
+        let allow_private = self.allow_private;
         let interval = self.interval.as_deref().or(defaults.interval.as_deref()).unwrap_or(INTERVAL);
         let interval = parse_duration(interval).map_err(|complaint| format!("interval: {complaint}"))?;
         if interval < INTERVAL_MIN {
@@ -153,7 +178,7 @@ impl AccountSection {
             limits: limits(self.guard, defaults.guard)?,
             name: self.name,
         };
-        Ok(AccountConfig { account, profile, base_url, scheme, secret, allow_private: self.allow_private, interval })
+        Ok(AccountConfig { account, profile, base_url, scheme, secret, allow_private, network, interval })
     }
 
     /// The credential. The `auth` of the profile decides which keys it needs.
@@ -164,7 +189,16 @@ impl AccountSection {
             Auth::Basic => ("a username and password", ["username", "password_env", "password_file"].as_slice()),
             Auth::Oauth2 => (
                 "OAuth2 client credentials",
-                ["client_id", "client_secret_env", "client_secret_file", "token_url", "scope"].as_slice(),
+                [
+                    "client_id",
+                    "client_secret_env",
+                    "client_secret_file",
+                    "private_key_file",
+                    "key_id",
+                    "token_url",
+                    "scope",
+                ]
+                .as_slice(),
             ),
         };
         let taken = format!("{} takes {how}", profile.title);
@@ -177,6 +211,8 @@ impl AccountSection {
             ("client_id", self.client_id.is_some()),
             ("client_secret_env", self.client_secret_env.is_some()),
             ("client_secret_file", self.client_secret_file.is_some()),
+            ("private_key_file", self.private_key_file.is_some()),
+            ("key_id", self.key_id.is_some()),
             ("token_url", self.token_url.is_some()),
             ("scope", self.scope.is_some()),
         ];
@@ -189,12 +225,8 @@ impl AccountSection {
         };
         let secret = |purpose: Purpose, variable: &Option<String>, file: &Option<PathBuf>| {
             let name = purpose.key();
-            match (variable, file) {
-                (Some(variable), None) => Secret::env(purpose, variable),
-                (None, Some(path)) => Ok(Secret::File { purpose, path: path.clone() }),
-                (None, None) => Err(format!("{taken}; → add either {name}_env or {name}_file")),
-                (Some(_), Some(_)) => Err(format!("{name}_env and {name}_file are both given; → remove one")),
-            }
+            let secret = Secret::either(purpose, variable.clone(), file.clone())?;
+            secret.ok_or_else(|| format!("{taken}; → add either {name}_env or {name}_file"))
         };
         match profile.auth {
             Auth::Bearer => Ok((Scheme::Bearer, secret(Purpose::Token, &self.token_env, &self.token_file)?)),
@@ -211,8 +243,28 @@ impl AccountSection {
                 let token_url = token_url(self.token_url.as_deref(), profile, &taken)?;
                 // An empty scope overrides that of the profile.
                 let scope = self.scope.clone().or_else(|| profile.scope.clone()).filter(|scope| !scope.is_empty());
-                let secret = secret(Purpose::ClientSecret, &self.client_secret_env, &self.client_secret_file)?;
-                Ok((Scheme::Oauth2 { client_id, token_url, scope }, secret))
+                let (proof, secret) = self.client_proof(&taken)?;
+                Ok((Scheme::Oauth2 { client_id, token_url, scope, proof }, secret))
+            }
+        }
+    }
+
+    /// How an OAuth2 client proves itself: with its secret, or with its private key. `taken`: what its vendor takes.
+    fn client_proof(&self, taken: &str) -> Result<(ClientProof, Secret), String> {
+        let secret =
+            Secret::either(Purpose::ClientSecret, self.client_secret_env.clone(), self.client_secret_file.clone())?;
+        match (secret, &self.private_key_file, &self.key_id) {
+            (_, None, Some(_)) => Err("key_id has no use without private_key_file; → remove it".to_owned()),
+            (_, _, Some(id)) if id.trim().is_empty() => Err("key_id is empty; → remove it".to_owned()),
+            (Some(secret), None, None) => Ok((ClientProof::Secret, secret)),
+            (None, Some(path), id) => {
+                Ok((ClientProof::Key { id: id.clone() }, Secret::file(Purpose::PrivateKey, path)))
+            }
+            (Some(_), Some(_), _) => {
+                Err("a client secret and private_key_file are both given; → remove one of them".to_owned())
+            }
+            (None, None, None) => {
+                Err(format!("{taken}; → add either client_secret_env or client_secret_file, or private_key_file"))
             }
         }
     }
@@ -325,11 +377,20 @@ mod tests {
             client_id: "a".to_owned(),
             token_url: token_url(url),
             scope: scope.map(str::to_owned),
+            proof: ClientProof::Secret,
         };
         assert_eq!(scheme(oauth2, oauth2_keys), issued_at("https://vendor.example/token", Some("scim")));
         let own = format!("{oauth2_keys}token_url = \"https://acme.example/token?x=1\"\nscope = \"\"");
         assert_eq!(scheme(oauth2, &own), issued_at("https://acme.example/token?x=1", None));
         assert!(matches!(credential(oauth2, oauth2_keys).unwrap().1, Secret::Env { variable, .. } if variable == "B"));
+        let proof = |lines: &str| match scheme(oauth2, lines) {
+            Scheme::Oauth2 { proof, .. } => proof,
+            other => panic!("{other:?}"),
+        };
+        let key = "client_id = \"a\"\nprivate_key_file = \"key.pem\"\n";
+        assert_eq!(proof(oauth2_keys), ClientProof::Secret);
+        assert_eq!(proof(key), ClientProof::Key { id: None });
+        assert_eq!(proof(&format!("{key}key_id = \"k\"")), ClientProof::Key { id: Some("k".to_owned()) });
     }
 
     #[test]
@@ -361,6 +422,26 @@ mod tests {
                 "oauth2",
                 "client_id = \"a\"\ntoken_url = \"https://a.example\"",
                 "either client_secret_env or client_secret_file",
+            ),
+            (
+                "oauth2",
+                "client_id = \"a\"\ntoken_url = \"https://a.example\"\nclient_secret_env = \"A\"\nprivate_key_file = \"b\"",
+                "a client secret and private_key_file are both given; → remove one",
+            ),
+            (
+                "oauth2",
+                "client_id = \"a\"\ntoken_url = \"https://a.example\"\nclient_secret_env = \"A\"\nkey_id = \"b\"",
+                "key_id has no use without private_key_file; → remove it",
+            ),
+            (
+                "oauth2",
+                "client_id = \"a\"\ntoken_url = \"https://a.example\"\nprivate_key_file = \"b\"\nkey_id = \" \"",
+                "key_id is empty",
+            ),
+            (
+                "bearer",
+                "token_env = \"A\"\nprivate_key_file = \"b\"",
+                "`private_key_file` has no use here; → remove it",
             ),
             ("oauth2", "client_id = \"a\"\ntoken_url = \"http://a.example\"", "token_url must begin with https://"),
             ("oauth2", "client_id = \"a\"\ntoken_url = \"https://a:b@a.example\"", "must not hold credentials"),

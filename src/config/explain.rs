@@ -50,12 +50,11 @@ fn unknown_field(message: &str) -> Option<(String, Vec<String>)> {
 /// The complaint about an unknown key. If the key names a secret, it says where secrets belong, else the nearest key.
 fn unknown_key(key: &str, place: &str, expected: &[String]) -> String {
     match secret_key(key).filter(|_| !place.starts_with(" in [kafka")) {
+        Some(_) if place == " in [network]" => {
+            format!("`{key}`{place}: secrets do not belong in this file; → proxy_password_env or proxy_password_file")
+        }
         Some(belongs) => {
-            let remedy = match place {
-                " in [registry]" => "scimtail asks the registry without credentials".to_owned(),
-                _ => format!("{belongs}_env or {belongs}_file"),
-            };
-            format!("`{key}`{place}: secrets do not belong in this file; → {remedy}")
+            format!("`{key}`{place}: secrets do not belong in this file; → {belongs}_env or {belongs}_file")
         }
         None => {
             let told = if is_word(key) { format!(" `{key}`") } else { String::new() };

@@ -6,14 +6,15 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
-use url::Url;
 
-use super::account::{AccountConfig, AccountSection, Defaults, has_userinfo};
+use super::account::{AccountConfig, AccountSection, Defaults};
 use super::explain::{ConfigError, did_you_mean, explain};
 use super::kafka::KafkaSection;
 use super::limits::ProcessLimits;
 use super::name::{NAME_RULE, is_name};
+use super::network::{NetworkSection, variable};
 use super::providers::{ProviderPaths, ProviderTexts, provider_texts};
+use super::registry::{RegistryConfig, RegistrySection};
 use crate::kafka::KafkaClient;
 use crate::log::Topic;
 
@@ -24,7 +25,7 @@ pub struct Config {
     pub create_topics: bool,
     /// The replication factor of new topics; -1: the default of the brokers.
     pub replication: i32,
-    pub registry_url: String,
+    pub registry: RegistryConfig,
     pub register: bool,
     pub accounts: Vec<AccountConfig>,
     /// The files that it was read from, with their texts: this file and those of `[providers]`.
@@ -41,6 +42,8 @@ struct File {
     kafka: KafkaSection,
     registry: RegistrySection,
     #[serde(default)]
+    network: NetworkSection,
+    #[serde(default)]
     defaults: Defaults,
     http: Option<HttpSection>,
     #[serde(default)]
@@ -51,14 +54,6 @@ struct File {
     providers: ProviderPaths,
     #[serde(default)]
     account: Vec<AccountSection>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RegistrySection {
-    url: String,
-    #[serde(default = "default_register")]
-    register: bool,
 }
 
 #[derive(Debug, Deserialize)]
@@ -84,10 +79,6 @@ impl OutputsSection {
         let named = [(&self.ocsf, Topic::EventsOcsf), (&self.ecs, Topic::EventsEcs)];
         named.into_iter().filter(|(section, _)| section.is_some()).map(|(_, topic)| topic).collect()
     }
-}
-
-fn default_register() -> bool {
-    true
 }
 
 impl Config {
@@ -131,7 +122,7 @@ impl Config {
         self.kafka == other.kafka
             && self.create_topics == other.create_topics
             && self.replication == other.replication
-            && self.registry_url == other.registry_url
+            && self.registry == other.registry
             && self.register == other.register
             && self.http_listen == other.http_listen
             && self.memory == other.memory
@@ -163,16 +154,9 @@ impl File {
         let files = self.providers.iter().map(|(name, path)| (folder.join(path), providers[name].clone())).collect();
         let (create_topics, replication) = (self.kafka.create_topics, self.kafka.replication);
         let kafka = self.kafka.check(self.outputs.topics())?;
-        let registry = Url::parse(&self.registry.url).map_err(|_| "[registry] url is not a URL".to_owned())?;
-        if !matches!(registry.scheme(), "http" | "https") {
-            return Err("[registry] url must begin with http:// or https://".to_owned());
-        }
-        // Messages about the registry name its URL, so it must not hold a credential.
-        if has_userinfo(&registry) || registry.query().is_some() || registry.fragment().is_some() {
-            return Err("[registry] url must not hold credentials, a query or a fragment; \
-                        → scimtail asks the registry without credentials"
-                .to_owned());
-        }
+        let proxy = self.network.proxy(variable)?;
+        let register = self.registry.register;
+        let registry = self.registry.check(proxy.as_ref()).map_err(|complaint| format!("[registry] {complaint}"))?;
         let address = |HttpSection { listen }| {
             listen.parse().map_err(|_| {
                 format!("[http] listen = {listen:?} is not an IP address with a port; → listen = \"127.0.0.1:9464\"")
@@ -193,24 +177,14 @@ impl File {
                 return Err(format!("two accounts are named `{name}`; → give each [[account]] its own name"));
             }
             let account = section
-                .check(&kafka, &self.defaults, &providers)
+                .check(&kafka, &self.defaults, &providers, proxy.as_ref())
                 .map_err(|complaint| format!("[[account]] {name}: {complaint}"))?;
             accounts.push(account);
         }
         if accounts.is_empty() {
             return Err("no [[account]] is configured".to_owned());
         }
-        Ok(Config {
-            kafka,
-            create_topics,
-            replication,
-            registry_url: self.registry.url,
-            register: self.registry.register,
-            accounts,
-            files,
-            http_listen,
-            memory,
-        })
+        Ok(Config { kafka, create_topics, replication, registry, register, accounts, files, http_listen, memory })
     }
 }
 

@@ -9,13 +9,17 @@ pub mod follow;
 mod kafka;
 mod limits;
 mod name;
+mod network;
 mod providers;
+mod registry;
 mod secret;
 
 pub use account::AccountConfig;
 pub use explain::ConfigError;
 pub use file::Config;
+pub use network::NetworkConfig;
 pub use providers::{ProviderTexts, provider};
+pub use registry::{RegistryConfig, RegistryLogin};
 pub use secret::{Purpose, Secret};
 
 #[cfg(test)]

@@ -1,13 +1,15 @@
 //! Secrets are in the environment or in files, and are read when they are needed. No message repeats a secret, or a text
 //! that may be one by mistake: a person may write the token where the name of its variable belongs.
 
-use std::path::{Path, PathBuf};
-use std::{env, fmt, fs};
+use std::path::PathBuf;
+use std::{env, fmt};
 
 use secrecy::SecretString;
 
+use crate::transport::file::{Content, NamedFile};
+
 /// Bytes of a file that holds a secret.
-const SECRET_BYTES_MAX: u64 = 64 << 10;
+const SECRET_BYTES_MAX: usize = 64 << 10;
 /// Bytes of the name of an environment variable.
 const VARIABLE_BYTES_MAX: usize = 128;
 /// Bytes of such a name if a message repeats it.
@@ -24,6 +26,9 @@ pub enum Purpose {
     Token,
     Password,
     ClientSecret,
+    ProxyPassword,
+    /// A key in PEM, in a file only.
+    PrivateKey,
 }
 
 impl Purpose {
@@ -33,23 +38,41 @@ impl Purpose {
             Purpose::Token => "token",
             Purpose::Password => "password",
             Purpose::ClientSecret => "client_secret",
+            Purpose::ProxyPassword => "proxy_password",
+            Purpose::PrivateKey => "private_key",
+        }
+    }
+
+    fn file_key(self) -> &'static str {
+        match self {
+            Purpose::Token => "token_file",
+            Purpose::Password => "password_file",
+            Purpose::ClientSecret => "client_secret_file",
+            Purpose::ProxyPassword => "proxy_password_file",
+            Purpose::PrivateKey => "private_key_file",
+        }
+    }
+
+    fn content(self) -> Content {
+        match self {
+            Purpose::Token => Content::Token,
+            Purpose::Password | Purpose::ProxyPassword => Content::Password,
+            Purpose::ClientSecret => Content::ClientSecret,
+            Purpose::PrivateKey => Content::PrivateKey,
         }
     }
 
     fn noun(self) -> &'static str {
         match self {
             Purpose::Token => "token",
-            Purpose::Password => "password",
+            Purpose::Password | Purpose::ProxyPassword => "password",
             Purpose::ClientSecret => "client secret",
+            Purpose::PrivateKey => "private key",
         }
     }
 
     fn takes_a_name(self) -> String {
         format!("{}_env takes the NAME of a variable, not the {}", self.key(), self.noun())
-    }
-
-    fn takes_a_path(self) -> String {
-        format!("{}_file takes the PATH of a file, not the {}", self.key(), self.noun())
     }
 }
 
@@ -62,7 +85,7 @@ pub enum Secret {
     },
     File {
         purpose: Purpose,
-        path: PathBuf,
+        file: NamedFile,
     },
     /// The secret itself, for the simulated directories of `demo` and of tests.
     Given(SecretString),
@@ -81,11 +104,40 @@ impl Secret {
         Ok(Secret::Env { purpose, variable: variable.to_owned() })
     }
 
+    /// A secret in a file.
+    pub fn file(purpose: Purpose, path: impl Into<PathBuf>) -> Secret {
+        Secret::File { purpose, file: NamedFile::new(purpose.file_key(), path, purpose.content()) }
+    }
+
+    /// The secret of the two keys `…_env` and `…_file`; `None` without both.
+    ///
+    /// # Errors
+    /// As [`Secret::env`], or both keys are given.
+    pub fn either(purpose: Purpose, variable: Option<String>, file: Option<PathBuf>) -> Result<Option<Secret>, String> {
+        match (variable, file) {
+            (None, None) => Ok(None),
+            (Some(variable), None) => Secret::env(purpose, &variable).map(Some),
+            (None, Some(path)) => Ok(Some(Secret::file(purpose, path))),
+            (Some(_), Some(_)) => {
+                let key = purpose.key();
+                Err(format!("{key}_env and {key}_file are both given; → remove one"))
+            }
+        }
+    }
+
+    /// The file, if the secret is in one.
+    pub fn named_file(&self) -> Option<&NamedFile> {
+        match self {
+            Secret::File { file, .. } => Some(file),
+            Secret::Env { .. } | Secret::Given(_) => None,
+        }
+    }
+
     /// True if both are in the same place. Of two given secrets that is not known.
     pub fn is_at(&self, other: &Secret) -> bool {
         match (self, other) {
             (Secret::Env { variable: one, .. }, Secret::Env { variable: other, .. }) => one == other,
-            (Secret::File { path: one, .. }, Secret::File { path: other, .. }) => one == other,
+            (Secret::File { file: one, .. }, Secret::File { file: other, .. }) => one.path == other.path,
             _ => false,
         }
     }
@@ -98,7 +150,7 @@ impl Secret {
         let (purpose, text) = match self {
             Secret::Given(secret) => return Ok(secret.clone()),
             Secret::Env { purpose, variable } => (*purpose, self.read_variable(*purpose, variable)?),
-            Secret::File { purpose, path } => (*purpose, self.read_file(*purpose, path)?),
+            Secret::File { purpose, file } => (*purpose, self.read_file(file)?),
         };
         usable(purpose, &text).map(SecretString::from).map_err(|complaint| format!("{self} {complaint}"))
     }
@@ -115,16 +167,9 @@ impl Secret {
         })
     }
 
-    fn read_file(&self, purpose: Purpose, path: &Path) -> Result<String, String> {
-        let size = fs::metadata(path).map_or(0, |metadata| metadata.len());
-        if size > SECRET_BYTES_MAX {
-            return Err(format!("{self} is larger than {SECRET_BYTES_MAX} bytes, which is not a secret"));
-        }
-        fs::read_to_string(path).map_err(|error| {
-            let remedy =
-                if leads_somewhere(path) { String::new() } else { format!("; → {}", purpose.takes_a_path()) };
-            format!("{self} cannot be read ({}){remedy}", error.kind())
-        })
+    fn read_file(&self, file: &NamedFile) -> Result<String, String> {
+        let bytes = file.read(SECRET_BYTES_MAX).map_err(|problem| problem.to_string())?;
+        String::from_utf8(bytes).map_err(|_| format!("{self} holds bytes that are not text"))
     }
 }
 
@@ -134,8 +179,7 @@ impl fmt::Display for Secret {
         match self {
             Secret::Env { variable, .. } if is_printable(variable) => write!(f, "environment variable {variable}"),
             Secret::Env { purpose, .. } => write!(f, "the environment variable that {}_env names", purpose.key()),
-            Secret::File { path, .. } if leads_somewhere(path) => write!(f, "secret file {}", path.display()),
-            Secret::File { purpose, .. } => write!(f, "the file that {}_file names", purpose.key()),
+            Secret::File { file, .. } => file.fmt(f),
             Secret::Given(_) => write!(f, "the secret"),
         }
     }
@@ -157,7 +201,9 @@ impl fmt::Debug for Secret {
 fn usable(purpose: Purpose, text: &str) -> Result<&str, String> {
     let secret = match purpose {
         // White space and quotes may be part of a password.
-        Purpose::Password => text.trim_matches(['\r', '\n']),
+        Purpose::Password | Purpose::ProxyPassword => text.trim_matches(['\r', '\n']),
+        Purpose::PrivateKey if text.trim().is_empty() => return Err("is empty".to_owned()),
+        Purpose::PrivateKey => return Ok(text),
         Purpose::Token | Purpose::ClientSecret => plain_token(purpose.noun(), text.trim())?,
     };
     if secret.trim().is_empty() || secret.contains(char::is_control) {
@@ -200,15 +246,10 @@ fn is_printable(variable: &str) -> bool {
         && (variable.contains('_') || !variable.contains(|c: char| c.is_ascii_digit()))
 }
 
-/// True if the first folder of the path exists, or the file itself: then the text is a path and not the secret. A secret
-/// in base 64 may begin with a slash.
-fn leads_somewhere(path: &Path) -> bool {
-    let mut folders: Vec<&Path> = path.ancestors().filter(|folder| folder.file_name().is_some()).collect();
-    folders.pop().is_some_and(Path::exists)
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use secrecy::ExposeSecret;
 
     use super::*;
@@ -218,7 +259,7 @@ mod tests {
     }
 
     fn file(purpose: Purpose, path: impl Into<PathBuf>) -> Secret {
-        Secret::File { purpose, path: path.into() }
+        Secret::file(purpose, path)
     }
 
     #[test]
@@ -280,6 +321,17 @@ mod tests {
         for content in ["\n", "  ", "4ca9\nary"] {
             assert!(read(Purpose::Password, content).unwrap_err().starts_with("holds no usable secret"), "{content}");
         }
+    }
+
+    #[test]
+    fn a_private_key_has_several_lines_and_no_file_is_read_beyond_the_bound() {
+        assert_eq!(read(Purpose::PrivateKey, "-----BEGIN\n4ca9ary\n").as_deref(), Ok("-----BEGIN\n4ca9ary\n"));
+        assert_eq!(read(Purpose::PrivateKey, " \n"), Err("is empty".to_owned()));
+        let endless = file(Purpose::Token, "/dev/zero").read().unwrap_err();
+        assert_eq!(endless, "secret file /dev/zero is larger than 65536 bytes, which is not the token");
+        let binary = tempfile::NamedTempFile::new().unwrap();
+        fs::write(binary.path(), [0xff, 0xfe]).unwrap();
+        assert!(file(Purpose::Token, binary.path()).read().unwrap_err().ends_with(" holds bytes that are not text"));
     }
 
     #[test]

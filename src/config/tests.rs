@@ -103,8 +103,123 @@ fn each_bad_value_is_refused_with_its_remedy() {
         ),
         ("token_file", "API-Key", "secrets do not belong in this file; → token_env or token_file"),
         ("interval", "password", "in [defaults]: secrets do not belong in this file; → password_env or password_file"),
-        ("register", "password", "→ scimtail asks the registry without credentials"),
+        ("register", "password", "in [registry]: secrets do not belong in this file; → password_env or password_file"),
         ("partitions", "password", "unknown key `password` in [kafka]"),
+        (
+            "http://localhost:8081",
+            "http://registry.example:8081",
+            "[registry] url leads off this machine in plain text; → https://, or allow_plaintext = true",
+        ),
+        (
+            "http://localhost:8081",
+            "https://a:b@registry.example",
+            "[registry] url must not hold credentials, a query or a fragment; → username and password_file, or token_file",
+        ),
+        (
+            "register = true",
+            "username = \"u\"",
+            "[registry] username needs a password; → add either password_env or password_file",
+        ),
+        ("register = true", "password_file = \"p\"", "[registry] username is missing; → username = \"…\""),
+        (
+            "register = true",
+            "username = \"\"\npassword_file = \"p\"",
+            "[registry] username is empty; → username = \"…\"",
+        ),
+        (
+            "register = true",
+            "username = \"a:b\"\npassword_file = \"p\"",
+            "[registry] username must not hold a colon or control characters (RFC 7617)",
+        ),
+        (
+            "register = true",
+            "token_env = \"A\"\ntoken_file = \"b\"",
+            "[registry] token_env and token_file are both given; → remove one",
+        ),
+        (
+            "register = true",
+            "username = \"u\"\ntoken_file = \"b\"",
+            "[registry] a token and a username or password are both given; → remove one of them",
+        ),
+        (
+            "register = true",
+            "client_cert_file = \"c\"",
+            "[registry] client_cert_file has no use without its key; → client_key_file = \"…\"",
+        ),
+        (
+            "register = true",
+            "client_key_file = \"c\"",
+            "[registry] client_key_file has no use without its certificate; → client_cert_file = \"…\"",
+        ),
+        ("register = true", "cafile = \"c\"", "unknown key `cafile` in [registry]; did you mean `ca_file`?"),
+        (
+            "register = true",
+            "proxy = \"proxy.example\"",
+            "[registry] proxy is not http://host:port; → proxy = \"http://proxy.example:3128\", or \"none\"",
+        ),
+        ("[http]", "[network]\nprox = \"none\"\n[http]", "unknown key `prox` in [network]; did you mean `proxy`?"),
+        (
+            "[http]",
+            "[network]\nproxy_password = \"x\"\n[http]",
+            "unknown key `proxy_password` in [network]; did you mean `proxy_password_env`?",
+        ),
+        (
+            "[http]",
+            "[network]\npassword = \"x\"\n[http]",
+            "`password` in [network]: secrets do not belong in this file; → proxy_password_env or proxy_password_file",
+        ),
+        ("[http]", "[network]\nproxy = \"https://proxy:1\"\n[http]", "[network] proxy is not http://host:port; →"),
+        (
+            "[http]",
+            "[network]\nproxy = \"http://u:p@proxy:1\"\n[http]",
+            "[network] proxy must not hold credentials; → proxy_username and proxy_password_file",
+        ),
+        (
+            "[http]",
+            "[network]\nproxy = \"http://proxy:1/x\"\n[http]",
+            "[network] proxy has more than http://host:port; →",
+        ),
+        (
+            "[http]",
+            "[network]\nproxy_username = \"u\"\n[http]",
+            "[network] proxy_username has no use without a proxy; → proxy = \"http://proxy.example:3128\", or remove it",
+        ),
+        (
+            "[http]",
+            "[network]\nproxy = \"http://proxy:1\"\nproxy_username = \"u\"\n[http]",
+            "[network] proxy_username needs a password; → add either proxy_password_env or proxy_password_file",
+        ),
+        (
+            "[http]",
+            "[network]\nproxy = \"http://proxy:1\"\nproxy_password_env = \"P\"\n[http]",
+            "[network] proxy_username is missing; → proxy_username = \"…\"",
+        ),
+        (
+            "[http]",
+            "[network]\nproxy = \"http://proxy:1\"\nproxy_username = \"u:v\"\nproxy_password_env = \"P\"\n[http]",
+            "[network] proxy_username must not hold a colon",
+        ),
+        (
+            "[http]",
+            "[network]\nproxy = \"http://proxy:1\"\nproxy_password_env = \"P\"\nproxy_password_file = \"p\"\n[http]",
+            "[network] proxy_password_env and proxy_password_file are both given; → remove one",
+        ),
+        (
+            "interval = \"1m\"",
+            "proxy = \"none\"\nproxy_username = \"u\"",
+            "acme-chargebee: proxy_username has no use without a proxy; →",
+        ),
+        ("interval = \"1m\"", "proxy = \"http://\"", "acme-chargebee: proxy is not http://host:port; →"),
+        (
+            "interval = \"1m\"",
+            "client_cert_file = \"c\"",
+            "acme-chargebee: client_cert_file has no use without its key; →",
+        ),
+        (
+            "interval = \"1m\"",
+            "private_key_file = \"k\"",
+            "`private_key_file` has no use here; → remove it, the keys are token_env, token_file",
+        ),
     ] {
         assert!(GOOD.contains(from), "{from}");
         let error = error(&GOOD.replacen(from, to, 1));
@@ -163,6 +278,42 @@ const MISTAKES: &[(&str, &str)] = &[
     ("http://localhost:8081", "http://localhost:8081/#CANARY"),
     ("http://localhost:8081", "user:CANARY@localhost:8081"),
     ("register = true", "password = \"CANARY\""),
+    ("http://localhost:8081", "http://CANARY@registry.example"),
+    ("http://localhost:8081", "http://registry.example/CANARY"),
+    ("http://localhost:8081", "https://registry.example:CANARY"),
+    ("register = true", "username = \"CANARY\""),
+    ("register = true", "username = \"u:CANARY\"\npassword_env = \"P\""),
+    ("register = true", "username = \"CANARY\"\ntoken_file = \"t\""),
+    ("register = true", "username = \"u\"\npassword_env = \"$CANARY\""),
+    ("register = true", "password_file = \"CANARY\""),
+    ("register = true", "token_env = \"Bearer CANARY\""),
+    ("register = true", "token_env = \"T\"\ntoken_file = \"CANARY\""),
+    ("register = true", "client_cert_file = \"CANARY\""),
+    ("register = true", "client_key_file = \"CANARY\""),
+    ("register = true", "client_key = \"CANARY\""),
+    ("register = true", "ca_file = [\"CANARY\"]"),
+    ("register = true", "allow_plaintext = \"CANARY\""),
+    ("register = true", "proxy = \"http://u:CANARY@proxy:1\""),
+    ("register = true", "proxy_username = \"CANARY\""),
+    ("[http]", "[network]\nproxy = \"http://u:CANARY@proxy:1\"\n[http]"),
+    ("[http]", "[network]\nproxy = \"http://proxy:CANARY\"\n[http]"),
+    ("[http]", "[network]\nproxy = \"http://proxy/?password=CANARY\"\n[http]"),
+    ("[http]", "[network]\nproxy = \"CANARY\"\n[http]"),
+    ("[http]", "[network]\nproxy = \"u:CANARY@proxy:1\"\n[http]"),
+    ("[http]", "[network]\nproxy_password = \"CANARY\"\n[http]"),
+    ("[http]", "[network]\npassword = \"CANARY\"\n[http]"),
+    ("[http]", "[network]\nproxy_username = \"CANARY\"\n[http]"),
+    ("[http]", "[network]\nproxy_password_env = \"CANARY\"\n[http]"),
+    (
+        "[http]",
+        "[network]\nproxy = \"http://proxy:1\"\nproxy_username = \"u\"\nproxy_password_env = \"$CANARY\"\n[http]",
+    ),
+    ("\"STRIPE_SCIM_TOKEN\"", "\"A\"\nproxy = \"http://u:CANARY@proxy:1\""),
+    ("\"STRIPE_SCIM_TOKEN\"", "\"A\"\nproxy_password_file = \"CANARY\""),
+    ("\"STRIPE_SCIM_TOKEN\"", "\"A\"\nclient_key_file = \"CANARY\""),
+    ("\"STRIPE_SCIM_TOKEN\"", "\"A\"\nprivate_key_file = \"CANARY\""),
+    ("\"STRIPE_SCIM_TOKEN\"", "\"A\"\nprivate_key = \"CANARY\""),
+    ("\"STRIPE_SCIM_TOKEN\"", "\"A\"\nkey_id = \"CANARY\""),
     ("register = true", "register = \"CANARY\""),
     ("localhost:9092", "user:CANARY@kafka.example:9092"),
     ("localhost:9092", "sasl_ssl://user:CANARY@kafka.example:9092"),
@@ -186,6 +337,63 @@ fn no_error_repeats_a_secret_in_the_wrong_place() {
             assert!(!error.contains(canary) && error.lines().count() == 1, "{to}: {error}");
         }
     }
+}
+
+#[test]
+fn the_way_to_the_registry_and_to_accounts_is_read_with_its_secrets_in_files() {
+    let registry = "username = \"u\"\npassword_file = \"p\"\nca_file = \"ca.pem\"\nclient_cert_file = \"c.pem\"\n\
+                    client_key_file = \"k.pem\"\nproxy = \"none\"";
+    let network =
+        "[network]\nproxy = \"http://10.0.0.1:3128\"\nproxy_username = \"u\"\nproxy_password_file = \"s\"\n[http]";
+    let account = "interval = \"1m\"\nca_file = \"own.pem\"\nproxy = \"http://own.example:8080\"";
+    let text = GOOD
+        .replace("http://localhost:8081", "https://registry.example")
+        .replace("register = true", registry)
+        .replace("[http]", network)
+        .replace("interval = \"1m\"", account);
+    let config = Config::parse("scimtail.toml", &text).unwrap();
+    let files = |files: Vec<&crate::transport::file::NamedFile>| {
+        files.iter().map(|file| (file.key, file.path.to_str().unwrap().to_owned())).collect::<Vec<_>>()
+    };
+    let named = |key, path: &str| (key, path.to_owned());
+    assert_eq!(
+        files(config.registry.files().collect()),
+        [
+            named("password_file", "p"),
+            named("ca_file", "ca.pem"),
+            named("client_cert_file", "c.pem"),
+            named("client_key_file", "k.pem")
+        ]
+    );
+    assert_eq!(config.registry.proxy(), None);
+    let shown = format!("{config:?}").replace(&text, "");
+    assert!(shown.contains("Basic(the file that password_file names)"), "{shown}");
+    assert!(shown.contains("ProxyConfig(10.0.0.1:3128)"), "{shown}");
+    let proxies = config.accounts.iter().map(|account| account.network.proxy_to(&account.base_url));
+    let expected = ["10.0.0.1:3128", "own.example:8080"].map(|proxy| Some(proxy.to_owned()));
+    assert_eq!(proxies.collect::<Vec<_>>(), expected);
+    assert_eq!(files(config.accounts[0].network.files().collect()), [named("proxy_password_file", "s")]);
+    assert_eq!(files(config.accounts[1].network.files().collect()), [named("ca_file", "own.pem")]);
+
+    // The registry takes a restart, accounts do not.
+    let parsed = |from: &str, to: &str| Config::parse("scimtail.toml", &text.replacen(from, to, 1)).unwrap();
+    assert!(!config.has_services_of(&parsed("ca_file = \"ca.pem\"", "ca_file = \"new.pem\"")));
+    assert!(!config.has_services_of(&parsed("password_file = \"p\"", "password_env = \"P\"")));
+    let other = parsed("ca_file = \"own.pem\"", "ca_file = \"new.pem\"");
+    assert!(config.has_services_of(&other) && config.accounts[0] == other.accounts[0]);
+    assert_ne!(config.accounts[1], other.accounts[1]);
+}
+
+#[test]
+fn plain_text_to_the_registry_is_permitted_by_name_and_with_a_credential_it_is_remembered() {
+    let parsed = |lines: &str| {
+        let text = GOOD.replace("http://localhost:8081", "http://registry.example:8081");
+        Config::parse("scimtail.toml", &text.replace("register = true", &format!("allow_plaintext = true\n{lines}")))
+    };
+    assert!(!parsed("").unwrap().registry.sends_secret_in_plain_text());
+    assert!(parsed("token_env = \"T\"").unwrap().registry.sends_secret_in_plain_text());
+    let local = Config::parse("scimtail.toml", &GOOD.replace("register = true", "token_env = \"T\"")).unwrap();
+    assert!(!local.registry.sends_secret_in_plain_text());
 }
 
 #[test]

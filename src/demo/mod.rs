@@ -64,6 +64,8 @@ topic_prefix = "{PREFIX}"
 partitions = {PARTITIONS}
 [registry]
 url = "{registry}"
+[network]
+proxy = "none"
 [defaults]
 interval = "{interval}"
 [[account]]
@@ -83,7 +85,7 @@ token_env = "GIVEN_BELOW"
             chargebee = chargebee.base_url(),
         );
         let config = Config::parse("demo", &text).map_err(|error| error.0)?;
-        let client = Registry::new(&config.registry_url).map_err(|error| error.to_string())?;
+        let client = Registry::new(&config.registry.url).map_err(|error| error.to_string())?;
         let ids = client.ids(PREFIX, true).await.map_err(|error| error.to_string())?;
         let services =
             Services { kafka: config.kafka.clone(), registry: client, codec: Codec { ids }, clock: now_millis };

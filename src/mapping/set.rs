@@ -6,13 +6,13 @@
 //! the group but not the member. A private claim marks each token of a baseline. `feed:add` means "known", not "new"
 //! (§2.3.1), and `feed:remove` means "no longer seen", not "deleted" (§2.3.2).
 
-use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Map, Value, json};
 
 use super::change::{self, object};
 use super::{Action, Change, Subject};
 use crate::avro::wire::{AttributeChange, Group, User};
+use crate::jwt;
 
 const EVENT: &str = "urn:ietf:params:scim:event:";
 /// A private claim (RFC 7519 §4.3), present and true on the events of a first sync. Recipients ignore unknown claims (§4).
@@ -201,38 +201,19 @@ fn place(resource: &mut Map<String, Value>, schemas: &mut Vec<String>, path: &st
 }
 
 /// Signs tokens with one key.
-pub struct Signer {
-    key: EncodingKey,
-    header: Header,
-}
+pub struct Signer(jwt::Signer);
 
 impl Signer {
-    /// A private key in PEM: elliptic curve P-256 signs as ES256, RSA as RS256 (RFC 7518 §3.1).
-    ///
     /// # Errors
-    /// Says which keys are accepted, and nothing about the given one.
+    /// As [`jwt::Signer::from_pem`].
     pub fn from_pem(pem: &[u8]) -> Result<Signer, String> {
-        let keys =
-            [(Algorithm::ES256, EncodingKey::from_ec_pem(pem)), (Algorithm::RS256, EncodingKey::from_rsa_pem(pem))];
-        for (algorithm, key) in keys {
-            let Ok(key) = key else { continue };
-            let mut header = Header::new(algorithm);
-            header.typ = Some("secevent+jwt".to_owned());
-            let signer = Signer { key, header };
-            // Only signing shows a wrong curve, or a key that is too short.
-            if signer.sign(&json!({})).is_ok() {
-                return Ok(signer);
-            }
-        }
-        Err("is not a private key that can sign; → use PEM, PKCS#8: elliptic curve P-256, or RSA of 2048 bits or more"
-            .to_owned())
+        // RFC 8417 §2.3.
+        jwt::Signer::from_pem(pem, "secevent+jwt", None).map(Signer)
     }
 
-    /// The token in its compact form (RFC 7515 §3.1).
-    ///
     /// # Errors
-    /// The key cannot sign; [`Signer::from_pem`] refuses such keys.
+    /// As [`jwt::Signer::sign`].
     pub fn sign(&self, claims: &Value) -> Result<String, String> {
-        jsonwebtoken::encode(&self.header, claims, &self.key).map_err(|_| "the token cannot be signed".to_owned())
+        self.0.sign(claims)
     }
 }

@@ -12,9 +12,12 @@ use secrecy::{ExposeSecret, SecretString};
 use url::Url;
 use xxhash_rust::xxh3::Xxh3;
 
+use super::assertion;
+pub use super::assertion::Sources;
 use super::error::ReadError;
-use super::http::{Timeouts, connecting_to};
+use super::http::{Http, Reach, Timeouts};
 use super::secret::{Numbered, fits_a_header};
+pub use super::token::ClientProof;
 use super::token::{Grant, TOKEN_WAIT, Tokens, at_token_url};
 
 /// How a request carries the credential, without the secret.
@@ -27,7 +30,7 @@ pub enum Scheme {
     /// The secret is in a header of the vendor's, behind `prefix` and a space if there is a prefix.
     ApiKey { header: HeaderName, prefix: String },
     /// The secret is the client's; it is exchanged for bearer tokens (RFC 6749 §4.4).
-    Oauth2 { client_id: String, token_url: Url, scope: Option<String> },
+    Oauth2 { client_id: String, token_url: Url, scope: Option<String>, proof: ClientProof },
 }
 
 impl Scheme {
@@ -57,6 +60,9 @@ impl Scheme {
     /// No header can carry the secret.
     fn check(&self, secret: &SecretString) -> Result<(), ReadError> {
         let as_it_stands = matches!(self, Scheme::Bearer | Scheme::ApiKey { .. });
+        if let Scheme::Oauth2 { proof: ClientProof::Key { id }, .. } = self {
+            assertion::signer(secret, id.as_deref())?;
+        }
         if as_it_stands && !fits_a_header(secret.expose_secret()) {
             let what = "the token holds characters that no header can carry";
             return Err(
@@ -87,14 +93,14 @@ impl Credential {
     ///
     /// # Errors
     /// The secret cannot be read or used, or `token_url` must not be asked.
-    pub fn new(scheme: Scheme, read: ReadSecret, allow_private: bool) -> Result<Credential, ReadError> {
+    pub fn new(scheme: Scheme, read: ReadSecret, reach: &Reach, sources: Sources) -> Result<Credential, ReadError> {
         let secret = read().map_err(|text| ReadError::new(ReasonCode::CredentialUnreadable, text))?;
         scheme.check(&secret)?;
         let tokens = match &scheme {
             Scheme::Oauth2 { token_url, .. } => {
                 let timeouts = Timeouts { request: TOKEN_WAIT, ..Timeouts::default() };
-                let http = connecting_to(token_url, allow_private, timeouts).map_err(at_token_url)?;
-                Some(Tokens::new(http))
+                let http = Http::to(token_url, reach, timeouts).map_err(at_token_url)?;
+                Some(Tokens::new(http, sources))
             }
             _ => None,
         };
@@ -106,7 +112,9 @@ impl Credential {
     /// # Errors
     /// No header can carry it.
     pub fn bearer(token: SecretString) -> Result<Credential, ReadError> {
-        Credential::new(Scheme::Bearer, Arc::new(move || Ok(token.clone())), false)
+        // Only an assertion takes anything of its sources.
+        let sources = Sources { now: || 0, random: || 0 };
+        Credential::new(Scheme::Bearer, Arc::new(move || Ok(token.clone())), &Reach::default(), sources)
     }
 
     /// Reads the secret again; true if it is another one now.
@@ -135,8 +143,8 @@ impl Credential {
     pub async fn pass(&self) -> Result<Pass, ReadError> {
         let current = self.current();
         match (&self.tokens, &self.scheme) {
-            (Some(tokens), Scheme::Oauth2 { client_id, token_url, scope }) => {
-                let grant = Grant { client_id, token_url, scope: scope.as_deref(), secret: &current.secret };
+            (Some(tokens), Scheme::Oauth2 { client_id, token_url, scope, proof }) => {
+                let grant = Grant { client_id, token_url, scope: scope.as_deref(), secret: &current.secret, proof };
                 tokens.pass(&grant, current.number).await.map(Pass)
             }
             _ => Ok(Pass(current)),
@@ -209,6 +217,7 @@ mod tests {
     use crate::telemetry::lines::Lines;
 
     const SECRET: &str = "secret-canary";
+    const SOURCES: Sources = Sources { now: || 1_700_000_000_000, random: || 1 };
 
     /// What the vendor accepts and has seen.
     #[derive(Default)]
@@ -272,7 +281,7 @@ mod tests {
         fn credential(&self, scheme: Scheme) -> Result<Credential, ReadError> {
             let secret = self.secret.clone();
             let read = move || secret.lock().unwrap().clone().map(SecretString::from);
-            Credential::new(scheme, Arc::new(read), false)
+            Credential::new(scheme, Arc::new(read), &Reach::default(), SOURCES)
         }
 
         fn client(&self, scheme: Scheme) -> Client {
@@ -284,12 +293,13 @@ mod tests {
             let base_url = Url::parse(&format!("{}/scim/v2", self.base)).unwrap();
             let profile = Profile::named("generic").unwrap();
             let credential = self.credential(scheme).unwrap();
-            Client::with_patience(base_url, credential, profile, false, || 0, patience).unwrap()
+            Client::with_patience(base_url, credential, profile, &Reach::default(), || 0, patience).unwrap()
         }
 
         fn oauth2(&self) -> Scheme {
             let token_url = Url::parse(&format!("{}/token", self.base)).unwrap();
-            Scheme::Oauth2 { client_id: "us:er".to_owned(), token_url, scope: Some("scim read".to_owned()) }
+            let (client_id, scope) = ("us:er".to_owned(), Some("scim read".to_owned()));
+            Scheme::Oauth2 { client_id, token_url, scope, proof: ClientProof::Secret }
         }
 
         fn vendor(&self) -> std::sync::MutexGuard<'_, Vendor> {
@@ -405,6 +415,46 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_client_with_a_private_key_sends_a_signed_assertion_and_nothing_else() {
+        let world = World::new().await;
+        let pem =
+            |name: &str| std::fs::read_to_string(format!("{}/tests/keys/{name}", env!("CARGO_MANIFEST_DIR"))).unwrap();
+        world.rotate(&pem("p256.pem"));
+        let Scheme::Oauth2 { client_id, token_url, scope, .. } = world.oauth2() else { panic!("it is OAuth2") };
+        let proof = ClientProof::Key { id: Some("key-1".to_owned()) };
+        let scheme = Scheme::Oauth2 { client_id, token_url: token_url.clone(), scope, proof };
+        let mut client = world.client(scheme.clone());
+        assert_eq!(get(&client).await, Ok(200));
+        let (authorization, body) = world.vendor().asked[0].clone();
+        let form: std::collections::BTreeMap<String, String> =
+            url::form_urlencoded::parse(body.as_bytes()).into_owned().collect();
+        assert_eq!(authorization, "");
+        let expected = ["client_assertion", "client_assertion_type", "client_id", "grant_type", "scope"];
+        assert_eq!(form.keys().map(String::as_str).collect::<Vec<_>>(), expected);
+        assert_eq!(form["client_assertion_type"], "urn:ietf:params:oauth:client-assertion-type:jwt-bearer");
+        assert_eq!((form["client_id"].as_str(), form["scope"].as_str()), ("us:er", "scim read"));
+        let header = jsonwebtoken::decode_header(&form["client_assertion"]).unwrap();
+        assert_eq!((header.alg, header.kid.as_deref()), (jsonwebtoken::Algorithm::ES256, Some("key-1")));
+
+        // A rotated key signs the next request, also one of another kind.
+        world.rotate(&pem("rsa.pem"));
+        assert_eq!(client.reread_secret(), Ok(true));
+        assert_eq!(get(&client).await, Ok(200));
+        assert!(world.vendor().asked[1].1.contains("client_assertion=eyJ"));
+
+        // The endpoint refuses: one request, because there is no other way to send the assertion.
+        world.vendor().answers = vec![(401, r#"{"error": "invalid_client"}"#.to_owned()); 4].into();
+        let error = get(&world.client(scheme.clone())).await.unwrap_err().to_string();
+        assert!(error.ends_with("; → check client_id, private_key_file, key_id and scope"), "{error}");
+        assert_eq!(world.vendor().asked.len(), 3);
+
+        world.rotate("4ca9ary");
+        let Err(error) = world.credential(scheme) else { panic!("it is not a key") };
+        assert_eq!(error.code, ReasonCode::CredentialUnreadable);
+        assert!(!error.to_string().contains("4ca9ary"), "{error}");
+    }
+
+    #[tokio::test]
     async fn failures_of_the_token_endpoint_are_told_apart_without_its_words_and_without_the_secret() {
         let invalid = |code: &str| format!(r#"{{"error": "{code}", "error_description": "secret-canary"}}"#);
         for (status, text, tries, code, words) in [
@@ -450,7 +500,8 @@ mod tests {
         let mut world = World::new().await;
         let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let token_url = Url::parse(&format!("http://{closed}/token")).unwrap();
-        let nowhere = Scheme::Oauth2 { client_id: "user".to_owned(), token_url, scope: None };
+        let nowhere =
+            Scheme::Oauth2 { client_id: "user".to_owned(), token_url, scope: None, proof: ClientProof::Secret };
         let error = get(&world.client(nowhere)).await.unwrap_err();
         assert_eq!(
             (error.code.clone(), error.to_string().contains("token_url: nothing listens")),
@@ -498,7 +549,8 @@ mod tests {
             ("https://10.0.0.1/", "a private address"),
         ] {
             let token_url = Url::parse(url).unwrap();
-            let scheme = Scheme::Oauth2 { client_id: "user".to_owned(), token_url, scope: None };
+            let scheme =
+                Scheme::Oauth2 { client_id: "user".to_owned(), token_url, scope: None, proof: ClientProof::Secret };
             let Err(error) = world.credential(scheme) else { panic!("{url} is accepted") };
             assert!(error.to_string().starts_with("token_url: ") && error.to_string().contains(words), "{error}");
         }
@@ -507,20 +559,24 @@ mod tests {
     #[test]
     fn a_secret_that_no_header_can_carry_is_refused_but_a_password_may_be_anything() {
         let read = || Ok(SecretString::from("pässword".to_owned()));
-        let Err(error) = Credential::new(Scheme::Bearer, Arc::new(read), false) else { panic!("accepted") };
+        let Err(error) = Credential::new(Scheme::Bearer, Arc::new(read), &Reach::default(), SOURCES) else {
+            panic!("accepted")
+        };
         assert_eq!(
             (error.code.clone(), error.to_string().contains("ssword")),
             (ReasonCode::CredentialUnreadable, false),
             "{error}"
         );
-        assert!(Credential::new(Scheme::basic("user").unwrap(), Arc::new(read), false).is_ok());
+        assert!(Credential::new(Scheme::basic("user").unwrap(), Arc::new(read), &Reach::default(), SOURCES).is_ok());
     }
 
     #[test]
     fn the_same_credential_at_the_same_host_has_the_same_key() {
         let key = |scheme: &Scheme, secret: &str, url: &str| {
             let secret = SecretString::from(secret.to_owned());
-            let credential = Credential::new(scheme.clone(), Arc::new(move || Ok(secret.clone())), false).unwrap();
+            let credential =
+                Credential::new(scheme.clone(), Arc::new(move || Ok(secret.clone())), &Reach::default(), SOURCES)
+                    .unwrap();
             credential.key(&Url::parse(url).unwrap())
         };
         let (bearer, basic) = (Scheme::Bearer, Scheme::basic("user").unwrap());

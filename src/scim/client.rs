@@ -14,7 +14,7 @@ use super::advice::{Advice, PAUSE_MAX};
 use super::auth::{Credential, Pass};
 use super::budget::{Budget, Permit, Tries};
 use super::error::ReadError;
-use super::http::{self, Body, LargeBodies, Received, Timeouts, failure, read_body, read_error_body};
+use super::http::{self, Body, Http, LargeBodies, Reach, Received, Timeouts, read_body, read_error_body};
 use super::profile::{Operation, Profile};
 use super::refusal::redirected;
 use super::urls::Urls;
@@ -96,7 +96,7 @@ pub struct LastAnswer {
 }
 
 struct Shared {
-    http: reqwest::Client,
+    http: Http,
     urls: Urls,
     credential: Credential,
     /// Of the credential as it is now.
@@ -126,10 +126,10 @@ impl Client {
         base_url: Url,
         credential: Credential,
         profile: Profile,
-        allow_private: bool,
+        reach: &Reach,
         now: fn() -> i64,
     ) -> Result<Client, ReadError> {
-        Client::with_patience(base_url, credential, profile, allow_private, now, Patience::default())
+        Client::with_patience(base_url, credential, profile, reach, now, Patience::default())
     }
 
     /// # Errors
@@ -138,11 +138,11 @@ impl Client {
         base_url: Url,
         credential: Credential,
         profile: Profile,
-        allow_private: bool,
+        reach: &Reach,
         now: fn() -> i64,
         patience: Patience,
     ) -> Result<Client, ReadError> {
-        let http = http::connecting_to(&base_url, allow_private, patience.timeouts)?;
+        let http = Http::to(&base_url, reach, patience.timeouts)?;
         let budget = Mutex::new(Budget::shared(credential.key(&base_url), &profile.rate_limits, None));
         let shared =
             Arc::new(Shared { http, urls: Urls::new(base_url, &profile), credential, budget, profile, patience, now });
@@ -268,8 +268,8 @@ impl Client {
         let Shared { http, urls, credential, profile, patience, now, .. } = &*self.shared;
         let pass = credential.pass().await?;
         let sending = match &request.body {
-            None => http.get(request.url.clone()),
-            Some(body) => http.post(request.url.clone()).header(CONTENT_TYPE, SCIM_JSON).body(body.to_string()),
+            None => http.client.get(request.url.clone()),
+            Some(body) => http.client.post(request.url.clone()).header(CONTENT_TYPE, SCIM_JSON).body(body.to_string()),
         };
         let sending = match &request.if_none_match {
             Some(etag) => sending.header(IF_NONE_MATCH, etag),
@@ -277,7 +277,7 @@ impl Client {
         };
         let sending = credential.sign(sending, &pass).header(ACCEPT, &profile.accept);
         failpoint::hit(Point::FetchBefore);
-        let response = sending.send().await.map_err(|error| failure(&error, Received::Nothing))?;
+        let response = sending.send().await.map_err(|error| http.failure(&error, Received::Nothing))?;
         let received_at = now();
         let status = response.status();
         let advice = Advice::read(status, response.headers(), received_at).at_most(patience.longest_pause);
@@ -293,9 +293,9 @@ impl Client {
         let body = match urls.operation(&request.url) {
             _ if !status.is_success() => read_error_body(response).await,
             Some(Operation::ListUsers | Operation::ListGroups | Operation::GetGroup) => {
-                read_body(response, BODY_BYTES_MAX, Some(&self.large)).await?
+                read_body(http, response, BODY_BYTES_MAX, Some(&self.large)).await?
             }
-            Some(Operation::GetUser) | None => read_body(response, ANSWER_BYTES_MAX, None).await?,
+            Some(Operation::GetUser) | None => read_body(http, response, ANSWER_BYTES_MAX, None).await?,
         };
         failpoint::hit(Point::FetchAfter);
         Ok(Answered { reply: Reply { status, body, etag, skew, received_at }, advice, pass })
@@ -352,7 +352,7 @@ mod tests {
         let mut profile = Profile::named("generic").unwrap();
         profile.groups_path = groups_path.to_owned();
         let credential = Credential::bearer(SecretString::from(base_url.to_owned())).unwrap();
-        Client::new(Url::parse(base_url).unwrap(), credential, profile, false, || 0).unwrap()
+        Client::new(Url::parse(base_url).unwrap(), credential, profile, &Reach::default(), || 0).unwrap()
     }
 
     #[tokio::test]

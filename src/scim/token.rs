@@ -14,8 +14,9 @@ use serde_json::Value;
 use tokio::time::Instant;
 use url::{Url, form_urlencoded};
 
+use super::assertion::{ASSERTION_TYPE, Sources, assertion};
 use super::error::ReadError;
-use super::http::{Received, failure, read_body};
+use super::http::{Http, Received, read_body};
 use super::secret::{Numbered, fits_a_header};
 
 /// Bytes of a token endpoint's answer; a larger one does not hold a token.
@@ -29,7 +30,8 @@ const RENEWALS_APART: Duration = Duration::from_secs(60);
 
 /// The tokens of one credential.
 pub(super) struct Tokens {
-    http: reqwest::Client,
+    http: Http,
+    sources: Sources,
     /// Locked while a token is fetched: a request that comes meanwhile waits for that token instead of fetching another.
     issued: tokio::sync::Mutex<Issued>,
 }
@@ -50,6 +52,15 @@ struct Token {
     /// The number of the secret it was issued for.
     issued_for: u64,
     renew_at: Option<Instant>,
+}
+
+/// How a client proves to a token endpoint that it is the client.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ClientProof {
+    /// It sends its secret (RFC 6749 §2.3.1).
+    Secret,
+    /// It signs an assertion with its private key (RFC 7523 §2.2). `id`: the `kid` of the key at the vendor.
+    Key { id: Option<String> },
 }
 
 /// Where a token endpoint takes the client's id and secret (RFC 6749 §2.3.1).
@@ -91,8 +102,8 @@ struct TokenRefusal {
 
 impl Tokens {
     /// `http`: connects to the token endpoint.
-    pub(super) fn new(http: reqwest::Client) -> Tokens {
-        Tokens { http, issued: tokio::sync::Mutex::default() }
+    pub(super) fn new(http: Http, sources: Sources) -> Tokens {
+        Tokens { http, sources, issued: tokio::sync::Mutex::default() }
     }
 
     /// The token for the secret of this number, fetched if there is none that holds.
@@ -112,7 +123,7 @@ impl Tokens {
             return Err(error.clone());
         }
         let requested = Instant::now();
-        match grant.fetch(&self.http, &mut issued.client_in).await {
+        match grant.fetch(&self.http, self.sources, &mut issued.client_in).await {
             Ok(granted) => {
                 issued.number += 1;
                 let pass = Numbered { secret: granted.secret, number: issued.number };
@@ -155,50 +166,73 @@ pub(super) struct Grant<'a> {
     pub token_url: &'a Url,
     pub scope: Option<&'a str>,
     pub secret: &'a SecretString,
+    pub proof: &'a ClientProof,
 }
 
 impl Grant<'_> {
     /// A new token. `client_in`: Basic is tried first, because every server has to take it (RFC 6749 §2.3.1), and some
     /// do not.
-    async fn fetch(&self, http: &reqwest::Client, client_in: &mut ClientIn) -> Result<Granted, ReadError> {
-        let first = self.ask(http, *client_in).await?;
-        if *client_in == ClientIn::Body || !first.refuses_the_client() {
-            return granted(&first);
+    async fn fetch(&self, http: &Http, sources: Sources, client_in: &mut ClientIn) -> Result<Granted, ReadError> {
+        if let ClientProof::Key { id } = self.proof {
+            let signed = assertion(self.secret, id.as_deref(), self.client_id, self.token_url, sources)?;
+            return self.granted(&self.ask(http, self.with_assertion(http, &signed)).await?);
         }
-        match granted(&self.ask(http, ClientIn::Body).await?) {
+        let first = self.ask(http, self.with_secret(http, *client_in)).await?;
+        if *client_in == ClientIn::Body || !first.refuses_the_client() {
+            return self.granted(&first);
+        }
+        match self.granted(&self.ask(http, self.with_secret(http, ClientIn::Body)).await?) {
             Ok(token) => {
                 *client_in = ClientIn::Body;
                 Ok(token)
             }
-            Err(_) => granted(&first),
+            Err(_) => self.granted(&first),
         }
     }
 
-    async fn ask(&self, http: &reqwest::Client, client_in: ClientIn) -> Result<TokenReply, ReadError> {
-        let sending = self.request(http, client_in).send().await;
-        let response = sending.map_err(|error| at_token_url(failure(&error, Received::Nothing)))?;
+    async fn ask(&self, http: &Http, request: RequestBuilder) -> Result<TokenReply, ReadError> {
+        let sending = request.send().await;
+        let response = sending.map_err(|error| at_token_url(http.failure(&error, Received::Nothing)))?;
         let status = response.status();
-        let body = read_body(response, TOKEN_ANSWER_BYTES_MAX, None).await.map_err(|error| match error.code {
+        let body = read_body(http, response, TOKEN_ANSWER_BYTES_MAX, None).await.map_err(|error| match error.code {
             ReasonCode::BodyTooLarge => no_token(status, "with more than any token needs"),
             _ => at_token_url(error),
         })?;
         Ok(TokenReply { status, body: body.clone() })
     }
 
-    fn request(&self, http: &reqwest::Client, client_in: ClientIn) -> RequestBuilder {
-        let mut form = form_urlencoded::Serializer::new(String::new());
-        form.append_pair("grant_type", "client_credentials");
-        if let Some(scope) = self.scope {
-            form.append_pair("scope", scope);
-        }
-        let mut request = http.post(self.token_url.clone()).header(ACCEPT, "application/json");
+    /// A request with the client's id and secret.
+    fn with_secret(&self, http: &Http, client_in: ClientIn) -> RequestBuilder {
+        let (mut form, mut request) = self.request(http);
         if client_in == ClientIn::Body {
             form.append_pair("client_id", self.client_id).append_pair("client_secret", self.secret.expose_secret());
         } else {
             let encoded = |text: &str| form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>();
             request = request.basic_auth(encoded(self.client_id), Some(encoded(self.secret.expose_secret())));
         }
-        request.header(CONTENT_TYPE, "application/x-www-form-urlencoded").body(form.finish())
+        request.body(form.finish())
+    }
+
+    /// A request with an assertion. The client's id is optional there (RFC 7521 §4.2), and some servers demand it.
+    fn with_assertion(&self, http: &Http, signed: &str) -> RequestBuilder {
+        let (mut form, request) = self.request(http);
+        form.append_pair("client_id", self.client_id);
+        form.append_pair("client_assertion_type", ASSERTION_TYPE).append_pair("client_assertion", signed);
+        request.body(form.finish())
+    }
+
+    fn request(&self, http: &Http) -> (form_urlencoded::Serializer<'static, String>, RequestBuilder) {
+        let mut form = form_urlencoded::Serializer::new(String::new());
+        form.append_pair("grant_type", "client_credentials");
+        if let Some(scope) = self.scope {
+            form.append_pair("scope", scope);
+        }
+        let request = http.client.post(self.token_url.clone()).header(ACCEPT, "application/json");
+        (form, request.header(CONTENT_TYPE, "application/x-www-form-urlencoded"))
+    }
+
+    fn granted(&self, reply: &TokenReply) -> Result<Granted, ReadError> {
+        granted(reply, self.proof)
     }
 }
 
@@ -216,7 +250,7 @@ impl TokenReply {
 }
 
 /// What a token endpoint's answer means, in words with a remedy.
-fn granted(reply: &TokenReply) -> Result<Granted, ReadError> {
+fn granted(reply: &TokenReply, proof: &ClientProof) -> Result<Granted, ReadError> {
     let TokenReply { status, body } = reply;
     let code = status.as_u16();
     let failed = |error: ReasonCode, what: String| ReadError::new(error, what);
@@ -240,7 +274,12 @@ fn granted(reply: &TokenReply) -> Result<Granted, ReadError> {
                 Some("unauthorized_client" | "unsupported_grant_type") => {
                     ("the client credentials grant", "allow it for this client_id at the vendor")
                 }
-                _ => ("the client credentials", "check client_id, the client secret and scope"),
+                _ => match proof {
+                    ClientProof::Secret => ("the client credentials", "check client_id, the client secret and scope"),
+                    ClientProof::Key { .. } => {
+                        ("the assertion of the client", "check client_id, private_key_file, key_id and scope")
+                    }
+                },
             };
             let what = format!("{code}: the token endpoint refused {what}");
             return Err(failed(ReasonCode::CredentialsRefused, what).with_remedy(remedy));
@@ -286,7 +325,7 @@ mod tests {
         }
         let lifetime = |expires_in: &str| {
             let body = format!(r#"{{"access_token": "a", "expires_in": {expires_in}}}"#);
-            granted(&TokenReply { status: StatusCode::OK, body: body.into() }).unwrap().lifetime
+            granted(&TokenReply { status: StatusCode::OK, body: body.into() }, &ClientProof::Secret).unwrap().lifetime
         };
         assert_eq!(lifetime("3600"), Some(Duration::from_secs(3600)));
         assert_eq!(lifetime("\"60\""), Some(Duration::from_secs(60)));

@@ -40,7 +40,7 @@ pub async fn program_on(directory: &BenchDirectory, prefix: &str) -> (Program, S
     let text = std::fs::read_to_string(program.file()).expect("the file was written");
     let config = Config::parse("test", &text).expect("a configuration");
     topics::create(&config.kafka, 1).await.expect("topics");
-    let registry = Registry::new(&config.registry_url).expect("a registry");
+    let registry = Registry::new(&config.registry.url).expect("a registry");
     let ids = registry.ids(&config.kafka.topic_prefix, true).await.expect("schemas");
     let shared = Shared { kafka: config.kafka.clone(), registry, codec: Codec { ids }, clock: now_millis };
     let mut account = config.accounts[0].clone();

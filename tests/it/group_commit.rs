@@ -39,7 +39,7 @@ async fn shared(test: &str, base_url: &str, accounts: usize) -> (Shared, Vec<Acc
     }
     let config = Config::parse("test", &text).expect("a configuration");
     topics::create(&config.kafka, 1).await.expect("topics");
-    let registry = Registry::new(&config.registry_url).expect("a registry");
+    let registry = Registry::new(&config.registry.url).expect("a registry");
     let ids = registry.ids(&config.kafka.topic_prefix, true).await.expect("schemas");
     let shared = Shared { kafka: config.kafka.clone(), registry, codec: Codec { ids }, clock: now_millis };
     let given = |mut account: AccountConfig| {

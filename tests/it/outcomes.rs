@@ -92,7 +92,7 @@ token_env = "{}"
         let program = Program::with_text(&prefix, TOKEN, &text);
         let config = Config::parse("test", &text).expect("a configuration");
         topics::create(&config.kafka, replicas).await.expect("topics");
-        let registry = Registry::new(&config.registry_url).expect("a registry");
+        let registry = Registry::new(&config.registry.url).expect("a registry");
         let ids = registry.ids(&config.kafka.topic_prefix, true).await.expect("schemas");
         let shared = Shared { kafka: config.kafka.clone(), registry, codec: Codec { ids }, clock: now_millis };
         let mut account = config.accounts[0].clone();

@@ -10,7 +10,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use scimtail::directory::{AttributeList, Kind, Status, Strategy};
 use scimtail::schedule::now_millis;
-use scimtail::scim::{Client, Credential, Profile, ScimDirectory};
+use scimtail::scim::{Client, Credential, Profile, Reach, ScimDirectory};
 use serde_json::{Value, json};
 
 use crate::memory::{Faults, MemoryDirectory, World, account, advance, clock};
@@ -146,8 +146,9 @@ async fn tagged() -> (Shared, ScimDirectory) {
     tokio::spawn(async move { axum::serve(listener, router).await });
     let overrides = "paging = \"index\"\nmemberships = \"list\"\npage_size = 4\nlist_etags = true";
     let profile = Profile::layered("generic", &BTreeMap::new(), toml::from_str(overrides).unwrap()).unwrap();
+    let reach = Reach { allow_private: true, ..Reach::default() };
     let credential = Credential::bearer("t".to_owned().into()).unwrap();
-    let client = Client::new(base_url.parse().unwrap(), credential, profile, true, now_millis).unwrap();
+    let client = Client::new(base_url.parse().unwrap(), credential, profile, &reach, now_millis).unwrap();
     (shared, ScimDirectory::new(client, AttributeList::default()))
 }
 

@@ -11,7 +11,7 @@ use axum::response::Response;
 use futures::StreamExt;
 use scimtail::directory::{AttributeList, Kind, Status};
 use scimtail::schedule::now_millis;
-use scimtail::scim::{Client, Credential, Profile, ScimDirectory, envelope};
+use scimtail::scim::{Client, Credential, Profile, Reach, ScimDirectory, envelope};
 use serde_json::json;
 
 use crate::memory::{World, account};
@@ -93,7 +93,7 @@ fn directory(base_url: &str, paging: &str) -> ScimDirectory {
         base_url.parse().unwrap(),
         Credential::bearer("unused".to_owned().into()).unwrap(),
         profile,
-        true,
+        &Reach { allow_private: true, ..Reach::default() },
         now_millis,
     )
     .unwrap();

@@ -21,9 +21,10 @@ use crate::scim::advertised::Advertised;
 use crate::scim::envelope::ListPage;
 use crate::scim::probe::{self, Habits};
 use crate::scim::profile::{Paging, Profile};
-use crate::scim::{Client, ReadError, ScimDirectory};
+use crate::scim::{Client, ReadError, Scheme, ScimDirectory};
 use crate::source::{Answer, Directory, Parsed};
 use crate::sync::{self, Planned};
+use crate::transport::file::NamedFile;
 
 /// From the first request to a directory to the end of its reading. A check answers a person, so it ends soon.
 const DIRECTORY_WAIT: Duration = Duration::from_secs(30);
@@ -32,9 +33,16 @@ const GROUPS_COMPARED: usize = 40;
 
 /// Reads the directory as a sync would; `known`: what Kafka holds of the account.
 pub(super) async fn check(account: &AccountConfig, known: &Known, report: &mut Report) -> Result<(), Failure> {
+    say_way(account, report)?;
+    if let Err(problem) = account.network.read() {
+        return report.fail("network", &problem, Gravity::Refused);
+    }
     let directory = match Connection::new(account, now_millis).directory() {
         Ok(directory) => directory,
-        Err(error) => return report.fail("token", &error.problem, Gravity::Refused),
+        Err(error) => {
+            let topic = if error.code == ReasonCode::CredentialUnreadable { "token" } else { "reach" };
+            return report.fail(topic, &error.problem, Gravity::Refused);
+        }
     };
     let client = &directory.client;
     let started = Instant::now();
@@ -84,6 +92,24 @@ pub(super) async fn check(account: &AccountConfig, known: &Known, report: &mut R
         report.note("settings", &format!("[account.profile] {field} = {value}: {because}"))?;
     }
     notes(client.profile(), report)
+}
+
+/// Names the proxy on the way to the directory, and files that too many users of this machine may read or write.
+fn say_way(account: &AccountConfig, report: &Report) -> Result<(), Failure> {
+    if let Some(proxy) = account.network.proxy_to(&account.base_url) {
+        report.ok("proxy", &format!("through {proxy}"))?;
+    }
+    if let Scheme::Oauth2 { token_url, .. } = &account.scheme
+        && let Some(proxy) = account.network.proxy_to(token_url)
+    {
+        report.ok("proxy", &format!("token_url through {proxy}"))?;
+    }
+    for exposure in
+        account.secret.named_file().into_iter().chain(account.network.files()).filter_map(NamedFile::exposure)
+    {
+        report.note("files", &exposure)?;
+    }
+    Ok(())
 }
 
 /// What a sync would find; `None` for one that fails.

@@ -13,13 +13,15 @@ mod settings;
 use super::failure::{Exit, Failure};
 use super::output::{account_width, print};
 use super::read::read_states;
-use crate::avro::{Registry, schema};
+use crate::avro::schema;
 use crate::config::{AccountConfig, Config};
+use crate::connect;
 use crate::directory::{Known, Problem, SyncStatus};
 use crate::kafka::topics::{partition_counts, verify};
 use crate::log::Topic;
 use crate::service::ServiceError;
 use crate::shards::spans;
+use crate::transport::file::NamedFile;
 use report::{Gravity, Report};
 
 #[derive(Debug, Args)]
@@ -48,7 +50,7 @@ pub async fn check(config: &Config, options: Options) -> Result<Exit, Failure> {
     }
     print(&format!("{:width$}  {}", "kafka", config.kafka.brokers))?;
     check_kafka(config, counts, &mut report).await?;
-    print(&format!("{:width$}  {}", "registry", config.registry_url))?;
+    print(&format!("{:width$}  {}", "registry", config.registry.url))?;
     check_registry(config, &mut report).await?;
     report.end()
 }
@@ -61,7 +63,7 @@ async fn known(
     counts: &Result<Vec<Option<i32>>, ServiceError>,
 ) -> HashMap<String, Result<Known, Problem>> {
     let there = counts.as_ref().is_ok_and(|counts| counts.iter().any(Option::is_some));
-    let Ok(registry) = Registry::new(&config.registry_url) else { return HashMap::new() };
+    let Ok(registry) = connect::registry(&config.registry) else { return HashMap::new() };
     if !there {
         return HashMap::new();
     }
@@ -114,12 +116,34 @@ async fn check_kafka(
     report.fail(topic, &problem, Gravity::of(&error))
 }
 
+/// The URL of the registry as its messages name it.
+fn bare_url(config: &Config) -> &str {
+    config.registry.url.trim_end_matches('/')
+}
+
+/// Names the proxy on the way to the registry, credentials in plain text, and files that too many users of this machine
+/// may read or write.
+fn say_way_to_registry(config: &Config, report: &Report) -> Result<(), Failure> {
+    let registry = &config.registry;
+    if let Some(proxy) = registry.proxy() {
+        report.ok("proxy", &format!("through {proxy}"))?;
+    }
+    if registry.sends_secret_in_plain_text() {
+        report.note("plaintext", "the credentials leave this machine unencrypted; → https:// in registry.url")?;
+    }
+    for exposure in registry.files().filter_map(NamedFile::exposure) {
+        report.note("files", &exposure)?;
+    }
+    Ok(())
+}
+
 async fn check_registry(config: &Config, report: &mut Report) -> Result<(), Failure> {
-    let registry = match Registry::new(&config.registry_url) {
+    let bare = |error: &ServiceError| error.problem().clone().without(&format!("registry {}", bare_url(config)));
+    say_way_to_registry(config, report)?;
+    let registry = match connect::registry(&config.registry) {
         Ok(registry) => registry,
-        Err(error) => return report.fail("reach", error.problem(), Gravity::Refused),
+        Err(error) => return report.fail("network", &bare(&error), Gravity::of(&error)),
     };
-    let bare = |error: &ServiceError| error.problem().clone().without(&format!("registry {}", registry.url()));
     match registry.probe().await {
         Ok(()) => {}
         Err(error) => return report.fail("reach", &bare(&error), Gravity::of(&error)),

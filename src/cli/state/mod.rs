@@ -6,8 +6,8 @@ use clap::Args;
 use super::failure::{Exit, Failure};
 use super::read::{read_states, unknown};
 use super::time::parse_time;
-use crate::avro::Registry;
 use crate::config::{AccountConfig, Config};
+use crate::connect;
 use crate::directory::{Known, Status, SyncStatus};
 use crate::mapping::text::clock;
 use crate::schedule::now_millis;
@@ -41,7 +41,7 @@ pub async fn state(config: &Config, options: Options) -> Result<Exit, Failure> {
     if options.as_of.is_some_and(|time| time > now_millis()) {
         return Err(Failure::new(Exit::Usage, "--as-of is in the future; → use a past time"));
     }
-    let registry = Registry::new(&config.registry_url)?;
+    let registry = connect::registry(&config.registry)?;
     let mut selected = config.select(&options.accounts)?;
     selected.sort_by(|one, other| one.account.name.cmp(&other.account.name));
     selected.dedup_by(|one, other| one.account.name == other.account.name);

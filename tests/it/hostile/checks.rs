@@ -12,7 +12,7 @@ use scimtail::scim::envelope::{PAGE_ROWS_MAX, split_list};
 use scimtail::scim::members::MEMBERS_MAX;
 use scimtail::scim::resource::{Reading, read_resource};
 use scimtail::scim::value::{ID_BYTES_MAX, id_of};
-use scimtail::scim::{Client, Credential, Patience, Profile, ReadError, ScimDirectory};
+use scimtail::scim::{Client, Credential, Patience, Profile, Reach, ReadError, ScimDirectory};
 use scimtail::source::Directory;
 use serde::de::IgnoredAny;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -25,7 +25,7 @@ const ERROR_BYTES_MAX: usize = 400;
 /// The real client on this address.
 pub fn directory(base_url: Url, token: &str, profile: Profile, patience: Patience, now: fn() -> i64) -> ScimDirectory {
     let credential = Credential::bearer(token.to_owned().into()).expect("a token that a header can carry");
-    let client = Client::with_patience(base_url, credential, profile, false, now, patience);
+    let client = Client::with_patience(base_url, credential, profile, &Reach::default(), now, patience);
     ScimDirectory::new(client.expect("a client"), AttributeList::default())
 }
 
