@@ -1,0 +1,206 @@
+"""The parts: what happens to the brokers while scimtail works. Each returns a line about what it saw."""
+
+import math
+import time
+from dataclasses import dataclass, field
+
+from processes import Failed
+from program import LINES_SHOWN
+from scene import RECOVERY_SECONDS_MAX, Scene
+
+# What a first start says of `kafka.replication`: each of them has to give topics that survive the loss of a broker.
+REPLICATIONS = {"unset": "", "-1": "replication = -1", "3": "replication = 3"}
+# As users have it: the default.
+FIRST_START_PARTITIONS = 12
+REPLICAS = 3
+MIN_IN_SYNC = "2"
+# Completed syncs between two faults: a fault strikes a service that works.
+SYNCS_BETWEEN = 2
+# How long the service has to hear from the group when an instance joins, or takes over.
+ASSIGNED_SECONDS_MAX = 60
+# How long a killed broker stays away, at most: its session ends after 9 s.
+AWAY_SECONDS_MAX = 4.0
+
+
+@dataclass
+class Topics:
+    """The topics that first starts created."""
+
+    looked_at: int = 0
+    wrong: list = field(default_factory=list)
+
+
+def first_starts(stage, count, topics):
+    """Starts in a row, each on a prefix that is new. Notes in `topics` what they created."""
+    failures, slowest, second_failures = [], 0.0, 0
+    for number in range(count):
+        said, settings = list(REPLICATIONS.items())[number % len(REPLICATIONS)]
+        with Scene(stage, f"first-{number + 1}", FIRST_START_PARTITIONS, settings) as scene:
+            began = time.monotonic()
+            code, end = scene.once()
+            slowest = max(slowest, time.monotonic() - began)
+            if code == 0:
+                scene.judge()
+                topics.looked_at += len(scene.topics)
+                topics.wrong += topics_wrong(scene, said)
+            else:
+                failures.append(f"start {number + 1} ended with {code}:\n    {end}")
+                # Whether the first one was only too early.
+                second_failures += scene.once("again")[0] != 0
+            # Thousands of partitions would be another test.
+            known = scene.cluster.metadata().topics
+            if created := [topic for topic in scene.topics if topic in known]:
+                scene.cluster.delete(created)
+    if failures:
+        shown = "\n  ".join(failures[:LINES_SHOWN])
+        raise Failed(
+            f"{len(failures)} of {count} first starts failed, and {second_failures} of them once more:\n  {shown}"
+        )
+    return f"{count} of {count}, the slowest took {slowest:.1f} s"
+
+
+def no_topic_is_wrong(topics):
+    if topics.wrong:
+        shown = "\n  ".join(sorted(set(topics.wrong)))
+        raise Failed(f"{len(topics.wrong)} complaints:\n  {shown}")
+    if not topics.looked_at:
+        raise Failed("no first start ended well, so no topic was looked at")
+    return f"{topics.looked_at} topics"
+
+
+def topics_wrong(scene, said):
+    """What is wrong with the topics that were created with `kafka.replication` as `said`."""
+    replicas = scene.cluster.replicas(scene.topics)
+    in_sync = scene.cluster.settings(scene.topics, "min.insync.replicas")
+    names = {topic: topic.removeprefix(scene.prefix + ".") for topic in scene.topics}
+    few = [names[t] for t, n in replicas.items() if n != REPLICAS]
+    weak = [names[t] for t, value in in_sync.items() if value != MIN_IN_SYNC]
+    wrong = []
+    if few:
+        wrong.append(f"replication {said}: not {REPLICAS} replicas: {', '.join(few)}")
+    if weak:
+        values = ", ".join(sorted({in_sync[f"{scene.prefix}.{name}"] for name in weak}))
+        wrong.append(
+            f"replication {said}: min.insync.replicas is {values}, not {MIN_IN_SYNC}: {', '.join(weak)}"
+        )
+    return wrong
+
+
+def rolling(stage, rounds):
+    """Brokers are restarted one after the other, as an administrator does it."""
+    with Scene(stage, "rolling") as scene:
+        scene.running()
+        for number in range(rounds):
+            for node, broker in scene.cluster.brokers.items():
+                restart(scene, broker)
+                scene.follow()
+                scene.say(f"round {number + 1}: broker {node} is back and in sync")
+            after = scene.wait_for_syncs(SYNCS_BETWEEN)
+            scene.say(f"round {number + 1}: {SYNCS_BETWEEN} syncs after {after:.1f} s")
+        return scene.finish()
+
+
+def restart(scene, broker):
+    """SIGTERM, and wait until everything is in sync again."""
+    broker.terminate()
+    scene.cluster.restart([broker.node])
+    scene.cluster.wait_until_in_sync()
+
+
+def kill(stage, kills, double_kills):
+    """SIGKILL of the broker that leads a busy partition, and then of two at once."""
+    with Scene(stage, "kill") as scene:
+        scene.running()
+        for number in range(kills):
+            struck = strike(scene, number, 1)
+            scene.say(f"kill {number + 1}: {struck}")
+        for number in range(double_kills):
+            struck = strike(scene, number, 2)
+            scene.say(f"double kill {number + 1}: {struck}")
+        return scene.finish()
+
+
+def strike(scene, number, count):
+    """Kills brokers in the middle of the work. Returns what was seen."""
+    cluster, rng = scene.cluster, scene.rng
+    scene.wait_for_syncs(SYNCS_BETWEEN)
+    time.sleep(rng.random())
+    topic = scene.topics[0]
+    leading = {node for (name, _), node in cluster.leaders().items() if name == topic}
+    victims = [rng.choice(sorted(leading))]
+    others = [node for node in cluster.brokers if node not in victims]
+    victims += rng.sample(others, count - 1)
+    struck = time.time()
+    for node in victims:
+        cluster.brokers[node].kill()
+    seen = f"brokers {victims}"
+    # Every other broker stays away: two of three have to do. Two that are gone take the quorum with them.
+    if count == 1 and number % 2 == 1:
+        alone = scene.wait_for_syncs(SYNCS_BETWEEN, since=struck + 1)
+        seen += f", {SYNCS_BETWEEN} syncs without after {alone:.1f} s"
+    else:
+        time.sleep(rng.random() * AWAY_SECONDS_MAX)
+    began = time.monotonic()
+    cluster.restart(victims)
+    cluster.wait_until_in_sync()
+    in_sync = time.monotonic() - began
+    after = scene.wait_for_syncs(SYNCS_BETWEEN)
+    return f"{seen}, in sync after {in_sync:.1f} s, {SYNCS_BETWEEN} syncs {after:.1f} s later"
+
+
+def moves(stage, rounds):
+    """Leaders and coordinators move: by reassignment and election, and because their broker is restarted."""
+    with Scene(stage, "moves") as scene:
+        scene.running()
+        cluster = scene.cluster
+        for number in range(rounds):
+            moved, all = cluster.move_leaders()
+            if moved < math.ceil(all / 2):
+                raise Failed(f"only {moved} of {all} leaders moved")
+            after = scene.wait_for_syncs(SYNCS_BETWEEN)
+            scene.say(f"round {number + 1}: {moved} of {all} leaders moved, syncs after {after:.1f} s")
+            for what, node in [
+                ("group coordinator", cluster.coordinator(scene.prefix)),
+                ("active controller", cluster.controller()),
+            ]:
+                restart(scene, cluster.brokers[node])
+                after = scene.wait_for_syncs(SYNCS_BETWEEN)
+                scene.say(f"round {number + 1}: {what} {node} restarted, syncs after {after:.1f} s")
+        return scene.finish()
+
+
+def versions(stage):
+    """A first sync, a takeover and a restore."""
+    with Scene(stage, "versions") as scene:
+        code, end = scene.once()
+        if code != 0:
+            # The part first-starts is about this; here it must not hide what follows.
+            scene.say(f"the first sync ended with {code}, another try: {end}")
+            code, end = scene.once("again")
+        if code != 0:
+            raise Failed(f"the first sync ended with {code}:\n    {end}")
+        scene.say("first sync: " + scene.judge())
+        scene.change(True)
+        first = scene.start()
+        scene.wait_for_syncs(SYNCS_BETWEEN)
+        second = scene.start()
+        deadline = time.monotonic() + ASSIGNED_SECONDS_MAX
+        while not second.assigned:
+            scene.follow()
+            if time.monotonic() > deadline:
+                raise Failed(f"{second.name} was assigned nothing in {ASSIGNED_SECONDS_MAX} s")
+            time.sleep(0.1)
+        scene.wait_for_syncs(SYNCS_BETWEEN)
+        first.kill()
+        killed = time.time()
+        after = scene.wait_for_syncs(SYNCS_BETWEEN, RECOVERY_SECONDS_MAX, killed, (first,))
+        scene.say(f"takeover: the second instance has all accounts, syncs after {after:.1f} s")
+        scene.settle((first,))
+        second.stop()
+        scene.say("takeover: " + scene.judge((first, second)))
+        scene.change(True)
+        scene.start()
+        ended = (first, second)
+        after = scene.wait_for_syncs(SYNCS_BETWEEN, may_end=ended)
+        scene.say(f"restore: syncs after {after:.1f} s")
+        return scene.finish()
