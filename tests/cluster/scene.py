@@ -3,6 +3,7 @@
 import random
 import secrets
 import time
+from collections import Counter
 
 import tenants
 from processes import Failed
@@ -174,6 +175,8 @@ baseline = "{baseline}"
         for instance in running:
             instance.stop()
         judged = self.judge(self.instances)
+        for text, times in sum((i.warnings for i in self.instances), Counter()).most_common(5):
+            self.say(f"warned {times} times: {text[:200]}")
         if left := self.cluster.open_transactions(self.topics):
             raise Failed(f"a transaction is left open in {', '.join(left)}")
         # Faults that end by themselves ask no person to act.
