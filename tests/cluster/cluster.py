@@ -6,8 +6,8 @@ import re
 import socket
 import time
 
-from confluent_kafka import IsolationLevel, KafkaException, TopicPartition
-from confluent_kafka.admin import AdminClient, ConfigResource, OffsetSpec, ResourceType
+from confluent_kafka import IsolationLevel, KafkaError, KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, OffsetSpec, ResourceType
 
 import services as real
 from processes import ROOT, Failed, Process, built_once, run
@@ -25,7 +25,10 @@ STOP_SECONDS_MAX = 60
 IN_SYNC_SECONDS_MAX = 120
 TOOL_SECONDS_MAX = 60
 ADMIN_SECONDS_MAX = 15
+# Until every broker knows a new topic.
+KNOWN_SECONDS_MAX = 15
 LOOK_SECONDS = 0.3
+UNKNOWN_TOPIC = KafkaError.UNKNOWN_TOPIC_OR_PART
 # Ports of brokers are below the range from which Linux takes the ports of outgoing connections: the port of a
 # killed broker stays free for its restart.
 PORTS = range(20_000, 32_000)
@@ -243,6 +246,14 @@ class Cluster:
         described = admin.describe_consumer_groups([group], request_timeout=ADMIN_SECONDS_MAX)
         return described[group].result(ADMIN_SECONDS_MAX).coordinator.id
 
+    def transaction_coordinator(self, transactional_id):
+        """The node that coordinates the transactions of a producer, by Kafka's rule for the partition."""
+        code = 0
+        # Java's hash of a text, and Kafka's absolute value of it.
+        for character in transactional_id:
+            code = (31 * code + ord(character)) & 0xFFFFFFFF
+        return self.leader("__transaction_state", (code & 0x7FFFFFFF) % INTERNAL_PARTITIONS)
+
     def controller(self):
         """The node whose controller is active."""
         quorum = ["--bootstrap-server", ",".join(self.bootstrap), "describe", "--status"]
@@ -280,29 +291,47 @@ class Cluster:
         after = self.leaders()
         return sum(after.get(place) != leader for place, leader in before.items()), len(before)
 
+    def described(self, topics):
+        """Metadata of each topic, as soon as the broker that is asked knows them all."""
+        deadline = time.monotonic() + KNOWN_SECONDS_MAX
+        while missing := topics - (known := self.metadata().topics).keys():
+            if time.monotonic() > deadline:
+                raise Failed(f"not known after {KNOWN_SECONDS_MAX} s: {', '.join(sorted(missing))}")
+            time.sleep(LOOK_SECONDS)
+        return {topic: known[topic] for topic in topics}
+
     def settings(self, topics, name):
         """The value of a setting by topic."""
         resources = [ConfigResource(ResourceType.TOPIC, topic) for topic in topics]
-        admin = self.admin()
-        described = admin.describe_configs(resources, request_timeout=ADMIN_SECONDS_MAX)
-        return {
-            resource.name: future.result(ADMIN_SECONDS_MAX)[name].value
-            for resource, future in described.items()
-        }
+        deadline = time.monotonic() + KNOWN_SECONDS_MAX
+        while True:
+            admin = self.admin()
+            described = admin.describe_configs(resources, request_timeout=ADMIN_SECONDS_MAX)
+            try:
+                return {
+                    resource.name: future.result(ADMIN_SECONDS_MAX)[name].value
+                    for resource, future in described.items()
+                }
+            except KafkaException as error:
+                # The broker that was asked may not know the topic yet.
+                if error.args[0].code() != UNKNOWN_TOPIC or time.monotonic() > deadline:
+                    raise
+                time.sleep(LOOK_SECONDS)
 
     def replicas(self, topics):
         """How many replicas the partitions of each topic have."""
-        known = self.metadata().topics
         return {
-            topic: min(len(partition.replicas) for partition in known[topic].partitions.values())
-            for topic in topics
+            name: min(len(partition.replicas) for partition in topic.partitions.values())
+            for name, topic in self.described(set(topics)).items()
         }
 
     def open_transactions(self, topics):
         """The partitions in which a transaction is open: readers of committed records stop before it."""
-        admin, known = self.admin(), self.metadata().topics
+        admin = self.admin()
         places = [
-            TopicPartition(topic, number) for topic in topics for number in known[topic].partitions
+            TopicPartition(name, number)
+            for name, topic in self.described(set(topics)).items()
+            for number in topic.partitions
         ]
         ends = []
         for level in (IsolationLevel.READ_COMMITTED, IsolationLevel.READ_UNCOMMITTED):
@@ -319,8 +348,19 @@ class Cluster:
         committed, written = ends
         return sorted(f"{t}[{p}]" for (t, p), end in written.items() if committed[(t, p)] < end)
 
+    def create(self, topic):
+        admin = self.admin()
+        new = NewTopic(topic, num_partitions=1, replication_factor=len(NODES))
+        created = admin.create_topics([new], request_timeout=ADMIN_SECONDS_MAX)
+        created[topic].result(ADMIN_SECONDS_MAX)
+
     def delete(self, topics):
+        """Deletes those of the topics that there are."""
         admin = self.admin()
         deleted = admin.delete_topics(topics, request_timeout=ADMIN_SECONDS_MAX)
         for future in deleted.values():
-            future.result(ADMIN_SECONDS_MAX)
+            try:
+                future.result(ADMIN_SECONDS_MAX)
+            except KafkaException as error:
+                if error.args[0].code() != UNKNOWN_TOPIC:
+                    raise

@@ -72,6 +72,8 @@ def is_latest(record):
 
 def check(file, seed, times):
     """Doctors `times` records in each way. Returns a line about it."""
+    if file is None:
+        raise Failed("no part has left records: name another part before it")
     rng, dump = random.Random(seed), Dump(file)
     records, partitions = dump.records, dump.begin["partitions"]
     if honest := dump.complaints(records):

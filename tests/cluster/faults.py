@@ -1,9 +1,15 @@
 """The parts: what happens to the brokers while scimtail works. Each returns a line about what it saw."""
 
 import math
+import os
+import secrets
+import signal
 import time
 from dataclasses import dataclass, field
 
+from confluent_kafka import Producer
+
+from judge import partition
 from processes import Failed
 from program import LINES_SHOWN
 from scene import ACCOUNTS, Scene
@@ -18,8 +24,13 @@ MIN_IN_SYNC = "2"
 SYNCS_BETWEEN = 2
 # How long the service has to hear from the group when an instance joins, or takes over.
 ASSIGNED_SECONDS_MAX = 60
-# How long a killed broker stays away, at most: its session ends after 9 s.
+# Long enough for several polls of a service that does not hang.
+HANGING_SECONDS = 5
+OPEN_SECONDS_MAX = 30
+# How long a killed broker stays away before it is started again, at most. Its session ends after 9 s.
 AWAY_SECONDS_MAX = 4.0
+# A sync that completes later than this after a kill was not acknowledged before it.
+AWAY_SECONDS_MIN = 1.0
 
 
 @dataclass
@@ -44,13 +55,11 @@ def first_starts(stage, count, topics):
                 topics.looked_at += len(scene.topics)
                 topics.wrong += topics_wrong(scene, said)
             else:
-                failures.append(f"start {number + 1} ended with {code}:\n    {end}")
+                failures.append(f"start {number + 1} ended with {code}: {end}")
                 # Whether the first one was only too early.
                 second_failures += scene.once("again")[0] != 0
             # Thousands of partitions would be another test.
-            known = scene.cluster.metadata().topics
-            if created := [topic for topic in scene.topics if topic in known]:
-                scene.cluster.delete(created)
+            scene.cluster.delete(scene.topics)
     if failures:
         shown = "\n  ".join(failures[:LINES_SHOWN])
         raise Failed(
@@ -108,7 +117,7 @@ def restart(scene, broker):
 
 
 def kill(stage, kills, double_kills):
-    """SIGKILL of the broker that leads a busy partition, and then of two at once."""
+    """SIGKILL of a broker that matters in one way or another, and then of two at once."""
     with Scene(stage, "kill") as scene:
         scene.running()
         for number in range(kills):
@@ -120,24 +129,38 @@ def kill(stage, kills, double_kills):
         return scene.finish()
 
 
+def roles(scene):
+    """What a broker may be to the service, and how the one that is it now is found."""
+    cluster = scene.cluster
+    shard = partition("acme", scene.partitions)
+    return {
+        "the leader of acme": lambda: cluster.leader(scene.topics[0], shard),
+        "the coordinator of acme's transactions": lambda: cluster.transaction_coordinator(
+            f"{scene.prefix}-shard-{shard}"
+        ),
+        "the group's coordinator": lambda: cluster.coordinator(scene.prefix),
+        "the active controller": cluster.controller,
+    }
+
+
 def strike(scene, number, count):
     """Kills brokers in the middle of the work. Returns what was seen."""
     cluster, rng = scene.cluster, scene.rng
     scene.wait_for_syncs(SYNCS_BETWEEN)
-    time.sleep(rng.random())
-    topic = scene.topics[0]
-    leading = {node for (name, _), node in cluster.leaders().items() if name == topic}
-    victims = [rng.choice(sorted(leading))]
+    role, find = list(roles(scene).items())[number % len(roles(scene))]
+    victims = [find()]
     others = [node for node in cluster.brokers if node not in victims]
     victims += rng.sample(others, count - 1)
+    # Anywhere between two polls, or in the middle of one.
+    time.sleep(rng.random())
     struck = time.time()
     for node in victims:
         cluster.brokers[node].kill()
-    seen = f"brokers {victims}"
+    seen = f"broker {' and '.join(map(str, victims))}, {role}"
     # Every other broker stays away: two of three have to do. Two that are gone take the quorum with them.
-    if count == 1 and number % 2 == 1:
-        alone = scene.wait_for_syncs(SYNCS_BETWEEN, since=struck + 1)
-        seen += f", {SYNCS_BETWEEN} syncs without after {alone:.1f} s"
+    if count == 1 and number % 2 == 0:
+        alone = scene.wait_for_syncs(SYNCS_BETWEEN, since=struck + AWAY_SECONDS_MIN)
+        seen += f", {SYNCS_BETWEEN} syncs without it after {alone:.1f} s"
     else:
         time.sleep(rng.random() * AWAY_SECONDS_MAX)
     began = time.monotonic()
@@ -158,7 +181,9 @@ def moves(stage, rounds):
             if moved < math.ceil(all / 2):
                 raise Failed(f"only {moved} of {all} leaders moved")
             after = scene.wait_for_syncs(SYNCS_BETWEEN)
-            scene.say(f"round {number + 1}: {moved} of {all} leaders moved, syncs after {after:.1f} s")
+            scene.say(
+                f"round {number + 1}: {moved} of {all} leaders moved, syncs after {after:.1f} s"
+            )
             # Asked for one after the other: the restart before may have moved it.
             for what, find in [
                 ("group coordinator", lambda: cluster.coordinator(scene.prefix)),
@@ -177,10 +202,10 @@ def versions(stage):
         code, end = scene.once()
         if code != 0:
             # The part first-starts is about this; here it must not hide what follows.
-            scene.say(f"the first sync ended with {code}, another try: {end}")
+            scene.say(f"the first sync ended with {code}: {end}")
             code, end = scene.once("again")
         if code != 0:
-            raise Failed(f"the first sync ended with {code}:\n    {end}")
+            raise Failed(f"the first sync ended with {code}: {end}")
         scene.say("first sync: " + scene.judge())
         scene.change(True)
         first = scene.start()
@@ -213,3 +238,40 @@ def versions(stage):
 def owner(scene, account):
     """The instance that completed the newest sync of the account."""
     return max(scene.instances, key=lambda instance: instance.completed.get(account, [0])[-1])
+
+
+def hanging_service(stage):
+    """A service that hangs has to be noticed by every part that waits for it."""
+    with Scene(stage, "hanging") as scene:
+        instance = scene.start()
+        scene.wait_for_syncs(1)
+        os.killpg(instance.process.supervisor.pid, signal.SIGSTOP)
+        try:
+            scene.wait_for_syncs(2, HANGING_SECONDS)
+        except Failed:
+            return f"noticed after {HANGING_SECONDS} s"
+        raise Failed("a stopped service goes on to sync, it seems")
+
+
+def open_transaction(stage):
+    """A transaction that is left open has to be noticed at the end of a part."""
+    cluster, topic = stage.cluster, f"open-{secrets.token_hex(4)}"
+    cluster.create(topic)
+    cluster.described({topic})
+    producer = Producer(
+        {"bootstrap.servers": ",".join(cluster.bootstrap), "transactional.id": topic}
+    )
+    producer.init_transactions(OPEN_SECONDS_MAX)
+    producer.begin_transaction()
+    producer.produce(topic, b"left open")
+    producer.flush(OPEN_SECONDS_MAX)
+    open_now = cluster.open_transactions([topic])
+    producer.abort_transaction(OPEN_SECONDS_MAX)
+    deadline = time.monotonic() + OPEN_SECONDS_MAX
+    while cluster.open_transactions([topic]):
+        # The end of a transaction is written after it is acknowledged.
+        if time.monotonic() > deadline:
+            raise Failed("a transaction that was aborted is taken for open")
+        time.sleep(0.1)
+    if open_now != [f"{topic}[0]"]:
+        raise Failed(f"open are {open_now}, it seems")

@@ -12,27 +12,25 @@ doubled or stuck, and the state is what the directories hold.
   kill           one broker is killed (SIGKILL), then two at once
   moves          leaders and coordinators move
   versions       a first sync, a takeover and a restore
-  doctored       the records that the other parts left are doctored, and the checker notices
+  doctored       records that the other parts left are doctored, and the checker notices; so it does with a service
+                 that hangs and a transaction that is left open
 
 All parts run without any. It needs the built program (SCIMTAIL, else target/debug/scimtail), a JDK 17 or newer, Maven
 and Python 3.11 or newer with venv. It fetches the jars once, below target/readers, and writes below target/cluster.
 """
 
-import sys
-
-if sys.version_info < (3, 11):
-    sys.exit("tests/cluster/run needs Python 3.11 or newer with venv")
-
 import argparse
-import builds
+import contextlib
 import secrets
 import shutil
 import signal
+import sys
 import tempfile
 import time
 import traceback
 from pathlib import Path
 
+import builds
 import doctored
 import faults
 import program
@@ -55,6 +53,8 @@ COUNTS = {
     "moves": (2, 1, "rounds of moves"),
     "doctorings": (40, 10, "records that are doctored, in each way"),
 }
+# Above the bounds of all waits of a part together, unless something hangs in a way of its own.
+CHECK_SECONDS_MAX = 1_800
 WORK = CACHE.parent / "cluster"
 
 
@@ -84,8 +84,10 @@ class Checks:
 
     def __call__(self, sentence, function, *arguments):
         """Runs one check, which raises Failed or returns, and prints how it ended."""
+        signal.alarm(CHECK_SECONDS_MAX)
         try:
             said = function(*arguments)
+            signal.alarm(0)
         except Failed as error:
             self.failed += 1
             print(f"FAIL {sentence}\n  {error}", flush=True)
@@ -95,6 +97,8 @@ class Checks:
         else:
             self.passed += 1
             print(f"ok   {sentence}" + (f": {said}" if said else ""), flush=True)
+        finally:
+            signal.alarm(0)
 
 
 def parsed():
@@ -109,7 +113,9 @@ def parsed():
     parser.add_argument("--seed", type=int, default=secrets.randbits(32))
     parser.add_argument("--keep", action="store_true", help="keep logs and records")
     for name, (long, short, what) in COUNTS.items():
-        parser.add_argument(f"--{name}", type=int, metavar="N", help=f"{what} ({long}; short: {short})")
+        parser.add_argument(
+            f"--{name}", type=int, metavar="N", help=f"{what} ({long}; short: {short})"
+        )
     parser.add_argument("--doctored", type=Path, metavar="FILE", help="only doctor these records")
     arguments = parser.parse_intermixed_args()
     if unknown := set(arguments.parts) - set(PARTS):
@@ -127,6 +133,7 @@ def main():
     arguments = parsed()
     # Ends everything that was started, too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    signal.signal(signal.SIGALRM, too_long)
     checks = Checks()
     print(f"     seed {arguments.seed}", flush=True)
     if arguments.doctored:
@@ -142,13 +149,17 @@ def main():
     work = Path(tempfile.mkdtemp(prefix="run-", dir=WORK))
     try:
         for version in arguments.kafka:
-            checks(f"{version} everything was started", on_version, version, work, arguments, checks)
+            on_version(version, work, arguments, checks)
     finally:
         if sys.exc_info()[0] or checks.failed or arguments.keep:
             print(f"     logs: {work}", flush=True)
         else:
             shutil.rmtree(work)
     end(checks)
+
+
+def too_long(*_):
+    raise Failed(f"it still ran after {CHECK_SECONDS_MAX} s")
 
 
 def end(checks):
@@ -158,64 +169,68 @@ def end(checks):
 
 def on_version(version, work, arguments, checks):
     """Runs the parts on a cluster of this version."""
-    began = time.monotonic()
     directory = work / version
     directory.mkdir()
+    with contextlib.ExitStack() as running:
+        stages = []
+
+        def start():
+            began = time.monotonic()
+            stages.append(started(version, directory, arguments, checks, running))
+            return f"{time.monotonic() - began:.1f} s"
+
+        checks(f"{version} three brokers start", start)
+        for stage in stages:
+            for part in arguments.parts:
+                play(stage, part, arguments)
+
+
+def started(version, directory, arguments, checks, running):
+    """A stage with all that it needs; `running` stops it."""
     services = real.Services(None, None, None, [])
-    cluster = checker = None
-    try:
-        cluster = Cluster(version, directory)
-        registry = real.start_registry(services, directory)
-        cluster.start()
-        address = f"{services.registry}/subjects"
-        registry.wait_until(lambda: real.answers(address), real.READY_SECONDS_MAX)
-        cluster.wait_until_in_sync()
-        checker = Checker(cluster.bootstrap, services.registry, directory / "checker.log")
-        stage = Stage(cluster, services.registry, checker, directory, arguments, checks)
-        ready = f"three brokers after {time.monotonic() - began:.1f} s"
-        print(f"     {time.monotonic() - BEGAN:6.1f} s  Kafka {version}: {ready}", flush=True)
-        for part in arguments.parts:
-            stage.part = part
-            play(stage, part, arguments)
-        return ready
-    finally:
-        if checker:
-            checker.stop()
-        if cluster:
-            cluster.stop()
-        services.stop()
+    cluster = Cluster(version, directory)
+    running.callback(services.stop)
+    running.callback(cluster.stop)
+    registry = real.start_registry(services, directory)
+    cluster.start()
+    subjects = f"{services.registry}/subjects"
+    registry.wait_until(lambda: real.answers(subjects), real.READY_SECONDS_MAX)
+    cluster.wait_until_in_sync()
+    checker = Checker(cluster.bootstrap, services.registry, directory / "checker.log")
+    running.callback(checker.stop)
+    return Stage(cluster, services.registry, checker, directory, arguments, checks)
 
 
 def play(stage, part, arguments):
-    if part == "doctored":
-        if not stage.dumps:
-            stage.check("doctored", no_records)
-            return
-        # The largest has most kinds of records.
-        largest = max(stage.dumps, key=lambda file: file.stat().st_size)
-        stage.check("doctored", doctored.check, largest, arguments.seed, arguments.doctorings)
-        return
-    # What the part before has broken is not this one's.
-    stage.check("the cluster is whole before " + part, stage.cluster.mend)
+    def check(sentence, function, *more):
+        def on_whole_cluster():
+            # A broker that an earlier part has left dead is not this one's affair.
+            stage.cluster.mend()
+            return function(stage, *more)
+
+        stage.check(sentence, on_whole_cluster)
+
+    stage.part = part
     match part:
         case "first-starts":
             topics = faults.Topics()
-            starts = arguments.starts
-            stage.check("first-starts end with 0", faults.first_starts, stage, starts, topics)
+            check("first-starts end with 0", faults.first_starts, arguments.starts, topics)
             stage.check("topics survive a lost broker", faults.no_topic_is_wrong, topics)
         case "rolling":
-            stage.check("rolling", faults.rolling, stage, arguments.rounds)
+            check("rolling", faults.rolling, arguments.rounds)
         case "kill":
-            counts = (arguments.kills, arguments.double_kills)
-            stage.check("kill", faults.kill, stage, *counts)
+            check("kill", faults.kill, arguments.kills, arguments.double_kills)
         case "moves":
-            stage.check("moves", faults.moves, stage, arguments.moves)
+            check("moves", faults.moves, arguments.moves)
         case "versions":
-            stage.check("versions", faults.versions, stage)
-
-
-def no_records():
-    raise Failed("no part has left records: name another part before it")
+            check("versions", faults.versions)
+        case "doctored":
+            # The largest file has most kinds of records.
+            largest = max(stage.dumps, key=lambda file: file.stat().st_size, default=None)
+            counts = (arguments.seed, arguments.doctorings)
+            stage.check("doctored records are noticed", doctored.check, largest, *counts)
+            check("a service that hangs is noticed", faults.hanging_service)
+            check("an open transaction is noticed", faults.open_transaction)
 
 
 if __name__ == "__main__":

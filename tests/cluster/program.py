@@ -31,13 +31,17 @@ def command(file, *arguments):
 
 
 def once(name, file, directory, token):
-    """`run --once`; returns the exit code and the last lines that it printed to standard error."""
-    process = Process(
-        name, command(file, "run", "--once"), directory, **{TOKEN_VARIABLE: token, "NO_COLOR": "1"}
-    )
-    process.finish(ONCE_SECONDS_MAX, codes=range(-255, 256))
-    lines = process.log.read_text(errors="replace").splitlines()
-    return process.supervisor.returncode, "\n    ".join(lines[-LINES_SHOWN:])
+    """`run --once`; returns the exit code, and what it said of accounts that did not complete."""
+    # In detail, because the reason of a failure may be one that does not come again.
+    detailed = command(file, "--log-level", "debug", "run", "--once")
+    process = Process(name, detailed, directory, **{TOKEN_VARIABLE: token})
+    said = process.finish(ONCE_SECONDS_MAX, codes=range(-255, 256))
+    code = process.supervisor.returncode
+    if code == 0:
+        return code, ""
+    lines = [line for line in said.splitlines() if " completed " not in line]
+    log = process.log.read_text(errors="replace").splitlines()
+    return code, "\n    ".join(lines or log[-LINES_SHOWN:]) + f"\n    log: {process.log}"
 
 
 class Instance:

@@ -1,5 +1,6 @@
 """What every part needs: a fresh prefix, two directories that change, instances, and the verdict."""
 
+import itertools
 import random
 import secrets
 import time
@@ -37,7 +38,6 @@ class Scene:
         self.file = self.directory / "scimtail.toml"
         self.file.write_text(self.configuration(settings))
         self.instances = []
-        # Longest time between two completed syncs of an account, over all instances.
         self.checker.begin(self.prefix, partitions, ACCOUNTS)
 
     def __enter__(self):
@@ -183,14 +183,16 @@ baseline = "{baseline}"
         if errors := {text: n for i in self.instances for text, n in i.errors.items()}:
             shown = "\n  ".join(f"{n} x {text}" for text, n in list(errors.items())[:8])
             raise Failed(f"the service calls for a person:\n  {shown}")
-        return f"{judged}; settled after {settled:.1f} s; longest pause {self.longest_pause():.1f} s"
+        return (
+            f"{judged}; settled after {settled:.1f} s; longest pause {self.longest_pause():.1f} s"
+        )
 
     def longest_pause(self):
         """Seconds between two completed syncs of an account, at most."""
         pauses = [0.0]
         for account in ACCOUNTS:
             times = self.completed(account)
-            pauses += [later - before for before, later in zip(times, times[1:])]
+            pauses += [later - before for before, later in itertools.pairwise(times)]
         return max(pauses)
 
     def complaints_of_instances(self):
