@@ -39,9 +39,11 @@ def once(name, file, directory, token):
     code = process.supervisor.returncode
     if code == 0:
         return code, ""
-    lines = [line for line in said.splitlines() if " completed " not in line]
+    # Log lines are JSON, messages are not.
     log = process.log.read_text(errors="replace").splitlines()
-    return code, "\n    ".join(lines or log[-LINES_SHOWN:]) + f"\n    log: {process.log}"
+    lines = [line for line in said.splitlines() if " completed " not in line]
+    lines += [line for line in log if not line.startswith("{")]
+    return code, "\n    ".join(lines[-LINES_SHOWN:]) + f"\n    log: {process.log}"
 
 
 class Instance:
