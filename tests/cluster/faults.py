@@ -13,9 +13,9 @@ from judge import partition
 from processes import Failed
 from scene import ACCOUNTS, Scene
 
-# What a first start says of `kafka.replication`: each of them has to give topics that survive the loss of a broker.
+# Values of `kafka.replication`: with each of them topics have to survive the loss of a broker.
 REPLICATIONS = {"unset": "", "-1": "replication = -1", "3": "replication = 3"}
-# As users have it: the default.
+# The default of scimtail.
 FIRST_START_PARTITIONS = 12
 REPLICAS = 3
 MIN_IN_SYNC = "2"
@@ -157,7 +157,9 @@ def strike(scene, number, count):
     struck = time.time()
     for node in victims:
         cluster.brokers[node].kill()
-    seen = f"broker {' and '.join(map(str, victims))}, {role}"
+    seen = f"broker {victims[0]}, {role}"
+    if count > 1:
+        seen += f", and broker {' and '.join(map(str, victims[1:]))}"
     if count == 1 and number % 2 == 0:
         # Two of three have to do.
         alone = scene.wait_for_syncs(SYNCS_BETWEEN, since=struck + AWAY_SECONDS_MIN)
@@ -216,7 +218,7 @@ def versions(stage):
                 raise Failed(f"{second.name} was assigned nothing in {ASSIGNED_SECONDS_MAX} s")
             time.sleep(0.1)
         scene.wait_for_syncs(SYNCS_BETWEEN)
-        # The one that syncs acme dies: which of them the group gave it to is the group's affair.
+        # The instance that syncs acme dies. The group decided which one that is.
         killed, left = (first, second) if owner(scene, "acme") is first else (second, first)
         owned = [account for account in ACCOUNTS if owner(scene, account) is killed]
         killed.kill()
@@ -233,7 +235,7 @@ def versions(stage):
         finished = scene.finish()
         if failure:
             raise Failed(
-                f"the first sync failed: {failure}\n  What came after it was right: {finished}"
+                f"the first sync failed: {failure}\n  everything after it was right: {finished}"
             )
         return finished
 
@@ -244,7 +246,7 @@ def owner(scene, account):
 
 
 def hanging_service(stage):
-    """A service that hangs has to be noticed by every part that waits for it."""
+    """Parts wait for syncs. Here the service is stopped, and the wait has to fail."""
     with Scene(stage, "hanging") as scene:
         instance = scene.start()
         scene.wait_for_syncs(1)
@@ -257,7 +259,7 @@ def hanging_service(stage):
 
 
 def open_transaction(stage):
-    """A transaction that is left open has to be noticed at the end of a part."""
+    """A part ends with a look for open transactions. Here one is open, and the look has to show it."""
     cluster, topic = stage.cluster, f"open-{secrets.token_hex(4)}"
     cluster.create(topic)
     cluster.described({topic})

@@ -21,7 +21,7 @@ def binary():
     path = Path(os.environ.get("SCIMTAIL") or target / "debug/scimtail").absolute()
     if not path.exists():
         raise Failed(
-            f"{path} is missing. Build it with `cargo build`, or name another one in SCIMTAIL"
+            f"{path} is missing; → build it with `cargo build`, or name another program in SCIMTAIL"
         )
     return path
 

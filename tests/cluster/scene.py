@@ -97,8 +97,8 @@ baseline = "{baseline}"
         return self.instances[-1]
 
     def first_sync(self):
-        """`run --once` on the new prefix. Returns what failed: it may need another try, which first-starts is about, and
-        which must not hide what comes after it."""
+        """`run --once` on the new prefix. Returns the failure if it needed a second try. The part first-starts is about
+        these; here they must not hide what comes later."""
         code, failure = self.once()
         if code == 0:
             return None
@@ -188,6 +188,8 @@ baseline = "{baseline}"
         for instance in running:
             instance.stop()
         judged = self.judge(self.instances)
+        if not self.checker.counts["events"]:
+            raise Failed(f"nothing changed, so nothing is proven: {judged}")
         for text, times in sum((i.warnings for i in self.instances), Counter()).most_common(5):
             self.say(f"warned {times} times: {text[:200]}")
         if left := self.cluster.open_transactions(self.topics):
