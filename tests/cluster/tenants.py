@@ -63,8 +63,9 @@ class Content:
         while (self.users, self.groups) == before:
             for _ in range(self.rng.randint(1, CHANGES_MAX)):
                 self.change_once()
-        # If no group shows a member, memberships may not be shown at all: then they are unknown and stay.
-        if not any(group["members"] for group in self.groups.values()):
+        # If no group shows a member that there is, memberships may not be shown at all: then they are unknown and stay.
+        there = self.users.keys() | self.groups.keys()
+        if not any(group["members"] & there for group in self.groups.values()):
             self.groups[min(self.groups)]["members"].add(min(self.users))
 
     def change_once(self):
