@@ -137,7 +137,7 @@ impl CommitError {
     /// For a caller that cannot go on without the commit: either way the acquisition is over.
     pub fn into_ended(self) -> Ended {
         match self {
-            CommitError::Aborted(reason) => Ended { fenced: false, reason },
+            CommitError::Aborted(reason) => Ended { kind: EndKind::Failed, reason },
             CommitError::Ended(ended) => ended,
         }
     }
@@ -147,7 +147,21 @@ impl CommitError {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{reason}")]
 pub struct Ended {
-    /// Another producer took the shard over.
-    pub fenced: bool,
+    pub kind: EndKind,
     pub reason: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EndKind {
+    /// Another producer took the shard over.
+    Fenced,
+    /// Kafka refuses what is written (ACL): a person has to act.
+    Refused,
+    Failed,
+}
+
+impl Ended {
+    pub fn is_fenced(&self) -> bool {
+        self.kind == EndKind::Fenced
+    }
 }

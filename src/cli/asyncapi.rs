@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 use crate::avro::schema;
 use crate::config::Config;
 use crate::directory::EventType;
-use crate::kafka::topics::settings;
+use crate::kafka::topics::{durability, settings};
 use crate::log::Topic;
 
 const KAFKA_BINDING: &str = "0.5.0";
@@ -145,7 +145,8 @@ fn channel(config: &Config, topic: Topic, messages: &[String]) -> Value {
         };
         (key.to_owned(), value)
     };
-    let configuration: Map<String, Value> = settings(topic, config.replication).into_iter().map(setting).collect();
+    let configuration: Map<String, Value> =
+        settings(topic, durability(config.replication, 0).1).into_iter().map(setting).collect();
     let address = config.kafka.topic(topic);
     let mut binding = json!({
         "topic": address,

@@ -59,7 +59,7 @@ pub fn lines(name: &str, outcome: &Outcome, width: usize) -> Vec<String> {
             hint("go on:", format!("scimtail resume {name}")),
         ],
         Outcome::Stopped(reason) => vec![row(AnsiColor::Red, "stopped", reason.to_string())],
-        Outcome::Ended(ended) if ended.fenced => vec![
+        Outcome::Ended(ended) if ended.is_fenced() => vec![
             row(AnsiColor::Yellow, "taken", ended.reason.clone()),
             hint("instead:", format!("scimtail poll {name} asks the running service to sync now")),
         ],

@@ -11,7 +11,7 @@ use super::read::read_state;
 use crate::avro::{EventContext, wire::ChangeEvent};
 use crate::config::{AccountConfig, Config};
 use crate::connect::{self, Connection};
-use crate::kafka::topics::partition_counts;
+use crate::kafka::topics::{Found, found};
 use crate::log::Topic;
 use crate::mapping::text;
 use crate::schedule::now_millis;
@@ -73,8 +73,7 @@ async fn plan_one(config: &Config, account: &AccountConfig) -> Result<Exit, Fail
 
 /// What Kafka holds of the account; nothing if the topics do not exist yet.
 async fn known(config: &Config, account: &AccountConfig) -> Result<Known, Failure> {
-    let counts = partition_counts(&config.kafka).await?;
-    if counts.iter().all(Option::is_none) {
+    if found(&config.kafka).await?.topics.iter().all(|topic| *topic == Found::Missing) {
         let mut known = Known::default();
         known.latest = Some(SyncStatus::initial(account.account.settings(), 0));
         return Ok(known);

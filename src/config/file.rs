@@ -17,11 +17,14 @@ use super::providers::{ProviderPaths, ProviderTexts, provider_texts};
 use super::registry::{RegistryConfig, RegistrySection};
 use crate::kafka::KafkaClient;
 use crate::log::Topic;
+use crate::transport::file::NamedFile;
 
 /// The configuration, checked.
 #[derive(Clone, Debug)]
 pub struct Config {
     pub kafka: KafkaClient,
+    /// Files of `[kafka.secrets]`.
+    pub kafka_files: Vec<NamedFile>,
     pub create_topics: bool,
     /// The replication factor of new topics; -1: the default of the brokers.
     pub replication: i32,
@@ -153,7 +156,7 @@ impl File {
         let providers = provider_texts(&self.providers, folder)?;
         let files = self.providers.iter().map(|(name, path)| (folder.join(path), providers[name].clone())).collect();
         let (create_topics, replication) = (self.kafka.create_topics, self.kafka.replication);
-        let kafka = self.kafka.check(self.outputs.topics())?;
+        let (kafka, kafka_files) = self.kafka.check(self.outputs.topics())?;
         let proxy = self.network.proxy(variable)?;
         let register = self.registry.register;
         let registry = self.registry.check(proxy.as_ref()).map_err(|complaint| format!("[registry] {complaint}"))?;
@@ -184,7 +187,18 @@ impl File {
         if accounts.is_empty() {
             return Err("no [[account]] is configured".to_owned());
         }
-        Ok(Config { kafka, create_topics, replication, registry, register, accounts, files, http_listen, memory })
+        Ok(Config {
+            kafka,
+            kafka_files,
+            create_topics,
+            replication,
+            registry,
+            register,
+            accounts,
+            files,
+            http_listen,
+            memory,
+        })
     }
 }
 

@@ -29,6 +29,8 @@ pub enum Purpose {
     ProxyPassword,
     /// A key in PEM, in a file only.
     PrivateKey,
+    /// The value of a property of librdkafka, whose keys are `env` and `file` alone.
+    KafkaProperty,
 }
 
 impl Purpose {
@@ -40,6 +42,15 @@ impl Purpose {
             Purpose::ClientSecret => "client_secret",
             Purpose::ProxyPassword => "proxy_password",
             Purpose::PrivateKey => "private_key",
+            Purpose::KafkaProperty => "",
+        }
+    }
+
+    /// The key that takes the name of a variable.
+    fn env_key(self) -> String {
+        match self {
+            Purpose::KafkaProperty => "env".to_owned(),
+            named => format!("{}_env", named.key()),
         }
     }
 
@@ -50,6 +61,7 @@ impl Purpose {
             Purpose::ClientSecret => "client_secret_file",
             Purpose::ProxyPassword => "proxy_password_file",
             Purpose::PrivateKey => "private_key_file",
+            Purpose::KafkaProperty => "file",
         }
     }
 
@@ -59,6 +71,7 @@ impl Purpose {
             Purpose::Password | Purpose::ProxyPassword => Content::Password,
             Purpose::ClientSecret => Content::ClientSecret,
             Purpose::PrivateKey => Content::PrivateKey,
+            Purpose::KafkaProperty => Content::Secret,
         }
     }
 
@@ -68,11 +81,12 @@ impl Purpose {
             Purpose::Password | Purpose::ProxyPassword => "password",
             Purpose::ClientSecret => "client secret",
             Purpose::PrivateKey => "private key",
+            Purpose::KafkaProperty => "secret",
         }
     }
 
     fn takes_a_name(self) -> String {
-        format!("{}_env takes the NAME of a variable, not the {}", self.key(), self.noun())
+        format!("{} takes the NAME of a variable, not the {}", self.env_key(), self.noun())
     }
 }
 
@@ -98,8 +112,8 @@ impl Secret {
     /// The text cannot be the name of a variable; the message does not repeat it.
     pub fn env(purpose: Purpose, variable: &str) -> Result<Secret, String> {
         if !is_variable_name(variable) {
-            let (key, remedy) = (purpose.key(), purpose.takes_a_name());
-            return Err(format!("{key}_env is not the name of an environment variable; → {remedy}"));
+            let (key, remedy) = (purpose.env_key(), purpose.takes_a_name());
+            return Err(format!("{key} is not the name of an environment variable; → {remedy}"));
         }
         Ok(Secret::Env { purpose, variable: variable.to_owned() })
     }
@@ -178,7 +192,7 @@ impl fmt::Display for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Secret::Env { variable, .. } if is_printable(variable) => write!(f, "environment variable {variable}"),
-            Secret::Env { purpose, .. } => write!(f, "the environment variable that {}_env names", purpose.key()),
+            Secret::Env { purpose, .. } => write!(f, "the environment variable that {} names", purpose.env_key()),
             Secret::File { file, .. } => file.fmt(f),
             Secret::Given(_) => write!(f, "the secret"),
         }
@@ -202,8 +216,10 @@ fn usable(purpose: Purpose, text: &str) -> Result<&str, String> {
     let secret = match purpose {
         // White space and quotes may be part of a password.
         Purpose::Password | Purpose::ProxyPassword => text.trim_matches(['\r', '\n']),
-        Purpose::PrivateKey if text.trim().is_empty() => return Err("is empty".to_owned()),
+        Purpose::PrivateKey | Purpose::KafkaProperty if text.trim().is_empty() => return Err("is empty".to_owned()),
         Purpose::PrivateKey => return Ok(text),
+        // A property may be a password, or a key in PEM of many lines.
+        Purpose::KafkaProperty => return Ok(text.trim_matches(['\r', '\n'])),
         Purpose::Token | Purpose::ClientSecret => plain_token(purpose.noun(), text.trim())?,
     };
     if secret.trim().is_empty() || secret.contains(char::is_control) {

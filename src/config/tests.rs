@@ -94,8 +94,29 @@ fn each_bad_value_is_refused_with_its_remedy() {
         ("partitions = 12", "partitions = 0", "between 1 and 10000"),
         ("http://localhost:8081", "http://user:pass@localhost:8081", "[registry] url must not hold credentials"),
         ("http://localhost:8081", "http://localhost:8081?key=x", "[registry] url must not hold credentials"),
-        ("localhost:9092", "user:pass@localhost:9092", "\"sasl.username\" and \"sasl.password\" in [kafka.properties]"),
+        (
+            "localhost:9092",
+            "user:pass@localhost:9092",
+            "\"sasl.username\" in [kafka.properties] and \"sasl.password\" in [kafka.secrets]",
+        ),
         ("\"security.protocol\"", "security.protocol", "[kafka.properties] security is not a text"),
+        ("[registry]", "[kafka.secrets]\n\"sasl.password\" = \"x\"\n[registry]", "invalid type"),
+        ("[registry]", "[kafka.secrets]\n\"sasl.password\" = { path = \"x\" }\n[registry]", "unknown key `path`"),
+        (
+            "[registry]",
+            "[kafka.secrets]\n\"sasl.password\" = { file = \"a\", env = \"B\" }\n[registry]",
+            "sasl.password takes one place; → { file = ",
+        ),
+        (
+            "[registry]",
+            "[kafka.secrets]\n\"security.protocol\" = { env = \"B\" }\n[registry]",
+            "`security.protocol` is in [kafka.properties] and in [kafka.secrets]; → remove it from",
+        ),
+        (
+            "[registry]",
+            "[kafka.secrets]\n\"sasl.password\" = { env = \"a b\" }\n[registry]",
+            "env is not the name of an environment variable; → env takes the NAME of a variable, not the secret",
+        ),
         (
             "token_env",
             "token",
@@ -323,6 +344,9 @@ const MISTAKES: &[(&str, &str)] = &[
     ("\"security.protocol\" = \"plaintext\"", "\"sasl.password=CANARY\" = \"\""),
     ("\"security.protocol\" = \"plaintext\"", "\"sasl.password\" = \"a\"\n\"sasl.password\" = \"CANARY\""),
     ("[kafka.properties]", "password = \"CANARY\"\n[kafka.properties]"),
+    ("[registry]", "[kafka.secrets]\n\"sasl.password\" = \"CANARY\"\n[registry]"),
+    ("[registry]", "[kafka.secrets]\n\"sasl.password\" = { env = \"CANARY x\" }\n[registry]"),
+    ("[registry]", "[kafka.secrets]\n\"sasl.password=CANARY\" = { env = \"A\" }\n[registry]"),
     ("partitions = 12", "partitions = \"CANARY\""),
     ("interval = \"5m\"", "token = \"CANARY\""),
 ];

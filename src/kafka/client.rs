@@ -1,14 +1,20 @@
 //! Connection settings shared by every Kafka client of the process.
 
 use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
 
 use rdkafka::ClientContext;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
-use rdkafka::consumer::{BaseConsumer, ConsumerContext};
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::KafkaError as Error;
+use secrecy::{ExposeSecret, SecretString};
 use tracing::debug;
 
-use super::error::{Meaning, in_words, is_unreachable, meaning};
+use super::cause::{Cause, FailedConnection, Failures};
+use super::certificate::{self, Trusted};
+use super::error::{Meaning, PERMIT, in_words, is_unreachable, meaning, meaning_of};
 use super::partition::partition_of;
 use crate::directory::Problem;
 use crate::log::Topic;
@@ -22,6 +28,19 @@ const FETCH_BACKOFF: (&str, &str) = ("fetch.queue.backoff.ms", "10");
 /// broker a second time, while the broker is starting, has no broker for so long.
 const RECONNECT_BACKOFF: (&str, &str) = ("reconnect.backoff.max.ms", "1000");
 
+/// Where the certificates of CAs are, unless configured. The OpenSSL that is built in knows no folder of the system;
+/// librdkafka then looks at the usual places.
+const CA_PROBE: (&str, &str) = ("ssl.ca.location", "probe");
+
+/// For Kafka to say why it does not show a topic.
+const NAME_WAIT: Duration = Duration::from_secs(5);
+
+/// The problem of a topic that this user may not describe.
+pub fn hidden(name: &str) -> Problem {
+    Problem::new(format!("topic {name} may not be described (ACL), so that it is not known whether it exists"))
+        .with_remedy(PERMIT)
+}
+
 /// The address of Kafka, and the names of scimtail's topics.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KafkaClient {
@@ -32,15 +51,44 @@ pub struct KafkaClient {
     pub outputs: Vec<Topic>,
     /// librdkafka properties as configured. They win over ours unless correctness depends on ours.
     pub properties: BTreeMap<String, String>,
+    /// Properties whose values are secrets. They win over `properties`.
+    pub secrets: BTreeMap<String, SecretProperty>,
+    /// Why connections of the clients that are made from this one fail.
+    pub failures: Failures,
 }
 
-/// Sends librdkafka's own lines to our log, at the level `debug`.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Quiet;
+/// The value of a property that is read again for each new client, so that its rotation takes effect.
+#[derive(Clone)]
+pub struct SecretProperty {
+    /// Where it is, in words that reveal nothing.
+    pub place: String,
+    pub read: Arc<dyn Fn() -> Result<SecretString, String> + Send + Sync>,
+}
+
+impl fmt::Debug for SecretProperty {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(&self.place)
+    }
+}
+
+/// Two are equal if they are in the same place: what is there is read when it is needed.
+impl PartialEq for SecretProperty {
+    fn eq(&self, other: &SecretProperty) -> bool {
+        self.place == other.place
+    }
+}
+
+impl Eq for SecretProperty {}
+
+/// Sends librdkafka's own lines to our log, at the level `debug`, and keeps why connections fail.
+#[derive(Clone, Debug, Default)]
+pub struct Quiet(pub Failures);
 
 impl ClientContext for Quiet {
     fn log(&self, _level: RDKafkaLogLevel, facility: &str, message: &str) {
-        debug!(facility, message, "librdkafka");
+        self.0.take(facility, message);
+        // Lines hold what servers say.
+        debug!(facility, message = %message.escape_debug(), "librdkafka");
     }
 
     fn error(&self, error: Error, _reason: &str) {
@@ -65,22 +113,42 @@ impl KafkaClient {
     }
 
     /// Configured properties, then `ours`, on which correctness depends.
-    pub fn config(&self, ours: &[(&str, &str)]) -> ClientConfig {
+    ///
+    /// # Errors
+    /// A secret cannot be read.
+    pub fn config(&self, ours: &[(&str, &str)]) -> Result<ClientConfig, ServiceError> {
         let mut config = ClientConfig::new();
         // Metrics that are pushed to the broker would name this client to the broker's operator: off unless configured.
         config.set("enable.metrics.push", "false");
         // A topic that is gone is a fact to report. A producer would ask the broker for a new one of the same name,
         // with the broker's default settings.
         config.set("allow.auto.create.topics", "false");
+        // By this name brokers show, count and limit it.
+        config.set("client.id", format!("scimtail-{}", self.topic_prefix));
+        // librdkafka takes one source of CAs only.
+        if ["ssl.ca.location", "ssl.ca.pem", "ssl.ca.certificate.stores"]
+            .iter()
+            .all(|name| self.property(name).is_none())
+        {
+            config.set(CA_PROBE.0, CA_PROBE.1);
+        }
         for (name, value) in &self.properties {
             config.set(name, value);
+        }
+        for (name, secret) in &self.secrets {
+            let value =
+                (secret.read)().map_err(|text| ServiceError::refused(format!("[kafka.secrets] \"{name}\": {text}")))?;
+            config.set(name, value.expose_secret());
         }
         config.set("bootstrap.servers", &self.brokers);
         for (name, value) in ours {
             config.set(*name, *value);
         }
-        config.set_log_level(RDKafkaLogLevel::Warning);
-        config
+        // librdkafka decides by `debug` which lines of that level there are; without it there are none.
+        let debugs = self.properties.contains_key("debug");
+        // Some lines about failed connections have the level of information.
+        config.set_log_level(if debugs { RDKafkaLogLevel::Debug } else { RDKafkaLogLevel::Info });
+        Ok(config)
     }
 
     /// A consumer that is told what to read; it joins no group and commits nothing.
@@ -95,20 +163,78 @@ impl KafkaClient {
             // A position outside the log is a fact to report, not to skip over.
             ("auto.offset.reset", "error"),
             ("group.id", &format!("{}-reader", self.topic_prefix)),
-        ]);
+        ])?;
         for (name, value) in [FETCH_BACKOFF, RECONNECT_BACKOFF] {
             if !self.properties.contains_key(name) {
                 config.set(name, value);
             }
         }
-        config.create_with_context(Quiet).map_err(|error| KafkaClient::misconfigured(&error))
+        config.create_with_context(self.context()).map_err(|error| KafkaClient::misconfigured(&error))
     }
 
-    /// No broker answers.
+    /// A consumer of the group that neither joins it nor reads.
+    ///
+    /// # Errors
+    /// A property that librdkafka does not take.
+    pub fn reader_of(&self, group: &str) -> Result<BaseConsumer<Quiet>, ServiceError> {
+        let config = self.config(&[("group.id", group), ("enable.auto.commit", "false")])?;
+        config.create_with_context(self.context()).map_err(|error| KafkaClient::misconfigured(&error))
+    }
+
+    /// A consumer that asks `brokers` and reads nothing; `setting` holds unless it is configured.
+    ///
+    /// # Errors
+    /// A property that librdkafka does not take.
+    pub fn asking(&self, brokers: &str, setting: (&str, &str)) -> Result<BaseConsumer<Quiet>, ServiceError> {
+        let mut config = self.config(&[("group.id", &format!("{}-reader", self.topic_prefix))])?;
+        config.set("bootstrap.servers", brokers);
+        if self.property(setting.0).is_none() {
+            config.set(setting.0, setting.1);
+        }
+        config.create_with_context(self.context()).map_err(|error| KafkaClient::misconfigured(&error))
+    }
+
+    /// The context of a client that does nothing but ask.
+    pub fn context(&self) -> Quiet {
+        Quiet(self.failures.clone())
+    }
+
+    /// No broker answers: says why, if that is known. Whatever the cause, Kafka answered once, and may do so again.
     pub fn unreachable(&self) -> ServiceError {
-        let problem = Problem::new(format!("kafka {}: no broker answers", self.brokers));
-        let remedy = "check kafka.brokers, [kafka.properties] and that Kafka runs";
-        ServiceError::Unreachable(problem.with_remedy(remedy))
+        let problem = self.failures.newest().map(|failed| failed.problem(self.mechanism()));
+        ServiceError::Unreachable(problem.unwrap_or_else(|| {
+            Problem::new(format!("kafka {}: no broker answers", self.brokers))
+                .with_remedy("check kafka.brokers, [kafka.properties] and that Kafka runs")
+        }))
+    }
+
+    /// No broker answers the first question: as [`KafkaClient::unreachable`], but refused if a person has to act. Asks
+    /// the broker what is wrong with its certificate, if that is the cause. Blocks for a few seconds at most.
+    pub fn no_contact(&self) -> ServiceError {
+        let Some(failed) = self.failures.newest().filter(FailedConnection::needs_person) else {
+            return self.unreachable();
+        };
+        let certificate =
+            (failed.cause == Cause::Certificate).then(|| certificate::problem(&failed.broker, self.trusted()));
+        let certificate = certificate.flatten().map(|problem| problem.of(&format!("kafka {}", failed.broker)));
+        ServiceError::Refused(certificate.unwrap_or_else(|| failed.problem(self.mechanism())))
+    }
+
+    fn property(&self, name: &str) -> Option<&str> {
+        self.properties.get(name).map(String::as_str)
+    }
+
+    /// The SASL mechanism. librdkafka knows it by two names, and its default is GSSAPI.
+    fn mechanism(&self) -> &str {
+        self.property("sasl.mechanism").or(self.property("sasl.mechanisms")).unwrap_or("GSSAPI")
+    }
+
+    fn trusted(&self) -> Trusted<'_> {
+        match (self.property("ssl.ca.pem"), self.property("ssl.ca.location")) {
+            (Some(pem), _) => Trusted::Pem(pem),
+            (None, Some(path)) if path != CA_PROBE.1 => Trusted::File(path),
+            _ => Trusted::System,
+        }
     }
 
     /// Kafka answers, and what it answers needs a person.
@@ -122,9 +248,25 @@ impl KafkaClient {
         ServiceError::Refused(Problem { what: format!("[kafka.properties] {}", problem.what), ..problem })
     }
 
+    /// As [`KafkaClient::explain`], for a topic. librdkafka calls a topic missing that this user may not describe, so
+    /// Kafka is asked for it by its name. Blocks.
+    pub fn explain_topic(&self, asking: &BaseConsumer<Quiet>, name: &str, error: &Error) -> ServiceError {
+        if meaning(error) == Meaning::Missing
+            && let Ok(metadata) = asking.fetch_metadata(Some(name), NAME_WAIT)
+            && let Some(code) =
+                metadata.topics().iter().find(|topic| topic.name() == name).and_then(|topic| topic.error())
+            && meaning_of(code.into()) == Meaning::TopicRefused
+        {
+            return self.refused(hidden(name));
+        }
+        self.explain(name, error)
+    }
+
     /// The error of a call that concerns `what`: a topic by its name, or what was done.
     pub fn explain(&self, what: &str, error: &Error) -> ServiceError {
-        if is_unreachable(error) {
+        // A client that has lost its brokers forgets topics too, so a topic is missing only while brokers answer.
+        let forgotten = meaning(error) == Meaning::Missing && self.failures.newest().is_some();
+        if is_unreachable(error) || forgotten {
             return self.unreachable();
         }
         self.refused(match meaning(error) {

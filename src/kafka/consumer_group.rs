@@ -80,7 +80,7 @@ pub fn join(
         ("enable.partition.eof", "false"),
         // Nothing is ever read; from the end there is also nothing to fetch before the pause.
         ("auto.offset.reset", "latest"),
-    ]);
+    ])?;
     for (name, value) in [
         ("session.timeout.ms", SESSION_TIMEOUT_MS),
         ("heartbeat.interval.ms", HEARTBEAT_INTERVAL_MS),
@@ -90,8 +90,9 @@ pub fn join(
             config.set(name, value);
         }
     }
-    let consumer: BaseConsumer<Follower> =
-        config.create_with_context(Follower { moves }).map_err(|error| KafkaClient::misconfigured(&error))?;
+    let consumer: BaseConsumer<Follower> = config
+        .create_with_context(Follower { moves, quiet: client.context() })
+        .map_err(|error| KafkaClient::misconfigured(&error))?;
     consumer.subscribe(&[&client.topic(Topic::Syncs)]).map_err(|error| KafkaClient::misconfigured(&error))?;
     let (over, is_over) = oneshot::channel();
     let client = client.clone();
@@ -144,15 +145,16 @@ fn is_over(consumer: &BaseConsumer<Follower>, error: &Error) -> bool {
 /// Passes on what librdkafka says while it is polled.
 struct Follower {
     moves: mpsc::Sender<Move>,
+    quiet: Quiet,
 }
 
 impl ClientContext for Follower {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        Quiet.log(level, facility, message);
+        self.quiet.log(level, facility, message);
     }
 
     fn error(&self, error: Error, reason: &str) {
-        Quiet.error(error, reason);
+        self.quiet.error(error, reason);
     }
 }
 
@@ -166,7 +168,7 @@ impl ConsumerContext for Follower {
         // The session is over, and with it every claim: another instance may be fencing right now.
         if consumer.assignment_lost() {
             failpoint::hit(Point::LostBefore);
-            warn!(?partitions, "shards lost: the group went on without this instance");
+            warn!(?partitions, "shards lost: the session in the consumer group ended");
             self.pass(Move::Lost(partitions));
             return;
         }

@@ -15,8 +15,10 @@ pub enum Meaning {
     Missing,
     /// The topic to create exists already.
     AlreadyExists,
-    /// The record cannot be written as it is, or not by this user. Writing it again changes nothing.
+    /// The record cannot be written as it is. Writing it again changes nothing.
     RecordRefused,
+    /// The user may not read or write the topic.
+    TopicRefused,
     /// The user may not be a member of the consumer group.
     GroupRefused,
     /// A producer with a newer producer epoch took over, or the broker gave the transaction up.
@@ -31,7 +33,8 @@ pub enum Meaning {
     Other,
 }
 
-const PERMIT: Option<&str> = Some("scimtail topics --print");
+/// The remedy for a missing right.
+pub const PERMIT: &str = "scimtail topics --print";
 
 /// The table: code → meaning, sentence, remedy. `None` for a code that has no sentence of its own.
 fn entry(code: Code) -> Option<(Meaning, &'static str, Option<&'static str>)> {
@@ -49,14 +52,14 @@ fn entry(code: Code) -> Option<(Meaning, &'static str, Option<&'static str>)> {
             (Missing, "a topic or its partition does not exist", Some("scimtail topics"))
         }
         Code::TopicAlreadyExists => (AlreadyExists, "the topic exists already", None),
-        Code::TopicAuthorizationFailed => (RecordRefused, "access to a topic is not permitted (ACL)", PERMIT),
+        Code::TopicAuthorizationFailed => (TopicRefused, "access to a topic is not permitted (ACL)", Some(PERMIT)),
         Code::MessageSizeTooLarge | Code::MessageBatchTooLarge => (
             RecordRefused,
             "a record is larger than Kafka takes",
             Some("raise max.message.bytes of the topics to 1048588 or more"),
         ),
         Code::InvalidRecord => (RecordRefused, "the broker refuses a record as invalid", None),
-        Code::GroupAuthorizationFailed => (GroupRefused, "the consumer group is not permitted (ACL)", PERMIT),
+        Code::GroupAuthorizationFailed => (GroupRefused, "the consumer group is not permitted (ACL)", Some(PERMIT)),
         // These mean "another producer epoch", no matter which flags they carry.
         Code::Fenced | Code::ProducerFenced | Code::InvalidProducerEpoch | Code::FencedInstanceId => {
             (Fenced, "another producer took this shard over (or the broker gave its transaction up)", None)
@@ -68,8 +71,10 @@ fn entry(code: Code) -> Option<(Meaning, &'static str, Option<&'static str>)> {
         ),
         Code::PurgeQueue | Code::PurgeInflight => (Purged, "a record was taken back with its transaction", None),
         Code::QueueFull => (QueueFull, "the queue of records is full", None),
-        Code::TransactionalIdAuthorizationFailed => (Other, "the transactional.id is not permitted (ACL)", PERMIT),
-        Code::ClusterAuthorizationFailed => (Other, "idempotent writing is not permitted (ACL)", PERMIT),
+        Code::TransactionalIdAuthorizationFailed => {
+            (Other, "the transactional.id is not permitted (ACL)", Some(PERMIT))
+        }
+        Code::ClusterAuthorizationFailed => (Other, "idempotent writing is not permitted (ACL)", Some(PERMIT)),
         Code::InvalidTransactionTimeout => (
             Other,
             "transactions may not live that long here",

@@ -1,12 +1,16 @@
 //! The Kafka edge. It knows bytes, keys and offsets, and never names a user.
 
 pub mod blocking;
+pub mod cause;
+pub mod certificate;
 pub mod client;
 pub mod consumer_group;
+pub mod contact;
 pub mod error;
 pub mod partition;
 pub mod producer;
 pub mod read;
+pub mod rights;
 pub mod sender;
 pub mod topics;
 pub mod written;

@@ -21,16 +21,19 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use rdkafka::TopicPartitionList;
+use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError as Error;
 use rdkafka::producer::Producer;
+use rdkafka::topic_partition_list::Offset;
 use tokio_util::sync::CancellationToken;
 
-use super::client::KafkaClient;
+use super::client::{KafkaClient, Quiet};
 use super::error::{Meaning, in_words, is_fatal, is_retriable, is_unreachable, meaning};
 use super::sender::{Place, Sender, Undelivered};
 use super::written::{Written, recreated, recreated_in_words};
 use crate::failpoint::{self, Point};
-use crate::log::{Batch, Ended, Positions, Record, Topic};
+use crate::log::{Batch, EndKind, Ended, Positions, Record, Topic};
 use crate::service::ServiceError;
 
 /// Broker-side life of a transaction, milliseconds: a stuck one blocks read_committed readers this long. Nothing here
@@ -46,8 +49,6 @@ const CALL_TURN: Duration = Duration::from_secs(1);
 const FENCE_WAIT: Duration = Duration::from_secs(30);
 /// How soon a fence ends after it was called off.
 const FENCE_SLICE: Duration = Duration::from_secs(2);
-/// For the metadata of one topic.
-const METADATA_WAIT: Duration = Duration::from_secs(15);
 
 /// A producer under the shard's `transactional.id` that has not asked for a producer epoch. No other producer notices
 /// it, and it cannot write.
@@ -59,23 +60,6 @@ pub struct ConnectedProducer {
 }
 
 impl ConnectedProducer {
-    /// Asks over this producer's own connection for every topic, so that wrong credentials and a missing right to a
-    /// topic show. The right to the `transactional.id` shows only at the fence, because librdkafka asks for it together
-    /// with the producer epoch. Blocks.
-    ///
-    /// # Errors
-    /// No broker answers, or a topic does not exist or is not permitted (ACL).
-    pub fn verify_access(&self) -> Result<(), ServiceError> {
-        for name in self.sender.topics.values() {
-            let explain = |error: Error| self.client.explain(name, &error);
-            let metadata = self.sender.producer.client().fetch_metadata(Some(name), METADATA_WAIT).map_err(explain)?;
-            if let Some(error) = metadata.topics().iter().find_map(|found| found.error()) {
-                return Err(explain(Error::MetadataFetch(error.into())));
-            }
-        }
-        Ok(())
-    }
-
     /// Fences every earlier producer of the shard and resolves what it left open. Blocks.
     ///
     /// `stop` gives it up: a fence that comes late, when another instance owns the shard, would take the shard from it.
@@ -121,12 +105,26 @@ pub enum NotCommitted {
 }
 
 impl TransactionalProducer {
+    /// The `transactional.id` of a shard; `shard`: its partition.
+    pub fn id(client: &KafkaClient, shard: &str) -> String {
+        format!("{}-shard-{shard}", client.topic_prefix)
+    }
+
     /// A producer for the shard of this partition that has not fenced its predecessor yet: [`ConnectedProducer::fence`] does.
     ///
     /// # Errors
     /// A property that librdkafka does not take.
     pub fn connect(client: &KafkaClient, partition: i32) -> Result<ConnectedProducer, ServiceError> {
-        let transactional_id = format!("{}-shard-{partition}", client.topic_prefix);
+        TransactionalProducer::connect_as(client, &partition.to_string(), partition)
+    }
+
+    /// As [`TransactionalProducer::connect`], under the `transactional.id` of `shard`.
+    pub(super) fn connect_as(
+        client: &KafkaClient,
+        shard: &str,
+        partition: i32,
+    ) -> Result<ConnectedProducer, ServiceError> {
+        let transactional_id = TransactionalProducer::id(client, shard);
         let millis = |name: &str, ours: u64| -> u64 {
             // librdkafka complains about a value that is not a number.
             client.properties.get(name).and_then(|configured| configured.trim().parse().ok()).unwrap_or(ours)
@@ -141,7 +139,7 @@ impl TransactionalProducer {
             ("linger.ms", "1"),
             // The batch is bounded by us; librdkafka's bound would only split it.
             ("queue.buffering.max.messages", "0"),
-        ]);
+        ])?;
         let message_timeout = life.saturating_mul(MESSAGE_TIMEOUT_SHARE.0) / MESSAGE_TIMEOUT_SHARE.1;
         for (name, ours) in [("transaction.timeout.ms", life), ("message.timeout.ms", message_timeout)] {
             if !client.properties.contains_key(name) {
@@ -151,7 +149,7 @@ impl TransactionalProducer {
         let topics: BTreeMap<Topic, String> =
             client.topics().into_iter().map(|topic| (topic, client.topic(topic))).collect();
         let life = Duration::from_millis(life);
-        let sender = Sender::new(&config, topics, partition, life)?;
+        let sender = Sender::new(&config, client.context(), topics, partition, life)?;
         Ok(ConnectedProducer { client: client.clone(), sender, life })
     }
 
@@ -176,6 +174,49 @@ impl TransactionalProducer {
             }
             // Abortable errors included: the broker may have committed.
             Err(error) => Err(ended(&error, "the outcome of a commit is unknown")),
+        }
+    }
+
+    /// Writes a record without a key in a transaction that it aborts. Returns why Kafka refuses the record. If the topic is
+    /// refused, the producer can do nothing more. Blocks.
+    ///
+    /// # Errors
+    /// A transaction does not begin, or cannot be aborted.
+    pub(super) fn try_to_write(&self, topic: Topic) -> Result<Option<Error>, ServiceError> {
+        self.aborted(|| {
+            let place = Place { transaction: self.sender.count_next(1), batch: 0 };
+            match self.sender.send_without_key(place, topic).and_then(|()| self.sender.drain(1)) {
+                Ok(()) => None,
+                Err(Undelivered::Late) => Some(Error::Canceled),
+                Err(Undelivered::Failed(error)) => Some(self.cause(error)),
+            }
+        })
+    }
+
+    /// Commits an offset for the group of `consumer` in a transaction that it aborts. Returns why Kafka refuses it.
+    /// Blocks.
+    ///
+    /// # Errors
+    /// As [`TransactionalProducer::try_to_write`].
+    pub(super) fn try_to_commit_offset(&self, consumer: &BaseConsumer<Quiet>) -> Result<Option<Error>, ServiceError> {
+        self.aborted(|| {
+            let mut offsets = TopicPartitionList::new();
+            if let Err(error) = offsets.add_partition_offset(&self.sender.topics[&Topic::Syncs], 0, Offset::Offset(0)) {
+                return Some(error);
+            }
+            let Some(group) = consumer.group_metadata() else { return Some(Error::Canceled) };
+            self.call(|| self.sender.producer.send_offsets_to_transaction(&offsets, &group, CALL_TURN)).err()
+        })
+    }
+
+    fn aborted(&self, work: impl FnOnce() -> Option<Error>) -> Result<Option<Error>, ServiceError> {
+        let failed = |error: Error| ServiceError::unreachable(in_words(&error).of("a transaction"));
+        self.call(|| self.sender.producer.begin_transaction()).map_err(failed)?;
+        let outcome = work();
+        match self.call(|| self.sender.producer.abort_transaction(CALL_TURN)) {
+            Err(error) if outcome.is_none() => Err(failed(error)),
+            // What was refused may never have reached a transaction of the broker, which then has none to abort.
+            Ok(()) | Err(_) => Ok(outcome),
         }
     }
 
@@ -224,6 +265,7 @@ impl TransactionalProducer {
     /// Aborts the transaction. When Kafka confirms the abort, nothing of the transaction is visible; any other answer
     /// leaves the outcome open.
     fn abort(&self, failure: Failure) -> NotCommitted {
+        let mut refused = false;
         let (words, outcome): (String, fn(String) -> NotCommitted) = match failure {
             Failure::Closing(words) => (words, NotCommitted::Refused),
             Failure::Recreated(words) => (words, gone),
@@ -235,8 +277,9 @@ impl TransactionalProducer {
                 if is_fatal(&cause) {
                     return ended(&cause, REFUSED);
                 }
+                refused = meaning(&cause) == Meaning::TopicRefused;
                 let outcome = match meaning(&cause) {
-                    Meaning::RecordRefused => NotCommitted::Refused,
+                    Meaning::RecordRefused | Meaning::TopicRefused => NotCommitted::Refused,
                     Meaning::Missing => gone,
                     _ => NotCommitted::Aborted,
                 };
@@ -247,6 +290,8 @@ impl TransactionalProducer {
         let aborted = self.call(|| self.sender.producer.abort_transaction(CALL_TURN));
         failpoint::hit(Point::AbortAfter);
         match aborted {
+            // A topic that may not be written never became part of the broker's transaction, which may then not exist.
+            Err(_) if refused => NotCommitted::Ended(Ended { kind: EndKind::Refused, reason: words }),
             Err(error) => ended(&error, &format!("{words}; the transaction could not be aborted")),
             Ok(()) => outcome(format!("the transaction was aborted: {words}")),
         }
@@ -296,14 +341,16 @@ impl From<Undelivered> for Failure {
 /// The outcome of an aborted transaction when a topic is gone: what known says of the topic is no longer there, so
 /// restoring is all that can be done.
 fn gone(reason: String) -> NotCommitted {
-    NotCommitted::Ended(Ended { fenced: false, reason })
+    NotCommitted::Ended(Ended { kind: EndKind::Failed, reason })
 }
 
 const REFUSED: &str = "Kafka refuses this producer";
 
 fn ended(error: &Error, what: &str) -> NotCommitted {
-    let fenced = meaning(error) == Meaning::Fenced;
     let words = in_words(error);
-    let reason = if fenced { words.to_string() } else { words.of(what).to_string() };
-    NotCommitted::Ended(Ended { fenced, reason })
+    let (kind, reason) = match meaning(error) {
+        Meaning::Fenced => (EndKind::Fenced, words.to_string()),
+        _ => (EndKind::Failed, words.of(what).to_string()),
+    };
+    NotCommitted::Ended(Ended { kind, reason })
 }

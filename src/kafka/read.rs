@@ -170,10 +170,12 @@ pub fn offsets_at(
             .map_err(|error| client.explain(&name, &error))?;
     }
     let reader = client.reader("read_committed")?;
-    let found = reader.offsets_for_times(asked, WATERMARKS_WAIT).map_err(|error| client.explain(&name, &error))?;
+    let found = reader
+        .offsets_for_times(asked, WATERMARKS_WAIT)
+        .map_err(|error| client.explain_topic(&reader, &name, &error))?;
     let mut offsets = Vec::with_capacity(partitions.len());
     for element in found.elements() {
-        element.error().map_err(|error| client.explain(&name, &error))?;
+        element.error().map_err(|error| client.explain_topic(&reader, &name, &error))?;
         let offset = match element.offset() {
             Offset::Offset(offset) if offset >= 0 => Offset::Offset(offset),
             _ => Offset::End,
@@ -190,7 +192,9 @@ fn ends(
     partition: i32,
 ) -> Result<(i64, i64), ServiceError> {
     let name = client.topic(topic);
-    reader.fetch_watermarks(&name, partition, WATERMARKS_WAIT).map_err(|error| client.explain(&name, &error))
+    reader
+        .fetch_watermarks(&name, partition, WATERMARKS_WAIT)
+        .map_err(|error| client.explain_topic(reader, &name, &error))
 }
 
 fn read_spans(

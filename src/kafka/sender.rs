@@ -55,6 +55,7 @@ impl Place {
 pub(super) struct Deliveries {
     ledger: Mutex<Ledger>,
     moved: Condvar,
+    quiet: Quiet,
 }
 
 #[derive(Default)]
@@ -72,11 +73,11 @@ struct Ledger {
 
 impl ClientContext for Deliveries {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        Quiet.log(level, facility, message);
+        self.quiet.log(level, facility, message);
     }
 
     fn error(&self, error: Error, reason: &str) {
-        Quiet.error(error, reason);
+        self.quiet.error(error, reason);
     }
 }
 
@@ -131,11 +132,12 @@ impl Sender {
     /// A property that librdkafka does not take.
     pub fn new(
         config: &ClientConfig,
+        quiet: Quiet,
         topics: BTreeMap<Topic, String>,
         partition: i32,
         wait: Duration,
     ) -> Result<Sender, ServiceError> {
-        let producer = config.create_with_context(Deliveries::default());
+        let producer = config.create_with_context(Deliveries { quiet, ..Deliveries::default() });
         let producer = producer.map_err(|error| KafkaClient::misconfigured(&error))?;
         Ok(Sender { producer, topics, partition, wait })
     }
@@ -186,6 +188,14 @@ impl Sender {
         }
     }
 
+    /// Sends a record with neither key nor value.
+    pub fn send_without_key(&self, place: Place, topic: Topic) -> Result<(), Undelivered> {
+        let opaque = place.pack(topic);
+        let record: BaseRecord<'_, [u8], [u8], usize> =
+            BaseRecord::with_opaque_to(&self.topics[&topic], opaque).partition(self.partition);
+        self.producer.send(record).map_err(|(error, _)| Undelivered::Failed(error))
+    }
+
     /// Waits until `sent` records are acknowledged, or any of them failed: records behind one that the broker refuses
     /// wait for the abort, and would wait for their own timeout.
     ///
@@ -229,9 +239,9 @@ pub fn send_one(client: &KafkaClient, partition: i32, record: &Record) -> Result
         ("enable.idempotence", "true"),
         ("acks", "all"),
         ("message.timeout.ms", SINGLE_RECORD_TIMEOUT_MS),
-    ]);
+    ])?;
     let topics = BTreeMap::from([(record.topic, client.topic(record.topic))]);
-    let sender = Sender::new(&config, topics, partition, SINGLE_RECORD_WAIT)?;
+    let sender = Sender::new(&config, client.context(), topics, partition, SINGLE_RECORD_WAIT)?;
     match sender.send(Place { transaction: 0, batch: 0 }, record).and_then(|()| sender.drain(1)) {
         Ok(()) => Ok(()),
         Err(Undelivered::Late) => Err(client.unreachable()),

@@ -1,27 +1,39 @@
 //! The topics: created with the settings that readers are promised, verified at every start, never altered.
 
-use std::time::Duration;
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
 
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
-use rdkafka::client::Client;
+use rdkafka::admin::{AdminClient, AdminOptions, ConfigResource, NewTopic, ResourceSpecifier, TopicReplication};
+use rdkafka::metadata::{Metadata, MetadataTopic};
 
 use super::blocking::blocking;
-use super::client::{KafkaClient, Quiet};
-use super::error::{Meaning, code_in_words, meaning_of};
+use super::client::{KafkaClient, Quiet, hidden};
+use super::contact::{self, Contact};
+use super::error::{Meaning, PERMIT, code_in_words, meaning_of};
 use crate::directory::Problem;
 use crate::log::Topic;
 use crate::service::ServiceError;
 
 const ADMIN_WAIT: Duration = Duration::from_secs(15);
 /// After the creation, until every broker knows the topics.
-const CREATED_WAIT: Duration = Duration::from_secs(10);
+const CREATED_WAIT: Duration = Duration::from_secs(30);
+/// For the settings of topics that exist.
+const DESCRIBED_WAIT: Duration = Duration::from_secs(5);
 const CREATED_POLL: Duration = Duration::from_millis(100);
+/// Brokers that are asked whether they know the topics.
+const BROKERS_ASKED_MAX: usize = 32;
+/// From this number of brokers on, one of them may be lost without an acknowledged transaction.
+pub const DURABLE_BROKERS_MIN: usize = 3;
+/// Replicas of a topic there, unless configured.
+const DURABLE_REPLICAS: i32 = 3;
+/// Replicas that acknowledge a record there.
+const DURABLE_ACKNOWLEDGED: i32 = 2;
 
 const HOUR_MS: i64 = 3_600_000;
 const DAY_MS: i64 = 24 * HOUR_MS;
 
-/// The settings that readers of a topic are promised. `replication`: its replication factor.
-pub fn settings(topic: Topic, replication: i32) -> Vec<(&'static str, String)> {
+/// The settings that readers of a topic are promised. `durable`: each record is acknowledged by two replicas.
+pub fn settings(topic: Topic, durable: bool) -> Vec<(&'static str, String)> {
     let mut settings = if topic.is_compacted() {
         vec![
             ("cleanup.policy", "compact".to_owned()),
@@ -35,10 +47,35 @@ pub fn settings(topic: Topic, replication: i32) -> Vec<(&'static str, String)> {
         let days = if topic == Topic::Control { 90 } else { 28 };
         vec![("cleanup.policy", "delete".to_owned()), ("retention.ms", (days * DAY_MS).to_string())]
     };
-    if replication >= 3 {
-        settings.push(("min.insync.replicas", "2".to_owned()));
+    if durable {
+        settings.push((MIN_INSYNC, DURABLE_ACKNOWLEDGED.to_string()));
     }
     settings
+}
+
+const MIN_INSYNC: &str = "min.insync.replicas";
+
+/// What a new topic gets on so many brokers: its replication factor, -1 for the brokers' default, and whether two
+/// replicas acknowledge each record. Without the second, Kafka acknowledges a transaction that one broker holds alone,
+/// and loses it with that broker. With one replica it would refuse every record. `configured`: -1 leaves it open.
+pub fn durability(configured: i32, brokers: usize) -> (i32, bool) {
+    let enough = brokers >= DURABLE_BROKERS_MIN;
+    match configured {
+        1.. => (configured, configured >= DURABLE_REPLICAS || enough && configured >= DURABLE_ACKNOWLEDGED),
+        // The brokers' default may be one replica, and is if it was never set.
+        _ if enough => (DURABLE_REPLICAS, true),
+        _ => (configured, false),
+    }
+}
+
+/// What Kafka shows of a topic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// It exists, with so many partitions.
+    Exists(i32),
+    Missing,
+    /// This user may not describe it (ACL), so that it may exist or not.
+    Hidden,
 }
 
 /// A setting of a topic that differs from what readers are promised; the topic can be used.
@@ -50,24 +87,31 @@ pub struct Difference {
     pub expected: String,
 }
 
-/// Creates the topics that are missing. `replication` -1: the broker's default.
+/// Creates the topics that are missing, and waits until every broker knows them. `replication` -1: left open.
 ///
 /// # Errors
 /// No broker answers, or creating is not permitted.
 pub async fn create(client: &KafkaClient, replication: i32) -> Result<(), ServiceError> {
-    let existing = partition_counts(client).await?;
+    let created = ask_to_create(client, replication, false).await?;
+    if created.is_empty() { Ok(()) } else { settled(client, created).await }
+}
+
+/// Returns the names of the topics that are missing.
+async fn ask_to_create(client: &KafkaClient, replication: i32, only_ask: bool) -> Result<Vec<String>, ServiceError> {
+    let existing = found(client).await?;
     let missing: Vec<Topic> = client
         .topics()
         .into_iter()
-        .zip(&existing)
-        .filter(|(_, count)| count.is_none())
+        .zip(&existing.topics)
+        .filter(|(_, found)| **found == Found::Missing)
         .map(|(topic, _)| topic)
         .collect();
     if missing.is_empty() {
-        return Ok(());
+        return Ok(Vec::new());
     }
+    let (replication, durable) = durability(replication, existing.brokers.len());
     let names: Vec<String> = missing.iter().map(|topic| client.topic(*topic)).collect();
-    let configs: Vec<Vec<(&str, String)>> = missing.iter().map(|topic| settings(*topic, replication)).collect();
+    let configs: Vec<Vec<(&str, String)>> = missing.iter().map(|topic| settings(*topic, durable)).collect();
     let topics: Vec<NewTopic<'_>> = names
         .iter()
         .zip(&configs)
@@ -77,27 +121,72 @@ pub async fn create(client: &KafkaClient, replication: i32) -> Result<(), Servic
         })
         .collect();
     let admin = admin(client)?;
-    let options = AdminOptions::new().operation_timeout(Some(ADMIN_WAIT)).request_timeout(Some(ADMIN_WAIT));
+    let options = AdminOptions::new()
+        .operation_timeout(Some(ADMIN_WAIT))
+        .request_timeout(Some(ADMIN_WAIT))
+        .validate_only(only_ask);
     let results =
         admin.create_topics(&topics, &options).await.map_err(|error| client.explain("creating topics", &error))?;
     for result in results {
         match result {
             Ok(_) => {}
             Err((_, code)) if meaning_of(code) == Meaning::AlreadyExists => {}
+            // Whether it was created is not known. The next attempt finds out.
+            Err((_, code)) if matches!(meaning_of(code), Meaning::Unreachable | Meaning::TimedOut) => {
+                return Err(client.unreachable());
+            }
             Err((topic, code)) => {
                 let problem = Problem::new(format!("{topic} cannot be created ({})", code_in_words(code).what));
                 return Err(client.refused(problem.with_remedy("scimtail topics --print shows what to create by hand")));
             }
         }
     }
-    // The answer comes before every broker knows the topics.
-    let waiting = tokio::time::timeout(CREATED_WAIT, async {
-        while partition_counts(client).await?.iter().any(Option::is_none) {
-            tokio::time::sleep(CREATED_POLL).await;
+    Ok(names)
+}
+
+/// Asks Kafka whether the missing topics may be created, and creates none.
+///
+/// # Errors
+/// No broker answers, or creating is not permitted.
+pub async fn may_create(client: &KafkaClient, replication: i32) -> Result<(), ServiceError> {
+    ask_to_create(client, replication, true).await.map(drop)
+}
+
+/// Waits until every broker knows the topics: the answer to their creation comes before, and the next question may go to
+/// another broker.
+async fn settled(client: &KafkaClient, names: Vec<String>) -> Result<(), ServiceError> {
+    let client = client.clone();
+    blocking(move || {
+        let deadline = Instant::now() + CREATED_WAIT;
+        let brokers = addresses(&contact::metadata(&client)?);
+        for broker in brokers.iter().take(BROKERS_ASKED_MAX) {
+            loop {
+                let known = contact::metadata_of(&client, broker).is_ok_and(|metadata| {
+                    let ready =
+                        |name: &String| metadata.topics().iter().any(|topic| topic.name() == name && is_ready(topic));
+                    names.iter().all(ready)
+                });
+                if known {
+                    break;
+                }
+                if Instant::now() > deadline {
+                    let seconds = CREATED_WAIT.as_secs();
+                    let what = format!("kafka {broker}: this broker does not know the new topics after {seconds} s");
+                    return Err(ServiceError::unreachable(
+                        Problem::new(what).with_remedy("check that all brokers run"),
+                    ));
+                }
+                std::thread::sleep(CREATED_POLL);
+            }
         }
         Ok(())
-    });
-    waiting.await.unwrap_or_else(|_| Err(client.unreachable()))
+    })
+    .await
+}
+
+/// A topic whose partitions all have a leader.
+fn is_ready(topic: &MetadataTopic) -> bool {
+    topic.error().is_none() && topic.partitions().iter().all(|partition| partition.error().is_none())
 }
 
 /// Checks existing topics: refuses what would break ordering or lose state, and reports other differences.
@@ -105,34 +194,53 @@ pub async fn create(client: &KafkaClient, replication: i32) -> Result<(), Servic
 /// # Errors
 /// A missing topic, another partition count, another cleanup policy; or no broker answers.
 pub async fn verify(client: &KafkaClient) -> Result<Vec<Difference>, ServiceError> {
-    let counts = partition_counts(client).await?;
-    for (topic, count) in client.topics().into_iter().zip(counts) {
+    let deadline = Instant::now() + DESCRIBED_WAIT;
+    loop {
+        match verify_once(client).await? {
+            Verified::Topics(differences) => return Ok(differences),
+            // Another instance may have created it a moment ago, and not every broker knows it yet.
+            Verified::Undescribed(_) if Instant::now() < deadline => tokio::time::sleep(CREATED_POLL).await,
+            Verified::Undescribed(name) => {
+                let problem = Problem::new(format!("DescribeConfigs is not permitted on {name} (ACL)"));
+                return Err(client.refused(problem.with_remedy(PERMIT)));
+            }
+        }
+    }
+}
+
+enum Verified {
+    Topics(Vec<Difference>),
+    /// A broker does not describe the settings of this topic, which a broker lists.
+    Undescribed(String),
+}
+
+async fn verify_once(client: &KafkaClient) -> Result<Verified, ServiceError> {
+    let cluster = found(client).await?;
+    for (topic, found) in client.topics().into_iter().zip(&cluster.topics) {
         let name = client.topic(topic);
-        match count {
-            None => {
+        match found {
+            Found::Missing => {
                 let problem = Problem::new(format!("topic {name} does not exist"));
                 return Err(
                     client.refused(problem.with_remedy("scimtail topics --create, or kafka.create_topics = true"))
                 );
             }
-            Some(count) => same_count(client, &name, count)?,
+            Found::Hidden => return Err(client.refused(hidden(&name))),
+            Found::Exists(count) => same_count(client, &name, *count)?,
         }
     }
-    let admin = admin(client)?;
     let names: Vec<String> = client.topics().into_iter().map(|topic| client.topic(topic)).collect();
-    let resources: Vec<ResourceSpecifier<'_>> = names.iter().map(|name| ResourceSpecifier::Topic(name)).collect();
-    let options = AdminOptions::new().request_timeout(Some(ADMIN_WAIT));
-    let described = admin
-        .describe_configs(&resources, &options)
-        .await
-        .map_err(|error| client.explain("describing topics", &error))?;
+    let durable = cluster.brokers.len() >= DURABLE_BROKERS_MIN;
     let mut differences = Vec::new();
-    for (topic, config) in client.topics().into_iter().zip(described) {
-        let name = client.topic(topic);
-        let config = config.map_err(|code| client.refused(code_in_words(code).of(&name)))?;
-        for (setting, expected) in settings(topic, 0) {
+    for ((topic, name), config) in client.topics().into_iter().zip(&names).zip(describe(client, &names).await?) {
+        // rdkafka passes on no error of a single topic, but a description without entries.
+        if config.entries.is_empty() {
+            return Ok(Verified::Undescribed(name.clone()));
+        }
+        for (setting, expected) in settings(topic, durable) {
             let found = config.get(setting).and_then(|entry| entry.value.clone()).unwrap_or_default();
-            if found == expected {
+            let more = setting == MIN_INSYNC && found.parse().is_ok_and(|found: i32| found >= DURABLE_ACKNOWLEDGED);
+            if found == expected || more {
                 continue;
             }
             if setting == "cleanup.policy" {
@@ -143,7 +251,18 @@ pub async fn verify(client: &KafkaClient) -> Result<Vec<Difference>, ServiceErro
             differences.push(Difference { topic: name.clone(), setting: setting.to_owned(), found, expected });
         }
     }
-    Ok(differences)
+    Ok(Verified::Topics(differences))
+}
+
+/// The settings of topics, in the order of the names.
+async fn describe(client: &KafkaClient, names: &[String]) -> Result<Vec<ConfigResource>, ServiceError> {
+    let resources: Vec<ResourceSpecifier<'_>> = names.iter().map(|name| ResourceSpecifier::Topic(name)).collect();
+    let options = AdminOptions::new().request_timeout(Some(ADMIN_WAIT));
+    let described = admin(client)?.describe_configs(&resources, &options).await;
+    let described = described.map_err(|error| client.explain("describing topics", &error))?;
+    // An answer that leaves out a topic is not an answer.
+    let described: Vec<ConfigResource> = described.into_iter().filter_map(Result::ok).collect();
+    if described.len() == names.len() { Ok(described) } else { Err(client.unreachable()) }
 }
 
 /// Refuses topics with another partition count before a command reads them: it would look for accounts in the wrong
@@ -152,9 +271,8 @@ pub async fn verify(client: &KafkaClient) -> Result<Vec<Difference>, ServiceErro
 /// # Errors
 /// Another partition count; or no broker answers.
 pub async fn verify_counts(client: &KafkaClient) -> Result<(), ServiceError> {
-    let counts = partition_counts(client).await?;
-    for (topic, count) in client.topics().into_iter().zip(counts) {
-        if let Some(count) = count {
+    for (topic, found) in client.topics().into_iter().zip(found(client).await?.topics) {
+        if let Found::Exists(count) = found {
             same_count(client, &client.topic(topic), count)?;
         }
     }
@@ -170,33 +288,45 @@ fn same_count(client: &KafkaClient, name: &str, count: i32) -> Result<(), Servic
     Err(client.refused(Problem::new(what).with_remedy(remedy)))
 }
 
-/// Partition count of each of [`KafkaClient::topics`]; `None`: it does not exist.
+/// What Kafka shows of its brokers, and of each of [`KafkaClient::topics`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cluster {
+    /// `host:port` of each.
+    pub brokers: Vec<String>,
+    pub topics: Vec<Found>,
+}
+
+/// Asks which brokers and topics there are.
 ///
 /// # Errors
 /// No broker answers.
-pub async fn partition_counts(client: &KafkaClient) -> Result<Vec<Option<i32>>, ServiceError> {
-    let client = client.clone();
+pub async fn found(client: &KafkaClient) -> Result<Cluster, ServiceError> {
+    let (asked, names) =
+        (client.clone(), client.topics().into_iter().map(|topic| client.topic(topic)).collect::<Vec<_>>());
     blocking(move || {
-        let admin = admin(&client)?;
-        // All topics at once: a question for one by name would create it if brokers create topics by themselves.
-        let metadata = metadata(&client, admin.inner())?;
-        let count = |topic: Topic| {
-            let name = client.topic(topic);
-            let found = metadata.topics().iter().find(|found| found.name() == name && found.error().is_none());
-            found.map(|found| found.partitions().len() as i32)
+        let contact = Contact::new(&asked)?;
+        let metadata = contact.ask(contact::ANSWER_WAIT)?;
+        // A topic without leaders exists too.
+        let listed: HashMap<&str, i32> =
+            metadata.topics().iter().map(|topic| (topic.name(), topic.partitions().len() as i32)).collect();
+        let found = |name: &String| match listed.get(name.as_str()) {
+            Some(partitions) => Ok(Found::Exists(*partitions)),
+            // A list of all topics leaves out what this user may not describe, as if it did not exist.
+            None => Ok(match contact.ask_for(name)? {
+                Some(Meaning::Missing) => Found::Missing,
+                _ => Found::Hidden,
+            }),
         };
-        Ok(client.topics().into_iter().map(count).collect())
+        let topics = names.iter().map(found).collect::<Result<_, ServiceError>>()?;
+        Ok(Cluster { brokers: addresses(&metadata), topics })
     })
     .await
 }
 
-fn metadata(client: &KafkaClient, inner: &Client<Quiet>) -> Result<rdkafka::metadata::Metadata, ServiceError> {
-    inner.fetch_metadata(None, ADMIN_WAIT).map_err(|error| match client.explain("metadata", &error) {
-        ServiceError::Refused(_) if error.rdkafka_error_code().is_none() => client.unreachable(),
-        explained => explained,
-    })
+fn addresses(metadata: &Metadata) -> Vec<String> {
+    metadata.brokers().iter().map(|broker| format!("{}:{}", broker.host(), broker.port())).collect()
 }
 
 fn admin(client: &KafkaClient) -> Result<AdminClient<Quiet>, ServiceError> {
-    client.config(&[]).create_with_context(Quiet).map_err(|error| KafkaClient::misconfigured(&error))
+    client.config(&[])?.create_with_context(client.context()).map_err(|error| KafkaClient::misconfigured(&error))
 }

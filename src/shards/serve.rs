@@ -27,7 +27,7 @@ use crate::failpoint;
 use crate::kafka::blocking::{blocking, on_its_own_thread};
 use crate::kafka::read::{Progress, ends_of, follow, watermarks};
 use crate::kafka::written::{Written, recreated, recreated_in_words};
-use crate::log::{Ended, Topic};
+use crate::log::{EndKind, Ended, Topic};
 use crate::retry::Waits;
 use crate::schedule::{FenceWait, Schedule};
 use crate::service::ServiceError;
@@ -94,19 +94,24 @@ async fn keep(
                 match ended {
                     None => return Ok(()),
                     Some(ended) => {
-                        let reason = if ended.fenced { "fenced" } else { "failed" };
+                        let reason = if ended.is_fenced() { "fenced" } else { "failed" };
                         Metric::AcquisitionsEnded.add(1, [("partition", &label), ("reason", reason)]);
                         // Only an acquisition that lasted is a success: one that ends at once must not become a loop.
                         if acquired.elapsed() > LONGEST_WAIT {
                             waits.reset();
                         }
-                        let wait = if ended.fenced {
+                        let wait = if ended.is_fenced() {
                             fenced.next((services.clock)())
                         } else {
                             waits.next_wait().unwrap_or(LONGEST_WAIT)
                         };
                         let wait_s = wait.as_secs();
-                        warn!(reason = ended.reason, wait_s, "acquisition ended; acquiring again");
+                        if ended.kind == EndKind::Refused {
+                            kept.refused();
+                            error!(reason = ended.reason, wait_s, "acquisition ended: refused");
+                        } else {
+                            warn!(reason = ended.reason, wait_s, "acquisition ended; acquiring again");
+                        }
                         wait
                     }
                 }
@@ -199,7 +204,7 @@ async fn own(
         }
         ended = tasks.join_next() => match ended {
             Some(Ok(ended)) => Some(ended),
-            _ => Some(Ended { fenced: false, reason: "a task of the shard ended unexpectedly".to_owned() }),
+            _ => Some(Ended { kind: EndKind::Failed, reason: "a task of the shard ended unexpectedly".to_owned() }),
         },
     }
 }
@@ -262,12 +267,12 @@ async fn listen(
         // The reseed owns the shard for a moment. As after any fence, this instance waits before it takes the shard
         // back.
         Ok(()) if reseeded.load(Ordering::Relaxed) => {
-            return Ended { fenced: true, reason: "a stopped account is being reseeded".to_owned() };
+            return Ended { kind: EndKind::Fenced, reason: "a stopped account is being reseeded".to_owned() };
         }
         Ok(()) => "the control partition is no longer followed".to_owned(),
         Err(error) => error.to_string(),
     };
-    Ended { fenced: false, reason }
+    Ended { kind: EndKind::Failed, reason }
 }
 
 /// Looks now and then whether the topics end before what was written to them. A commit notices that at once
@@ -289,7 +294,7 @@ async fn watch(services: Services, partition: i32, written: Written) -> Ended {
             // The writer finds out, or it passes.
             Err(ServiceError::Unreachable(_) | ServiceError::Cancelled(_)) => continue,
         };
-        return Ended { fenced: false, reason };
+        return Ended { kind: EndKind::Failed, reason };
     }
 }
 

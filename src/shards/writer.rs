@@ -17,7 +17,7 @@ use tracing::{Span, warn};
 use crate::kafka::TransactionalProducer;
 use crate::kafka::producer::NotCommitted;
 use crate::kafka::sender::BATCHES_MAX;
-use crate::log::{Batch, CommitError, Ended, Log, Positions, Record};
+use crate::log::{Batch, CommitError, EndKind, Ended, Log, Positions, Record};
 use crate::telemetry::Metric;
 
 /// Batches waiting for the writer. Each account has at most one under way and holds it in memory either way: the
@@ -101,7 +101,7 @@ impl Waiting {
                 // A diff against yesterday's known would double events. The batches that wait with this one are told
                 // that the writer ended.
                 let reason = "the batch was computed under another acquisition".to_owned();
-                drop(reply.send(Err(CommitError::Ended(Ended { fenced: false, reason }))));
+                drop(reply.send(Err(CommitError::Ended(Ended { kind: EndKind::Failed, reason }))));
                 return None;
             }
             // If its sync was cancelled, nothing waits for the answer, and nothing of the batch is written.
@@ -200,7 +200,8 @@ fn commit_alone(producer: &TransactionalProducer, batch: &Batch) -> Result<Posit
 
 impl Log for Writer {
     async fn commit(&self, batch: Batch) -> Result<Positions, CommitError> {
-        let over = || CommitError::Ended(Ended { fenced: false, reason: "the shard's writer has ended".to_owned() });
+        let over =
+            || CommitError::Ended(Ended { kind: EndKind::Failed, reason: "the shard's writer has ended".to_owned() });
         let (reply, answer) = oneshot::channel();
         self.jobs.send(Job { batch, reply }).await.map_err(|_| over())?;
         answer.await.map_err(|_| over())?
@@ -274,6 +275,6 @@ mod tests {
         waiting.acquisition += 1;
         assert!(waiting.take().is_none());
         let told = answers.remove(0).try_recv().expect("an answer");
-        assert!(matches!(told, Err(CommitError::Ended(Ended { fenced: false, .. }))), "{told:?}");
+        assert!(matches!(told, Err(CommitError::Ended(Ended { kind: EndKind::Failed, .. }))), "{told:?}");
     }
 }

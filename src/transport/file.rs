@@ -26,6 +26,7 @@ pub enum Content {
     Password,
     ClientSecret,
     PrivateKey,
+    Secret,
     /// All users of the machine may read certificates.
     Certificates,
 }
@@ -37,6 +38,7 @@ impl Content {
             Content::Password => "the password",
             Content::ClientSecret => "the client secret",
             Content::PrivateKey => "the private key",
+            Content::Secret => "the secret",
             Content::Certificates => "the certificates",
         }
     }

@@ -14,7 +14,7 @@ use scimtail::config::{AccountConfig, Config, Secret};
 use scimtail::connect::Connection;
 use scimtail::directory::Status;
 use scimtail::kafka::topics;
-use scimtail::log::{Ended, Topic};
+use scimtail::log::{EndKind, Ended, Topic};
 use scimtail::schedule::now_millis;
 use scimtail::shards::{Services as Shared, acquire, serve};
 
@@ -141,7 +141,7 @@ async fn g5_a_predecessor_cannot_commit_once_another_took_over() {
     assert_eq!(second.known.state_digest(), first.known.state_digest(), "committed state is restored");
     directory.churn(0.1, 1);
     let late = serve::sync_once(&mut first, &mut connection).await;
-    assert!(matches!(late, Err(Ended { fenced: true, .. })), "{late:?}");
+    assert!(matches!(late, Err(Ended { kind: EndKind::Fenced, .. })), "{late:?}");
     let status = serve::sync_once(&mut second, &mut connection).await;
     assert_eq!(status.expect("the second owner commits").events_published(), 5);
 
@@ -149,7 +149,7 @@ async fn g5_a_predecessor_cannot_commit_once_another_took_over() {
     second.known.acquisition -= 1;
     let stale = serve::sync_once(&mut second, &mut connection).await;
     assert!(
-        matches!(&stale, Err(Ended { fenced: false, reason }) if reason.contains("another acquisition")),
+        matches!(&stale, Err(Ended { kind: EndKind::Failed, reason }) if reason.contains("another acquisition")),
         "{stale:?}"
     );
 }

@@ -11,7 +11,8 @@ use scimtail::config::{AccountConfig, Config, Secret};
 use scimtail::connect::Connection;
 use scimtail::directory::Status;
 use scimtail::kafka::read::read_to_end;
-use scimtail::kafka::{TransactionalProducer, topics};
+use scimtail::kafka::topics::found;
+use scimtail::kafka::{rights, topics};
 use scimtail::log::{Batch, CommitError, Log, Positions, Record, Topic};
 use scimtail::schedule::now_millis;
 use scimtail::shards::{Services as Shared, acquire, serve};
@@ -187,14 +188,18 @@ async fn a_batch_of_another_acquisition_ends_this_one_and_nothing_of_it_is_writt
     assert_eq!(committed(&shared, Topic::Users).await.into_values().collect::<Vec<_>>(), ["first/1"]);
 }
 
-/// A check may look at Kafka as the producer of a shard does, while the shard's owner goes on.
+/// `check` tries the rights of a producer while the shard's owner goes on.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_producer_that_connects_and_looks_fences_no_other() {
+async fn trying_the_rights_fences_no_owner_and_leaves_no_record() {
     let (shared, _) = shared("looks", "http://127.0.0.1:9", 1).await;
     let acquisition = acquire(&shared, 0, &[], |_| {}).await.expect("the shard");
-    let kafka = shared.kafka.clone();
-    let looked = tokio::task::spawn_blocking(move || TransactionalProducer::connect(&kafka, 0)?.verify_access());
-    looked.await.expect("no panic").expect("the topics are there");
+    let cluster = found(&shared.kafka).await.expect("the topics");
+    let rights = rights::probe(&shared.kafka, &cluster).await.expect("a broker that does transactions");
+    assert_eq!(rights.len(), 4, "{rights:?}");
+    assert!(rights.iter().all(|right| right.missing.is_none()), "{rights:?}");
+    for topic in Topic::ALL {
+        assert_eq!(committed(&shared, topic).await.len(), 0, "{topic:?}");
+    }
     acquisition.writer.commit(batch(acquisition.number, "a", 10)).await.expect("the owner still owns the shard");
 }
 

@@ -10,6 +10,7 @@ use rdkafka::mocking::{MockCluster, MockCoordinator};
 use rdkafka::producer::DefaultProducerContext;
 use rdkafka::types::RDKafkaApiKey::{self, AddPartitionsToTxn, EndTxn, InitProducerId, Produce};
 use rdkafka::types::RDKafkaRespErr::{self, *};
+use scimtail::kafka::cause::Failures;
 use scimtail::kafka::producer::NotCommitted;
 use scimtail::kafka::{KafkaClient, TransactionalProducer};
 use scimtail::log::{Batch, Positions, Record, Topic};
@@ -39,6 +40,8 @@ fn cluster() -> (Cluster, KafkaClient) {
         partitions: 1,
         outputs: Vec::new(),
         properties: BTreeMap::from(properties.map(|(name, value)| (name.to_owned(), value.to_owned()))),
+        secrets: BTreeMap::new(),
+        failures: Failures::default(),
     };
     (cluster, client)
 }
@@ -67,7 +70,7 @@ fn in_words(result: Result<Vec<Positions>, NotCommitted>) -> String {
         Ok(_) => "committed".to_owned(),
         Err(NotCommitted::Refused(reason)) => format!("refused: {reason}"),
         Err(NotCommitted::Aborted(reason)) => format!("aborted: {reason}"),
-        Err(NotCommitted::Ended(ended)) if ended.fenced => format!("fenced: {}", ended.reason),
+        Err(NotCommitted::Ended(ended)) if ended.is_fenced() => format!("fenced: {}", ended.reason),
         Err(NotCommitted::Ended(ended)) => format!("ended: {}", ended.reason),
     }
 }

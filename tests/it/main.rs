@@ -50,6 +50,7 @@ mod savings;
 mod scale_out;
 mod scenarios;
 mod scim2_server;
+mod secured;
 mod service;
 mod services;
 mod simulation;

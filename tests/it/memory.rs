@@ -14,7 +14,7 @@ use futures::{Stream, StreamExt};
 use scimtail::account::{Account, Habits, MAX_PRINCIPALS};
 use scimtail::avro::wire::{ChangeEvent, SyncStatus as SyncRecord};
 use scimtail::avro::{Codec, Decoder, Registry, SchemaIds};
-use scimtail::log::{Batch, CommitError, Ended, Log, Positions, Record, Topic};
+use scimtail::log::{Batch, CommitError, EndKind, Ended, Log, Positions, Record, Topic};
 use scimtail::scim::ReadError;
 use scimtail::scim::directory::parse_row;
 use scimtail::scim::envelope::raw_row;
@@ -342,7 +342,7 @@ impl Log for MemoryLog {
     async fn commit(&self, batch: Batch) -> Result<Positions, CommitError> {
         let number = self.commits.fetch_add(1, Ordering::Relaxed);
         let crash = *self.crash.lock().unwrap();
-        let ended = || CommitError::Ended(Ended { fenced: false, reason: "crashed on purpose".into() });
+        let ended = || CommitError::Ended(Ended { kind: EndKind::Failed, reason: "crashed on purpose".into() });
         if crash == Some(Crash::Before(number)) {
             return Err(ended());
         }

@@ -15,7 +15,7 @@ use scimtail::connect::Connection;
 use scimtail::directory::{Status, SyncStatus};
 use scimtail::kafka::read::watermarks;
 use scimtail::kafka::{KafkaClient, topics};
-use scimtail::log::{Batch, CommitError, Ended, Log, Positions, Record, Topic};
+use scimtail::log::{Batch, CommitError, EndKind, Ended, Log, Positions, Record, Topic};
 use scimtail::schedule::now_millis;
 use scimtail::shards::writer::Writer;
 use scimtail::shards::{Acquisition, Services as Shared, acquire, serve};
@@ -167,7 +167,9 @@ async fn withheld(world: &World) {
 /// The end of an acquisition that could not say how its commit ended.
 fn assert_unknown(outcome: Result<SyncStatus, Ended>) {
     match outcome {
-        Err(Ended { fenced: false, reason }) => assert!(reason.contains("outcome of a commit is unknown"), "{reason}"),
+        Err(Ended { kind: EndKind::Failed, reason }) => {
+            assert!(reason.contains("outcome of a commit is unknown"), "{reason}")
+        }
         other => panic!("{other:?}"),
     }
 }
@@ -254,7 +256,7 @@ async fn a_commit_that_arrives_in_the_next_transaction_changes_nothing() {
         });
         second
     });
-    assert!(matches!(first, Err(Ended { fenced: true, .. })), "{first:?}");
+    assert!(matches!(first, Err(Ended { kind: EndKind::Fenced, .. })), "{first:?}");
     assert_eq!(second.expect("it commits").status, Status::Completed);
     world.assert_published_once(CHANGED).await;
 }
@@ -284,7 +286,8 @@ async fn records_that_are_written_but_never_acknowledged_are_aborted_and_redone(
 
 /// Alters one setting of a topic; everything else about it goes back to the broker's defaults.
 pub async fn set(world: &World, suffix: &str, setting: &str, value: &str) {
-    let admin: AdminClient<DefaultClientContext> = world.shared.kafka.config(&[]).create().expect("an admin client");
+    let admin: AdminClient<DefaultClientContext> =
+        world.shared.kafka.config(&[]).expect("no secrets").create().expect("an admin client");
     let topic = world.program.topic(suffix);
     let altered = AlterConfig::new(ResourceSpecifier::Topic(&topic)).set(setting, value);
     let results = admin.alter_configs([&altered], &AdminOptions::new()).await.expect("the broker answers");
@@ -305,7 +308,7 @@ async fn too_few_replicas_end_the_acquisition_and_publish_nothing_until_there_ar
     second.kill();
     // No replica acknowledges the end of the abort either: the acquisition ends with it.
     let ended = owner.sync().await.expect_err("nothing can be written");
-    assert!(!ended.fenced && ended.reason.contains("min.insync.replicas"), "{ended}");
+    assert!(!ended.is_fenced() && ended.reason.contains("min.insync.replicas"), "{ended}");
     owner.ended().await;
     world.assert_published_once(0).await;
     second.restart();
@@ -329,7 +332,7 @@ async fn a_transaction_that_the_broker_gives_up_ends_the_acquisition_and_the_nex
     let Acquisition { number, writer, .. } = &owner.acquisition;
     let batch = Batch { acquisition: *number, records: vec![stray(Topic::Users)], closing: Box::new(closing) };
     match writer.commit(batch).await {
-        Err(CommitError::Ended(ended)) => assert!(ended.fenced, "another epoch: {ended}"),
+        Err(CommitError::Ended(ended)) => assert!(ended.is_fenced(), "another epoch: {ended}"),
         other => panic!("{other:?}"),
     }
     // The acquisition is over for anything that was computed under it.

@@ -110,7 +110,7 @@ async fn where_not_even_the_offset_can_be_recorded_the_acquisition_ends() {
     let (mut world, _) = synced().await;
     let before = latest(&world.known).clone();
     let ended = carry_out(&mut world, pause("ann", "why"), 10).await.expect_err("nothing can be written");
-    assert!(!ended.fenced && ended.reason.contains("larger than Kafka takes"), "{ended}");
+    assert!(!ended.is_fenced() && ended.reason.contains("larger than Kafka takes"), "{ended}");
     assert_eq!(latest(&world.known), &before);
     world.assert_known_is_the_log();
 }
@@ -143,7 +143,8 @@ async fn until(world: &outcomes::World, what: &str, done: impl Fn(&Value) -> boo
 
 /// Makes the topic of the account's record refuse larger messages. Other settings get the broker's default.
 async fn take_at_most(world: &outcomes::World, bytes: &str) {
-    let admin: AdminClient<DefaultClientContext> = world.shared.kafka.config(&[]).create().expect("an admin client");
+    let admin: AdminClient<DefaultClientContext> =
+        world.shared.kafka.config(&[]).expect("no secrets").create().expect("an admin client");
     let topic = world.program.topic("syncs");
     let altered = AlterConfig::new(ResourceSpecifier::Topic(&topic))
         .set("cleanup.policy", "compact")

@@ -321,7 +321,7 @@ async fn a_topic_recreated_under_a_running_owner_ends_its_acquisition_and_the_ne
         directory.churn(1.0, 9);
         let status = serve::sync_once(&mut account, &mut connection).await;
         let ended = status.expect_err("the acquisition is over");
-        assert!(!ended.fenced && ended.reason.contains("ends before what was written to it"), "{ended:?}");
+        assert!(!ended.is_fenced() && ended.reason.contains("ends before what was written to it"), "{ended:?}");
         assert_eq!(records(&program, suffix).await.len(), 0, "nothing is visible there");
 
         drop((owned, account));

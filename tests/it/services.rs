@@ -168,9 +168,46 @@ pub fn broker() -> Broker {
 ///
 /// # Panics
 /// If it cannot be started, as [`services`] does.
-pub fn broker_with(settings: &'static str) -> Broker {
-    start_broker(&Node { settings, ..Node::default() })
+pub fn broker_with(settings: &str) -> Broker {
+    start_broker(&Node { settings: settings.to_owned(), ..Node::default() })
         .unwrap_or_else(|error| panic!("cannot start an extra broker: {error:#}"))
+}
+
+/// Another listener of a broker, on the loopback interface, for clients that know it as `localhost`.
+#[derive(Clone, Copy, Debug)]
+pub struct Listener {
+    pub name: &'static str,
+    /// `SSL`, `SASL_SSL`, …
+    pub protocol: &'static str,
+    pub port: u16,
+}
+
+/// Starts an extra broker with further listeners, users (`SCRAM-SHA-512=[name=…,password=…]`) and lines for its
+/// `server.properties`.
+///
+/// # Panics
+/// If it cannot be started, as [`services`] does.
+pub fn secured_broker(listeners: Vec<Listener>, users: Vec<String>, settings: String) -> Broker {
+    start_broker(&Node { listeners, users, settings, ..Node::default() })
+        .unwrap_or_else(|error| panic!("cannot start a secured broker: {error:#}"))
+}
+
+/// Runs a tool of Kafka, e.g. `kafka.admin.AclCommand`. Returns what it prints.
+///
+/// # Panics
+/// It fails.
+pub fn kafka_tool(class: &str, arguments: &[&str]) -> String {
+    let jars = jars().expect("Kafka was fetched");
+    let output = Command::new("java")
+        .args(["-Xmx128m", "-XX:TieredStopAtLevel=1", "-XX:-UsePerfData", "-cp"])
+        .arg(jars.join("kafka/*"))
+        .arg(class)
+        .args(arguments)
+        .output()
+        .expect("java runs");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{class} {arguments:?}: {text}{}", String::from_utf8_lossy(&output.stderr));
+    text
 }
 
 /// Starts a second broker in the cluster of `first`, because topics can then have two replicas.
@@ -206,8 +243,12 @@ struct Node {
     second: Option<(u16, u16)>,
     /// The port of the controller whose cluster it joins; `None` for a separate cluster.
     beside: Option<u16>,
+    /// Further listeners.
+    listeners: Vec<Listener>,
+    /// Users that the storage is formatted with.
+    users: Vec<String>,
     /// Further lines for `server.properties`.
-    settings: &'static str,
+    settings: String,
 }
 
 fn start_broker(node: &Node) -> Result<Broker> {
@@ -246,6 +287,11 @@ impl Broker {
         let listener = |port| format!(",SECOND://127.0.0.1:{port}");
         let (second, second_advertised) =
             node.second.map_or_else(Default::default, |(port, advertised)| (listener(port), listener(advertised)));
+        let further = |host: &str| -> String {
+            node.listeners.iter().map(|listener| format!(",{}://{host}:{}", listener.name, listener.port)).collect()
+        };
+        let protocols: String =
+            node.listeners.iter().map(|listener| format!(",{}:{}", listener.name, listener.protocol)).collect();
         let session = if node.may_die {
             format!(
                 "broker.session.timeout.ms={EXTRA_BROKER_SESSION_MS}\n\
@@ -261,9 +307,9 @@ impl Broker {
             format!(
                 "process.roles={roles}\n\
                  node.id={id}\n\
-                 listeners=PLAINTEXT://127.0.0.1:{port}{controller}{second}\n\
-                 advertised.listeners=PLAINTEXT://127.0.0.1:{port}{second_advertised}\n\
-                 listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,SECOND:PLAINTEXT\n\
+                 listeners=PLAINTEXT://127.0.0.1:{port}{controller}{second}{listening}\n\
+                 advertised.listeners=PLAINTEXT://127.0.0.1:{port}{second_advertised}{advertised}\n\
+                 listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,SECOND:PLAINTEXT{protocols}\n\
                  inter.broker.listener.name=PLAINTEXT\n\
                  controller.listener.names=CONTROLLER\n\
                  controller.quorum.bootstrap.servers=127.0.0.1:{controller_port}\n\
@@ -279,6 +325,8 @@ impl Broker {
                  group.initial.rebalance.delay.ms=0\n\
                  log.cleaner.backoff.ms={CLEANER_REST_MS}\n\
                  {session}{settings}",
+                listening = further("127.0.0.1"),
+                advertised = further("localhost"),
                 settings = node.settings,
                 data = directory.path().join("data").display(),
             ),
@@ -298,6 +346,9 @@ impl Broker {
         ]);
         if node.beside.is_none() {
             format.push("--standalone".into());
+        }
+        for user in &node.users {
+            format.extend(["--add-scram".to_owned(), user.clone()]);
         }
         let process = Supervised::start("format", &directory, format)?
             .finish(FORMAT_MAX)

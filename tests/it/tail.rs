@@ -254,7 +254,7 @@ async fn tail_ends_with_an_error_where_the_topic_or_the_broker_is_missing_also_w
     }
     let words = [&absent.topic("events"), "does not exist", "→ scimtail topics --create"];
     topics.into_iter().for_each(|tail| tail.ended().refused(78, &words));
-    brokers.into_iter().for_each(|tail| tail.ended().refused(69, &["kafka", "no broker answers", "→"]));
+    brokers.into_iter().for_each(|tail| tail.ended().refused(69, &["kafka", "connection refused", "→"]));
 }
 
 #[tokio::test(flavor = "multi_thread")]

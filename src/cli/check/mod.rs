@@ -7,6 +7,7 @@ use clap::Args;
 use tracing::Instrument;
 
 mod account;
+mod kafka;
 mod report;
 mod settings;
 
@@ -17,7 +18,7 @@ use crate::avro::schema;
 use crate::config::{AccountConfig, Config};
 use crate::connect;
 use crate::directory::{Known, Problem, SyncStatus};
-use crate::kafka::topics::{partition_counts, verify};
+use crate::kafka::topics::{Cluster, Found, found};
 use crate::log::Topic;
 use crate::service::ServiceError;
 use crate::shards::spans;
@@ -34,8 +35,8 @@ pub async fn check(config: &Config, options: Options) -> Result<Exit, Failure> {
     let accounts = config.select(&options.accounts)?;
     let width = account_width(config);
     let mut report = Report::default();
-    let counts = partition_counts(&config.kafka).await;
-    let mut known = known(config, &accounts, &counts).await;
+    let cluster = found(&config.kafka).await;
+    let mut known = known(config, &accounts, &cluster).await;
     for account in &accounts {
         print(&format!("{:width$}  {:10}  {}", account.account.name, account.account.provider, account.base_url))?;
         match known.remove(&account.account.name) {
@@ -49,7 +50,7 @@ pub async fn check(config: &Config, options: Options) -> Result<Exit, Failure> {
         }
     }
     print(&format!("{:width$}  {}", "kafka", config.kafka.brokers))?;
-    check_kafka(config, counts, &mut report).await?;
+    kafka::check(config, cluster, &mut report).await?;
     print(&format!("{:width$}  {}", "registry", config.registry.url))?;
     check_registry(config, &mut report).await?;
     report.end()
@@ -60,9 +61,10 @@ pub async fn check(config: &Config, options: Options) -> Result<Exit, Failure> {
 async fn known(
     config: &Config,
     accounts: &[AccountConfig],
-    counts: &Result<Vec<Option<i32>>, ServiceError>,
+    cluster: &Result<Cluster, ServiceError>,
 ) -> HashMap<String, Result<Known, Problem>> {
-    let there = counts.as_ref().is_ok_and(|counts| counts.iter().any(Option::is_some));
+    let exists = |topic: &Found| matches!(topic, Found::Exists(_));
+    let there = cluster.as_ref().is_ok_and(|cluster| cluster.topics.iter().any(exists));
     let Ok(registry) = connect::registry(&config.registry) else { return HashMap::new() };
     if !there {
         return HashMap::new();
@@ -76,44 +78,6 @@ fn nothing(account: &AccountConfig) -> Known {
     let mut known = Known::default();
     known.latest = Some(SyncStatus::initial(account.account.settings(), 0));
     known
-}
-
-async fn check_kafka(
-    config: &Config,
-    counts: Result<Vec<Option<i32>>, ServiceError>,
-    report: &mut Report,
-) -> Result<(), Failure> {
-    let error = match counts {
-        Err(error) => error,
-        Ok(counts) if counts.iter().all(Option::is_none) && config.create_topics => {
-            report.ok("reach", "a broker answers")?;
-            return report.note("topics", "none of the six exists yet: `run` creates them");
-        }
-        Ok(_) => match verify(&config.kafka).await {
-            Ok(differences) => {
-                report.ok(
-                    "topics",
-                    &format!(
-                        "{0} of {0}, {1} partitions, policies as expected",
-                        config.kafka.topics().len(),
-                        config.kafka.partitions
-                    ),
-                )?;
-                for difference in differences {
-                    let text = format!(
-                        "{}: {}={}, readers are promised {}",
-                        difference.topic, difference.setting, difference.found, difference.expected
-                    );
-                    report.note("topics", &text)?;
-                }
-                return Ok(());
-            }
-            Err(error) => error,
-        },
-    };
-    let problem = error.problem().clone().without(&format!("kafka {}", config.kafka.brokers));
-    let topic = if error.is_refused() { "topics" } else { "reach" };
-    report.fail(topic, &problem, Gravity::of(&error))
 }
 
 /// The URL of the registry as its messages name it.

@@ -376,7 +376,7 @@ max_ratio = 1.0
             return Err(format!("the new owner ended: {}", two.tail()));
         }
         one.signal("CONT");
-        let lost = |one: &Process| !one.says("shards lost: the group went on without this instance").is_empty();
+        let lost = |one: &Process| !one.says("shards lost: the session in the consumer group ended").is_empty();
         one.until("it hears that it lost its shards", WAIT, lost).await?;
         let end = one.ended_as_it_may(WAIT).await.map_err(|reason| format!("it was not killed: {reason}"))?;
         two.signal("TERM");
