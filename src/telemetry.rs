@@ -124,6 +124,9 @@ metrics! {
     Counter Throttled = "scimtail_throttled_total", "Requests that a directory answered with HTTP 429, by `account`.";
     Counter ThrottledSeconds = "scimtail_throttled_seconds_total",
         "Seconds that directories asked to wait (Retry-After and similar headers, from 5 s on), by `account`.";
+    Gauge KafkaUp = "scimtail_kafka_up", "1 while Kafka answers this instance, otherwise 0.";
+    Gauge RegistryUp = "scimtail_registry_up", "1 while the schema registry answers this instance, otherwise 0.";
+    Gauge Configured = "scimtail_account_configured", "1 for each `account` in the configuration of this instance.";
     Gauge Shards = "scimtail_shards_owned", "Shards that this instance owns.";
     Counter Acquisitions = "scimtail_acquisitions_total", "Shards fenced and restored, by `partition`.";
     Counter AcquisitionsEnded = "scimtail_acquisitions_ended_total",
@@ -188,6 +191,13 @@ pub fn keep_metrics() -> Result<PrometheusHandle, String> {
 const OUTCOMES: [&str; 3] = ["committed", "aborted", "ended"];
 /// Why an account needs a person.
 const REASONS: [&str; 5] = ["held", "stopped", "repair", "blind", "refused"];
+
+/// Records which accounts are configured; `before`: which were.
+pub fn configured<'a>(before: impl IntoIterator<Item = &'a str>, now: impl IntoIterator<Item = &'a str>) {
+    for (accounts, value) in [(before.into_iter().collect::<Vec<_>>(), 0.0), (now.into_iter().collect(), 1.0)] {
+        accounts.into_iter().for_each(|account| Metric::Configured.set(value, [("account", account)]));
+    }
+}
 
 /// Records that the account needs a person for these reasons, and for no other.
 pub fn needs_person(account: &str, holding: &[&str]) {

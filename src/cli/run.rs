@@ -21,6 +21,7 @@ use crate::http;
 use crate::kafka::read::Progress;
 use crate::shards::assignment;
 use crate::shards::once::{self, Outcome};
+use crate::shards::outage;
 
 /// From the signal to the end of the process, even if something hangs.
 const SHUTDOWN_WAIT: Duration = Duration::from_secs(8);
@@ -60,11 +61,17 @@ pub async fn run(file: &Path, options: Options) -> Result<Exit, Failure> {
     let failed = |error: std::io::Error| Failure::new(Exit::Failed, format!("signals cannot be handled: {error}"));
     let hangup = signal(SignalKind::hangup()).map_err(failed)?;
     // Before anything is counted. A refused address is reported before this instance owns a shard.
+    // Not ready before Kafka has answered.
+    let (answers, ready) = watch::channel(false);
     let mut tasks = match config.http_listen {
-        Some(address) => http::listen(address).await.map_err(|reason| Failure::new(Exit::Configuration, reason))?,
+        Some(address) => {
+            http::listen(address, ready).await.map_err(|reason| Failure::new(Exit::Configuration, reason))?
+        }
         None => JoinSet::new(),
     };
     let services = services(config).await?;
+    tasks.spawn(outage::of_kafka(services.kafka.clone(), answers));
+    tasks.spawn(outage::of_registry(services.registry.clone()));
     if !options.accounts.is_empty() {
         warn!("--account: no instance syncs the other accounts of the shards that are assigned to this one");
     }

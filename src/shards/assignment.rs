@@ -21,6 +21,7 @@ use crate::config::AccountConfig;
 use crate::failpoint::{self, Point};
 use crate::kafka::consumer_group::{self, MOVES, Move, REVOKE_WAIT};
 use crate::service::ServiceError;
+use crate::telemetry;
 
 /// Keeps this instance's share of the shards until `shutdown`; `accounts` are those there are now and after each
 /// change.
@@ -39,6 +40,7 @@ pub async fn run(
     let _leaves = leave.clone().drop_guard();
     let mut left = consumer_group::join(&services.kafka, moves, leave)?;
     let by_shard = by_partition(accounts.borrow_and_update().clone());
+    telemetry::configured([], names(&by_shard));
     let mut shards = Shards {
         services,
         shutdown,
@@ -133,6 +135,7 @@ impl Shards {
     /// Restarts the shards whose accounts are no longer the same. The others are left alone.
     fn reconfigured(&mut self, accounts: Vec<AccountConfig>) {
         let accounts = by_partition(accounts);
+        telemetry::configured(names(&self.accounts), names(&accounts));
         let before = std::mem::replace(&mut self.accounts, accounts);
         let affected: Vec<i32> = self
             .assigned
@@ -183,6 +186,10 @@ impl Shards {
         task.stop.cancel();
         Some(task.ended.clone())
     }
+}
+
+fn names(accounts: &HashMap<i32, Vec<AccountConfig>>) -> impl Iterator<Item = &str> {
+    accounts.values().flatten().map(|config| config.account.name.as_str())
 }
 
 /// Whether the accounts of a shard are the same, in any order.

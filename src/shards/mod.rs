@@ -3,6 +3,7 @@
 pub mod acquisition;
 pub mod assignment;
 pub mod once;
+pub mod outage;
 pub mod reseed;
 pub mod restore;
 pub mod serve;
