@@ -58,12 +58,22 @@ pub async fn probe(client: &KafkaClient, cluster: &Cluster) -> Result<Vec<Right>
     .await
 }
 
-/// READ on every topic.
+/// READ on every topic. All are tried at once, because an error does not name its topic, and each takes its time.
 fn reads(client: &KafkaClient, topics: &[Topic]) -> Result<Right, ServiceError> {
+    let names: Vec<String> = topics.iter().map(|topic| client.topic(*topic)).collect();
+    let read_one = |name: &String| -> Result<Result<bool, Error>, ServiceError> {
+        Ok(read(&client.reader("read_committed")?, name))
+    };
+    let outcomes: Vec<_> = std::thread::scope(|scope| {
+        let trying: Vec<_> = names.iter().map(|name| scope.spawn(move || read_one(name))).collect();
+        let join = |one: std::thread::ScopedJoinHandle<'_, _>| {
+            one.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        };
+        trying.into_iter().map(join).collect()
+    });
     let mut refused = Vec::new();
-    for topic in topics {
-        let name = client.topic(*topic);
-        match read(&client.reader("read_committed")?, &name) {
+    for (name, outcome) in names.into_iter().zip(outcomes) {
+        match outcome? {
             Ok(true) => {}
             Ok(false) => return Err(client.unreachable()),
             Err(error) if meaning(&error) == Meaning::TopicRefused => refused.push(name),
