@@ -100,7 +100,7 @@ async fn ask(
     hold_id: Option<String>,
     request: Request,
 ) -> Result<Exit, Failure> {
-    topics::verify(&config.kafka).await?;
+    topics::verify(&config.kafka, false).await?;
     let registry = connect::registry(&config.registry)?;
     let codec = Codec { ids: registry.ids(&config.kafka.topic_prefix, config.register).await? };
     send(&config.kafka, codec, &account.account, action, hold_id, request).await?;

@@ -20,7 +20,7 @@ pub async fn services(config: &Config) -> Result<Services, Failure> {
     if config.create_topics {
         topics::create(&config.kafka, config.replication).await?;
     }
-    for difference in topics::verify(&config.kafka).await? {
+    for difference in topics::verify(&config.kafka, config.create_topics).await? {
         let topics::Difference { topic, setting, found, expected } = difference;
         tracing::warn!(topic, setting, found, expected, "topic differs from what readers are promised");
     }

@@ -37,7 +37,7 @@ pub async fn topics(config: &Config, options: Options) -> Result<Exit, Failure> 
     if options.create {
         create(&config.kafka, config.replication).await?;
     }
-    let differences = verify(&config.kafka).await?;
+    let differences = verify(&config.kafka, options.create).await?;
     for topic in config.kafka.topics() {
         print(&format!("ok    {}  {} partitions", config.kafka.topic(topic), config.kafka.partitions))?;
     }

@@ -31,6 +31,8 @@ pub enum Cause {
     Certificate,
     /// The broker refuses our certificate, or asks for one.
     ClientCertificate,
+    /// Another failure of the TLS handshake, e.g. no common version.
+    Handshake,
     /// TLS to a port that does not speak it.
     NoTls,
     /// Plain text to a port that takes TLS only.
@@ -85,8 +87,10 @@ impl FailedConnection {
             Cause::Certificate
         } else if has("PLAINTEXT broker listener") || has("wrong version number") || has("packet length too long") {
             Cause::NoTls
-        } else if tls && has("alert") {
+        } else if tls && has("alert") && (has("certificate") || has("unknown ca")) {
             Cause::ClientCertificate
+        } else if tls && has("alert") {
+            Cause::Handshake
         } else if has("not valid in current SASL state") {
             Cause::NoSasl
         } else if has("Unsupported SASL mechanism") {
@@ -103,6 +107,11 @@ impl FailedConnection {
             return None;
         };
         Some(FailedConnection { broker: broker.to_owned(), cause })
+    }
+
+    /// True if the cause is a guess: a listener that closes connections. A proxy whose broker is down closes them too.
+    pub fn is_guess(&self) -> bool {
+        matches!(self.cause, Cause::NoTls | Cause::OnlyTls | Cause::OnlySasl)
     }
 
     /// True if the connection fails until a person changes something. Otherwise the broker or the network may come back.
@@ -135,8 +144,12 @@ impl FailedConnection {
                 "the broker refuses the client certificate, or asks for one".to_owned(),
                 CLIENT.to_owned(),
             ),
+            Cause::Handshake => (
+                "the TLS handshake fails".to_owned(),
+                "compare the TLS versions and ciphers of the broker with [kafka.properties]".to_owned(),
+            ),
             Cause::NoTls => (
-                "this port does not speak TLS".to_owned(),
+                "the broker ends the TLS handshake: this port probably does not speak TLS".to_owned(),
                 "the port of a TLS listener, or \"security.protocol\" = \"plaintext\" or \"sasl_plaintext\" in \
                  [kafka.properties]"
                     .to_owned(),
@@ -263,7 +276,7 @@ mod tests {
         (
             "[thrd:ssl://127.0.0.1:19090/bootstrap]: ssl://127.0.0.1:19090/bootstrap: SSL handshake failed: Disconnected: SSL connection closed by peer: connecting to a PLAINTEXT broker listener? (after 1ms in state SSL_HANDSHAKE)",
             "127.0.0.1:19090",
-            "does not speak TLS",
+            "probably does not speak TLS",
         ),
         (
             "[thrd:localhost:19091/bootstrap]: localhost:19091/bootstrap: Disconnected: connection closed by peer: receive 0 after POLLIN (after 1ms in state APIVERSION_QUERY)",

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -34,6 +35,10 @@ const CA_PROBE: (&str, &str) = ("ssl.ca.location", "probe");
 
 /// For Kafka to say why it does not show a topic.
 const NAME_WAIT: Duration = Duration::from_secs(5);
+
+fn missing(name: &str) -> Problem {
+    Problem::new(format!("{name} does not exist")).with_remedy("scimtail topics --create")
+}
 
 /// The problem of a topic that this user may not describe.
 pub fn hidden(name: &str) -> Problem {
@@ -128,7 +133,7 @@ impl KafkaClient {
         // librdkafka takes one source of CAs only.
         if ["ssl.ca.location", "ssl.ca.pem", "ssl.ca.certificate.stores"]
             .iter()
-            .all(|name| self.property(name).is_none())
+            .all(|name| self.property(name).is_none() && !self.secrets.contains_key(*name))
         {
             config.set(CA_PROBE.0, CA_PROBE.1);
         }
@@ -214,9 +219,9 @@ impl KafkaClient {
         let Some(failed) = self.failures.newest().filter(FailedConnection::needs_person) else {
             return self.unreachable();
         };
-        let certificate =
-            (failed.cause == Cause::Certificate).then(|| certificate::problem(&failed.broker, self.trusted()));
-        let certificate = certificate.flatten().map(|problem| problem.of(&format!("kafka {}", failed.broker)));
+        let trusted = self.trusted().filter(|_| failed.cause == Cause::Certificate);
+        let certificate = trusted.and_then(|trusted| certificate::problem(&failed.broker, trusted));
+        let certificate = certificate.map(|problem| problem.of(&format!("kafka {}", failed.broker)));
         ServiceError::Refused(certificate.unwrap_or_else(|| failed.problem(self.mechanism())))
     }
 
@@ -229,11 +234,15 @@ impl KafkaClient {
         self.property("sasl.mechanism").or(self.property("sasl.mechanisms")).unwrap_or("GSSAPI")
     }
 
-    fn trusted(&self) -> Trusted<'_> {
+    /// The CAs that connections trust; `None` if only librdkafka can tell.
+    fn trusted(&self) -> Option<Trusted<'_>> {
+        if self.secrets.keys().any(|name| name.starts_with("ssl.ca")) {
+            return None;
+        }
         match (self.property("ssl.ca.pem"), self.property("ssl.ca.location")) {
-            (Some(pem), _) => Trusted::Pem(pem),
-            (None, Some(path)) if path != CA_PROBE.1 => Trusted::File(path),
-            _ => Trusted::System,
+            (Some(pem), _) => Some(Trusted::Pem(pem)),
+            (None, Some(path)) if path != CA_PROBE.1 => (!Path::new(path).is_dir()).then_some(Trusted::File(path)),
+            _ => Some(Trusted::System),
         }
     }
 
@@ -251,15 +260,16 @@ impl KafkaClient {
     /// As [`KafkaClient::explain`], for a topic. librdkafka calls a topic missing that this user may not describe, so
     /// Kafka is asked for it by its name. Blocks.
     pub fn explain_topic(&self, asking: &BaseConsumer<Quiet>, name: &str, error: &Error) -> ServiceError {
-        if meaning(error) == Meaning::Missing
-            && let Ok(metadata) = asking.fetch_metadata(Some(name), NAME_WAIT)
-            && let Some(code) =
-                metadata.topics().iter().find(|topic| topic.name() == name).and_then(|topic| topic.error())
-            && meaning_of(code.into()) == Meaning::TopicRefused
-        {
-            return self.refused(hidden(name));
+        if meaning(error) != Meaning::Missing {
+            return self.explain(name, error);
         }
-        self.explain(name, error)
+        let Ok(metadata) = asking.fetch_metadata(Some(name), NAME_WAIT) else { return self.unreachable() };
+        let code = metadata.topics().iter().find(|topic| topic.name() == name).and_then(|topic| topic.error());
+        match code.map(|code| meaning_of(code.into())) {
+            Some(Meaning::TopicRefused) => self.refused(hidden(name)),
+            Some(Meaning::Missing) => self.refused(missing(name)),
+            _ => self.unreachable(),
+        }
     }
 
     /// The error of a call that concerns `what`: a topic by its name, or what was done.
@@ -270,7 +280,7 @@ impl KafkaClient {
             return self.unreachable();
         }
         self.refused(match meaning(error) {
-            Meaning::Missing => Problem::new(format!("{what} does not exist")).with_remedy("scimtail topics --create"),
+            Meaning::Missing => missing(what),
             _ => in_words(error).of(what),
         })
     }

@@ -16,7 +16,8 @@ const KNOWN_WAIT: Duration = Duration::from_secs(4);
 /// Without an answer, if a person has to act. All brokers of a cluster are set up alike, but the first one that was
 /// asked may be the one that is not.
 const PERSON_WAIT: Duration = Duration::from_secs(2);
-/// One question. Between two of them the cause is looked at.
+/// The first question. Each further one waits twice as long, because a large cluster answers slowly. Between two of
+/// them the cause is looked at.
 const QUESTION_WAIT: Duration = Duration::from_millis(500);
 /// For librdkafka's lines, after each question.
 const LINES_WAIT: Duration = Duration::from_millis(50);
@@ -49,40 +50,49 @@ impl Contact {
     pub fn ask(&self, wait: Duration) -> Result<Metadata, ServiceError> {
         let client = &self.client;
         let began = Instant::now();
+        let mut question = QUESTION_WAIT;
         loop {
-            match self.consumer.fetch_metadata(None, QUESTION_WAIT) {
+            match self.consumer.fetch_metadata(None, question) {
                 Ok(metadata) => {
+                    // What librdkafka said before is over, and must not be taken for news later.
+                    drain(&self.consumer, LINES_WAIT / 10);
                     client.failures.forget();
                     return Ok(metadata);
                 }
                 Err(error) if is_unreachable(&error) || error.rdkafka_error_code().is_none() => {}
                 Err(error) => return Err(client.explain("metadata", &error)),
             }
-            drain(&self.consumer);
-            let known = match client.failures.newest() {
+            drain(&self.consumer, LINES_WAIT);
+            let newest = client.failures.newest();
+            let known = match &newest {
                 None => wait,
-                Some(failed) if failed.needs_person() => PERSON_WAIT,
+                Some(failed) if failed.needs_person() && !failed.is_guess() => PERSON_WAIT,
                 Some(_) => KNOWN_WAIT,
             };
-            if began.elapsed() > known.min(wait) {
+            let left = known.min(wait).saturating_sub(began.elapsed());
+            if left.is_zero() {
                 return Err(client.no_contact());
             }
+            question = (question * 2).min(left);
         }
     }
 
-    /// Why Kafka does not show a topic; `None` if it does. Blocks.
+    /// The partitions of a topic, or why Kafka does not show it. Blocks.
     ///
     /// # Errors
     /// No broker answers.
-    pub fn ask_for(&self, topic: &str) -> Result<Option<Meaning>, ServiceError> {
+    pub fn ask_for(&self, topic: &str) -> Result<Result<i32, Meaning>, ServiceError> {
         let metadata = self.consumer.fetch_metadata(Some(topic), KNOWN_WAIT);
         let metadata = metadata.map_err(|error| self.client.explain(topic, &error))?;
         let shown = metadata.topics().iter().find(|shown| shown.name() == topic);
-        let error = shown.map_or(Some(Meaning::Missing), |shown| shown.error().map(|code| meaning_of(code.into())));
-        if matches!(error, Some(Meaning::Unreachable | Meaning::TimedOut)) {
-            return Err(self.client.unreachable());
-        }
-        Ok(error)
+        Ok(match shown.map(|shown| (shown.error(), shown.partitions().len() as i32)) {
+            None => Err(Meaning::Missing),
+            Some((None, partitions)) => Ok(partitions),
+            Some((Some(code), _)) => match meaning_of(code.into()) {
+                Meaning::Unreachable | Meaning::TimedOut => return Err(self.client.unreachable()),
+                meaning => Err(meaning),
+            },
+        })
     }
 }
 
@@ -104,8 +114,8 @@ pub fn metadata_of(client: &KafkaClient, broker: &str) -> Result<Metadata, Servi
 }
 
 /// Lets librdkafka say what happened. The consumer reads nothing, so only errors and lines come.
-fn drain(consumer: &BaseConsumer<Quiet>) {
-    let until = Instant::now() + LINES_WAIT;
+fn drain(consumer: &BaseConsumer<Quiet>, wait: Duration) {
+    let until = Instant::now() + wait;
     loop {
         let left = until.saturating_duration_since(Instant::now());
         if left.is_zero() {

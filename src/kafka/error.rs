@@ -48,6 +48,7 @@ fn entry(code: Code) -> Option<(Meaning, &'static str, Option<&'static str>)> {
             (Unreachable, "the partition has no leader at the moment", None)
         }
         Code::OperationTimedOut | Code::RequestTimedOut => (TimedOut, "no answer in time", None),
+        Code::ThrottlingQuotaExceeded => (TimedOut, "the brokers throttle this user", None),
         Code::UnknownTopic | Code::UnknownPartition | Code::UnknownTopicOrPartition => {
             (Missing, "a topic or its partition does not exist", Some("scimtail topics"))
         }

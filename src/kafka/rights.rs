@@ -126,6 +126,10 @@ fn transactions(client: &KafkaClient, topics: &[Topic]) -> Result<Vec<Right>, Se
             }
             // A compacted topic refuses a record without a key, which shows that this user may write.
             Some(error) if meaning(&error) == Meaning::RecordRefused => {}
+            Some(error) if meaning(&error) == Meaning::Fenced => {
+                let problem = Problem::new("another `check` tries the same rights at the moment");
+                return Err(ServiceError::unreachable(problem.with_remedy("run it again")));
+            }
             Some(error) => return Err(client.explain(&client.topic(*topic), &error)),
             None => {}
         }

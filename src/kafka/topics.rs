@@ -191,13 +191,18 @@ fn is_ready(topic: &MetadataTopic) -> bool {
 
 /// Checks existing topics: refuses what would break ordering or lose state, and reports other differences.
 ///
+/// `created`: they may have been created a moment ago, by any instance, so one that is missing is waited for.
+///
 /// # Errors
 /// A missing topic, another partition count, another cleanup policy; or no broker answers.
-pub async fn verify(client: &KafkaClient) -> Result<Vec<Difference>, ServiceError> {
-    let deadline = Instant::now() + DESCRIBED_WAIT;
+pub async fn verify(client: &KafkaClient, created: bool) -> Result<Vec<Difference>, ServiceError> {
+    let began = Instant::now();
+    let deadline = began + DESCRIBED_WAIT;
     loop {
         match verify_once(client).await? {
             Verified::Topics(differences) => return Ok(differences),
+            Verified::Unseen(_) if created && began.elapsed() < CREATED_WAIT => tokio::time::sleep(CREATED_POLL).await,
+            Verified::Unseen(problem) => return Err(client.refused(problem)),
             // Another instance may have created it a moment ago, and not every broker knows it yet.
             Verified::Undescribed(_) if Instant::now() < deadline => tokio::time::sleep(CREATED_POLL).await,
             Verified::Undescribed(name) => {
@@ -210,6 +215,8 @@ pub async fn verify(client: &KafkaClient) -> Result<Vec<Difference>, ServiceErro
 
 enum Verified {
     Topics(Vec<Difference>),
+    /// A topic does not exist, or may not be described.
+    Unseen(Problem),
     /// A broker does not describe the settings of this topic, which a broker lists.
     Undescribed(String),
 }
@@ -221,23 +228,33 @@ async fn verify_once(client: &KafkaClient) -> Result<Verified, ServiceError> {
         match found {
             Found::Missing => {
                 let problem = Problem::new(format!("topic {name} does not exist"));
-                return Err(
-                    client.refused(problem.with_remedy("scimtail topics --create, or kafka.create_topics = true"))
-                );
+                let remedy = "scimtail topics --create, or kafka.create_topics = true";
+                return Ok(Verified::Unseen(problem.with_remedy(remedy)));
             }
-            Found::Hidden => return Err(client.refused(hidden(&name))),
+            Found::Hidden => return Ok(Verified::Unseen(hidden(&name))),
             Found::Exists(count) => same_count(client, &name, *count)?,
         }
     }
     let names: Vec<String> = client.topics().into_iter().map(|topic| client.topic(topic)).collect();
-    let durable = cluster.brokers.len() >= DURABLE_BROKERS_MIN;
+    let enough = cluster.brokers.len() >= DURABLE_BROKERS_MIN;
     let mut differences = Vec::new();
     for ((topic, name), config) in client.topics().into_iter().zip(&names).zip(describe(client, &names).await?) {
         // rdkafka passes on no error of a single topic, but a description without entries.
         if config.entries.is_empty() {
             return Ok(Verified::Undescribed(name.clone()));
         }
-        for (setting, expected) in settings(topic, durable) {
+        let replicas = cluster.replicas.get(name).copied().unwrap_or(DURABLE_REPLICAS);
+        if enough && replicas < DURABLE_ACKNOWLEDGED {
+            let (setting, found) = ("replication factor".to_owned(), replicas.to_string());
+            differences.push(Difference {
+                topic: name.clone(),
+                setting,
+                found,
+                expected: DURABLE_REPLICAS.to_string(),
+            });
+        }
+        // With one replica, Kafka would refuse every record if two had to acknowledge it.
+        for (setting, expected) in settings(topic, enough && replicas >= DURABLE_ACKNOWLEDGED) {
             let found = config.get(setting).and_then(|entry| entry.value.clone()).unwrap_or_default();
             let more = setting == MIN_INSYNC && found.parse().is_ok_and(|found: i32| found >= DURABLE_ACKNOWLEDGED);
             if found == expected || more {
@@ -294,6 +311,8 @@ pub struct Cluster {
     /// `host:port` of each.
     pub brokers: Vec<String>,
     pub topics: Vec<Found>,
+    /// The smallest number of replicas of a partition, by the name of the topic.
+    pub replicas: HashMap<String, i32>,
 }
 
 /// Asks which brokers and topics there are.
@@ -313,12 +332,19 @@ pub async fn found(client: &KafkaClient) -> Result<Cluster, ServiceError> {
             Some(partitions) => Ok(Found::Exists(*partitions)),
             // A list of all topics leaves out what this user may not describe, as if it did not exist.
             None => Ok(match contact.ask_for(name)? {
-                Some(Meaning::Missing) => Found::Missing,
-                _ => Found::Hidden,
+                // It was created in between.
+                Ok(partitions) => Found::Exists(partitions),
+                Err(Meaning::Missing) => Found::Missing,
+                Err(_) => Found::Hidden,
             }),
         };
         let topics = names.iter().map(found).collect::<Result<_, ServiceError>>()?;
-        Ok(Cluster { brokers: addresses(&metadata), topics })
+        let replicas = |topic: &MetadataTopic| {
+            let fewest = topic.partitions().iter().map(|partition| partition.replicas().len() as i32).min();
+            Some((topic.name().to_owned(), fewest?))
+        };
+        let replicas = metadata.topics().iter().filter_map(replicas).collect();
+        Ok(Cluster { brokers: addresses(&metadata), topics, replicas })
     })
     .await
 }

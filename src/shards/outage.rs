@@ -81,7 +81,7 @@ pub async fn of_kafka(client: KafkaClient, answers: watch::Sender<bool>) {
         };
         answers.send_replace(problem.is_none());
         Metric::KafkaUp.set(if problem.is_none() { 1.0 } else { 0.0 }, []);
-        say("Kafka", outage.take(problem.is_none(), Instant::now()), problem.as_ref());
+        say("Kafka", "syncs wait for it", outage.take(problem.is_none(), Instant::now()), problem.as_ref());
     }
 }
 
@@ -94,17 +94,22 @@ pub async fn of_registry(registry: Registry) {
         looks.tick().await;
         let problem = registry.probe().await.err().map(|error| error.problem().clone());
         Metric::RegistryUp.set(if problem.is_none() { 1.0 } else { 0.0 }, []);
-        say("the schema registry", outage.take(problem.is_none(), Instant::now()), problem.as_ref());
+        say(
+            "the schema registry",
+            "shards that start or move wait for it",
+            outage.take(problem.is_none(), Instant::now()),
+            problem.as_ref(),
+        );
     }
 }
 
-fn say(service: &str, said: Option<Said>, problem: Option<&Problem>) {
+fn say(service: &str, follows: &str, said: Option<Said>, problem: Option<&Problem>) {
     match said {
         Some(Said::Begins(lasts)) => {
             let reason = problem.map(ToString::to_string).unwrap_or_default();
-            error!(service, reason, since_s = lasts.as_secs(), "no answer; syncs wait until there is one");
+            error!(service, reason, since_s = lasts.as_secs(), "{service} cannot be used; {follows}");
         }
-        Some(Said::Ends(lasted)) => info!(service, outage_s = lasted.as_secs(), "answers again"),
+        Some(Said::Ends(lasted)) => info!(service, outage_s = lasted.as_secs(), "{service} can be used again"),
         None => {}
     }
 }

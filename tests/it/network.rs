@@ -413,7 +413,7 @@ async fn schemas_are_registered_at_a_registry_behind_tls_that_asks_for_credentia
         let program = fronted.program(&url, lines);
         let ended = run(&program, &["schemas", "--check"], &[]).await;
         assert_eq!(ended.code, code, "{lines}: {}", ended.out);
-        let error = ended.err.lines().last().expect("an error");
+        let error = ended.err.lines().rfind(|line| line.starts_with("error: ")).expect("an error");
         assert!(error.starts_with(&format!("error: registry {url}")), "{lines}: {error}");
         assert!(words.iter().all(|word| error.contains(word)), "{lines}: {error}");
         // `check` reports the same, and goes on.

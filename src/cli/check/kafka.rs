@@ -42,7 +42,7 @@ pub(super) async fn check(
         let text = format!("{which} yet: `run` creates them");
         report.note("topics", &text)?;
     } else {
-        match verify(&config.kafka).await {
+        match verify(&config.kafka, false).await {
             Ok(differences) => say_topics(config, &differences, report)?,
             Err(error) => fail(config, "topics", &error, report)?,
         }

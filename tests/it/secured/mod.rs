@@ -117,7 +117,7 @@ fn wrongs(secured: &Secured) -> Vec<Wrong> {
         wrong("host name", secured.at("WRONGNAME"), tls(), 78, "certificate is for another host name"),
         wrong("expired", secured.at("EXPIRED"), tls(), 78, "certificate has expired"),
         wrong("client certificate", secured.at("MTLS"), tls(), 78, "refuses the client certificate, or asks for one"),
-        wrong("TLS to plain text", plain.replace("127.0.0.1", "localhost"), tls(), 78, "does not speak TLS"),
+        wrong("TLS to plain text", plain.replace("127.0.0.1", "localhost"), tls(), 78, "probably does not speak TLS"),
         wrong("plain text to TLS", secured.at("TLS"), vec![], 78, "probably takes TLS only"),
         wrong(
             "SASL without TLS to TLS",
