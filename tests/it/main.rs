@@ -31,6 +31,7 @@ mod memory;
 mod merging;
 mod metrics_page;
 mod network;
+mod outage;
 mod outcomes;
 mod outputs;
 mod oversized;
