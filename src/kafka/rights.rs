@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::blocking::blocking;
 use super::client::{KafkaClient, Quiet};
-use super::error::{Meaning, PERMIT, is_unreachable, meaning};
+use super::error::{Meaning, PERMIT, in_words, is_unreachable, meaning};
 use super::producer::TransactionalProducer;
 use super::topics::{Cluster, Found};
 use crate::directory::Problem;
@@ -25,7 +25,8 @@ use crate::service::ServiceError;
 /// For each answer.
 const ANSWER_WAIT: Duration = Duration::from_secs(10);
 const POLL_WAIT: Duration = Duration::from_millis(100);
-/// In place of the partition in the `transactional.id`, so that the same rule covers it.
+/// In place of the partition in the `transactional.id`, so that the same rule covers it. A number follows: of two
+/// checks at once under one id, each would fence the other.
 const PROBE: &str = "check";
 
 /// A right of the service.
@@ -33,15 +34,23 @@ const PROBE: &str = "check";
 pub struct Right {
     /// What it permits, in a few words.
     pub name: String,
-    /// `None` if it is granted.
-    pub missing: Option<Problem>,
+    pub tried: Tried,
 }
 
-/// Tries each right on the topics that exist. `cluster`: what Kafka shows.
+/// What came of using a right.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Tried {
+    Granted,
+    Missing(Problem),
+    /// Kafka gave another answer, or none: e.g. a coordinator that was just starting. It says nothing about the right.
+    Unclear(Problem),
+}
+
+/// Tries each right on the topics that exist. `cluster`: what Kafka shows. `random`: another number for each check.
 ///
 /// # Errors
-/// No broker answers, or Kafka does no transactions.
-pub async fn probe(client: &KafkaClient, cluster: &Cluster) -> Result<Vec<Right>, ServiceError> {
+/// A property that librdkafka does not take.
+pub async fn probe(client: &KafkaClient, cluster: &Cluster, random: u32) -> Result<Vec<Right>, ServiceError> {
     let exists = |(_, found): &(Topic, &Found)| matches!(found, Found::Exists(_));
     let topics: Vec<Topic> =
         client.topics().into_iter().zip(&cluster.topics).filter(exists).map(|(topic, _)| topic).collect();
@@ -52,7 +61,7 @@ pub async fn probe(client: &KafkaClient, cluster: &Cluster) -> Result<Vec<Right>
         if !topics.is_empty() {
             rights.push(reads(&client, &topics)?);
         }
-        rights.extend(transactions(&client, &topics)?);
+        rights.extend(transactions(&client, &topics, random)?);
         Ok(rights)
     })
     .await
@@ -72,19 +81,20 @@ fn reads(client: &KafkaClient, topics: &[Topic]) -> Result<Right, ServiceError> 
         trying.into_iter().map(join).collect()
     });
     let mut refused = Vec::new();
+    let mut unclear = None;
     for (name, outcome) in names.into_iter().zip(outcomes) {
         match outcome? {
             Ok(true) => {}
-            Ok(false) => return Err(client.unreachable()),
+            Ok(false) => unclear = Some(Problem::new(format!("{name}: no answer in time"))),
             Err(error) if meaning(&error) == Meaning::TopicRefused => refused.push(name),
             // Readers name this group without joining it, and librdkafka asks for its coordinator.
             Err(error) if meaning(&error) == Meaning::GroupRefused => {
                 return Ok(of_group(&format!("{}-reader", client.topic_prefix), false));
             }
-            Err(error) => return Err(client.explain(&name, &error)),
+            Err(error) => unclear = Some(in_words(&error).of(&name)),
         }
     }
-    Ok(on_topics("Read", topics.len(), &refused))
+    Ok(on_topics("Read", topics.len(), &refused, unclear))
 }
 
 /// One fetch at the end of a topic; false without an answer in time.
@@ -105,57 +115,79 @@ fn read(consumer: &BaseConsumer<Quiet>, name: &str) -> Result<bool, Error> {
 }
 
 /// The `transactional.id`, WRITE on every topic, and READ on the consumer group.
-fn transactions(client: &KafkaClient, topics: &[Topic]) -> Result<Vec<Right>, ServiceError> {
+fn transactions(client: &KafkaClient, topics: &[Topic], random: u32) -> Result<Vec<Right>, ServiceError> {
     let ids = format!("transactional ids {}", TransactionalProducer::id(client, "*"));
-    let producer = || TransactionalProducer::connect_as(client, PROBE, 0)?.fence(&CancellationToken::new());
+    let right = |tried| Right { name: ids.clone(), tried };
+    let shard = format!("{PROBE}-{random:08x}");
+    let producer = || TransactionalProducer::connect_as(client, &shard, 0)?.fence(&CancellationToken::new());
+    let bare = |problem: &Problem| problem.clone().without(&format!("kafka {}", client.brokers)).of(&ids);
     let mut trying = match producer() {
         Ok(producer) => producer,
-        Err(ServiceError::Refused(problem)) => {
-            let problem = problem.without(&format!("kafka {}", client.brokers)).of(&ids);
-            return Ok(vec![Right { name: ids, missing: Some(problem) }]);
-        }
-        Err(error) => return Err(error),
+        // Refused for a missing right, or because Kafka does no transactions.
+        Err(ServiceError::Refused(problem)) => return Ok(vec![right(Tried::Missing(bare(&problem)))]),
+        Err(error) => return Ok(vec![right(Tried::Unclear(bare(error.problem())))]),
     };
-    let mut refused = Vec::new();
+    let (mut refused, mut unclear) = (Vec::new(), None);
     for topic in topics {
-        match trying.try_to_write(*topic)? {
-            Some(error) if meaning(&error) == Meaning::TopicRefused => {
+        match trying.try_to_write(*topic) {
+            Ok(Some(error)) if meaning(&error) == Meaning::TopicRefused => {
                 refused.push(client.topic(*topic));
                 // For the broker no transaction has begun, so librdkafka could not abort it.
-                trying = producer()?;
+                match producer() {
+                    Ok(another) => trying = another,
+                    Err(error) => {
+                        unclear = Some(error.problem().clone());
+                        break;
+                    }
+                }
             }
             // A compacted topic refuses a record without a key, which shows that this user may write.
-            Some(error) if meaning(&error) == Meaning::RecordRefused => {}
-            Some(error) if meaning(&error) == Meaning::Fenced => {
-                let problem = Problem::new("another `check` tries the same rights at the moment");
-                return Err(ServiceError::unreachable(problem.with_remedy("run it again")));
+            Ok(Some(error)) if meaning(&error) == Meaning::RecordRefused => {}
+            Ok(Some(error)) => unclear = Some(in_words(&error).of(&client.topic(*topic))),
+            Ok(None) => {}
+            Err(error) => {
+                unclear = Some(error.problem().clone());
+                break;
             }
-            Some(error) => return Err(client.explain(&client.topic(*topic), &error)),
-            None => {}
         }
     }
-    if topics.is_empty() {
-        return Ok(vec![Right { name: ids, missing: None }]);
+    let mut rights = vec![right(Tried::Granted)];
+    // Of topics that do not exist, nothing is known; and an offset is one of a topic.
+    if !topics.is_empty() {
+        rights.push(on_topics("Write", topics.len(), &refused, unclear));
+        rights.push(match trying.try_to_commit_offset(&client.reader_of(&client.topic_prefix)?) {
+            Ok(Some(error)) if meaning(&error) == Meaning::GroupRefused => of_group(&client.topic_prefix, false),
+            // A missing right to the topic shows here too. It was named above.
+            Ok(Some(error)) if meaning(&error) == Meaning::TopicRefused => of_group(&client.topic_prefix, true),
+            Ok(None) => of_group(&client.topic_prefix, true),
+            Ok(Some(error)) => {
+                Right { name: group_name(&client.topic_prefix), tried: Tried::Unclear(in_words(&error)) }
+            }
+            Err(error) => {
+                Right { name: group_name(&client.topic_prefix), tried: Tried::Unclear(error.problem().clone()) }
+            }
+        });
     }
-    let group = match trying.try_to_commit_offset(&client.reader_of(&client.topic_prefix)?)? {
-        Some(error) if meaning(&error) == Meaning::GroupRefused => of_group(&client.topic_prefix, false),
-        // The offset is one of a topic, so a missing right to the topic shows here too. It was named above.
-        Some(error) if meaning(&error) == Meaning::TopicRefused => of_group(&client.topic_prefix, true),
-        Some(error) => return Err(client.explain("the consumer group", &error)),
-        None => of_group(&client.topic_prefix, true),
-    };
-    Ok(vec![Right { name: ids, missing: None }, on_topics("Write", topics.len(), &refused), group])
+    Ok(rights)
+}
+
+fn group_name(group: &str) -> String {
+    format!("consumer group {group}")
 }
 
 fn of_group(group: &str, granted: bool) -> Right {
     let missing =
-        Problem::new(format!("Read is not permitted on the consumer group {group} (ACL)")).with_remedy(PERMIT);
-    Right { name: format!("consumer group {group}"), missing: (!granted).then_some(missing) }
+        || Problem::new(format!("Read is not permitted on the consumer group {group} (ACL)")).with_remedy(PERMIT);
+    Right { name: group_name(group), tried: if granted { Tried::Granted } else { Tried::Missing(missing()) } }
 }
 
-fn on_topics(operation: &str, count: usize, refused: &[String]) -> Right {
-    let missing = (!refused.is_empty()).then(|| {
-        Problem::new(format!("{operation} is not permitted on {} (ACL)", refused.join(", "))).with_remedy(PERMIT)
-    });
-    Right { name: format!("{operation} on {count} existing topics"), missing }
+fn on_topics(operation: &str, count: usize, refused: &[String], unclear: Option<Problem>) -> Right {
+    let missing =
+        || Problem::new(format!("{operation} is not permitted on {} (ACL)", refused.join(", "))).with_remedy(PERMIT);
+    let tried = match unclear {
+        _ if !refused.is_empty() => Tried::Missing(missing()),
+        Some(problem) => Tried::Unclear(problem),
+        None => Tried::Granted,
+    };
+    Right { name: format!("{operation} on {count} existing topics"), tried }
 }

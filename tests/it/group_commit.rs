@@ -194,9 +194,9 @@ async fn trying_the_rights_fences_no_owner_and_leaves_no_record() {
     let (shared, _) = shared("looks", "http://127.0.0.1:9", 1).await;
     let acquisition = acquire(&shared, 0, &[], |_| {}).await.expect("the shard");
     let cluster = found(&shared.kafka).await.expect("the topics");
-    let rights = rights::probe(&shared.kafka, &cluster).await.expect("a broker that does transactions");
+    let rights = rights::probe(&shared.kafka, &cluster, 7).await.expect("a broker that does transactions");
     assert_eq!(rights.len(), 4, "{rights:?}");
-    assert!(rights.iter().all(|right| right.missing.is_none()), "{rights:?}");
+    assert!(rights.iter().all(|right| right.tried == rights::Tried::Granted), "{rights:?}");
     for topic in Topic::ALL {
         assert_eq!(committed(&shared, topic).await.len(), 0, "{topic:?}");
     }

@@ -3,7 +3,7 @@
 use super::report::{Gravity, Report};
 use crate::cli::failure::Failure;
 use crate::config::{Config, secrets_in_plain_sight};
-use crate::kafka::rights::{self, Right};
+use crate::kafka::rights::{self, Right, Tried};
 use crate::kafka::topics::{Cluster, Difference, Found, may_create, verify};
 use crate::service::ServiceError;
 use crate::transport::file::NamedFile;
@@ -47,7 +47,7 @@ pub(super) async fn check(
             Err(error) => fail(config, "topics", &error, report)?,
         }
     }
-    match rights::probe(&config.kafka, &cluster).await {
+    match rights::probe(&config.kafka, &cluster, fastrand::u32(..)).await {
         Ok(rights) => say_rights(&rights, report),
         Err(error) => fail(config, "rights", &error, report),
     }
@@ -63,11 +63,14 @@ fn say_topics(config: &Config, differences: &[Difference], report: &Report) -> R
 }
 
 fn say_rights(rights: &[Right], report: &mut Report) -> Result<(), Failure> {
-    for problem in rights.iter().filter_map(|right| right.missing.as_ref()) {
-        report.fail("rights", problem, Gravity::Refused)?;
+    let mut granted = Vec::new();
+    for Right { name, tried } in rights {
+        match tried {
+            Tried::Granted => granted.push(name.as_str()),
+            Tried::Missing(problem) => report.fail("rights", problem, Gravity::Refused)?,
+            Tried::Unclear(problem) => report.note("rights", &format!("{name}: could not be tried: {problem}"))?,
+        }
     }
-    let granted: Vec<&str> =
-        rights.iter().filter(|right| right.missing.is_none()).map(|right| right.name.as_str()).collect();
     if granted.is_empty() { Ok(()) } else { report.ok("rights", &granted.join(", ")) }
 }
 
