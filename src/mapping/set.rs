@@ -205,14 +205,14 @@ pub struct Signer(jwt::Signer);
 
 impl Signer {
     /// # Errors
-    /// As [`jwt::Signer::from_pem`].
+    /// As `jwt::Signer::from_pem`.
     pub fn from_pem(pem: &[u8]) -> Result<Signer, String> {
         // RFC 8417 §2.3.
         jwt::Signer::from_pem(pem, "secevent+jwt", None).map(Signer)
     }
 
     /// # Errors
-    /// As [`jwt::Signer::sign`].
+    /// As `jwt::Signer::sign`.
     pub fn sign(&self, claims: &Value) -> Result<String, String> {
         self.0.sign(claims)
     }
