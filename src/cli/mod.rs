@@ -56,7 +56,7 @@ pub struct Arguments {
 enum Command {
     /// Run with an embedded Kafka and two simulated directories, and prove the result by a replay
     Demo(demo::Options),
-    /// Test credentials, directories, Kafka and registry; writes nothing
+    /// Test credentials, directories, Kafka and registry; publishes nothing
     Check(check::Options),
     /// Print what a sync would publish; writes nothing
     Plan(plan::Options),

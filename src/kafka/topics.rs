@@ -201,8 +201,8 @@ pub async fn verify(client: &KafkaClient, created: bool) -> Result<Vec<Differenc
     loop {
         match verify_once(client).await? {
             Verified::Topics(differences) => return Ok(differences),
-            Verified::Unseen(_) if created && began.elapsed() < CREATED_WAIT => tokio::time::sleep(CREATED_POLL).await,
-            Verified::Unseen(problem) => return Err(client.refused(problem)),
+            Verified::Missing(_) if created && began.elapsed() < CREATED_WAIT => tokio::time::sleep(CREATED_POLL).await,
+            Verified::Missing(problem) => return Err(client.refused(problem)),
             // Another instance may have created it a moment ago, and not every broker knows it yet.
             Verified::Undescribed(_) if Instant::now() < deadline => tokio::time::sleep(CREATED_POLL).await,
             Verified::Undescribed(name) => {
@@ -215,8 +215,8 @@ pub async fn verify(client: &KafkaClient, created: bool) -> Result<Vec<Differenc
 
 enum Verified {
     Topics(Vec<Difference>),
-    /// A topic does not exist, or may not be described.
-    Unseen(Problem),
+    /// A topic does not exist.
+    Missing(Problem),
     /// A broker does not describe the settings of this topic, which a broker lists.
     Undescribed(String),
 }
@@ -229,9 +229,10 @@ async fn verify_once(client: &KafkaClient) -> Result<Verified, ServiceError> {
             Found::Missing => {
                 let problem = Problem::new(format!("topic {name} does not exist"));
                 let remedy = "scimtail topics --create, or kafka.create_topics = true";
-                return Ok(Verified::Unseen(problem.with_remedy(remedy)));
+                return Ok(Verified::Missing(problem.with_remedy(remedy)));
             }
-            Found::Hidden => return Ok(Verified::Unseen(hidden(&name))),
+            // A new topic is missing at first and never hidden, so there is nothing to wait for.
+            Found::Hidden => return Err(client.refused(hidden(&name))),
             Found::Exists(count) => same_count(client, &name, *count)?,
         }
     }

@@ -8,11 +8,12 @@ sync has read exactly one version, and the checker knows all of them.
 import copy
 import json
 import random
-import sys
 import threading
 import time
 import urllib.parse
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
+
+from directory import Http
 
 LIST = "urn:ietf:params:scim:api:messages:2.0:ListResponse"
 ERROR = "urn:ietf:params:scim:api:messages:2.0:Error"
@@ -172,15 +173,6 @@ class Tenant:
     def change(self, changing):
         with self.lock:
             self.changing = changing
-
-
-class Http(ThreadingHTTPServer):
-    daemon_threads = True
-
-    def handle_error(self, request, client_address):
-        # A client that is killed breaks off.
-        if not isinstance(sys.exception(), ConnectionError):
-            super().handle_error(request, client_address)
 
 
 class Server:

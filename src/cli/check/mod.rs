@@ -1,5 +1,5 @@
 //! `check`: tests credentials, directories, Kafka and the registry. Prints one line for each fact, with its remedy, and
-//! writes nothing.
+//! publishes nothing: what it writes to try a right is aborted.
 
 use std::collections::HashMap;
 
