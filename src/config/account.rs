@@ -6,9 +6,10 @@ use std::time::Duration;
 use serde::Deserialize;
 use url::Url;
 
-use super::explain::{in_profile, secret_key};
+use super::explain::in_profile;
 use super::limits::AccountLimits;
-use super::network::{NetworkConfig, ProxyConfig, ProxyKeys, tls_files};
+use super::network::{NetworkConfig, ProxyConfig, ProxyKeys, encrypted, has_userinfo, tls_files};
+use super::oauth::{client_proof, token_url};
 use super::providers::{ProviderTexts, provider};
 use super::secret::{Purpose, Secret};
 use crate::account::{Account, BatchBounds};
@@ -16,9 +17,8 @@ use crate::directory::{AttributeList, Baseline, GroupPattern, Limits};
 use crate::duration::parse_duration;
 use crate::failpoint;
 use crate::kafka::KafkaClient;
-use crate::scim::address::is_loopback;
+use crate::scim::Scheme;
 use crate::scim::profile::{Auth, Profile};
-use crate::scim::{ClientProof, Scheme};
 
 /// The shortest interval between two syncs.
 const INTERVAL_MIN: Duration = Duration::from_secs(1);
@@ -240,31 +240,16 @@ impl AccountSection {
             }
             Auth::Oauth2 => {
                 let client_id = needed("client_id", self.client_id.as_deref())?;
-                let token_url = token_url(self.token_url.as_deref(), profile, &taken)?;
+                let token_url = token_endpoint(self.token_url.as_deref(), profile, &taken)?;
                 // An empty scope overrides that of the profile.
                 let scope = self.scope.clone().or_else(|| profile.scope.clone()).filter(|scope| !scope.is_empty());
-                let (proof, secret) = self.client_proof(&taken)?;
+                let secret = Secret::either(
+                    Purpose::ClientSecret,
+                    self.client_secret_env.clone(),
+                    self.client_secret_file.clone(),
+                )?;
+                let (proof, secret) = client_proof(secret, self.private_key_file.clone(), self.key_id.clone(), &taken)?;
                 Ok((Scheme::Oauth2 { client_id, token_url, scope, proof }, secret))
-            }
-        }
-    }
-
-    /// How an OAuth2 client proves itself: with its secret, or with its private key. `taken`: what its vendor takes.
-    fn client_proof(&self, taken: &str) -> Result<(ClientProof, Secret), String> {
-        let secret =
-            Secret::either(Purpose::ClientSecret, self.client_secret_env.clone(), self.client_secret_file.clone())?;
-        match (secret, &self.private_key_file, &self.key_id) {
-            (_, None, Some(_)) => Err("key_id has no use without private_key_file; → remove it".to_owned()),
-            (_, _, Some(id)) if id.trim().is_empty() => Err("key_id is empty; → remove it".to_owned()),
-            (Some(secret), None, None) => Ok((ClientProof::Secret, secret)),
-            (None, Some(path), id) => {
-                Ok((ClientProof::Key { id: id.clone() }, Secret::file(Purpose::PrivateKey, path)))
-            }
-            (Some(_), Some(_), _) => {
-                Err("a client secret and private_key_file are both given; → remove one of them".to_owned())
-            }
-            (None, None, None) => {
-                Err(format!("{taken}; → add either client_secret_env or client_secret_file, or private_key_file"))
             }
         }
     }
@@ -295,32 +280,10 @@ fn base_url(own: Option<&str>, profile: &Profile) -> Result<Url, String> {
 }
 
 /// The URL that issues OAuth2 tokens. As with [`base_url`], no message repeats it.
-fn token_url(own: Option<&str>, profile: &Profile, taken: &str) -> Result<Url, String> {
-    let template = profile.template("token_url").unwrap_or("https://…/token");
+fn token_endpoint(own: Option<&str>, profile: &Profile, taken: &str) -> Result<Url, String> {
+    let remedy = format!("token_url = \"{}\"", profile.template("token_url").unwrap_or("https://…/token"));
     let text = own.or(profile.token_url.as_deref());
-    let text = text.ok_or_else(|| format!("{taken}: token_url is missing; → token_url = \"{template}\""))?;
-    let url = Url::parse(text).map_err(|_| format!("token_url is not a URL; → token_url = \"{template}\""))?;
-    encrypted("token_url", &url)?;
-    // A query is allowed, because some vendors expect the tenant there.
-    let has_secret = url.query_pairs().any(|(name, _)| secret_key(&name).is_some());
-    if has_userinfo(&url) || has_secret || url.fragment().is_some() {
-        return Err("token_url must not hold credentials or a fragment; \
-                    → client_id and client_secret_env or client_secret_file"
-            .to_owned());
-    }
-    Ok(url)
-}
-
-fn encrypted(key: &str, url: &Url) -> Result<(), String> {
-    if url.scheme() == "https" || (url.scheme() == "http" && is_loopback(url)) {
-        return Ok(());
-    }
-    Err(format!("{key} must begin with https:// (http:// only for loopback)"))
-}
-
-/// True if a URL holds a user name or a password.
-pub fn has_userinfo(url: &Url) -> bool {
-    url.username() != "" || url.password().is_some()
+    token_url(text.ok_or_else(|| format!("{taken}: token_url is missing; → {remedy}"))?, &remedy)
 }
 
 /// Bounds of one transaction. A fail point makes them small, so that a sync of few changes takes several.
@@ -355,6 +318,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
+    use crate::scim::ClientProof;
 
     /// An account of a profile with this `auth`, and lines of its own.
     fn credential(auth: &str, lines: &str) -> Result<(Scheme, Secret), String> {

@@ -23,7 +23,7 @@ use crate::transport::file::NamedFile;
 #[derive(Clone, Debug)]
 pub struct Config {
     pub kafka: KafkaClient,
-    /// Files of `[kafka.secrets]`.
+    /// Files of `[kafka.secrets]` and `[kafka.oauth]`.
     pub kafka_files: Vec<NamedFile>,
     pub create_topics: bool,
     /// The replication factor of new topics; -1: the default of the brokers.
@@ -156,8 +156,8 @@ impl File {
         let providers = provider_texts(&self.providers, folder)?;
         let files = self.providers.iter().map(|(name, path)| (folder.join(path), providers[name].clone())).collect();
         let (create_topics, replication) = (self.kafka.create_topics, self.kafka.replication);
-        let (kafka, kafka_files) = self.kafka.check(self.outputs.topics())?;
         let proxy = self.network.proxy(variable)?;
+        let (kafka, kafka_files) = self.kafka.check(self.outputs.topics(), proxy.as_ref())?;
         let register = self.registry.register;
         let registry = self.registry.check(proxy.as_ref()).map_err(|complaint| format!("[registry] {complaint}"))?;
         let address = |HttpSection { listen }| {

@@ -9,11 +9,17 @@ use serde::Deserialize;
 use url::Url;
 
 use super::explain::is_word;
+#[cfg(feature = "msk-iam")]
+use super::msk_iam::MskIamSection;
 use super::name::is_topic_prefix;
+use super::network::ProxyConfig;
+use super::oauth::OauthSection;
 use super::secret::{Purpose, Secret};
 use crate::kafka::KafkaClient;
 use crate::kafka::cause::Failures;
-use crate::kafka::client::SecretProperty;
+use crate::kafka::client::{OAUTHBEARER, SecretProperty};
+#[cfg(not(feature = "msk-iam"))]
+use crate::kafka::oauth::Tokens;
 use crate::log::Topic;
 use crate::transport::file::NamedFile;
 
@@ -39,6 +45,20 @@ pub struct KafkaSection {
     properties: BTreeMap<String, toml::Value>,
     #[serde(default)]
     secrets: BTreeMap<String, SecretPlace>,
+    oauth: Option<OauthSection>,
+    msk_iam: Option<MskIamSection>,
+}
+
+/// Without the feature, its keys are refused.
+#[cfg(not(feature = "msk-iam"))]
+#[derive(Debug, Deserialize)]
+struct MskIamSection {}
+
+#[cfg(not(feature = "msk-iam"))]
+impl MskIamSection {
+    fn check(self) -> Result<Tokens, String> {
+        Err("is not part of this build; → build with --features msk-iam".to_owned())
+    }
 }
 
 /// Where the value of a property is.
@@ -50,14 +70,7 @@ struct SecretPlace {
 }
 
 /// Properties of librdkafka that are secrets.
-const SECRET_PROPERTIES: [&str; 6] = [
-    "sasl.password",
-    "sasl.oauthbearer.client.secret",
-    "sasl.oauthbearer.assertion.private.key.passphrase",
-    "ssl.key.password",
-    "ssl.key.pem",
-    "ssl.keystore.password",
-];
+const SECRET_PROPERTIES: [&str; 4] = ["sasl.password", "ssl.key.password", "ssl.key.pem", "ssl.keystore.password"];
 
 fn default_prefix() -> String {
     "scim".to_owned()
@@ -76,11 +89,15 @@ fn default_create_topics() -> bool {
 }
 
 impl KafkaSection {
-    /// `outputs`: the topics of `[outputs]`.
+    /// `outputs`: the topics of `[outputs]`; `proxy`: the one on the way to a token endpoint, unless it names another.
     ///
     /// # Errors
     /// The first wrong key, with the remedy. Never repeats a value that may hold a credential.
-    pub fn check(self, outputs: Vec<Topic>) -> Result<(KafkaClient, Vec<NamedFile>), String> {
+    pub fn check(
+        self,
+        outputs: Vec<Topic>,
+        proxy: Option<&ProxyConfig>,
+    ) -> Result<(KafkaClient, Vec<NamedFile>), String> {
         if self.brokers.is_empty() {
             return Err("[kafka] brokers is empty; → brokers = [\"localhost:9092\"]".to_owned());
         }
@@ -118,17 +135,67 @@ impl KafkaSection {
                 "`{name}` is in [kafka.properties] and in [kafka.secrets]; → remove it from [kafka.properties]"
             ));
         }
-        let files = secrets.values().filter_map(Secret::named_file).cloned().collect();
+        let mut files: Vec<NamedFile> = secrets.values().filter_map(Secret::named_file).cloned().collect();
+        let (section, tokens) = match (self.oauth, self.msk_iam) {
+            (Some(_), Some(_)) => {
+                return Err("[kafka.oauth] and [kafka.msk_iam] are both given; → remove one of them".to_owned());
+            }
+            (Some(oauth), None) => {
+                let checked = oauth.check(proxy).map_err(|complaint| format!("[kafka.oauth] {complaint}"))?;
+                files.extend(checked.files().cloned());
+                (Some("[kafka.oauth]"), Some(checked.tokens()))
+            }
+            (None, Some(msk_iam)) => {
+                let tokens = msk_iam.check().map_err(|complaint| format!("[kafka.msk_iam] {complaint}"))?;
+                (Some("[kafka.msk_iam]"), Some(tokens))
+            }
+            (None, None) => (None, None),
+        };
+        takes_tokens(&properties, &secrets, section)?;
         let client = KafkaClient {
             secrets: secrets.into_iter().map(|(name, secret)| (name, read_again(secret))).collect(),
             brokers: self.brokers.join(","),
             topic_prefix: self.topic_prefix,
             partitions: self.partitions,
             properties,
+            tokens,
             outputs,
             failures: Failures::default(),
         };
         Ok((client, files))
+    }
+}
+
+/// Refuses tokens that no client would use, and clients without the tokens that they need.
+fn takes_tokens(
+    properties: &BTreeMap<String, String>,
+    secrets: &BTreeMap<String, Secret>,
+    section: Option<&str>,
+) -> Result<(), String> {
+    // librdkafka's own tokens need libcurl, which is not built in, or are unsigned.
+    let is_of_tokens = |name: &&String| name.contains("sasl.oauthbearer.");
+    if let Some(name) = properties.keys().chain(secrets.keys()).find(is_of_tokens) {
+        return Err(format!(
+            "`{name}` has no use here; → token_url, client_id and client_secret_file in [kafka.oauth]"
+        ));
+    }
+    let mechanism = ["sasl.mechanism", "sasl.mechanisms"].iter().find_map(|name| properties.get(*name));
+    let is_bearer = mechanism.is_some_and(|mechanism| mechanism.eq_ignore_ascii_case(OAUTHBEARER));
+    let protocol = properties.get("security.protocol").map_or("", String::as_str);
+    let has_sasl = ["sasl_ssl", "sasl_plaintext"].iter().any(|sasl| protocol.eq_ignore_ascii_case(sasl));
+    match (section, mechanism) {
+        (None, Some(_)) if is_bearer => Err(format!(
+            "\"sasl.mechanism\" = \"{OAUTHBEARER}\" needs tokens; \
+             → token_url, client_id and client_secret_file in [kafka.oauth]"
+        )),
+        (Some(section), Some(_)) if !is_bearer => Err(format!(
+            "{section} has no use with another \"sasl.mechanism\"; \
+             → \"sasl.mechanism\" = \"{OAUTHBEARER}\", or remove {section}"
+        )),
+        (Some(section), _) if !has_sasl => Err(format!(
+            "{section} has no use without SASL; → \"security.protocol\" = \"sasl_ssl\" in [kafka.properties]"
+        )),
+        _ => Ok(()),
     }
 }
 

@@ -8,8 +8,11 @@ mod file;
 pub mod follow;
 mod kafka;
 mod limits;
+#[cfg(feature = "msk-iam")]
+mod msk_iam;
 mod name;
 mod network;
+mod oauth;
 mod providers;
 mod registry;
 mod secret;

@@ -8,6 +8,7 @@ use url::Url;
 
 use super::secret::{Purpose, Secret};
 use crate::directory::Problem;
+use crate::scim::address::is_loopback;
 use crate::transport::Transport;
 use crate::transport::file::{Content, NamedFile};
 use crate::transport::proxy::{self, Proxy, proxy_url};
@@ -229,6 +230,20 @@ pub fn tls_files(
         }
     };
     Ok(TlsFiles { ca: ca.map(|path| NamedFile::new("ca_file", path, Content::Certificates)), client })
+}
+
+/// # Errors
+/// A URL that would carry a secret in plain text to another machine.
+pub fn encrypted(key: &str, url: &Url) -> Result<(), String> {
+    if url.scheme() == "https" || (url.scheme() == "http" && is_loopback(url)) {
+        return Ok(());
+    }
+    Err(format!("{key} must begin with https:// (http:// only for loopback)"))
+}
+
+/// True if a URL holds a user name or a password.
+pub fn has_userinfo(url: &Url) -> bool {
+    url.username() != "" || url.password().is_some()
 }
 
 /// A variable of the environment; `None` if it is not set or not text.

@@ -6,8 +6,7 @@ use std::path::PathBuf;
 use serde::Deserialize;
 use url::Url;
 
-use super::account::has_userinfo;
-use super::network::{NetworkConfig, ProxyConfig, ProxyKeys, plain_username, tls_files};
+use super::network::{NetworkConfig, ProxyConfig, ProxyKeys, has_userinfo, plain_username, tls_files};
 use super::secret::{Purpose, Secret};
 use crate::scim::address::is_loopback;
 use crate::transport::file::NamedFile;

@@ -554,3 +554,97 @@ fn a_bad_override_is_named_with_its_account_and_the_nearest_key() {
     assert!(overridden("inactive = \"gone\"").contains("[account.profile] inactive: unknown variant `gone`"));
     assert!(overridden("extends = \"stripe\"").contains("[account.profile] unknown key `extends`"));
 }
+
+/// [`GOOD`] with the section `[kafka.oauth]`: `from` replaced by `to` in it.
+fn with_oauth(from: &str, to: &str) -> String {
+    let section = "[kafka.oauth]\ntoken_url = \"https://login.example/token\"\nclient_id = \"id\"\n\
+                   client_secret_file = \"secret\"\nscope = \"kafka\"\nextensions = { logicalCluster = \"lkc-1\" }\n";
+    assert!(section.contains(from), "{from}");
+    let text = GOOD.replacen("\"plaintext\"", "\"sasl_ssl\"", 1);
+    text.replacen("[registry]", &format!("{}[registry]", section.replacen(from, to, 1)), 1)
+}
+
+#[test]
+fn tokens_of_kafka_are_read_with_their_files_and_compared_by_all_that_leads_to_another_token() {
+    let parse = |text: &str| Config::parse("scimtail.toml", text).unwrap();
+    let config = parse(&with_oauth("scope", "ca_file = \"ca.pem\"\nscope"));
+    let files: Vec<_> = config.kafka_files.iter().map(|file| (file.key, file.path.to_str().unwrap())).collect();
+    assert_eq!(files, [("client_secret_file", "secret"), ("ca_file", "ca.pem")]);
+    assert!(!format!("{config:?}").contains("lkc-1"));
+    let same = parse(&with_oauth("id", "id"));
+    assert_eq!(same.kafka, parse(&with_oauth("id", "id")).kafka);
+    for (from, to) in [
+        ("login.example", "other.example"),
+        ("\"id\"", "\"other\""),
+        ("\"secret\"", "\"other\""),
+        ("client_secret_file", "private_key_file"),
+        ("\"kafka\"", "\"other\""),
+        ("lkc-1", "lkc-2"),
+        ("scope", "ca_file = \"ca.pem\"\nscope"),
+    ] {
+        assert_ne!(same.kafka, parse(&with_oauth(from, to)).kafka, "{to}");
+    }
+}
+
+#[test]
+fn each_wrong_key_of_kafkas_tokens_has_its_sentence_and_remedy() {
+    for (from, to, words) in [
+        ("token_url", "#", "[kafka.oauth] token_url is missing; → token_url = \"https://…/token\""),
+        ("client_id", "#", "[kafka.oauth] client_id is missing; → client_id ="),
+        ("client_secret_file", "#", "[kafka.oauth] needs a secret; → add either client_secret_env"),
+        ("client_secret_file", "token_file", "unknown key `token_file` in [kafka.oauth]"),
+        ("client_secret_file", "client_secret", "secrets do not belong in this file; → client_secret_env or"),
+        ("https://login", "http://login", "[kafka.oauth] token_url must begin with https://"),
+        ("https://login", "https://a:b@login", "[kafka.oauth] token_url must not hold credentials"),
+        ("logicalCluster", "logical-cluster", "extensions has a name that is not one; → letters only"),
+        ("logicalCluster", "auth", "extensions has a name that is not one; → letters only"),
+        ("lkc-1", "", "the value of logicalCluster in extensions is empty"),
+        ("\"lkc-1\"", "1", "invalid type"),
+        ("scope", "client_key_file = \"k\"\nscope", "[kafka.oauth] client_key_file has no use without its certificate"),
+        ("scope", "proxy_username = \"u\"\nscope", "[kafka.oauth] proxy_username has no use without a proxy"),
+        ("scope", "key_id = \"k\"\nscope", "[kafka.oauth] key_id has no use without private_key_file"),
+    ] {
+        let error = error(&with_oauth(from, to));
+        assert!(error.contains(words) && error.lines().count() == 1, "{to}: {error}");
+    }
+    let with = |from: &str, to: &str| error(&with_oauth("id", "id").replacen(from, to, 1));
+    let sasl = "\"security.protocol\" = \"sasl_ssl\"";
+    for (text, words) in [
+        (with("sasl_ssl", "ssl"), "[kafka.oauth] has no use without SASL; → \"security.protocol\" = \"sasl_ssl\""),
+        (with(sasl, &format!("{sasl}\n\"sasl.mechanism\" = \"PLAIN\"")), "no use with another \"sasl.mechanism\"; →"),
+        (
+            with(sasl, &format!("{sasl}\n\"sasl.oauthbearer.method\" = \"oidc\"")),
+            "`sasl.oauthbearer.method` has no use here; → token_url, client_id and client_secret_file in [kafka.oauth]",
+        ),
+        (
+            error(&GOOD.replacen("\"plaintext\"", "\"sasl_ssl\"\n\"sasl.mechanisms\" = \"OAUTHBEARER\"", 1)),
+            "\"sasl.mechanism\" = \"OAUTHBEARER\" needs tokens; → token_url, client_id and client_secret_file",
+        ),
+    ] {
+        assert!(text.contains(words) && text.lines().count() == 1, "{text}");
+    }
+}
+
+#[test]
+fn no_error_about_kafkas_tokens_repeats_a_secret_in_the_wrong_place() {
+    for canary in ["sk_live_4ca9ary", "eyJ4ca9ary", "4CA9ARY4CA9ARY"] {
+        for (from, to) in [
+            ("https://login.example/token", "CANARY"),
+            ("https://login.example/token", "http://CANARY@login.example"),
+            ("https://login.example/token", "https://login.example/token?client_secret=CANARY"),
+            ("\"id\"", "[\"CANARY\"]"),
+            ("client_secret_file", "client_secret = \"CANARY\"\n#"),
+            ("client_secret_file = \"secret\"", "client_secret_env = \"CANARY x\""),
+            ("scope", "client_secret_env = \"CANARY\"\nscope"),
+            ("scope", "private_key_file = \"CANARY\"\nscope"),
+            ("scope", "proxy = \"CANARY\"\nscope"),
+            ("logicalCluster", "\"CANARY 1\""),
+            ("\"lkc-1\"", "\"CANARY\\u0001\""),
+            ("\"lkc-1\"", "[\"CANARY\"]"),
+            ("extensions = {", "extensions = \"CANARY\"\n#"),
+        ] {
+            let error = error(&with_oauth(from, &to.replace("CANARY", canary)));
+            assert!(!error.contains(canary) && error.lines().count() == 1, "{to}: {error}");
+        }
+    }
+}

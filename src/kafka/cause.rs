@@ -95,7 +95,7 @@ impl FailedConnection {
             Cause::NoSasl
         } else if has("Unsupported SASL mechanism") {
             Cause::Mechanism { offered: offered(said) }
-        } else if has("Failed to acquire SASL OAUTHBEARER token") || has("No token") {
+        } else if has("there is no token available") {
             Cause::NoToken
         } else if has("SASL authentication error") || has("Authentication failed") {
             Cause::Credentials
@@ -171,6 +171,10 @@ impl FailedConnection {
             Cause::Mechanism { offered } => (
                 format!("the broker does not offer the SASL mechanism {mechanism}; it offers {offered}"),
                 "\"sasl.mechanism\" in [kafka.properties]".to_owned(),
+            ),
+            Cause::Credentials if mechanism == "OAUTHBEARER" => (
+                "Kafka refuses the token (SASL OAUTHBEARER)".to_owned(),
+                "compare what the broker expects (issuer, audience, scope, or region) with [kafka.oauth] or [kafka.msk_iam]".to_owned(),
             ),
             Cause::Credentials => (
                 format!("Kafka refuses the credentials (SASL {mechanism})"),

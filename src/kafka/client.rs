@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rdkafka::ClientContext;
+use rdkafka::client::Client;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::KafkaError as Error;
@@ -16,6 +17,7 @@ use tracing::debug;
 use super::cause::{Cause, FailedConnection, Failures};
 use super::certificate::{self, Trusted};
 use super::error::{Meaning, PERMIT, in_words, is_unreachable, meaning, meaning_of};
+use super::oauth::{Given, Tokens};
 use super::partition::partition_of;
 use crate::directory::Problem;
 use crate::log::Topic;
@@ -32,6 +34,9 @@ const RECONNECT_BACKOFF: (&str, &str) = ("reconnect.backoff.max.ms", "1000");
 /// Where the certificates of CAs are, unless configured. The OpenSSL that is built in knows no folder of the system;
 /// librdkafka then looks at the usual places.
 const CA_PROBE: (&str, &str) = ("ssl.ca.location", "probe");
+
+/// The SASL mechanism of clients with tokens (RFC 7628).
+pub const OAUTHBEARER: &str = "OAUTHBEARER";
 
 /// For Kafka to say why it does not show a topic.
 const NAME_WAIT: Duration = Duration::from_secs(5);
@@ -58,6 +63,8 @@ pub struct KafkaClient {
     pub properties: BTreeMap<String, String>,
     /// Properties whose values are secrets. They win over `properties`.
     pub secrets: BTreeMap<String, SecretProperty>,
+    /// For SASL OAUTHBEARER.
+    pub tokens: Option<Tokens>,
     /// Why connections of the clients that are made from this one fail.
     pub failures: Failures,
 }
@@ -137,6 +144,9 @@ impl KafkaClient {
         {
             config.set(CA_PROBE.0, CA_PROBE.1);
         }
+        if self.tokens.is_some() {
+            config.set("sasl.mechanism", OAUTHBEARER);
+        }
         for (name, value) in &self.properties {
             config.set(name, value);
         }
@@ -159,7 +169,7 @@ impl KafkaClient {
     /// A consumer that is told what to read; it joins no group and commits nothing.
     ///
     /// # Errors
-    /// A property that librdkafka does not take.
+    /// A property that librdkafka does not take, or no token is issued.
     pub fn reader(&self, isolation: &str) -> Result<BaseConsumer<Quiet>, ServiceError> {
         let mut config = self.config(&[
             ("isolation.level", isolation),
@@ -174,29 +184,51 @@ impl KafkaClient {
                 config.set(name, value);
             }
         }
-        config.create_with_context(self.context()).map_err(|error| KafkaClient::misconfigured(&error))
+        self.consumer(&config)
     }
 
     /// A consumer of the group that neither joins it nor reads.
     ///
     /// # Errors
-    /// A property that librdkafka does not take.
+    /// A property that librdkafka does not take, or no token is issued.
     pub fn reader_of(&self, group: &str) -> Result<BaseConsumer<Quiet>, ServiceError> {
         let config = self.config(&[("group.id", group), ("enable.auto.commit", "false")])?;
-        config.create_with_context(self.context()).map_err(|error| KafkaClient::misconfigured(&error))
+        self.consumer(&config)
     }
 
     /// A consumer that asks `brokers` and reads nothing; `setting` holds unless it is configured.
     ///
     /// # Errors
-    /// A property that librdkafka does not take.
+    /// A property that librdkafka does not take, or no token is issued.
     pub fn asking(&self, brokers: &str, setting: (&str, &str)) -> Result<BaseConsumer<Quiet>, ServiceError> {
         let mut config = self.config(&[("group.id", &format!("{}-reader", self.topic_prefix))])?;
         config.set("bootstrap.servers", brokers);
         if self.property(setting.0).is_none() {
             config.set(setting.0, setting.1);
         }
-        config.create_with_context(self.context()).map_err(|error| KafkaClient::misconfigured(&error))
+        self.consumer(&config)
+    }
+
+    fn consumer(&self, config: &ClientConfig) -> Result<BaseConsumer<Quiet>, ServiceError> {
+        let made = config.create_with_context(self.context());
+        let consumer: BaseConsumer<Quiet> = made.map_err(|error| KafkaClient::misconfigured(&error))?;
+        self.give_token(consumer.client(), &mut Given::default())?;
+        Ok(consumer)
+    }
+
+    /// Gives a new client its token, if clients have one. Blocks.
+    ///
+    /// # Errors
+    /// No token is issued.
+    pub fn give_token<C: ClientContext>(&self, client: &Client<C>, given: &mut Given) -> Result<(), ServiceError> {
+        self.tokens.as_ref().map_or(Ok(()), |tokens| tokens.give(client, given))
+    }
+
+    /// Gives a client each newer token. To be called about every second; it never waits.
+    pub fn renew_token<C: ClientContext>(&self, client: &Client<C>, given: &mut Given) {
+        if let Some(tokens) = &self.tokens {
+            tokens.renew(client, given);
+        }
     }
 
     /// The context of a client that does nothing but ask.
@@ -206,6 +238,9 @@ impl KafkaClient {
 
     /// No broker answers: says why, if that is known. Whatever the cause, Kafka answered once, and may do so again.
     pub fn unreachable(&self) -> ServiceError {
+        if let Some(failure) = self.tokens.as_ref().and_then(Tokens::failure) {
+            return ServiceError::Unreachable(failure.problem().clone());
+        }
         let problem = self.failures.newest().map(|failed| failed.problem(self.mechanism()));
         ServiceError::Unreachable(problem.unwrap_or_else(|| {
             Problem::new(format!("kafka {}: no broker answers", self.brokers))
@@ -216,6 +251,9 @@ impl KafkaClient {
     /// No broker answers the first question: as [`KafkaClient::unreachable`], but refused if a person has to act. Asks
     /// the broker what is wrong with its certificate, if that is the cause. Blocks for a few seconds at most.
     pub fn no_contact(&self) -> ServiceError {
+        if let Some(failure) = self.tokens.as_ref().and_then(Tokens::failure) {
+            return failure;
+        }
         let Some(failed) = self.failures.newest().filter(FailedConnection::needs_person) else {
             return self.unreachable();
         };
@@ -231,6 +269,9 @@ impl KafkaClient {
 
     /// The SASL mechanism. librdkafka knows it by two names, and its default is GSSAPI.
     fn mechanism(&self) -> &str {
+        if self.tokens.is_some() {
+            return OAUTHBEARER;
+        }
         self.property("sasl.mechanism").or(self.property("sasl.mechanisms")).unwrap_or("GSSAPI")
     }
 

@@ -23,6 +23,7 @@ use tracing::{debug, info, warn};
 
 use super::client::{KafkaClient, Quiet};
 use super::error::{Meaning, in_words, is_unreachable, meaning};
+use super::oauth::Given;
 use crate::failpoint::{self, Point};
 use crate::log::Topic;
 use crate::service::ServiceError;
@@ -93,11 +94,13 @@ pub fn join(
     let consumer: BaseConsumer<Follower> = config
         .create_with_context(Follower { moves, quiet: client.context() })
         .map_err(|error| KafkaClient::misconfigured(&error))?;
+    let mut given = Given::default();
+    client.give_token(consumer.client(), &mut given)?;
     consumer.subscribe(&[&client.topic(Topic::Syncs)]).map_err(|error| KafkaClient::misconfigured(&error))?;
     let (over, is_over) = oneshot::channel();
     let client = client.clone();
     thread::spawn(move || {
-        let fatal = follow(&client, &consumer, &leave);
+        let fatal = follow(&client, &consumer, &mut given, &leave);
         // Leaving is a revocation of everything: it waits until the shards have stopped, then tells the group.
         drop(consumer);
         if let Some(error) = fatal {
@@ -108,9 +111,15 @@ pub fn join(
     Ok(is_over)
 }
 
-fn follow(client: &KafkaClient, consumer: &BaseConsumer<Follower>, leave: &CancellationToken) -> Option<ServiceError> {
+fn follow(
+    client: &KafkaClient,
+    consumer: &BaseConsumer<Follower>,
+    given: &mut Given,
+    leave: &CancellationToken,
+) -> Option<ServiceError> {
     let mut complaint: Option<(Error, Instant)> = None;
     while !leave.is_cancelled() {
+        client.renew_token(consumer.client(), given);
         match consumer.poll(POLL_WAIT) {
             // A record that was fetched before the pause is dropped.
             None | Some(Ok(_)) => {}

@@ -42,6 +42,11 @@ fn entry(code: Code) -> Option<(Meaning, &'static str, Option<&'static str>)> {
     Some(match code {
         Code::BrokerTransportFailure => (Unreachable, "the connection to a broker failed", None),
         Code::AllBrokersDown => (Unreachable, "no broker answers", None),
+        // Of a connection, which librdkafka sets up again. Its line about it says whether a person has to act.
+        Code::Authentication | Code::SaslAuthenticationFailed => {
+            (Unreachable, "Kafka refuses the credentials (SASL)", None)
+        }
+        Code::SSL => (Unreachable, "the TLS connection to a broker failed", None),
         Code::Resolve => (Unreachable, "the host name of a broker is unknown", None),
         // A topic that was just created, or a leader that moves: "not yet" rather than "no".
         Code::LeaderNotAvailable | Code::NotLeaderForPartition => {
@@ -81,7 +86,6 @@ fn entry(code: Code) -> Option<(Meaning, &'static str, Option<&'static str>)> {
             "transactions may not live that long here",
             Some("lower transaction.timeout.ms in [kafka.properties]"),
         ),
-        Code::SaslAuthenticationFailed => (Other, "Kafka refuses the credentials (SASL)", None),
         _ => return None,
     })
 }

@@ -7,6 +7,7 @@ pub mod client;
 pub mod consumer_group;
 pub mod contact;
 pub mod error;
+pub mod oauth;
 pub mod partition;
 pub mod producer;
 pub mod read;

@@ -149,7 +149,7 @@ impl TransactionalProducer {
         let topics: BTreeMap<Topic, String> =
             client.topics().into_iter().map(|topic| (topic, client.topic(topic))).collect();
         let life = Duration::from_millis(life);
-        let sender = Sender::new(&config, client.context(), topics, partition, life)?;
+        let sender = Sender::new(client, &config, topics, partition, life)?;
         Ok(ConnectedProducer { client: client.clone(), sender, life })
     }
 

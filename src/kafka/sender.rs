@@ -12,6 +12,7 @@ use rdkafka::producer::{BaseRecord, DeliveryResult, Producer, ProducerContext, T
 
 use super::client::{KafkaClient, Quiet};
 use super::error::{Meaning, in_words, is_unreachable, meaning};
+use super::oauth::{Given, Keeper};
 use crate::failpoint::{self, Point};
 use crate::log::{Positions, Record, Topic};
 use crate::service::ServiceError;
@@ -120,6 +121,8 @@ pub(super) enum Undelivered {
 
 /// A producer for one partition of the topics. Its calls block.
 pub(super) struct Sender {
+    /// Dropped before the producer, so that the producer ends where this is dropped.
+    _keeper: Option<Keeper>,
     pub producer: ThreadedProducer<Deliveries>,
     pub topics: BTreeMap<Topic, String>,
     partition: i32,
@@ -129,17 +132,20 @@ pub(super) struct Sender {
 
 impl Sender {
     /// # Errors
-    /// A property that librdkafka does not take.
+    /// A property that librdkafka does not take, or no token is issued.
     pub fn new(
+        client: &KafkaClient,
         config: &ClientConfig,
-        quiet: Quiet,
         topics: BTreeMap<Topic, String>,
         partition: i32,
         wait: Duration,
     ) -> Result<Sender, ServiceError> {
-        let producer = config.create_with_context(Deliveries { quiet, ..Deliveries::default() });
-        let producer = producer.map_err(|error| KafkaClient::misconfigured(&error))?;
-        Ok(Sender { producer, topics, partition, wait })
+        let producer = config.create_with_context(Deliveries { quiet: client.context(), ..Deliveries::default() });
+        let producer: ThreadedProducer<Deliveries> = producer.map_err(|error| KafkaClient::misconfigured(&error))?;
+        let mut given = Given::default();
+        client.give_token(producer.client(), &mut given)?;
+        let keeper = client.tokens.as_ref().map(|tokens| tokens.keep(&producer, given));
+        Ok(Sender { _keeper: keeper, producer, topics, partition, wait })
     }
 
     /// Begins to count the deliveries of the next transaction, and returns its number.
@@ -241,7 +247,7 @@ pub fn send_one(client: &KafkaClient, partition: i32, record: &Record) -> Result
         ("message.timeout.ms", SINGLE_RECORD_TIMEOUT_MS),
     ])?;
     let topics = BTreeMap::from([(record.topic, client.topic(record.topic))]);
-    let sender = Sender::new(&config, client.context(), topics, partition, SINGLE_RECORD_WAIT)?;
+    let sender = Sender::new(client, &config, topics, partition, SINGLE_RECORD_WAIT)?;
     match sender.send(Place { transaction: 0, batch: 0 }, record).and_then(|()| sender.drain(1)) {
         Ok(()) => Ok(()),
         Err(Undelivered::Late) => Err(client.unreachable()),

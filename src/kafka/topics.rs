@@ -10,6 +10,7 @@ use super::blocking::blocking;
 use super::client::{KafkaClient, Quiet, hidden};
 use super::contact::{self, Contact};
 use super::error::{Meaning, PERMIT, code_in_words, meaning_of};
+use super::oauth::Given;
 use crate::directory::Problem;
 use crate::log::Topic;
 use crate::service::ServiceError;
@@ -355,5 +356,8 @@ fn addresses(metadata: &Metadata) -> Vec<String> {
 }
 
 fn admin(client: &KafkaClient) -> Result<AdminClient<Quiet>, ServiceError> {
-    client.config(&[])?.create_with_context(client.context()).map_err(|error| KafkaClient::misconfigured(&error))
+    let made = client.config(&[])?.create_with_context(client.context());
+    let admin: AdminClient<Quiet> = made.map_err(|error| KafkaClient::misconfigured(&error))?;
+    client.give_token(admin.inner(), &mut Given::default())?;
+    Ok(admin)
 }

@@ -8,7 +8,7 @@ pub mod address;
 mod http;
 mod secret;
 mod assertion;
-mod token;
+pub mod token;
 pub mod auth;
 pub mod layers;
 pub mod profile;

@@ -16,7 +16,7 @@ use url::{Url, form_urlencoded};
 
 use super::assertion::{ASSERTION_TYPE, Sources, assertion};
 use super::error::ReadError;
-use super::http::{Http, Received, read_body};
+use super::http::{Http, Reach, Received, Timeouts, read_body};
 use super::secret::{Numbered, fits_a_header};
 
 /// Bytes of a token endpoint's answer; a larger one does not hold a token.
@@ -79,10 +79,10 @@ struct TokenReply {
 }
 
 /// A token that was issued.
-struct Granted {
-    secret: SecretString,
+pub struct Granted {
+    pub secret: SecretString,
     /// `None`: it holds until it is refused.
-    lifetime: Option<Duration>,
+    pub lifetime: Option<Duration>,
 }
 
 /// A successful answer of a token endpoint (RFC 6749 §5.1).
@@ -160,8 +160,22 @@ fn renew_after(lifetime: Duration) -> Duration {
     lifetime - EXPIRY_MARGIN_MAX.min(lifetime / 4)
 }
 
+/// A token for a server that speaks no SCIM. Nothing is kept of it.
+///
+/// # Errors
+/// The token endpoint must not be asked, or issues none.
+pub async fn issue(
+    grant: &Grant<'_>,
+    reach: &Reach,
+    timeouts: Timeouts,
+    sources: Sources,
+) -> Result<Granted, ReadError> {
+    let http = Http::to(grant.token_url, reach, timeouts).map_err(at_token_url)?;
+    grant.fetch(&http, sources, &mut ClientIn::default()).await
+}
+
 /// One request for a token.
-pub(super) struct Grant<'a> {
+pub struct Grant<'a> {
     pub client_id: &'a str,
     pub token_url: &'a Url,
     pub scope: Option<&'a str>,

@@ -41,6 +41,7 @@ fn cluster() -> (Cluster, KafkaClient) {
         outputs: Vec::new(),
         properties: BTreeMap::from(properties.map(|(name, value)| (name.to_owned(), value.to_owned()))),
         secrets: BTreeMap::new(),
+        tokens: None,
         failures: Failures::default(),
     };
     (cluster, client)

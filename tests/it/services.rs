@@ -151,6 +151,8 @@ pub struct Broker {
     pub bootstrap: String,
     controller_port: u16,
     directory: PathBuf,
+    /// Further options of the Java machine.
+    java: Vec<String>,
     /// Kafka, or a stand-in: the directory has an owner at any time.
     process: Supervised,
 }
@@ -182,13 +184,13 @@ pub struct Listener {
     pub port: u16,
 }
 
-/// Starts an extra broker with further listeners, users (`SCRAM-SHA-512=[name=…,password=…]`) and lines for its
-/// `server.properties`.
+/// Starts an extra broker with further listeners, users (`SCRAM-SHA-512=[name=…,password=…]`), lines for its
+/// `server.properties`, and options of the Java machine.
 ///
 /// # Panics
 /// If it cannot be started, as [`services`] does.
-pub fn secured_broker(listeners: Vec<Listener>, users: Vec<String>, settings: String) -> Broker {
-    start_broker(&Node { listeners, users, settings, ..Node::default() })
+pub fn secured_broker(listeners: Vec<Listener>, users: Vec<String>, settings: String, java: Vec<String>) -> Broker {
+    start_broker(&Node { listeners, users, settings, java, ..Node::default() })
         .unwrap_or_else(|error| panic!("cannot start a secured broker: {error:#}"))
 }
 
@@ -249,6 +251,8 @@ struct Node {
     users: Vec<String>,
     /// Further lines for `server.properties`.
     settings: String,
+    /// Further options of the Java machine.
+    java: Vec<String>,
 }
 
 fn start_broker(node: &Node) -> Result<Broker> {
@@ -353,11 +357,13 @@ impl Broker {
         let process = Supervised::start("format", &directory, format)?
             .finish(FORMAT_MAX)
             .context("cannot format the storage of a Kafka broker")?;
-        Ok(Self { bootstrap: format!("127.0.0.1:{port}"), controller_port, directory, process })
+        let java = node.java.clone();
+        Ok(Self { bootstrap: format!("127.0.0.1:{port}"), controller_port, directory, java, process })
     }
 
     fn start(&mut self) -> Result<()> {
         let mut command = java_command(&self.directory, BROKER_HEAP_MIB);
+        command.extend(self.java.clone());
         command.extend([
             "-cp".into(),
             jars()?.join("kafka/*").display().to_string(),

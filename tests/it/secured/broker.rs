@@ -2,12 +2,14 @@
 //! it has those that are wrong in one way each.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, date_time_ymd};
 use tempfile::TempDir;
 
+use super::issuer::{AUDIENCE, ISSUER, SECRET, key_set};
 use crate::services::{Broker, Listener, free_port, secured_broker};
 
 pub const PASSWORD: &str = "canary-of-kafka";
@@ -57,7 +59,8 @@ impl Secured {
         format!("localhost:{}", listener.unwrap_or_else(|| panic!("no listener {name}")).port)
     }
 
-    /// A file for clients: `ca.pem`, `other.pem`, `client.key`, `client.crt`, `password`, `wrong-password`.
+    /// A file for clients: `ca.pem`, `other.pem`, `client.key`, `client.crt`, `password`, `wrong-password`,
+    /// `oauth-secret`.
     pub fn file(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }
@@ -88,6 +91,8 @@ fn start() -> Secured {
     write(folder, "other.pem", &other.pem);
     write(folder, "password", PASSWORD);
     write(folder, "wrong-password", "canary-that-is-wrong");
+    let secret = write(folder, "oauth-secret", SECRET);
+    fs::set_permissions(&secret, PermissionsExt::from_mode(0o600)).expect("a file of ours");
     let (key, certificate) = authority.sign("scimtail-client", &["client.example"], false);
     write(folder, "client.key", &key);
     write(folder, "client.crt", &certificate);
@@ -106,11 +111,17 @@ fn start() -> Secured {
         ("WRONGNAME", "SSL"),
         ("EXPIRED", "SSL"),
         ("ONLYPLAIN", "SASL_SSL"),
+        ("OAUTH", "SASL_SSL"),
     ]
     .into_iter()
     .map(|(name, protocol)| Listener { name, protocol, port: free_port().expect("a free port") })
     .collect();
     const SCRAM: &str = "org.apache.kafka.common.security.scram.ScramLoginModule required;";
+    const BEARER: &str = "org.apache.kafka.common.security.oauthbearer.OAuthBearerLoginModule required;";
+    const VALIDATOR: &str = "org.apache.kafka.common.security.oauthbearer.OAuthBearerValidatorCallbackHandler";
+    // The default of Kafka 4.1 takes tokens for any audience.
+    const TOKENS: &str = "org.apache.kafka.common.security.oauthbearer.BrokerJwtValidator";
+    let keys = format!("file://{}", write(folder, "keys.json", &key_set()).display());
     let plain =
         format!("org.apache.kafka.common.security.plain.PlainLoginModule required user_scimtail=\"{PASSWORD}\";");
     let settings = format!(
@@ -128,6 +139,14 @@ fn start() -> Secured {
          listener.name.saslplain.plain.sasl.jaas.config={plain}\n\
          listener.name.onlyplain.sasl.enabled.mechanisms=PLAIN\n\
          listener.name.onlyplain.plain.sasl.jaas.config={plain}\n\
+         listener.name.oauth.sasl.enabled.mechanisms=OAUTHBEARER\n\
+         listener.name.oauth.oauthbearer.sasl.jaas.config={BEARER}\n\
+         listener.name.oauth.oauthbearer.sasl.server.callback.handler.class={VALIDATOR}\n\
+         listener.name.oauth.oauthbearer.connections.max.reauth.ms=3600000\n\
+         sasl.oauthbearer.jwt.validator.class={TOKENS}\n\
+         sasl.oauthbearer.jwks.endpoint.url={keys}\n\
+         sasl.oauthbearer.expected.issuer={ISSUER}\n\
+         sasl.oauthbearer.expected.audience={AUDIENCE}\n\
          authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer\n\
          super.users=User:ANONYMOUS\n",
         own = own.display(),
@@ -138,6 +157,8 @@ fn start() -> Secured {
     let users = ["scimtail", "scim-reader", "scim-operator"]
         .map(|user| format!("SCRAM-SHA-512=[name={user},password={PASSWORD}]"))
         .to_vec();
-    let broker = secured_broker(listeners.clone(), users, settings);
+    // Kafka 4 reads keys only from where its operator permits it.
+    let permitted = format!("-Dorg.apache.kafka.sasl.oauthbearer.allowed.urls={keys}");
+    let broker = secured_broker(listeners.clone(), users, settings, vec![permitted]);
     Secured { broker, directory, listeners }
 }

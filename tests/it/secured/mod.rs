@@ -1,6 +1,8 @@
 //! Secured Kafka: what each wrong setting is said to be, and what works.
 
 mod broker;
+mod issuer;
+mod oauth;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
