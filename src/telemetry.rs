@@ -21,7 +21,8 @@ pub enum LogFormat {
 /// A filter that is not understood.
 pub fn start(format: LogFormat, level: &str) -> Result<(), String> {
     // The request that failed reports once, with its account, why a certificate is not trusted.
-    let filter = EnvFilter::try_new(format!("rustls_platform_verifier=off,{level}"))
+    // AWS's crates print what their servers answer, unescaped.
+    let filter = EnvFilter::try_new(format!("rustls_platform_verifier=off,aws=off,{level}"))
         .map_err(|_| format!("log level `{level}` is not understood; → use error, warn, info or debug"))?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
     let ansi = std::io::IsTerminal::is_terminal(&std::io::stderr());

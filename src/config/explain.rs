@@ -49,7 +49,11 @@ fn unknown_field(message: &str) -> Option<(String, Vec<String>)> {
 
 /// The complaint about an unknown key. If the key names a secret, it says where secrets belong, else the nearest key.
 fn unknown_key(key: &str, place: &str, expected: &[String]) -> String {
-    match secret_key(key).filter(|_| !place.starts_with(" in [kafka")) {
+    // In the other sections of Kafka, secrets are properties.
+    match secret_key(key).filter(|_| !place.starts_with(" in [kafka") || place == " in [kafka.oauth]") {
+        Some(_) if place == " in [kafka.oauth]" => {
+            format!("`{key}`{place}: secrets do not belong in this file; → client_secret_env or client_secret_file")
+        }
         Some(_) if place == " in [network]" => {
             format!("`{key}`{place}: secrets do not belong in this file; → proxy_password_env or proxy_password_file")
         }

@@ -134,11 +134,18 @@ impl OauthConfig {
         Tokens::new(TokenSource { place, identity, principal, extensions, issue, clock: now_millis })
     }
 
-    /// Two with the same one lead to the same tokens.
+    /// Two with the same one lead to the same tokens. Texts for people leave out what may be a secret by mistake, so
+    /// that they do not tell two places apart.
     fn identity(&self) -> u128 {
         let OauthConfig { token_url, client_id, scope, proof, secret, extensions, network } = self;
-        let all = format!("{token_url} {client_id:?} {scope:?} {proof:?} {secret:?} {extensions:?} {network:?}");
-        xxhash_rust::xxh3::xxh3_128(all.as_bytes())
+        let files: Vec<_> = self.files().map(|file| (file.key, &file.path)).collect();
+        let variable = match secret {
+            Secret::Env { variable, .. } => Some(variable),
+            Secret::File { .. } | Secret::Given(_) => None,
+        };
+        let proxy = network.proxy.as_ref().map(ProxyConfig::told);
+        let all = (token_url.as_str(), client_id, scope, proof, variable, extensions, files, proxy);
+        xxhash_rust::xxh3::xxh3_128(format!("{all:?}").as_bytes())
     }
 
     async fn issue(&self) -> Result<BearerToken, ServiceError> {
