@@ -392,11 +392,6 @@ mod tests {
         assert_eq!(text.matches("\"partition\":").count(), 2, "each name once a line: {text}");
         assert_eq!(lines[2]["partition"], 4);
     }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
 
     #[test]
     fn a_refused_shard_needs_a_person_until_a_transaction_commits_however_often_it_is_acquired() {
