@@ -133,8 +133,9 @@ allow.everyone.if.no.acl.found=true
         command = [*self.java(), main, "--bootstrap-server", self.bootstrap, *arguments]
         run(name, command, self.directory, TOOL_SECONDS_MAX)
 
-    def forbid_writing(self, topic):
-        rule = ["--deny-principal", "User:scimtail", "--operation", "Write", "--topic", topic]
+    def right(self, rule, operation, topic):
+        """Permits (`allow`) or forbids (`deny`) scimtail an operation on a topic. What is forbidden counts."""
+        rule = [f"--{rule}-principal", "User:scimtail", "--operation", operation, "--topic", topic]
         self.tool("org.apache.kafka.tools.AclCommand", "--add", *rule)
 
     def recreate(self, topic):
@@ -154,9 +155,9 @@ class Instance:
         self.is_to_run = False
 
     def start(self):
-        self.is_to_run = True
         command = [binary(), "--config", self.file, "run"]
         self.process = Process(self.name, command, self.situation.directory, **self.environment())
+        self.is_to_run = True
 
     def environment(self):
         return {TOKEN_VARIABLE: self.situation.token, "USER": "tester"}
@@ -385,10 +386,15 @@ class WriteRefused(Situation):
     own_broker = login = True
     steps = (
         *Normal.steps,
-        (50, "writing to `users` is forbidden", lambda s: s.broker.forbid_writing(f"{s.prefix}.users")),
+        (50, "writing to `users` is forbidden", lambda s: s.broker.right("deny", "Write", f"{s.prefix}.users")),
         (60, "acme loses a user", lambda s: s.acme.lose(1)),
     )
     hold = HOUR
+
+    def prepare(self):
+        super().prepare()
+        # A topic of which one right is forbidden permits only what is stated.
+        self.broker.right("allow", "All", f"{self.prefix}.users")
 
 
 class Held(Situation):
