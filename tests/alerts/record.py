@@ -355,11 +355,13 @@ class InstanceDead(Situation):
 
 class BrokerDead(Situation):
     own_broker = True
-    steps = (
-        *Normal.steps,
-        (60, "the only broker is killed", lambda s: s.broker.process.kill()),
-        (240, "the broker is back", lambda s: s.broker.start()),
-    )
+    steps = (*Normal.steps, (60, "the only broker is killed", lambda s: s.broker.process.kill()))
+    hold = 3 * HOUR
+
+
+class BrokerBack(Situation):
+    own_broker = True
+    steps = (*BrokerDead.steps, (240, "the broker is back", lambda s: s.broker.start()))
 
 
 class RegistryDead(Situation):
@@ -398,8 +400,9 @@ class WriteRefused(Situation):
 
 
 class Held(Situation):
+    known = ONLY_ACME
     steps = (*Normal.steps, (60, "acme loses most of its users", lambda s: s.acme.lose(15)))
-    hold = HOUR
+    hold = 3 * HOUR
 
 
 class Stopped(Situation):
@@ -423,8 +426,9 @@ class Blind(Situation):
 
 
 class Failing(Situation):
+    known = ONLY_ACME
     steps = (*Normal.steps, (60, "the directory of acme answers 500", lambda s: s.acme.misbehave("failing")))
-    hold = HOUR
+    hold = 2 * HOUR
 
 
 class FailingFromTheStart(Situation):
@@ -460,17 +464,20 @@ class SilentFromTheStart(Situation):
 
 
 class Paused(Situation):
+    """A person pauses an account during an outage of its vendor."""
+
     known = ONLY_ACME
     steps = (
-        *Normal.steps,
-        (60, "acme is paused", lambda s: s.first.command("pause", "acme", "--reason", "maintenance")),
+        *Failing.steps,
+        (90, "acme is paused", lambda s: s.first.command("pause", "acme", "--reason", "maintenance")),
     )
     hold = 26 * HOUR
 
 
 class Resumed(Situation):
     steps = (
-        *Paused.steps,
+        *Normal.steps,
+        (60, "acme is paused", lambda s: s.first.command("pause", "acme", "--reason", "maintenance")),
         (200, "acme is resumed", lambda s: s.first.command("resume", "acme")),
     )
 
@@ -487,13 +494,13 @@ class RemovalsUnproven(Situation):
 
 
 class RecordsReduced(Situation):
-    steps = (*Normal.steps, (60, "a user of acme has a title of 1.5 MB", lambda s: s.acme.grow_large()))
+    steps = (*Normal.steps, (60, "a user of acme has a title of 1.5 MB", lambda s: s.acme.grow("x" * 1_500_000)))
 
 
 SITUATIONS = (
-    Normal, RollingRestart, Rebalance, ProcessDead, InstanceDead, BrokerDead, RegistryDead, ShardUnowned, WriteRefused,
-    Held, Stopped, Blind, Failing, FailingFromTheStart, Silent, SilentFromTheStart, Paused, Resumed, RemovalsUnproven,
-    RecordsReduced,
+    Normal, RollingRestart, Rebalance, ProcessDead, InstanceDead, BrokerDead, BrokerBack, RegistryDead, ShardUnowned,
+    WriteRefused, Held, Stopped, Blind, Failing, FailingFromTheStart, Silent, SilentFromTheStart, Paused, Resumed,
+    RemovalsUnproven, RecordsReduced,
 )  # fmt: skip
 
 
