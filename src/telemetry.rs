@@ -1,5 +1,8 @@
 //! Logs and metrics: ids and counts, never attributes of people.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use clap::ValueEnum;
 use metrics::Label;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
@@ -114,7 +117,11 @@ metrics! {
     Gauge LastCompleted = "scimtail_last_completed_sync_timestamp_seconds",
         "When the newest completed sync of the `account` began, in seconds since 1970. An earlier owner may have completed it. NaN after the account has moved to another instance.";
     Gauge NeedsPerson = "scimtail_account_needs_person",
-        "1 while the `account` needs a person, otherwise 0, by `reason`: held, stopped, repair, blind (removals cannot be seen) or refused (Kafka refuses the shard).";
+        "1 while the `account` needs a person, otherwise 0, by `reason`: held, stopped, repair, blind (removals cannot be seen) or refused (Kafka refuses the shard; until a transaction commits there).";
+    Gauge PausedSince = "scimtail_account_paused_since_timestamp_seconds",
+        "When the `account` was paused, in seconds since 1970. 0 while it is not paused. NaN after the account has moved to another instance.";
+    Gauge Interval = "scimtail_account_interval_seconds",
+        "`interval` of the `account`. NaN after the account has moved to another instance.";
     Counter Events = "scimtail_events_total", "Events committed, by `account`.";
     Gauge RemovalsSuppressed = "scimtail_removals_suppressed",
         "Principals that the newest completed sync of the `account` did not find but could not prove removed. NaN after the account has moved to another instance.";
@@ -128,6 +135,7 @@ metrics! {
     Gauge KafkaUp = "scimtail_kafka_up", "1 while Kafka answers this instance, otherwise 0.";
     Gauge RegistryUp = "scimtail_registry_up", "1 while the schema registry answers this instance, otherwise 0.";
     Gauge Configured = "scimtail_account_configured", "1 for each `account` in the configuration of this instance.";
+    Gauge Owned = "scimtail_account_owned", "1 while this instance owns the shard of the `account`, otherwise 0.";
     Gauge Shards = "scimtail_shards_owned", "Shards that this instance owns.";
     Counter Acquisitions = "scimtail_acquisitions_total", "Shards fenced and restored, by `partition`.";
     Counter AcquisitionsEnded = "scimtail_acquisitions_ended_total",
@@ -190,8 +198,8 @@ pub fn keep_metrics() -> Result<PrometheusHandle, String> {
 /// Outcomes of a transaction. Their counters begin at 0, because Prometheus does not see the first increase of a counter
 /// that did not exist before.
 const OUTCOMES: [&str; 3] = ["committed", "aborted", "ended"];
-/// Why an account needs a person.
-const REASONS: [&str; 5] = ["held", "stopped", "repair", "blind", "refused"];
+/// Why an account needs a person, as its owner knows it. [`Refusal`] has the reason that concerns the whole shard.
+const REASONS: [&str; 4] = ["held", "stopped", "repair", "blind"];
 
 /// Records which accounts are configured; `before`: which were.
 pub fn configured<'a>(before: impl IntoIterator<Item = &'a str>, now: impl IntoIterator<Item = &'a str>) {
@@ -200,7 +208,7 @@ pub fn configured<'a>(before: impl IntoIterator<Item = &'a str>, now: impl IntoI
     }
 }
 
-/// Records that the account needs a person for these reasons, and for no other.
+/// Records that the account needs a person for these of [`REASONS`], and for no other of them.
 pub fn needs_person(account: &str, holding: &[&str]) {
     for reason in REASONS {
         let value = if holding.contains(&reason) { 1.0 } else { 0.0 };
@@ -208,10 +216,39 @@ pub fn needs_person(account: &str, holding: &[&str]) {
     }
 }
 
-/// The accounts of a shard while this instance owns it. When it is dropped, their gauges are reset, because the next
+/// Whether Kafka refuses a shard. A refusal stands until a transaction commits: Kafka may let an instance acquire the
+/// shard again and again, and refuse each of its writes.
+pub struct Refusal {
+    accounts: Vec<String>,
+    stands: AtomicBool,
+}
+
+impl Refusal {
+    /// Records that Kafka refuses the shard: its accounts are not synced until a person acts.
+    pub fn begin(&self) {
+        self.stands.store(true, Ordering::Relaxed);
+        self.set(1.0);
+    }
+
+    /// Records that a transaction committed.
+    pub fn end(&self) {
+        // A shard may have thousands of accounts, and each of their syncs comes here.
+        if self.stands.swap(false, Ordering::Relaxed) {
+            self.set(0.0);
+        }
+    }
+
+    fn set(&self, value: f64) {
+        for account in &self.accounts {
+            Metric::NeedsPerson.set(value, [("account", account), ("reason", "refused")]);
+        }
+    }
+}
+
+/// The accounts of a shard while this instance keeps it. When it is dropped, their gauges are reset, because the next
 /// owner reports them.
 pub struct Kept {
-    accounts: Vec<String>,
+    pub refusal: Arc<Refusal>,
 }
 
 impl Kept {
@@ -220,22 +257,46 @@ impl Kept {
         for reason in ["fenced", "failed"] {
             Metric::AcquisitionsEnded.add(0, [("partition", partition), ("reason", reason)]);
         }
-        Kept { accounts }
+        let refusal = Refusal { accounts, stands: AtomicBool::new(false) };
+        refusal.set(0.0);
+        let kept = Kept { refusal: Arc::new(refusal) };
+        kept.set_owned(0.0);
+        kept
     }
 
-    /// Records that Kafka refuses the shard: its accounts are not synced until a person acts.
-    pub fn refused(&self) {
-        self.accounts.iter().for_each(|account| needs_person(account, &["refused"]));
+    /// Records that this instance owns the shard, until the returned guard is dropped.
+    pub fn own(&self) -> Owned<'_> {
+        self.set_owned(1.0);
+        Owned { kept: self, _shard: Metric::Shards.one_more() }
+    }
+
+    fn set_owned(&self, value: f64) {
+        self.refusal.accounts.iter().for_each(|account| Metric::Owned.set(value, [("account", account)]));
     }
 }
 
 impl Drop for Kept {
     fn drop(&mut self) {
-        for account in &self.accounts {
+        self.refusal.set(0.0);
+        for account in &self.refusal.accounts {
             needs_person(account, &[]);
-            Metric::LastCompleted.set(f64::NAN, [("account", account)]);
-            Metric::RemovalsSuppressed.set(f64::NAN, [("account", account)]);
+            for metric in [Metric::LastCompleted, Metric::RemovalsSuppressed, Metric::PausedSince, Metric::Interval] {
+                metric.set(f64::NAN, [("account", account)]);
+            }
         }
+    }
+}
+
+/// A shard counts as owned until it is dropped.
+#[must_use = "the shard counts as owned only until it is dropped"]
+pub struct Owned<'kept> {
+    kept: &'kept Kept,
+    _shard: OneMore,
+}
+
+impl Drop for Owned<'_> {
+    fn drop(&mut self) {
+        self.kept.set_owned(0.0);
     }
 }
 
@@ -331,5 +392,37 @@ mod tests {
         );
         assert_eq!(text.matches("\"partition\":").count(), 2, "each name once a line: {text}");
         assert_eq!(lines[2]["partition"], 4);
+    }
+
+    #[test]
+    fn a_refused_shard_needs_a_person_until_a_transaction_commits_however_often_it_is_acquired() {
+        let recorder = PrometheusBuilder::new().build_recorder();
+        let handle = recorder.handle();
+        let value = |metric: &str| {
+            let page = handle.render();
+            let value = page.lines().find_map(|line| line.strip_prefix(metric)?.strip_prefix(' ')?.parse::<f64>().ok());
+            value.unwrap_or_else(|| panic!("no {metric} in {page}"))
+        };
+        let refused = || value("scimtail_account_needs_person{account=\"acme\",reason=\"refused\"}");
+        let held = || value("scimtail_account_needs_person{account=\"acme\",reason=\"held\"}");
+        let owned = || value("scimtail_account_owned{account=\"acme\"}");
+        metrics::with_local_recorder(&recorder, || {
+            let kept = Kept::new("0", vec!["acme".to_owned()]);
+            assert_eq!((refused(), owned()), (0.0, 0.0));
+            kept.refusal.begin();
+            for _ in 0..2 {
+                let acquisition = kept.own();
+                // What the owner measures as soon as it has the shard.
+                needs_person("acme", &["held"]);
+                assert_eq!((refused(), held(), owned()), (1.0, 1.0, 1.0));
+                drop(acquisition);
+                assert_eq!((refused(), owned()), (1.0, 0.0));
+            }
+            kept.refusal.end();
+            assert_eq!((refused(), held()), (0.0, 1.0));
+            kept.refusal.begin();
+            drop(kept);
+            assert_eq!((refused(), held(), owned()), (0.0, 0.0, 0.0), "the next owner reports it");
+        });
     }
 }

@@ -33,7 +33,7 @@ use crate::schedule::{FenceWait, Schedule};
 use crate::service::ServiceError;
 use crate::sync::observe::refusal::BLIND_SYNCS;
 use crate::sync::{self, OwnedAccount};
-use crate::telemetry::{self, Kept, Metric, needs_person};
+use crate::telemetry::{self, Kept, Metric, Refusal, needs_person};
 
 /// Control requests that wait for an account in the middle of a sync. A full inbox holds up the requests of its whole
 /// shard. One request a minute fits, for as long as any walk may take (24 h).
@@ -88,8 +88,8 @@ async fn keep(
                 owned_before.store(true, Ordering::Relaxed);
                 let acquired = Instant::now();
                 Metric::Acquisitions.add(1, [("partition", &label)]);
-                let owned = Metric::Shards.one_more();
-                let ended = own(&services, acquisition, &accounts, &shutdown, &mut random).await;
+                let owned = kept.own();
+                let ended = own(&services, acquisition, &accounts, &shutdown, &mut random, &kept.refusal).await;
                 drop(owned);
                 match ended {
                     None => return Ok(()),
@@ -107,7 +107,7 @@ async fn keep(
                         };
                         let wait_s = wait.as_secs();
                         if ended.kind == EndKind::Refused {
-                            kept.refused();
+                            kept.refusal.begin();
                             error!(reason = ended.reason, wait_s, "acquisition ended: refused");
                         } else {
                             warn!(reason = ended.reason, wait_s, "acquisition ended; acquiring again");
@@ -123,7 +123,7 @@ async fn keep(
                 let (reason, wait_s) = (failure.to_string(), wait.as_secs());
                 if failure.is_refused() {
                     // These accounts are not synced until a person acts.
-                    kept.refused();
+                    kept.refusal.begin();
                     error!(reason, wait_s, "shard not acquired: refused");
                 } else {
                     warn!(reason, wait_s, "shard not acquired");
@@ -157,6 +157,7 @@ async fn own(
     accounts: &[AccountConfig],
     shutdown: &CancellationToken,
     random: &mut fastrand::Rng,
+    refusal: &Arc<Refusal>,
 ) -> Option<Ended> {
     let Acquisition { partition, writer, writer_ended, written, known: mut all, .. } = acquisition;
     // Dropping the set cancels every walk of the acquisition; a commit under way is the writer's to end.
@@ -165,6 +166,7 @@ async fn own(
     for config in accounts {
         let name = &config.account.name;
         let known = all.remove(name);
+        Metric::Interval.set(config.interval.as_secs_f64(), [("account", name)]);
         measure(name, known.as_ref().and_then(|known| known.as_ref().ok()), false);
         match &known {
             Some(Ok(Known { repair: Some(reason), .. })) => {
@@ -186,7 +188,8 @@ async fn own(
             inboxes.push((config.account.name.clone(), from, inbox));
             let schedule = Schedule::new(config.interval, random.fork());
             let owned = services.owned(&config.account, known, &writer);
-            tasks.spawn(account(owned, config.clone(), schedule, requests).instrument(spans::account(name)));
+            let syncing = account(owned, config.clone(), schedule, requests, refusal.clone());
+            tasks.spawn(syncing.instrument(spans::account(name)));
         }
     }
     drop(writer);
@@ -304,6 +307,7 @@ async fn account(
     config: AccountConfig,
     mut schedule: Schedule,
     mut requests: mpsc::Receiver<Request>,
+    refusal: Arc<Refusal>,
 ) -> Ended {
     let mut connection = Connection::new(&config, owned.clock);
     let mut due = Instant::now() + schedule.first();
@@ -321,12 +325,14 @@ async fn account(
                     Ok(false) => {}
                     Err(ended) => return ended,
                 }
+                measure(&owned.account.name, Some(&owned.known), short >= BLIND_SYNCS);
             }
             () = sleep_until(due), if !paused => {
                 let status = match sync_once(&mut owned, &mut connection).await {
                     Ok(status) => status,
                     Err(ended) => return ended,
                 };
+                refusal.end();
                 let wait = match status.status {
                     Status::Failed | Status::Running => schedule.after_failure(),
                     Status::Completed | Status::Held => schedule.after_success(),
@@ -371,6 +377,9 @@ fn measure(account: &str, known: Option<&Known>, blind: bool) {
         account,
         &holding.into_iter().filter_map(|(reason, holds)| holds.then_some(reason)).collect::<Vec<_>>(),
     );
+    // Never 0 while it is paused, whatever time the request states.
+    let paused = latest.and_then(|latest| latest.pause.as_ref()).map_or(0, |pause| pause.at.max(1));
+    Metric::PausedSince.set(paused as f64 / 1_000.0, [("account", account)]);
     if let Some(completed) = known.and_then(|known| known.completed.as_ref()) {
         Metric::LastCompleted.set(completed.started_at as f64 / 1_000.0, [("account", account)]);
         // A sync that read modifications only does not know which principals are missing.

@@ -8,6 +8,7 @@
     reason = "a test panics where it cannot go on, owns its servers for its lifetime, and prints its seeds"
 )]
 
+mod alerts;
 mod asyncapi;
 mod broker;
 mod cases;

@@ -24,32 +24,12 @@ an account, and take the `max` of its gauges. `max` skips the gauges of an earli
 ";
 
 const ALERTS: &str = "
-These alerts should wake a person:
+## Alerts
 
-```promql
-# No completed sync of an account for an hour. Nothing is lost: the next sync publishes what changed meanwhile.
-time() - max by (account) (scimtail_last_completed_sync_timestamp_seconds) > 3600
-
-# An account needs a person. The log of that time says why.
-max by (account, reason) (scimtail_account_needs_person) == 1
-
-# Every sync of an account fails, also if it has never completed one.
-sum by (account) (increase(scimtail_syncs_total{status=\"failed\"}[1h])) > 0
-  unless sum by (account) (increase(scimtail_syncs_total{status=\"completed\"}[1h])) > 0
-```
-
-These alerts can wait until the morning:
-
-```promql
-# Removals that a directory shows but does not confirm.
-max by (account) (scimtail_removals_suppressed) > 0
-
-# Two services take shards from each other, or a broker refuses.
-increase(scimtail_acquisitions_ended_total[1h]) > 3
-
-# Records without attributes that are too large for Kafka; `omitted_attributes` names them.
-increase(scimtail_principals_reduced_total[1d]) > 0
-```
+`deploy/prometheus/alerts.yaml` has the rules for Prometheus. Name the job of the instances `scimtail`, or let its name
+begin so. The instances of one topic prefix are one job. The [runbook](runbook.md) says for each alert what it means, what
+to look at and what to do. `deploy/prometheus/check` tests the rules with promtool, on recordings of the real program
+(`tests/alerts/record.py`).
 ";
 
 fn page() -> String {

@@ -108,6 +108,24 @@ async fn accounts_keep_syncing_while_one_is_down_and_sigterm_ends_it_cleanly() {
     assert_eq!(failed.value["users_read"], serde_json::Value::Null, "not read is not 0");
     assert_eq!(failed.value["hold_id"], serde_json::Value::Null);
 
+    let client = reqwest::Client::builder().no_proxy().build().expect("a client");
+    let get = async |page: &str| {
+        let answer = client.get(format!("http://{listen}{page}")).send().await.expect("an answer");
+        (answer.status().as_u16(), answer.text().await.expect("text"))
+    };
+    let until_shown = async |shown: &dyn Fn(f64) -> bool| {
+        let series = "scimtail_account_paused_since_timestamp_seconds{account=\"up-stripe\"} ";
+        let deadline = Instant::now() + WAIT;
+        loop {
+            let (_, page) = get("/metrics").await;
+            let value = page.lines().find_map(|line| line.strip_prefix(series)?.parse::<f64>().ok());
+            if value.is_some_and(shown) {
+                return;
+            }
+            assert!(Instant::now() < deadline, "not within {} s: {series}{value:?}", WAIT.as_secs());
+        }
+    };
+
     // Pause, poll and resume reach the running service.
     assert_eq!(program.run(&["pause", "up-stripe", "--reason", "maintenance"]).await.code, 0);
     until(&program, "the pause is recorded", |records| {
@@ -117,18 +135,15 @@ async fn accounts_keep_syncing_while_one_is_down_and_sigterm_ends_it_cleanly() {
         })
     })
     .await;
+    until_shown(&|since| since > 1_700_000_000.0).await;
     let before = stripe.page_requests();
     let chargebee_before = chargebee.page_requests();
     until(&program, "the other account goes on", |_| chargebee.page_requests() > chargebee_before + 6).await;
     assert_eq!(stripe.page_requests(), before, "a paused account is left alone");
     assert_eq!(program.run(&["resume", "up-stripe"]).await.code, 0);
     until(&program, "the account syncs again", |_| stripe.page_requests() > before).await;
+    until_shown(&|since| since == 0.0).await;
 
-    let client = reqwest::Client::builder().no_proxy().build().expect("a client");
-    let get = async |page: &str| {
-        let answer = client.get(format!("http://{listen}{page}")).send().await.expect("an answer");
-        (answer.status().as_u16(), answer.text().await.expect("text"))
-    };
     assert_eq!(get("/healthz").await, (200, "ok\n".to_owned()));
     assert_eq!(get("/config").await.0, 404);
     let (_, metrics) = get("/metrics").await;
@@ -139,6 +154,8 @@ async fn accounts_keep_syncing_while_one_is_down_and_sigterm_ends_it_cleanly() {
         ("scimtail_last_completed_sync_timestamp_seconds{account=\"up-stripe\"}", 1_700_000_000.0),
         ("scimtail_transactions_total{outcome=\"committed\"}", 4.0),
         ("scimtail_shards_owned", 1.0),
+        ("scimtail_account_owned{account=\"down\"}", 1.0),
+        ("scimtail_account_interval_seconds{account=\"down\"}", 1.0),
     ] {
         let value = metrics.lines().find_map(|other| other.strip_prefix(line)?.trim().parse::<f64>().ok());
         assert!(value.is_some_and(|value| value >= least), "{line}: {metrics}");

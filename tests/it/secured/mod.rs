@@ -6,6 +6,7 @@ mod oauth;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use futures::future::join_all;
 use tokio::sync::Semaphore;
@@ -13,7 +14,7 @@ use tokio::sync::Semaphore;
 use crate::broker::directory::BenchDirectory;
 use crate::program::{AccountText, Ended, Program, await_line};
 use crate::secured::broker::{Secured, secured};
-use crate::services::{Services, kafka_tool, services, unique_prefix};
+use crate::services::{Services, free_port, kafka_tool, services, unique_prefix};
 
 const TOKEN: &str = "secured-token";
 /// The file of the right password.
@@ -353,7 +354,10 @@ async fn a_right_to_write_that_is_taken_away_is_said_to_need_a_person_and_works_
     let prefix = unique_prefix("taken");
     let program = program(&secured.at("SASLTLS"), &prefix, &directory.base_url(), &scram(secured, "scimtail", RIGHT));
     let text = std::fs::read_to_string(program.file()).expect("a configuration");
-    std::fs::write(program.file(), text.replace("interval = \"5m\"", "interval = \"1s\"")).expect("a configuration");
+    let port = free_port().expect("a free port");
+    let text = text.replace("interval = \"5m\"", "interval = \"1s\"");
+    let text = format!("{text}\n[http]\nlisten = \"127.0.0.1:{port}\"\n");
+    std::fs::write(program.file(), text).expect("a configuration");
     let printed = printed(&program.run(&["topics", "--print"]).await.out, "scimtail");
     printed.iter().for_each(|rule| change(secured, &[], rule));
     let first = program.run(&["run", "--once"]).await;
@@ -365,8 +369,23 @@ async fn a_right_to_write_that_is_taken_away_is_said_to_need_a_person_and_works_
     let mut service = program.spawn(&["run"]);
     let line = await_line(&mut service, "acquisition ended: refused");
     assert!(line.contains("ERROR") && line.contains("access to a topic is not permitted (ACL)"), "{line}");
+    let client = reqwest::Client::builder().no_proxy().build().expect("a client");
+    let refused = async || {
+        let answer = client.get(format!("http://127.0.0.1:{port}/metrics")).send().await.expect("an answer");
+        let page = answer.text().await.expect("a text");
+        let mut lines = page.lines().filter(|line| line.contains("reason=\"refused\""));
+        let line = lines.next().unwrap_or_else(|| panic!("no such series in {page}")).to_owned();
+        line.ends_with(" 1")
+    };
+    assert!(refused().await, "it needs a person");
+    await_line(&mut service, "acquisition ended: refused");
+    assert!(refused().await, "it still does");
     change(secured, &["--add"], &write);
     await_line(&mut service, "sync completed");
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while refused().await {
+        assert!(Instant::now() < deadline, "it needs no person any more");
+    }
     service.kill().expect("it runs");
     service.wait().expect("it ended");
 }
