@@ -21,7 +21,7 @@ use super::schema::{self, SchemaIds};
 use crate::directory::Problem;
 use crate::log::Topic;
 use crate::service::ServiceError;
-use crate::transport::failure::{Received, failure};
+use crate::transport::failure::{Failed, Received, looked_into};
 use crate::transport::{Proxy, Transport};
 
 const REQUEST_WAIT: Duration = Duration::from_secs(10);
@@ -92,6 +92,7 @@ struct Session {
     http: reqwest::Client,
     /// The library's client.
     settings: SrSettings,
+    url: Url,
     through: Option<Proxy>,
 }
 
@@ -118,7 +119,7 @@ impl Session {
         settings.set_timeout(REQUEST_WAIT);
         let settings = settings.build_with(access.transport.builder(&url)?).map_err(|_| unusable())?;
         let through = access.transport.proxy_to(&url).cloned();
-        Ok(Session { access, http, settings, through })
+        Ok(Session { access, http, settings, url, through })
     }
 
     async fn send(&self, request: &Request<'_>) -> Result<Response, reqwest::Error> {
@@ -294,7 +295,10 @@ impl Registry {
         self.set_compatibility(subject).await?;
         let supplied = SuppliedSchema::new(None, SchemaType::Avro, text.to_owned());
         let registered = post_schema(&self.session().settings, subject.to_owned(), supplied).await;
-        registered.map(|registered| registered.id).map_err(|error| self.library(subject, &error))
+        match registered {
+            Ok(registered) => Ok(registered.id),
+            Err(error) => Err(self.library(subject, &error).await),
+        }
     }
 
     /// Compatibility level of a subject; `None` if it is not set.
@@ -350,8 +354,10 @@ impl Registry {
     /// # Errors
     /// Unreachable, or the registry does not know the id.
     pub async fn schema_text(&self, id: u32) -> Result<String, ServiceError> {
-        // Not through the library, which takes a passing HTTP 500 for an unknown id.
-        let (status, body) = self.get(&format!("/schemas/ids/{id}")).await?;
+        // Not through the library, which takes a passing HTTP 500 for an unknown id. A refusal would say that the
+        // record is wrong. Without an answer nothing is known of it, even if a person has to end that.
+        let answered = self.get(&format!("/schemas/ids/{id}")).await;
+        let (status, body) = answered.map_err(|error| ServiceError::Unreachable(error.problem().clone()))?;
         match (status, body["schema"].as_str()) {
             (StatusCode::NOT_FOUND, _) => {
                 Err(ServiceError::refused(format!("registry {} does not know schema {id}", self.url)))
@@ -385,7 +391,10 @@ impl Registry {
             session = renewed;
             answered = session.send(&request).await;
         }
-        let response = answered.map_err(|error| self.unreachable(&session, &error))?;
+        let response = match answered {
+            Ok(response) => response,
+            Err(error) => return Err(no_answer(&self.url, &session, &error).await),
+        };
         let status = response.status();
         if status.is_server_error() {
             return Err(ServiceError::unreachable(format!("registry {} answers HTTP {}", self.url, status.as_u16())));
@@ -393,23 +402,14 @@ impl Registry {
         Ok((status, response.json().await.unwrap_or(Value::Null)))
     }
 
-    fn unreachable(&self, session: &Session, error: &reqwest::Error) -> ServiceError {
-        let Problem { what, remedy } = failure(error, Received::Nothing, session.through.as_ref());
-        let remedy = remedy.unwrap_or_else(|| {
-            "check registry.url (Apicurio: http://host:port/apis/ccompat/v7) and that it runs".to_owned()
-        });
-        let what = format!("registry {} cannot be reached: {what}", self.url);
-        ServiceError::Unreachable(Problem::new(what).with_remedy(remedy))
-    }
-
     fn refused(&self, what: &str, status: StatusCode) -> ServiceError {
         let what = format!("registry {}: {what} is refused (HTTP {})", self.url, status.as_u16());
         ServiceError::Refused(self.with_permission(what, status))
     }
 
-    fn library(&self, subject: &str, error: &SRCError) -> ServiceError {
+    async fn library(&self, subject: &str, error: &SRCError) -> ServiceError {
         if let Some(error) = error.source().and_then(|source| source.downcast_ref::<reqwest::Error>()) {
-            return self.unreachable(&self.session(), error);
+            return no_answer(&self.url, &self.session(), error).await;
         }
         if error.retriable {
             return ServiceError::unreachable(format!("registry {} cannot be reached", self.url));
@@ -448,6 +448,17 @@ impl Registry {
             _ => Problem::new(what),
         }
     }
+}
+
+/// The registry does not answer: refused if a person has to act.
+async fn no_answer(url: &str, session: &Session, error: &reqwest::Error) -> ServiceError {
+    let Failed { problem: Problem { what, remedy }, needs_person } =
+        looked_into(error, Received::Nothing, session.through.as_ref(), &session.url).await;
+    let remedy = remedy.unwrap_or_else(|| {
+        "check registry.url (Apicurio: http://host:port/apis/ccompat/v7) and that it runs".to_owned()
+    });
+    let problem = Problem::new(format!("registry {url} cannot be reached: {what}")).with_remedy(remedy);
+    if needs_person { ServiceError::Refused(problem) } else { ServiceError::Unreachable(problem) }
 }
 
 /// The HTTP status that the library's own text of an error ends with.
