@@ -1,7 +1,6 @@
 //! The configuration file as a whole.
 
 use std::collections::{BTreeMap, HashSet};
-use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
@@ -17,7 +16,10 @@ use super::providers::{ProviderPaths, ProviderTexts, provider_texts};
 use super::registry::{RegistryConfig, RegistrySection};
 use crate::kafka::KafkaClient;
 use crate::log::Topic;
-use crate::transport::file::NamedFile;
+use crate::transport::file::{NamedFile, read_text};
+
+/// Bytes of the configuration file, and of each file of `[providers]`. A hundred thousand accounts have fewer.
+pub(super) const CONFIG_BYTES_MAX: usize = 64 << 20;
 
 /// The configuration, checked.
 #[derive(Clone, Debug)]
@@ -203,7 +205,7 @@ impl File {
 }
 
 fn read(path: &Path) -> Result<String, ConfigError> {
-    fs::read_to_string(path).map_err(|error| {
+    read_text(path, CONFIG_BYTES_MAX).map_err(|error| {
         ConfigError(format!("{}: cannot be read ({}); → scimtail --config FILE", path.display(), error.kind()))
     })
 }
