@@ -319,14 +319,9 @@ impl Registry {
     /// # Errors
     /// Unreachable, or refused.
     pub async fn versions(&self, subject: &str) -> Result<Vec<Version>, ServiceError> {
-        let path = format!("/subjects/{subject}/versions");
-        let (status, body) = self.get(&path).await?;
-        if status == StatusCode::NOT_FOUND {
-            return Ok(Vec::new());
-        }
         let mut versions = Vec::new();
-        for number in body.as_array().into_iter().flatten().filter_map(Value::as_i64) {
-            let (status, body) = self.get(&format!("{path}/{number}")).await?;
+        for number in self.numbers(subject).await? {
+            let (status, body) = self.get(&format!("/subjects/{subject}/versions/{number}")).await?;
             let (id, text) = (body["id"].as_u64().and_then(|id| u32::try_from(id).ok()), body["schema"].as_str());
             match (status, id, text) {
                 // Deleted meanwhile.
@@ -335,8 +330,20 @@ impl Registry {
                 _ => return Err(self.refused(&format!("version {number} of {subject}"), status)),
             }
         }
-        versions.sort_by_key(|version| version.number);
-        if status.is_success() { Ok(versions) } else { Err(self.refused(&format!("versions of {subject}"), status)) }
+        Ok(versions)
+    }
+
+    /// The numbers of a subject's versions, in their order.
+    async fn numbers(&self, subject: &str) -> Result<Vec<i64>, ServiceError> {
+        let (status, body) = self.get(&format!("/subjects/{subject}/versions")).await?;
+        if status == StatusCode::NOT_FOUND {
+            return Ok(Vec::new());
+        }
+        let listed = body.as_array().filter(|_| status.is_success());
+        let listed = listed.ok_or_else(|| self.refused(&format!("versions of {subject}"), status))?;
+        let mut numbers: Vec<i64> = listed.iter().filter_map(Value::as_i64).collect();
+        numbers.sort_unstable();
+        Ok(numbers)
     }
 
     /// True if the registry would take this schema beside the registered versions, by the subject's level.
@@ -345,10 +352,24 @@ impl Registry {
     /// Unreachable, or refused.
     pub async fn accepts(&self, subject: &str, text: &str) -> Result<bool, ServiceError> {
         let path = format!("/compatibility/subjects/{subject}/versions");
-        let (status, body) = self.call(Method::POST, &path, Some(&json!({ "schema": text }))).await?;
-        body["is_compatible"]
-            .as_bool()
-            .ok_or_else(|| self.refused(&format!("compatibility check of {subject}"), status))
+        let schema = json!({ "schema": text });
+        let (status, body) = self.call(Method::POST, &path, Some(&schema)).await?;
+        let refused = |status| self.refused(&format!("compatibility check of {subject}"), status);
+        if !is_no_path(status, &body) {
+            return body["is_compatible"].as_bool().ok_or_else(|| refused(status));
+        }
+        // Karapace and Redpanda compare with one version at a time.
+        for number in self.numbers(subject).await? {
+            let (status, body) = self.call(Method::POST, &format!("{path}/{number}"), Some(&schema)).await?;
+            match body["is_compatible"].as_bool() {
+                Some(true) => {}
+                Some(false) => return Ok(false),
+                // Deleted meanwhile.
+                None if status == StatusCode::NOT_FOUND && !is_no_path(status, &body) => {}
+                None => return Err(refused(status)),
+            }
+        }
+        Ok(true)
     }
 
     /// # Errors
@@ -459,6 +480,14 @@ async fn no_answer(url: &str, session: &Session, error: &reqwest::Error) -> Serv
     });
     let problem = Problem::new(format!("registry {url} cannot be reached: {what}")).with_remedy(remedy);
     if needs_person { ServiceError::Refused(problem) } else { ServiceError::Unreachable(problem) }
+}
+
+/// The registry does not have this path. If the path is there and the subject or the version is not, the answer has an
+/// error code of five digits, e.g. 40401.
+fn is_no_path(status: StatusCode, body: &Value) -> bool {
+    const DETAILED: i64 = 10_000;
+    matches!(status, StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED)
+        && body["error_code"].as_i64().is_none_or(|code| code < DETAILED)
 }
 
 /// The HTTP status that the library's own text of an error ends with.
