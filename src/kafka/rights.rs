@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::blocking::blocking;
 use super::client::{KafkaClient, Quiet};
-use super::error::{Meaning, PERMIT, in_words, is_unreachable, meaning};
+use super::error::{Meaning, in_words, is_unreachable, meaning, not_permitted};
 use super::producer::TransactionalProducer;
 use super::topics::{Cluster, Found};
 use crate::directory::Problem;
@@ -176,14 +176,12 @@ fn group_name(group: &str) -> String {
 }
 
 fn of_group(group: &str, granted: bool) -> Right {
-    let missing =
-        || Problem::new(format!("Read is not permitted on the consumer group {group} (ACL)")).with_remedy(PERMIT);
+    let missing = || not_permitted("Read", &format!("the consumer group {group}"));
     Right { name: group_name(group), tried: if granted { Tried::Granted } else { Tried::Missing(missing()) } }
 }
 
 fn on_topics(operation: &str, count: usize, refused: &[String], unclear: Option<Problem>) -> Right {
-    let missing =
-        || Problem::new(format!("{operation} is not permitted on {} (ACL)", refused.join(", "))).with_remedy(PERMIT);
+    let missing = || not_permitted(operation, &refused.join(", "));
     let tried = match unclear {
         _ if !refused.is_empty() => Tried::Missing(missing()),
         Some(problem) => Tried::Unclear(problem),
