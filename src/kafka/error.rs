@@ -15,7 +15,8 @@ pub enum Meaning {
     Missing,
     /// The topic to create exists already.
     AlreadyExists,
-    /// A new topic is to have more replicas than brokers take one, or another number that the brokers do not take.
+    /// The brokers do not take the number of replicas of a new topic: more than have registered, or a number that they
+    /// never take.
     ReplicasRefused,
     /// The record cannot be written as it is. Writing it again changes nothing.
     RecordRefused,
@@ -61,7 +62,7 @@ fn entry(code: Code) -> Option<(Meaning, &'static str, Option<&'static str>)> {
         }
         Code::TopicAlreadyExists => (AlreadyExists, "the topic exists already", None),
         Code::InvalidReplicationFactor => {
-            (ReplicasRefused, "the brokers do not take this replication factor", Some("kafka.replication"))
+            (ReplicasRefused, "the brokers do not take this number", Some("another kafka.replication"))
         }
         Code::TopicAuthorizationFailed => (TopicRefused, "access to a topic is not permitted (ACL)", Some(PERMIT)),
         Code::MessageSizeTooLarge | Code::MessageBatchTooLarge => (
