@@ -9,7 +9,7 @@ use serde::Deserialize;
 use super::account::{AccountConfig, AccountSection, Defaults};
 use super::explain::{ConfigError, did_you_mean, explain};
 use super::kafka::KafkaSection;
-use super::limits::ProcessLimits;
+use super::limits::{CONFIG_BYTES_MAX, ProcessLimits};
 use super::name::{NAME_RULE, is_name};
 use super::network::{NetworkSection, variable};
 use super::providers::{ProviderPaths, ProviderTexts, provider_texts};
@@ -17,9 +17,6 @@ use super::registry::{RegistryConfig, RegistrySection};
 use crate::kafka::KafkaClient;
 use crate::log::Topic;
 use crate::transport::file::{NamedFile, read_text};
-
-/// Bytes of the configuration file, and of each file of `[providers]`. A hundred thousand accounts have fewer.
-pub(super) const CONFIG_BYTES_MAX: usize = 64 << 20;
 
 /// The configuration, checked.
 #[derive(Clone, Debug)]

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use super::account::AccountConfig;
 use super::explain::ConfigError;
-use super::file::{CONFIG_BYTES_MAX, Config};
+use super::file::Config;
+use super::limits::CONFIG_BYTES_MAX;
 use crate::transport::file::read_text;
 
 /// Between two looks at the files. A change takes effect at the second look that finds it, or at the third if it names

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::explain::{did_you_mean, explain, in_profile, line_of};
-use super::file::CONFIG_BYTES_MAX;
+use super::limits::CONFIG_BYTES_MAX;
 use super::name::{NAME_RULE, is_name};
 use crate::scim::layers;
 use crate::scim::profile::Profile;
