@@ -21,7 +21,7 @@ use super::schema::{self, SchemaIds};
 use crate::directory::Problem;
 use crate::log::Topic;
 use crate::service::ServiceError;
-use crate::transport::failure::{Received, failure};
+use crate::transport::failure::{Failed, Received, looked_into};
 use crate::transport::{Proxy, Transport};
 
 const REQUEST_WAIT: Duration = Duration::from_secs(10);
@@ -92,6 +92,7 @@ struct Session {
     http: reqwest::Client,
     /// The library's client.
     settings: SrSettings,
+    url: Url,
     through: Option<Proxy>,
 }
 
@@ -118,7 +119,7 @@ impl Session {
         settings.set_timeout(REQUEST_WAIT);
         let settings = settings.build_with(access.transport.builder(&url)?).map_err(|_| unusable())?;
         let through = access.transport.proxy_to(&url).cloned();
-        Ok(Session { access, http, settings, through })
+        Ok(Session { access, http, settings, url, through })
     }
 
     async fn send(&self, request: &Request<'_>) -> Result<Response, reqwest::Error> {
@@ -294,7 +295,10 @@ impl Registry {
         self.set_compatibility(subject).await?;
         let supplied = SuppliedSchema::new(None, SchemaType::Avro, text.to_owned());
         let registered = post_schema(&self.session().settings, subject.to_owned(), supplied).await;
-        registered.map(|registered| registered.id).map_err(|error| self.library(subject, &error))
+        match registered {
+            Ok(registered) => Ok(registered.id),
+            Err(error) => Err(self.library(subject, &error).await),
+        }
     }
 
     /// Compatibility level of a subject; `None` if it is not set.
@@ -315,14 +319,9 @@ impl Registry {
     /// # Errors
     /// Unreachable, or refused.
     pub async fn versions(&self, subject: &str) -> Result<Vec<Version>, ServiceError> {
-        let path = format!("/subjects/{subject}/versions");
-        let (status, body) = self.get(&path).await?;
-        if status == StatusCode::NOT_FOUND {
-            return Ok(Vec::new());
-        }
         let mut versions = Vec::new();
-        for number in body.as_array().into_iter().flatten().filter_map(Value::as_i64) {
-            let (status, body) = self.get(&format!("{path}/{number}")).await?;
+        for number in self.numbers(subject).await? {
+            let (status, body) = self.get(&format!("/subjects/{subject}/versions/{number}")).await?;
             let (id, text) = (body["id"].as_u64().and_then(|id| u32::try_from(id).ok()), body["schema"].as_str());
             match (status, id, text) {
                 // Deleted meanwhile.
@@ -331,8 +330,20 @@ impl Registry {
                 _ => return Err(self.refused(&format!("version {number} of {subject}"), status)),
             }
         }
-        versions.sort_by_key(|version| version.number);
-        if status.is_success() { Ok(versions) } else { Err(self.refused(&format!("versions of {subject}"), status)) }
+        Ok(versions)
+    }
+
+    /// The numbers of a subject's versions, in their order.
+    async fn numbers(&self, subject: &str) -> Result<Vec<i64>, ServiceError> {
+        let (status, body) = self.get(&format!("/subjects/{subject}/versions")).await?;
+        if status == StatusCode::NOT_FOUND {
+            return Ok(Vec::new());
+        }
+        let listed = body.as_array().filter(|_| status.is_success());
+        let listed = listed.ok_or_else(|| self.refused(&format!("versions of {subject}"), status))?;
+        let mut numbers: Vec<i64> = listed.iter().filter_map(Value::as_i64).collect();
+        numbers.sort_unstable();
+        Ok(numbers)
     }
 
     /// True if the registry would take this schema beside the registered versions, by the subject's level.
@@ -341,17 +352,33 @@ impl Registry {
     /// Unreachable, or refused.
     pub async fn accepts(&self, subject: &str, text: &str) -> Result<bool, ServiceError> {
         let path = format!("/compatibility/subjects/{subject}/versions");
-        let (status, body) = self.call(Method::POST, &path, Some(&json!({ "schema": text }))).await?;
-        body["is_compatible"]
-            .as_bool()
-            .ok_or_else(|| self.refused(&format!("compatibility check of {subject}"), status))
+        let schema = json!({ "schema": text });
+        let (status, body) = self.call(Method::POST, &path, Some(&schema)).await?;
+        let refused = |status| self.refused(&format!("compatibility check of {subject}"), status);
+        if !is_no_path(status, &body) {
+            return body["is_compatible"].as_bool().ok_or_else(|| refused(status));
+        }
+        // Karapace and Redpanda compare with one version at a time.
+        for number in self.numbers(subject).await? {
+            let (status, body) = self.call(Method::POST, &format!("{path}/{number}"), Some(&schema)).await?;
+            match body["is_compatible"].as_bool() {
+                Some(true) => {}
+                Some(false) => return Ok(false),
+                // Deleted meanwhile.
+                None if status == StatusCode::NOT_FOUND && !is_no_path(status, &body) => {}
+                None => return Err(refused(status)),
+            }
+        }
+        Ok(true)
     }
 
     /// # Errors
     /// Unreachable, or the registry does not know the id.
     pub async fn schema_text(&self, id: u32) -> Result<String, ServiceError> {
-        // Not through the library, which takes a passing HTTP 500 for an unknown id.
-        let (status, body) = self.get(&format!("/schemas/ids/{id}")).await?;
+        // Not through the library, which takes a passing HTTP 500 for an unknown id. A refusal would say that the
+        // record is wrong. Without an answer nothing is known of it, even if a person has to end that.
+        let answered = self.get(&format!("/schemas/ids/{id}")).await;
+        let (status, body) = answered.map_err(|error| ServiceError::Unreachable(error.problem().clone()))?;
         match (status, body["schema"].as_str()) {
             (StatusCode::NOT_FOUND, _) => {
                 Err(ServiceError::refused(format!("registry {} does not know schema {id}", self.url)))
@@ -385,7 +412,10 @@ impl Registry {
             session = renewed;
             answered = session.send(&request).await;
         }
-        let response = answered.map_err(|error| self.unreachable(&session, &error))?;
+        let response = match answered {
+            Ok(response) => response,
+            Err(error) => return Err(no_answer(&self.url, &session, &error).await),
+        };
         let status = response.status();
         if status.is_server_error() {
             return Err(ServiceError::unreachable(format!("registry {} answers HTTP {}", self.url, status.as_u16())));
@@ -393,23 +423,14 @@ impl Registry {
         Ok((status, response.json().await.unwrap_or(Value::Null)))
     }
 
-    fn unreachable(&self, session: &Session, error: &reqwest::Error) -> ServiceError {
-        let Problem { what, remedy } = failure(error, Received::Nothing, session.through.as_ref());
-        let remedy = remedy.unwrap_or_else(|| {
-            "check registry.url (Apicurio: http://host:port/apis/ccompat/v7) and that it runs".to_owned()
-        });
-        let what = format!("registry {} cannot be reached: {what}", self.url);
-        ServiceError::Unreachable(Problem::new(what).with_remedy(remedy))
-    }
-
     fn refused(&self, what: &str, status: StatusCode) -> ServiceError {
         let what = format!("registry {}: {what} is refused (HTTP {})", self.url, status.as_u16());
         ServiceError::Refused(self.with_permission(what, status))
     }
 
-    fn library(&self, subject: &str, error: &SRCError) -> ServiceError {
+    async fn library(&self, subject: &str, error: &SRCError) -> ServiceError {
         if let Some(error) = error.source().and_then(|source| source.downcast_ref::<reqwest::Error>()) {
-            return self.unreachable(&self.session(), error);
+            return no_answer(&self.url, &self.session(), error).await;
         }
         if error.retriable {
             return ServiceError::unreachable(format!("registry {} cannot be reached", self.url));
@@ -448,6 +469,25 @@ impl Registry {
             _ => Problem::new(what),
         }
     }
+}
+
+/// The registry does not answer: refused if a person has to act.
+async fn no_answer(url: &str, session: &Session, error: &reqwest::Error) -> ServiceError {
+    let Failed { problem: Problem { what, remedy }, needs_person } =
+        looked_into(error, Received::Nothing, session.through.as_ref(), &session.url).await;
+    let remedy = remedy.unwrap_or_else(|| {
+        "check registry.url (Apicurio: http://host:port/apis/ccompat/v7) and that it runs".to_owned()
+    });
+    let problem = Problem::new(format!("registry {url} cannot be reached: {what}")).with_remedy(remedy);
+    if needs_person { ServiceError::Refused(problem) } else { ServiceError::Unreachable(problem) }
+}
+
+/// The registry does not have this path. If the path is there and the subject or the version is not, the answer has an
+/// error code of five digits, e.g. 40401.
+fn is_no_path(status: StatusCode, body: &Value) -> bool {
+    const DETAILED: i64 = 10_000;
+    matches!(status, StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED)
+        && body["error_code"].as_i64().is_none_or(|code| code < DETAILED)
 }
 
 /// The HTTP status that the library's own text of an error ends with.

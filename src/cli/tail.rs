@@ -24,9 +24,12 @@ use crate::kafka::read::{ReadRecord, follow, offsets_at, read_from, watermarks};
 use crate::log::Topic;
 use crate::mapping::{Change, asim, cim, ecs, ocsf, set, text};
 use crate::service::ServiceError;
+use crate::transport::file::{Content, NamedFile};
 
 /// Lines that wait for the reader of standard output.
 const LINES: usize = 1_024;
+/// Bytes of the file of a private key.
+const SET_KEY_BYTES_MAX: usize = 64 << 10;
 /// Between two requests to a registry that does not answer.
 const REGISTRY_WAIT: Duration = Duration::from_secs(1);
 
@@ -115,12 +118,11 @@ impl Lines {
             Some(_) if options.format != Format::Set => {
                 return Err(Failure::new(Exit::Usage, "--set-key needs security event tokens; → add --format set"));
             }
-            Some(file) => {
-                let refused = |complaint: String| {
-                    Failure::new(Exit::Configuration, format!("--set-key {} {complaint}", file.display()))
-                };
-                let pem = std::fs::read(file).map_err(|error| refused(format!("cannot be read: {}", error.kind())))?;
-                Some(set::Signer::from_pem(&pem).map_err(refused)?)
+            Some(path) => {
+                let file = NamedFile::new("--set-key", path, Content::PrivateKey);
+                let pem = file.read(SET_KEY_BYTES_MAX).map_err(|problem| Failure::new(Exit::Configuration, problem))?;
+                let signer = set::Signer::from_pem(&pem);
+                Some(signer.map_err(|text| Failure::new(Exit::Configuration, format!("{file} {text}")))?)
             }
         };
         Ok(Lines { format: options.format, account_width: account_width(config), signer })

@@ -1,7 +1,6 @@
 //! The configuration file as a whole.
 
 use std::collections::{BTreeMap, HashSet};
-use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
@@ -10,14 +9,14 @@ use serde::Deserialize;
 use super::account::{AccountConfig, AccountSection, Defaults};
 use super::explain::{ConfigError, did_you_mean, explain};
 use super::kafka::KafkaSection;
-use super::limits::ProcessLimits;
+use super::limits::{CONFIG_BYTES_MAX, ProcessLimits};
 use super::name::{NAME_RULE, is_name};
 use super::network::{NetworkSection, variable};
 use super::providers::{ProviderPaths, ProviderTexts, provider_texts};
 use super::registry::{RegistryConfig, RegistrySection};
 use crate::kafka::KafkaClient;
 use crate::log::Topic;
-use crate::transport::file::NamedFile;
+use crate::transport::file::{NamedFile, read_text};
 
 /// The configuration, checked.
 #[derive(Clone, Debug)]
@@ -203,7 +202,7 @@ impl File {
 }
 
 fn read(path: &Path) -> Result<String, ConfigError> {
-    fs::read_to_string(path).map_err(|error| {
+    read_text(path, CONFIG_BYTES_MAX).map_err(|error| {
         ConfigError(format!("{}: cannot be read ({}); → scimtail --config FILE", path.display(), error.kind()))
     })
 }

@@ -1,13 +1,14 @@
 //! The configuration while the service runs. Its files are read periodically, and at once on request.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::account::AccountConfig;
 use super::explain::ConfigError;
 use super::file::Config;
+use super::limits::CONFIG_BYTES_MAX;
+use crate::transport::file::read_text;
 
 /// Between two looks at the files. A change takes effect at the second look that finds it, or at the third if it names
 /// another file. An editor may be in the middle of writing, and half a file can be valid, with fewer accounts.
@@ -58,7 +59,7 @@ impl Followed {
     /// The configured accounts if the files changed and stayed the same since the last look. Files that cannot be used
     /// are read at every look, because a file that does not exist yet may repair them. A complaint is returned once.
     pub fn look(&mut self) -> Option<Accounts> {
-        let found = self.seen.keys().map(|file| (file.clone(), fs::read_to_string(file).ok())).collect();
+        let found = self.seen.keys().map(|file| (file.clone(), read_text(file, CONFIG_BYTES_MAX).ok())).collect();
         let before = std::mem::replace(&mut self.seen, found);
         if self.seen != before || (self.complaint.is_none() && self.seen == self.told) {
             return None;
@@ -95,6 +96,8 @@ fn texts_of(config: &Config) -> Texts {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     const ONE: &str = "[kafka]\nbrokers = [\"localhost:9092\"]\n\n[registry]\nurl = \"http://localhost:8081\"\n\n\

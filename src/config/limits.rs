@@ -4,6 +4,9 @@ use serde::Deserialize;
 
 use crate::account::MAX_PRINCIPALS;
 
+/// Bytes of the configuration file, and of each file of `[providers]`. A hundred thousand accounts have fewer.
+pub(super) const CONFIG_BYTES_MAX: usize = 64 << 20;
+
 /// With less memory, the process cannot hold the requests and pages of one account.
 const MEMORY_MIN: u64 = 64 << 20;
 const UNITS: [(&str, u32); 4] = [("KiB", 10), ("MiB", 20), ("GiB", 30), ("TiB", 40)];

@@ -1,13 +1,14 @@
 //! `[providers]`: profiles that add to the shipped ones or replace them.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::explain::{did_you_mean, explain, in_profile, line_of};
+use super::limits::CONFIG_BYTES_MAX;
 use super::name::{NAME_RULE, is_name};
 use crate::scim::layers;
 use crate::scim::profile::Profile;
+use crate::transport::file::read_text;
 
 /// `[providers]`: name → a profile's TOML file, relative to the folder of the configuration.
 pub type ProviderPaths = BTreeMap<String, PathBuf>;
@@ -23,7 +24,7 @@ pub fn provider_texts(paths: &ProviderPaths, folder: &Path) -> Result<ProviderTe
             return Err(format!("[providers] {name}: {NAME_RULE}"));
         }
         let path = folder.join(path);
-        let text = fs::read_to_string(&path).map_err(|error| {
+        let text = read_text(&path, CONFIG_BYTES_MAX).map_err(|error| {
             let path = path.display();
             format!("[providers] {name}: {path} cannot be read ({}); → relative to this file's folder", error.kind())
         })?;

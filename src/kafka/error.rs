@@ -15,6 +15,9 @@ pub enum Meaning {
     Missing,
     /// The topic to create exists already.
     AlreadyExists,
+    /// The brokers do not take the number of replicas of a new topic: more than have registered, or a number that they
+    /// never take.
+    ReplicasRefused,
     /// The record cannot be written as it is. Writing it again changes nothing.
     RecordRefused,
     /// The user may not read or write the topic.
@@ -35,6 +38,11 @@ pub enum Meaning {
 
 /// The remedy for a missing right.
 pub const PERMIT: &str = "scimtail topics --print";
+
+/// The problem of a missing right: `operation` as in Kafka's ACLs, `on`: what it is missing on.
+pub fn not_permitted(operation: &str, on: &str) -> Problem {
+    Problem::new(format!("{operation} is not permitted on {on} (ACL)")).with_remedy(PERMIT)
+}
 
 /// The table: code → meaning, sentence, remedy. `None` for a code that has no sentence of its own.
 fn entry(code: Code) -> Option<(Meaning, &'static str, Option<&'static str>)> {
@@ -58,6 +66,9 @@ fn entry(code: Code) -> Option<(Meaning, &'static str, Option<&'static str>)> {
             (Missing, "a topic or its partition does not exist", Some("scimtail topics"))
         }
         Code::TopicAlreadyExists => (AlreadyExists, "the topic exists already", None),
+        Code::InvalidReplicationFactor => {
+            (ReplicasRefused, "the brokers do not take this number", Some("another kafka.replication"))
+        }
         Code::TopicAuthorizationFailed => (TopicRefused, "access to a topic is not permitted (ACL)", Some(PERMIT)),
         Code::MessageSizeTooLarge | Code::MessageBatchTooLarge => (
             RecordRefused,

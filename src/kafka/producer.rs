@@ -29,7 +29,7 @@ use rdkafka::topic_partition_list::Offset;
 use tokio_util::sync::CancellationToken;
 
 use super::client::{KafkaClient, Quiet};
-use super::error::{Meaning, in_words, is_fatal, is_retriable, is_unreachable, meaning};
+use super::error::{Meaning, in_words, is_fatal, is_retriable, is_unreachable, meaning, not_permitted};
 use super::sender::{Place, Sender, Undelivered};
 use super::written::{Written, recreated, recreated_in_words};
 use crate::failpoint::{self, Point};
@@ -283,7 +283,11 @@ impl TransactionalProducer {
                     Meaning::Missing => gone,
                     _ => NotCommitted::Aborted,
                 };
-                (in_words(&cause).to_string(), outcome)
+                let words = match self.sender.refused() {
+                    names if refused && !names.is_empty() => not_permitted("Write", &names.join(", ")),
+                    _ => in_words(&cause),
+                };
+                (words.to_string(), outcome)
             }
         };
         failpoint::hit(Point::AbortBefore);

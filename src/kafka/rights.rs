@@ -5,6 +5,7 @@
 //! consumer group, and is aborted. The records have no key, so compacted topics refuse them after the right was checked.
 //! No running service notices: it has another `transactional.id`, and the group is not joined.
 
+use std::thread::ScopedJoinHandle;
 use std::time::{Duration, Instant};
 
 use rdkafka::TopicPartitionList;
@@ -15,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::blocking::blocking;
 use super::client::{KafkaClient, Quiet};
-use super::error::{Meaning, PERMIT, in_words, is_unreachable, meaning};
+use super::error::{Meaning, in_words, is_unreachable, meaning, not_permitted};
 use super::producer::TransactionalProducer;
 use super::topics::{Cluster, Found};
 use crate::directory::Problem;
@@ -25,6 +26,12 @@ use crate::service::ServiceError;
 /// For each answer.
 const ANSWER_WAIT: Duration = Duration::from_secs(10);
 const POLL_WAIT: Duration = Duration::from_millis(100);
+/// How long the broker holds a fetch at the end of a topic back, milliseconds. librdkafka's 500 ms is for readers that
+/// wait for records.
+const FETCH_WAIT: (&str, &str) = ("fetch.wait.max.ms", "1");
+/// Until a request is repeated, milliseconds: the broker may still end the transaction before. librdkafka waits for
+/// 100 ms.
+const RETRY_WAIT: (&str, &str) = ("retry.backoff.ms", "20");
 /// In place of the partition in the `transactional.id`, so that the same rule covers it. A number follows: of two
 /// checks at once under one id, each would fence the other.
 const PROBE: &str = "check";
@@ -56,30 +63,45 @@ pub async fn probe(client: &KafkaClient, cluster: &Cluster, random: u32) -> Resu
         client.topics().into_iter().zip(&cluster.topics).filter(exists).map(|(topic, _)| topic).collect();
     let client = client.clone();
     blocking(move || {
-        let mut rights = Vec::new();
-        // Of topics that do not exist, nothing is known.
-        if !topics.is_empty() {
-            rights.push(reads(&client, &topics)?);
-        }
-        rights.extend(transactions(&client, &topics, random)?);
-        Ok(rights)
+        // At the same time, because neither part needs the other, and each waits for answers.
+        std::thread::scope(|scope| {
+            // Of topics that do not exist, nothing is known.
+            let reading = (!topics.is_empty()).then(|| scope.spawn(|| reads(&client, &topics)));
+            let writing = transactions(&client, &topics, random);
+            let mut rights = reading.map(join).transpose()?.unwrap_or_default();
+            rights.extend(writing?);
+            Ok(rights)
+        })
     })
     .await
 }
 
-/// READ on every topic. All are tried at once, because an error does not name its topic, and each takes its time.
-fn reads(client: &KafkaClient, topics: &[Topic]) -> Result<Right, ServiceError> {
+fn join<T>(one: ScopedJoinHandle<'_, T>) -> T {
+    one.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
+/// `client` with a setting that holds unless it is configured.
+fn with(client: &KafkaClient, (name, value): (&str, &str)) -> KafkaClient {
+    let mut client = client.clone();
+    client.properties.entry(name.to_owned()).or_insert_with(|| value.to_owned());
+    client
+}
+
+/// READ on every topic, and the group of readers if it is not granted. All are tried at once, because an error does not
+/// name its topic, and each takes its time.
+fn reads(client: &KafkaClient, topics: &[Topic]) -> Result<Vec<Right>, ServiceError> {
     let names: Vec<String> = topics.iter().map(|topic| client.topic(*topic)).collect();
+    let client = &with(client, FETCH_WAIT);
     let read_one = |name: &String| -> Result<Result<bool, Error>, ServiceError> {
         Ok(read(&client.reader("read_committed")?, name))
     };
-    let outcomes: Vec<_> = std::thread::scope(|scope| {
+    let (group, outcomes): (_, Vec<_>) = std::thread::scope(|scope| {
+        let grouping = scope.spawn(|| Ok(ask_for_offsets(&client.reader("read_committed")?, &names[0])));
         let trying: Vec<_> = names.iter().map(|name| scope.spawn(move || read_one(name))).collect();
-        let join = |one: std::thread::ScopedJoinHandle<'_, _>| {
-            one.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-        };
-        trying.into_iter().map(join).collect()
+        let outcomes = trying.into_iter().map(join).collect();
+        (join(grouping), outcomes)
     });
+    let group = group_of_readers(client, group?);
     let mut refused = Vec::new();
     let mut unclear = None;
     for (name, outcome) in names.into_iter().zip(outcomes) {
@@ -87,35 +109,82 @@ fn reads(client: &KafkaClient, topics: &[Topic]) -> Result<Right, ServiceError> 
             Ok(true) => {}
             Ok(false) => unclear = Some(Problem::new(format!("{name}: no answer in time"))),
             Err(error) if meaning(&error) == Meaning::TopicRefused => refused.push(name),
-            // Readers name this group without joining it, and librdkafka asks for its coordinator.
-            Err(error) if meaning(&error) == Meaning::GroupRefused => {
-                return Ok(of_group(&format!("{}-reader", client.topic_prefix), false));
-            }
             Err(error) => unclear = Some(in_words(&error).of(&name)),
         }
     }
-    Ok(on_topics("Read", topics.len(), &refused, unclear))
+    Ok([on_topics("Read", topics.len(), &refused, unclear)].into_iter().chain(group).collect())
+}
+
+/// READ on the group that readers name without joining it; `None` if it is granted. `asked`: what came of
+/// [`ask_for_offsets`].
+fn group_of_readers(client: &KafkaClient, asked: Result<bool, Error>) -> Option<Right> {
+    let group = format!("{}-reader", client.topic_prefix);
+    let unclear = |problem: Problem| Some(Right { name: group_name(&group), tried: Tried::Unclear(problem) });
+    match asked {
+        Ok(true) => None,
+        Ok(false) => unclear("no answer in time".into()),
+        Err(error) if meaning(&error) == Meaning::GroupRefused => Some(of_group(&group, false)),
+        Err(error) => unclear(in_words(&error)),
+    }
+}
+
+/// Asks for an offset of the group, which nothing commits; false without an answer in time.
+fn ask_for_offsets(consumer: &BaseConsumer<Quiet>, topic: &str) -> Result<bool, Error> {
+    let mut offsets = TopicPartitionList::new();
+    offsets.add_partition(topic, 0);
+    let deadline = Instant::now() + ANSWER_WAIT;
+    while Instant::now() < deadline {
+        if consumer.committed_offsets(offsets.clone(), POLL_WAIT).is_ok() {
+            return Ok(true);
+        }
+        // The call only waits for a coordinator. Why there is none comes as an event.
+        match consumer.poll(POLL_WAIT) {
+            Some(Err(error)) if !is_unreachable(&error) => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(false)
 }
 
 /// One fetch at the end of a topic; false without an answer in time.
 fn read(consumer: &BaseConsumer<Quiet>, name: &str) -> Result<bool, Error> {
-    let mut assignment = TopicPartitionList::new();
-    assignment.add_partition_offset(name, 0, Offset::End)?;
-    consumer.assign(&assignment)?;
     let deadline = Instant::now() + ANSWER_WAIT;
+    let Some(end) = end(consumer, name, deadline)? else { return Ok(false) };
+    let mut assignment = TopicPartitionList::new();
+    assignment.add_partition_offset(name, 0, Offset::Offset(end))?;
+    consumer.assign(&assignment)?;
     while Instant::now() < deadline {
         match consumer.poll(POLL_WAIT) {
             None => {}
             Some(Ok(_) | Err(Error::PartitionEOF(_))) => return Ok(true),
-            Some(Err(error)) if is_unreachable(&error) => {}
+            // The group is tried on its own, and is not needed for a fetch.
+            Some(Err(error)) if is_unreachable(&error) || meaning(&error) == Meaning::GroupRefused => {}
             Some(Err(error)) => return Err(error),
         }
     }
     Ok(false)
 }
 
+/// Where a topic ends; `None` without an answer in time. It is asked for here because librdkafka, told to start at the
+/// end, asks half a second later: it does not know the leader yet.
+fn end(consumer: &BaseConsumer<Quiet>, name: &str, deadline: Instant) -> Result<Option<i64>, Error> {
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Ok(None);
+        }
+        match consumer.fetch_watermarks(name, 0, left) {
+            Ok((_, end)) => return Ok(Some(end)),
+            // A leader that moves answers so at once.
+            Err(error) if is_unreachable(&error) => std::thread::sleep(POLL_WAIT.min(left)),
+            Err(error) => return Err(error),
+        }
+    }
+}
+
 /// The `transactional.id`, WRITE on every topic, and READ on the consumer group.
 fn transactions(client: &KafkaClient, topics: &[Topic], random: u32) -> Result<Vec<Right>, ServiceError> {
+    let client = &with(client, RETRY_WAIT);
     let ids = format!("transactional ids {}", TransactionalProducer::id(client, "*"));
     let right = |tried| Right { name: ids.clone(), tried };
     let shard = format!("{PROBE}-{random:08x}");
@@ -176,14 +245,12 @@ fn group_name(group: &str) -> String {
 }
 
 fn of_group(group: &str, granted: bool) -> Right {
-    let missing =
-        || Problem::new(format!("Read is not permitted on the consumer group {group} (ACL)")).with_remedy(PERMIT);
+    let missing = || not_permitted("Read", &format!("the consumer group {group}"));
     Right { name: group_name(group), tried: if granted { Tried::Granted } else { Tried::Missing(missing()) } }
 }
 
 fn on_topics(operation: &str, count: usize, refused: &[String], unclear: Option<Problem>) -> Right {
-    let missing =
-        || Problem::new(format!("{operation} is not permitted on {} (ACL)", refused.join(", "))).with_remedy(PERMIT);
+    let missing = || not_permitted(operation, &refused.join(", "));
     let tried = match unclear {
         _ if !refused.is_empty() => Tried::Missing(missing()),
         Some(problem) => Tried::Unclear(problem),

@@ -1,6 +1,6 @@
 //! A producer of librdkafka that knows which of its records Kafka has acknowledged, and where.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -11,7 +11,7 @@ use rdkafka::message::{Header, Message, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, DeliveryResult, Producer, ProducerContext, ThreadedProducer};
 
 use super::client::{KafkaClient, Quiet};
-use super::error::{Meaning, in_words, is_unreachable, meaning};
+use super::error::{Meaning, in_words, is_unreachable, meaning, not_permitted};
 use super::oauth::{Given, Keeper};
 use crate::failpoint::{self, Point};
 use crate::log::{Positions, Record, Topic};
@@ -57,6 +57,8 @@ pub(super) struct Deliveries {
     ledger: Mutex<Ledger>,
     moved: Condvar,
     quiet: Quiet,
+    /// Their names.
+    topics: BTreeMap<Topic, String>,
 }
 
 #[derive(Default)]
@@ -70,10 +72,17 @@ struct Ledger {
     reached: Vec<Positions>,
     /// The lowest offset of the transaction, by topic.
     first: Positions,
+    /// The topics that may not be written.
+    refused: BTreeSet<Topic>,
 }
 
 impl ClientContext for Deliveries {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        let refused = refused_topic(facility, message);
+        let refused = refused.and_then(|name| self.topics.iter().find(|(_, topic)| *topic == name));
+        if let Some((topic, _)) = refused {
+            self.ledger.lock().unwrap_or_else(PoisonError::into_inner).refused.insert(*topic);
+        }
         self.quiet.log(level, facility, message);
     }
 
@@ -103,12 +112,23 @@ impl ProducerContext for Deliveries {
                 }
             }
             Err((error, _)) => {
+                if meaning(error) == Meaning::TopicRefused {
+                    ledger.refused.insert(topic);
+                }
                 ledger.failed.get_or_insert(error.clone());
             }
         }
         drop(ledger);
         self.moved.notify_all();
     }
+}
+
+/// The topic that Kafka does not let into a transaction (ACL). librdkafka takes back the records of every topic then, so
+/// that their reports name no cause, and says the topic only in a line of its log.
+fn refused_topic<'a>(facility: &str, line: &'a str) -> Option<&'a str> {
+    let (_, rest) = line.split_once("Failed to add partition \"").filter(|_| facility == "ADDPARTS")?;
+    let (name, rest) = rest.split_once('"')?;
+    rest.ends_with("Topic authorization failed").then_some(name)
 }
 
 /// Why a record is not known to be in Kafka.
@@ -140,7 +160,8 @@ impl Sender {
         partition: i32,
         wait: Duration,
     ) -> Result<Sender, ServiceError> {
-        let producer = config.create_with_context(Deliveries { quiet: client.context(), ..Deliveries::default() });
+        let deliveries = Deliveries { quiet: client.context(), topics: topics.clone(), ..Deliveries::default() };
+        let producer = config.create_with_context(deliveries);
         let producer: ThreadedProducer<Deliveries> = producer.map_err(|error| KafkaClient::misconfigured(&error))?;
         let mut given = Given::default();
         client.give_token(producer.client(), &mut given)?;
@@ -164,6 +185,11 @@ impl Sender {
     /// The lowest acknowledged offset of the transaction, by topic.
     pub fn first(&self) -> Positions {
         self.ledger().first.clone()
+    }
+
+    /// The names of the topics that this user may not write, as far as the transaction has shown.
+    pub fn refused(&self) -> Vec<&str> {
+        self.ledger().refused.iter().map(|topic| self.topics[topic].as_str()).collect()
     }
 
     pub fn send(&self, place: Place, record: &Record) -> Result<(), Undelivered> {
@@ -254,6 +280,9 @@ pub fn send_one(client: &KafkaClient, partition: i32, record: &Record) -> Result
         Err(Undelivered::Failed(error)) if is_unreachable(&error) || meaning(&error) == Meaning::Expired => {
             Err(client.unreachable())
         }
+        Err(Undelivered::Failed(error)) if meaning(&error) == Meaning::TopicRefused => {
+            Err(client.refused(not_permitted("Write", &client.topic(record.topic))))
+        }
         Err(Undelivered::Failed(error)) => Err(client.refused(in_words(&error))),
     }
 }
@@ -261,6 +290,18 @@ pub fn send_one(client: &KafkaClient, partition: i32, record: &Record) -> Result
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_topic_that_may_not_be_written_is_known_from_the_line_about_it() {
+        let line = |why: &str| {
+            format!("[thrd:main]: b:9092/1: Failed to add partition \"scim.users\" [2] to transaction: {why}")
+        };
+        let refused = line("Broker: Topic authorization failed");
+        assert_eq!(refused_topic("ADDPARTS", &refused), Some("scim.users"));
+        assert_eq!(refused_topic("FAIL", &refused), None);
+        // Skipped because of another topic.
+        assert_eq!(refused_topic("ADDPARTS", &line("Broker: Operation not attempted")), None);
+    }
 
     #[test]
     fn the_place_of_a_record_comes_back_as_it_was_packed() {

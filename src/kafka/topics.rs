@@ -9,7 +9,7 @@ use rdkafka::metadata::{Metadata, MetadataTopic};
 use super::blocking::blocking;
 use super::client::{KafkaClient, Quiet, hidden};
 use super::contact::{self, Contact};
-use super::error::{Meaning, PERMIT, code_in_words, meaning_of};
+use super::error::{Meaning, code_in_words, meaning_of, not_permitted};
 use super::oauth::Given;
 use crate::directory::Problem;
 use crate::log::Topic;
@@ -91,7 +91,7 @@ pub struct Difference {
 /// Creates the topics that are missing, and waits until every broker knows them. `replication` -1: left open.
 ///
 /// # Errors
-/// No broker answers, or creating is not permitted.
+/// No broker answers, or fewer have registered than there are to be replicas, or creating is not permitted.
 pub async fn create(client: &KafkaClient, replication: i32) -> Result<(), ServiceError> {
     let created = ask_to_create(client, replication, false).await?;
     if created.is_empty() { Ok(()) } else { settled(client, created).await }
@@ -110,7 +110,8 @@ async fn ask_to_create(client: &KafkaClient, replication: i32, only_ask: bool) -
     if missing.is_empty() {
         return Ok(Vec::new());
     }
-    let (replication, durable) = durability(replication, existing.brokers.len());
+    let (asked, brokers) = (replication, existing.brokers.len());
+    let (replication, durable) = durability(asked, brokers);
     let names: Vec<String> = missing.iter().map(|topic| client.topic(*topic)).collect();
     let configs: Vec<Vec<(&str, String)>> = missing.iter().map(|topic| settings(*topic, durable)).collect();
     let topics: Vec<NewTopic<'_>> = names
@@ -136,6 +137,15 @@ async fn ask_to_create(client: &KafkaClient, replication: i32, only_ask: bool) -
             Err((_, code)) if matches!(meaning_of(code), Meaning::Unreachable | Meaning::TimedOut) => {
                 return Err(client.unreachable());
             }
+            Err((_, code)) if meaning_of(code) == Meaning::ReplicasRefused => {
+                if let Some(problem) = too_few_brokers(asked, replication, brokers) {
+                    return Err(ServiceError::Unreachable(problem.of(&format!("kafka {}", client.brokers))));
+                }
+                let problem = code_in_words(code);
+                return Err(
+                    client.refused(problem.of(&format!("topics with {replication} replicas cannot be created")))
+                );
+            }
             Err((topic, code)) => {
                 let problem = Problem::new(format!("{topic} cannot be created ({})", code_in_words(code).what));
                 return Err(client.refused(problem.with_remedy("scimtail topics --print shows what to create by hand")));
@@ -143,6 +153,25 @@ async fn ask_to_create(client: &KafkaClient, replication: i32, only_ask: bool) -
         }
     }
     Ok(names)
+}
+
+/// Why brokers refuse a number of replicas if more of them may still start; `None` if enough of them have. `asked`: as
+/// configured, `replication`: as asked for, -1 for the brokers' default.
+fn too_few_brokers(asked: i32, replication: i32, brokers: usize) -> Option<Problem> {
+    let registered =
+        if brokers == 1 { "1 broker has registered".to_owned() } else { format!("{brokers} brokers have registered") };
+    match replication {
+        1.. if usize::try_from(replication).is_ok_and(|replicas| replicas <= brokers) => None,
+        1.. if asked == replication => Some(
+            Problem::new(format!("{registered}, and replication = {replication} needs {replication}"))
+                .with_remedy("start the missing brokers, or lower kafka.replication"),
+        ),
+        // The brokers' default is not shown to clients that may create topics and no more.
+        _ => Some(
+            Problem::new(format!("{registered}, and the brokers' default replication factor needs more"))
+                .with_remedy("start the missing brokers, or set kafka.replication"),
+        ),
+    }
 }
 
 /// Asks Kafka whether the missing topics may be created, and creates none.
@@ -207,8 +236,7 @@ pub async fn verify(client: &KafkaClient, created: bool) -> Result<Vec<Differenc
             // Another instance may have created it a moment ago, and not every broker knows it yet.
             Verified::Undescribed(_) if Instant::now() < deadline => tokio::time::sleep(CREATED_POLL).await,
             Verified::Undescribed(name) => {
-                let problem = Problem::new(format!("DescribeConfigs is not permitted on {name} (ACL)"));
-                return Err(client.refused(problem.with_remedy(PERMIT)));
+                return Err(client.refused(not_permitted("DescribeConfigs", &name)));
             }
         }
     }
@@ -360,4 +388,26 @@ fn admin(client: &KafkaClient) -> Result<AdminClient<Quiet>, ServiceError> {
     let admin: AdminClient<Quiet> = made.map_err(|error| KafkaClient::misconfigured(&error))?;
     client.give_token(admin.inner(), &mut Given::default())?;
     Ok(admin)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_of_replicas_is_waited_for_only_while_fewer_brokers_have_registered() {
+        let said = |asked, replication, brokers| {
+            too_few_brokers(asked, replication, brokers).map(|problem| problem.to_string())
+        };
+        let two = "2 brokers have registered, and replication = 3 needs 3; \
+                   → start the missing brokers, or lower kafka.replication";
+        assert_eq!(said(3, 3, 2).as_deref(), Some(two));
+        let one = "1 broker has registered, and the brokers' default replication factor needs more; \
+                   → start the missing brokers, or set kafka.replication";
+        assert_eq!(said(-1, -1, 1).as_deref(), Some(one));
+        // Redpanda takes odd numbers only, and some clouds three replicas only.
+        assert_eq!(said(2, 2, 3), None);
+        assert_eq!(said(1, 1, 6), None);
+        assert_eq!(said(-1, DURABLE_REPLICAS, 3), None);
+    }
 }

@@ -14,7 +14,7 @@ use super::advice::{Advice, PAUSE_MAX};
 use super::auth::{Credential, Pass};
 use super::budget::{Budget, Permit, Tries};
 use super::error::ReadError;
-use super::http::{self, Body, Http, LargeBodies, Reach, Received, Timeouts, read_body, read_error_body};
+use super::http::{self, Body, Http, LargeBodies, Reach, Timeouts, read_body, read_error_body};
 use super::profile::{Operation, Profile};
 use super::refusal::redirected;
 use super::urls::Urls;
@@ -277,7 +277,10 @@ impl Client {
         };
         let sending = credential.sign(sending, &pass).header(ACCEPT, &profile.accept);
         failpoint::hit(Point::FetchBefore);
-        let response = sending.send().await.map_err(|error| http.failure(&error, Received::Nothing))?;
+        let response = match sending.send().await {
+            Ok(response) => response,
+            Err(error) => return Err(http.looked_into(&error, &request.url).await),
+        };
         let received_at = now();
         let status = response.status();
         let advice = Advice::read(status, response.headers(), received_at).at_most(patience.longest_pause);

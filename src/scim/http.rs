@@ -71,12 +71,25 @@ impl Http {
 
     /// Says what went wrong in our words.
     pub(super) fn failure(&self, error: &reqwest::Error, received: Received) -> ReadError {
-        let problem = match failure::causes(error).find_map(|cause| cause.downcast_ref::<NotAllowed>()) {
-            Some(reason) => Problem::new(reason.to_string()),
-            None => failure::failure(error, received, self.through.as_ref()),
+        let problem =
+            not_allowed(error).unwrap_or_else(|| failure::failure(error, received, self.through.as_ref()).problem);
+        ReadError::new(ReasonCode::Unreachable, problem)
+    }
+
+    /// As [`Http::failure`], for a request to `url` without an answer. If the proxy did not connect, it is asked why.
+    pub(super) async fn looked_into(&self, error: &reqwest::Error, url: &Url) -> ReadError {
+        let problem = match not_allowed(error) {
+            Some(problem) => problem,
+            None => failure::looked_into(error, Received::Nothing, self.through.as_ref(), url).await.problem,
         };
         ReadError::new(ReasonCode::Unreachable, problem)
     }
+}
+
+/// The problem of a name that leads only where no request may go.
+fn not_allowed(error: &reqwest::Error) -> Option<Problem> {
+    let reason = failure::causes(error).find_map(|cause| cause.downcast_ref::<NotAllowed>())?;
+    Some(Problem::new(reason.to_string()))
 }
 
 /// The turns of large bodies: several requests are under way, and each may bring a group of any size. Clones share

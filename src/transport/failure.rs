@@ -5,12 +5,18 @@ use std::error::Error;
 use std::io::{self, ErrorKind};
 
 use rustls::{AlertDescription, CertificateError};
+use url::Url;
 
-use super::proxy::Proxy;
+use super::proxy::{Answer, Proxy};
 use crate::directory::Problem;
 
 /// How the error of a CONNECT begins. Its type is private to the library, so its text has to tell.
 const TUNNEL: &str = "tunnel error: ";
+/// What follows if the proxy answered, and the answer was neither 200 nor 407. The library does not tell which it was.
+const NOT_CONNECTED: [&str; 2] = ["unsuccessful", "proxy response headers too long"];
+/// The remedies for a proxy.
+const PERMIT_CONNECT: &str = "ask the operator of the proxy to permit CONNECT to this host and port";
+const A_PROXY: &str = "check that an HTTP proxy listens there";
 
 /// How much of an answer had arrived when it failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,17 +25,47 @@ pub enum Received {
     PartOfBody,
 }
 
-/// What went wrong, in our words, with a remedy if a person can act. `through`: the proxy on the way.
-pub fn failure(error: &reqwest::Error, received: Received, through: Option<&Proxy>) -> Problem {
+/// A failed request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failed {
+    /// What went wrong, in our words, with a remedy if a person can act.
+    pub problem: Problem,
+    /// True if requests fail until a person changes something. Otherwise the server or the network may come back.
+    pub needs_person: bool,
+}
+
+impl Failed {
+    fn for_now(problem: impl Into<Problem>) -> Failed {
+        Failed { problem: problem.into(), needs_person: false }
+    }
+
+    fn for_good(problem: impl Into<Problem>) -> Failed {
+        Failed { problem: problem.into(), needs_person: true }
+    }
+}
+
+/// As [`failure`], for a request to `url`. If the proxy on the way did not connect, the proxy is asked why. That takes
+/// [`super::proxy::ANSWER_WAIT`] at most.
+pub async fn looked_into(error: &reqwest::Error, received: Received, through: Option<&Proxy>, url: &Url) -> Failed {
+    let failed = failure(error, received, through);
+    let Some(proxy) = through.filter(|_| tunnel_error(error).is_some_and(|text| NOT_CONNECTED.contains(&&*text)))
+    else {
+        return failed;
+    };
+    proxy.answer(url).await.and_then(|answer| of_answer(answer, proxy)).unwrap_or(failed)
+}
+
+/// What went wrong. `through`: the proxy on the way.
+pub fn failure(error: &reqwest::Error, received: Received, through: Option<&Proxy>) -> Failed {
     let in_body = received == Received::PartOfBody || error.is_body() || error.is_decode();
-    if let Some(problem) = through.filter(|_| error.is_connect()).and_then(|proxy| of_proxy(error, proxy)) {
-        return problem;
+    if let Some(failed) = through.filter(|_| error.is_connect()).and_then(|proxy| of_proxy(error, proxy)) {
+        return failed;
     }
     if error.is_timeout() {
-        return "the server did not answer in time".into();
+        return Failed::for_now("the server did not answer in time");
     }
     if error.is_dns() {
-        return "the host name cannot be resolved".into();
+        return Failed::for_now("the host name cannot be resolved");
     }
     if let Some(error) = tls_error(error) {
         return of_tls(error);
@@ -45,48 +81,81 @@ pub fn failure(error: &reqwest::Error, received: Received, through: Option<&Prox
     } else {
         "the connection broke"
     };
-    what.into()
+    Failed::for_now(what)
 }
 
-fn of_proxy(error: &reqwest::Error, proxy: &Proxy) -> Option<Problem> {
+fn of_proxy(error: &reqwest::Error, proxy: &Proxy) -> Option<Failed> {
     let address = proxy.address();
     let tunnel = tunnel_error(error);
-    let problem = match tunnel.as_deref() {
-        Some("proxy authorization required") if proxy.has_login() => {
-            Problem::new(format!("the proxy {address} refuses its credentials (HTTP 407)"))
-                .with_remedy("check proxy_username and proxy_password_file, or the variable HTTPS_PROXY")
-        }
-        Some("proxy authorization required") => {
-            Problem::new(format!("the proxy {address} asks for credentials (HTTP 407)"))
-                .with_remedy("proxy_username, and proxy_password_env or proxy_password_file")
-        }
-        Some("unsuccessful" | "proxy response headers too long") => {
+    let failed = match tunnel.as_deref() {
+        Some("proxy authorization required") => of_login(proxy),
+        Some(text) if NOT_CONNECTED.contains(&text) => Failed::for_now(
             Problem::new(format!("the proxy {address} refuses the connection to the server"))
-                .with_remedy("ask the operator of the proxy to permit CONNECT to this host and port")
-        }
+                .with_remedy(PERMIT_CONNECT),
+        ),
+        // A proxy that is starting does this too.
         Some("unexpected end of file" | "io error establishing tunnel") => {
-            Problem::new(format!("the proxy {address} closed the connection"))
-                .with_remedy("check that an HTTP proxy listens there")
+            Failed::for_now(Problem::new(format!("the proxy {address} closed the connection")).with_remedy(A_PROXY))
         }
-        _ if error.is_timeout() => Problem::new(format!("no connection through the proxy {address} in time"))
-            .with_remedy("check the address of the proxy, and that it reaches the server"),
-        _ if error.is_dns() => Problem::new(format!("the host name of the proxy {address} cannot be resolved"))
-            .with_remedy("check the address of the proxy"),
-        _ if is_caused_by(error, &[ErrorKind::ConnectionRefused]) => {
+        _ if error.is_timeout() => Failed::for_now(
+            Problem::new(format!("no connection through the proxy {address} in time"))
+                .with_remedy("check the address of the proxy, and that it reaches the server"),
+        ),
+        _ if error.is_dns() => Failed::for_now(
+            Problem::new(format!("the host name of the proxy {address} cannot be resolved"))
+                .with_remedy("check the address of the proxy"),
+        ),
+        _ if is_caused_by(error, &[ErrorKind::ConnectionRefused]) => Failed::for_now(
             Problem::new(format!("nothing listens at the proxy {address} (connection refused)"))
-                .with_remedy("check the address of the proxy, and that it runs")
-        }
+                .with_remedy("check the address of the proxy, and that it runs"),
+        ),
         // The tunnel is there: what follows is between client and server.
         None => return None,
-        Some(_) => Problem::new(format!("no connection to the proxy {address}"))
-            .with_remedy("check the address of the proxy, and that it runs"),
+        Some(_) => Failed::for_now(
+            Problem::new(format!("no connection to the proxy {address}"))
+                .with_remedy("check the address of the proxy, and that it runs"),
+        ),
     };
-    Some(problem)
+    Some(failed)
 }
 
-fn of_tls(error: &rustls::Error) -> Problem {
+fn of_login(proxy: &Proxy) -> Failed {
+    let address = proxy.address();
+    Failed::for_good(if proxy.has_login() {
+        Problem::new(format!("the proxy {address} refuses its credentials (HTTP 407)"))
+            .with_remedy("check proxy_username and proxy_password_file, or the variable HTTPS_PROXY")
+    } else {
+        Problem::new(format!("the proxy {address} asks for credentials (HTTP 407)"))
+            .with_remedy("proxy_username, and proxy_password_env or proxy_password_file")
+    })
+}
+
+/// What the answer to a CONNECT means; `None` if it says nothing about what failed before.
+fn of_answer(answer: Answer, proxy: &Proxy) -> Option<Failed> {
+    let address = proxy.address();
+    Some(match answer {
+        Answer::NotHttp => {
+            Failed::for_good(Problem::new(format!("no HTTP proxy listens at {address}")).with_remedy(A_PROXY))
+        }
+        Answer::Http(407) => of_login(proxy),
+        Answer::Http(status @ (400 | 404 | 405 | 501)) => Failed::for_good(
+            Problem::new(format!("the proxy {address} does not take CONNECT (HTTP {status})")).with_remedy(A_PROXY),
+        ),
+        Answer::Http(status @ (408 | 429 | 500..)) => Failed::for_now(
+            Problem::new(format!("the proxy {address} has no connection to the server (HTTP {status})"))
+                .with_remedy("check the host and the port of the URL, and that the proxy reaches them"),
+        ),
+        Answer::Http(status @ 300..) => Failed::for_good(
+            Problem::new(format!("the proxy {address} refuses the connection to the server (HTTP {status})"))
+                .with_remedy(PERMIT_CONNECT),
+        ),
+        Answer::Http(_) => return None,
+    })
+}
+
+fn of_tls(error: &rustls::Error) -> Failed {
     let (what, remedy) = match error {
-        rustls::Error::InvalidCertificate(error) => return of_certificate(error),
+        rustls::Error::InvalidCertificate(error) => return Failed::for_good(of_certificate(error)),
         rustls::Error::NoCertificatesPresented => {
             ("the server shows no TLS certificate", "check the host name and the port of the URL")
         }
@@ -100,12 +169,30 @@ fn of_tls(error: &rustls::Error) -> Problem {
         rustls::Error::InvalidMessage(_) => {
             ("the server does not speak TLS at this port", "check the port of the URL, and whether it is an https port")
         }
-        _ => (
-            "the TLS handshake failed",
-            "check that the server offers TLS 1.2 or 1.3, and whether it asks for a certificate (client_cert_file)",
-        ),
+        error => {
+            let problem = Problem::new("the TLS handshake failed").with_remedy(
+                "check that the server offers TLS 1.2 or 1.3, and whether it asks for a certificate (client_cert_file)",
+            );
+            // Anything else may be an accident of the server, e.g. the alert `internal_error`.
+            return Failed { problem, needs_person: has_nothing_in_common(error) };
+        }
     };
-    Problem::new(what).with_remedy(remedy)
+    Failed::for_good(Problem::new(what).with_remedy(remedy))
+}
+
+/// Client and server share no version, no cipher or no other parameter.
+fn has_nothing_in_common(error: &rustls::Error) -> bool {
+    match error {
+        rustls::Error::PeerIncompatible(_) => true,
+        rustls::Error::AlertReceived(alert) => matches!(
+            alert,
+            AlertDescription::HandshakeFailure
+                | AlertDescription::ProtocolVersion
+                | AlertDescription::InsufficientSecurity
+                | AlertDescription::NoApplicationProtocol
+        ),
+        _ => false,
+    }
 }
 
 fn of_certificate(error: &CertificateError) -> Problem {

@@ -1,16 +1,16 @@
-//! Files that the configuration names: secrets, keys and certificates. They are read up to a bound, whatever they are,
+//! Files that the configuration or an option names: secrets, keys and certificates. They are read up to a bound, whatever they are,
 //! and no message repeats a text that may be a secret in the place of a path.
 
 use std::collections::HashSet;
 use std::fmt;
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use crate::directory::Problem;
 
-/// A file, and the key of the configuration that names it.
+/// A file, and the key of the configuration or the option that names it.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct NamedFile {
     /// As a person writes it, e.g. `ca_file`.
@@ -150,6 +150,20 @@ fn read_at_most(path: &Path, bytes_max: usize) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
+/// A text that is no secret, of at most `bytes_max` bytes. A pipe is waited for: a shell passes on what a command prints
+/// as one.
+///
+/// # Errors
+/// The file cannot be read, or is larger, or is not UTF-8.
+pub fn read_text(path: &Path, bytes_max: usize) -> io::Result<String> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(bytes_max as u64 + 1).read_to_end(&mut bytes)?;
+    if bytes.len() > bytes_max {
+        return Err(ErrorKind::FileTooLarge.into());
+    }
+    String::from_utf8(bytes).map_err(|_| ErrorKind::InvalidData.into())
+}
+
 #[cfg(unix)]
 fn mode(path: &Path) -> Option<u32> {
     use std::os::unix::fs::PermissionsExt;
@@ -199,6 +213,21 @@ mod tests {
             assert!(error.ends_with("is larger than 16 bytes, which is not the token"), "{error}");
         }
         assert!(refusal(&token(folder.path())).contains("cannot be read"));
+    }
+
+    #[test]
+    fn a_text_is_read_up_to_the_bound_whatever_it_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("text");
+        let complaint = |path: &Path| read_text(path, BYTES_MAX).unwrap_err().kind();
+        fs::write(&path, "ä".repeat(BYTES_MAX / 2)).unwrap();
+        assert_eq!(read_text(&path, BYTES_MAX).unwrap().len(), BYTES_MAX);
+        fs::write(&path, format!("x{}", "ä".repeat(BYTES_MAX / 2))).unwrap();
+        assert_eq!(complaint(&path), ErrorKind::FileTooLarge);
+        assert_eq!(complaint(Path::new("/dev/zero")), ErrorKind::FileTooLarge);
+        assert_eq!(complaint(folder.path()), ErrorKind::IsADirectory);
+        fs::write(&path, [0xff]).unwrap();
+        assert_eq!(complaint(&path), ErrorKind::InvalidData);
     }
 
     #[test]

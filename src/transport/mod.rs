@@ -33,7 +33,7 @@ impl Transport {
     /// A client of the server at `url`, except its DNS resolver and its limits of time.
     ///
     /// # Errors
-    /// TLS is needed and cannot be set up. The problem has a remedy.
+    /// TLS is needed and cannot be set up, or the proxy cannot be used for this URL. The problem has a remedy.
     pub fn builder(&self, url: &Url) -> Result<reqwest::ClientBuilder, Problem> {
         let builder = reqwest::Client::builder()
             .tls_backend_preconfigured(self.trust.config_for(url)?)
@@ -44,7 +44,7 @@ impl Transport {
             .no_proxy();
         match self.proxy_to(url) {
             None => Ok(builder),
-            Some(proxy) => Ok(builder.proxy(proxy.to_reqwest()?)),
+            Some(proxy) => Ok(builder.proxy(proxy.to_reqwest_for(url)?)),
         }
     }
 }

@@ -2,13 +2,40 @@
 //! credentials nor bodies.
 
 use std::fmt;
+use std::time::Duration;
 
 use hyper_util::client::proxy::matcher::Matcher;
-use percent_encoding::percent_decode_str;
+use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use secrecy::{ExposeSecret, SecretString};
-use url::Url;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use url::{Host, Url};
 
 use crate::directory::Problem;
+
+/// For the answer of a proxy that is asked why it did not connect.
+pub const ANSWER_WAIT: Duration = Duration::from_secs(5);
+/// Bytes of a status line up to the status, e.g. `HTTP/1.1 403`.
+const STATUS_BYTES: usize = 12;
+
+/// What a proxy answers to a CONNECT.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Answer {
+    /// This status.
+    Http(u16),
+    /// Something that HTTP does not begin with.
+    NotHttp,
+}
+
+impl Answer {
+    /// Reads the beginning of an answer, [`STATUS_BYTES`] long or shorter.
+    fn read(start: &[u8]) -> Answer {
+        let text = str::from_utf8(start).ok();
+        let status = text.and_then(|text| text.strip_prefix("HTTP/1.1 ").or(text.strip_prefix("HTTP/1.0 ")));
+        status.and_then(|status| status.parse().ok()).map_or(Answer::NotHttp, Answer::Http)
+    }
+}
 
 /// A proxy, and how a client logs in there.
 #[derive(Clone)]
@@ -41,7 +68,7 @@ impl Proxy {
         let bare = url.set_username("").and_then(|()| url.set_password(None));
         bare.map_err(|()| "is not http://host:port")?;
         url.set_path("");
-        Ok(Proxy { url: proxy_url(url.as_str())?, login, not_for: no_proxy.to_owned() })
+        Ok(Proxy { url: proxy_url(url.as_str())?, login, not_for: without_brackets(no_proxy) })
     }
 
     /// `host:port`.
@@ -60,7 +87,45 @@ impl Proxy {
         url.as_str().parse().is_ok_and(|target| rules.intercept(&target).is_some())
     }
 
-    pub(super) fn to_reqwest(&self) -> Result<reqwest::Proxy, Problem> {
+    /// Asks the proxy for a connection to `url`, and takes no more than the beginning of the answer. `None` without an
+    /// answer.
+    pub(super) async fn answer(&self, url: &Url) -> Option<Answer> {
+        timeout(ANSWER_WAIT, self.ask(url)).await.ok().flatten()
+    }
+
+    async fn ask(&self, url: &Url) -> Option<Answer> {
+        let target = address(url);
+        let login = self.authorization().map_or_else(String::new, |value| format!("Proxy-Authorization: {value}\r\n"));
+        let head = format!("CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n{login}\r\n");
+        let mut stream = TcpStream::connect(self.address()).await.ok()?;
+        stream.write_all(head.as_bytes()).await.ok()?;
+        let mut start = Vec::with_capacity(STATUS_BYTES);
+        stream.take(STATUS_BYTES as u64).read_to_end(&mut start).await.ok()?;
+        (!start.is_empty()).then(|| Answer::read(&start))
+    }
+
+    /// The value of `Proxy-Authorization`, as the library writes it.
+    fn authorization(&self) -> Option<String> {
+        let (username, password) = self.login.as_ref()?;
+        let mut url = self.url.clone();
+        // `Url` leaves a percent sign as it is.
+        let encoded = |text: &str| utf8_percent_encode(text, NON_ALPHANUMERIC).to_string();
+        url.set_username(&encoded(username)).ok()?;
+        url.set_password(Some(&encoded(password.expose_secret()))).ok()?;
+        let rules = Matcher::builder().all(url.as_str()).build();
+        let way = rules.intercept(&"https://server.invalid".parse().ok()?)?;
+        way.basic_auth()?.to_str().ok().map(str::to_owned)
+    }
+
+    /// The proxy for a client of the server at `server`.
+    pub(super) fn to_reqwest_for(&self, server: &Url) -> Result<reqwest::Proxy, Problem> {
+        // Behind the tunnel, the library takes the host with its brackets for the name in the certificate, and fails.
+        if let Some(Host::Ipv6(ip)) = server.host() {
+            let what =
+                format!("[{ip}] is an IPv6 address, and the proxy {} is only used for host names", self.address());
+            return Err(Problem::new(what)
+                .with_remedy("a host name in the URL, or proxy = \"none\", or the address in NO_PROXY"));
+        }
         let url = self.url.clone();
         // As a function: in the form of a URL, the library would keep the password in a text that it prints.
         let proxy = reqwest::Proxy::custom(move |target| (target.scheme() == "https").then(|| url.clone()));
@@ -87,6 +152,19 @@ impl PartialEq for Proxy {
 }
 
 impl Eq for Proxy {}
+
+/// The rules of `NO_PROXY` with IPv6 addresses as the library reads them: people write them as in a URL, too.
+fn without_brackets(rules: &str) -> String {
+    let bare = |rule: &str| -> String {
+        let parts = rule.trim().strip_prefix('[').and_then(|rule| rule.split_once(']'));
+        match parts {
+            // `[::1]` and `[2001:db8::]/32`. With a port it is another rule, which no library here knows.
+            Some((address, rest)) if rest.is_empty() || rest.starts_with('/') => format!("{address}{rest}"),
+            _ => rule.to_owned(),
+        }
+    };
+    rules.split(',').map(bare).collect::<Vec<_>>().join(",")
+}
 
 /// `host:port` of a proxy's URL.
 pub fn address(url: &Url) -> String {
@@ -145,6 +223,49 @@ mod tests {
     }
 
     #[test]
+    fn no_proxy_takes_ipv6_addresses_with_and_without_brackets() {
+        let proxy =
+            Proxy::from_variable("proxy:1", "[::1], [2001:db8:1::]/48,2001:db8:2::/48,2606:4700::1,[2606:4700::2]:443");
+        let proxy = proxy.unwrap();
+        for direct in ["[::1]:8443", "[2001:db8:1::5]", "[2001:db8:2::5]", "[2606:4700::1]"] {
+            assert!(!proxy.is_for(&url(&format!("https://{direct}/scim"))), "{direct}");
+        }
+        for through in ["[2001:db8:3::5]", "[2606:4700::2]", "vendor.example"] {
+            assert!(proxy.is_for(&url(&format!("https://{through}/scim"))), "{through}");
+        }
+    }
+
+    #[test]
+    fn the_beginning_of_an_answer_tells_what_a_proxy_says() {
+        for (start, answer) in [
+            ("HTTP/1.1 403", Answer::Http(403)),
+            ("HTTP/1.0 502", Answer::Http(502)),
+            ("HTTP/1.1 4", Answer::Http(4)),
+            ("HTTP/1.1 abc", Answer::NotHttp),
+            ("SSH-2.0-Open", Answer::NotHttp),
+            ("<html", Answer::NotHttp),
+        ] {
+            assert_eq!(Answer::read(start.as_bytes()), answer, "{start}");
+        }
+        assert_eq!(Answer::read(b"\x15\x03\x03\x00\x02\x02\x16"), Answer::NotHttp);
+    }
+
+    #[test]
+    fn a_question_to_the_proxy_has_the_login_that_requests_have() {
+        let login =
+            |username: &str, password: &str| Some((username.to_owned(), SecretString::from(password.to_owned())));
+        // base64 of `us:er:p%41@ä`, and of `user:`.
+        for (login, header) in [
+            (login("us:er", "p%41@ä"), Some("Basic dXM6ZXI6cCU0MUDDpA==")),
+            (login("user", ""), Some("Basic dXNlcjo=")),
+            (None, None),
+        ] {
+            let proxy = Proxy::new(url("http://[fd00::1]:3128"), login);
+            assert_eq!(proxy.authorization().as_deref(), header);
+        }
+    }
+
+    #[test]
     fn the_variable_may_hold_a_password_which_is_shown_nowhere() {
         let proxy = Proxy::from_variable("http://us%3Aer:4ca9%41ry@proxy.example:3128/", "").unwrap();
         let (username, password) = proxy.login.clone().unwrap();
@@ -153,7 +274,7 @@ mod tests {
             (proxy.address().as_str(), proxy.url.as_str()),
             ("proxy.example:3128", "http://proxy.example:3128/")
         );
-        assert!(!format!("{proxy:?}{:?}", proxy.to_reqwest().unwrap()).contains("4ca9"));
+        assert!(!format!("{proxy:?}{:?}", proxy.to_reqwest_for(&url("https://a.example")).unwrap()).contains("4ca9"));
         assert_eq!(Proxy::from_variable("proxy.example", "").unwrap().address(), "proxy.example:80");
         assert_eq!(Proxy::from_variable("u@[fd00::1]:8080", "").unwrap().address(), "[fd00::1]:8080");
         for wrong in ["socks5://4ca9ary@proxy:1080", "https://proxy:443", "http://", "http://proxy:4ca9ary", "a b"] {

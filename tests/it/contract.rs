@@ -8,11 +8,16 @@ use apache_avro::Schema;
 use apache_avro::reader::datum::GenericDatumReader;
 use apache_avro::types::Value;
 use apache_avro::writer::datum::GenericDatumWriter;
+use axum::Router;
+use axum::body::Bytes;
+use axum::http::{Method, StatusCode, Uri};
 use scimtail::avro::lint::{canonical, evolution, lint};
 use scimtail::avro::wire::{ChangeEvent, ControlRequest, GroupState, MembershipState, SyncStatus, UserState};
 use scimtail::avro::{Registry, registry, schema};
 use scimtail::log::Topic;
 use serde_json::{Value as Json, json};
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::memory::{MemoryDirectory, World, account};
@@ -431,6 +436,62 @@ async fn g10_the_registry_takes_an_appended_field_and_refuses_a_required_one() {
         assert!(registry.accepts(&subject, &inserted).await.expect("an answer"), "{topic:?}");
         assert_eq!(evolution(schema::text(topic), &inserted).len(), 1);
     }
+}
+
+/// A registry in front of the real one that answers a comparison with all versions of a subject like this.
+async fn registry_without_comparison(status: StatusCode, body: &'static str) -> (Registry, JoinSet<()>) {
+    let client = reqwest::Client::builder().no_proxy().build().expect("a client");
+    let forward = async move |method: Method, uri: Uri, sent: Bytes| {
+        if uri.path().starts_with("/compatibility/subjects/") && uri.path().ends_with("/versions") {
+            return (status, Bytes::from_static(body.as_bytes()));
+        }
+        let request = client.request(method, format!("{}{uri}", services().registry)).body(sent);
+        let answered = request.header("content-type", "application/json").send().await.expect("the registry answers");
+        (answered.status(), answered.bytes().await.expect("a body"))
+    };
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
+    let url = format!("http://{}", listener.local_addr().expect("its address"));
+    let mut task = JoinSet::new();
+    task.spawn(async { axum::serve(listener, Router::new().fallback(forward)).await.expect("it serves") });
+    (Registry::new(&url).expect("a URL"), task)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_registry_that_compares_with_one_version_at_a_time_says_the_same_of_a_schema() {
+    let real = Registry::new(&services().registry).expect("a URL");
+    let prefix = unique_prefix("compared");
+    real.ids(&prefix, true).await.expect("they are registered");
+    let subject = schema::subject(&prefix, Topic::Events);
+    // Two versions. What fits the second one fits the first one, unless `later` comes back as something else.
+    let later = with_field(Topic::Events, nullable("later"), true);
+    assert!(post(format!("{}/subjects/{subject}/versions", services().registry), &later).await.0);
+    let required = json!({ "name": "more", "type": "string", "doc": "Came later.", "pii": "none" });
+    let mut other = nullable("later");
+    other["type"] = json!(["null", "long"]);
+    let schemas = [
+        (with_field(Topic::Events, required, true), false),
+        (with_field(Topic::Events, nullable("more"), true), true),
+        (with_field(Topic::Events, other, true), false),
+    ];
+    for (status, body) in [
+        // Confluent's way, Redpanda's, a web server's.
+        (StatusCode::NOT_FOUND, r#"{"error_code": 404, "message": "HTTP 404 Not Found"}"#),
+        (StatusCode::NOT_FOUND, r#"{"message": "Not found", "code": 404}"#),
+        (StatusCode::METHOD_NOT_ALLOWED, ""),
+    ] {
+        let (registry, _task) = registry_without_comparison(status, body).await;
+        for (text, fits) in &schemas {
+            assert_eq!(real.accepts(&subject, text).await, Ok(*fits), "{text}");
+            assert_eq!(registry.accepts(&subject, text).await, Ok(*fits), "{status} {body}: {text}");
+        }
+        let absent = schema::subject(&unique_prefix("absent"), Topic::Events);
+        assert_eq!(registry.accepts(&absent, &schemas[0].0).await, Ok(true), "there is nothing that it could break");
+    }
+    // The path is there, and the answer is about the subject.
+    let unknown = r#"{"error_code": 40401, "message": "Subject not found"}"#;
+    let (registry, _task) = registry_without_comparison(StatusCode::NOT_FOUND, unknown).await;
+    let refused = registry.accepts(&subject, &schemas[1].0).await.expect_err("it is no answer");
+    assert!(refused.is_refused() && refused.to_string().contains("is refused (HTTP 404)"), "{refused}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

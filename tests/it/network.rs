@@ -22,6 +22,9 @@ use scimtail::transport::proxy::Proxy;
 use scimtail::transport::tls::{ClientFiles, TlsFiles};
 use scimtail::transport::{Transport, Trust};
 use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
 use url::Url;
 
 use crate::program::{Ended, Program};
@@ -81,16 +84,26 @@ fn registry(url: &str, login: Login, transport: &Transport) -> Registry {
     Registry::with_access(url, Arc::new(move || Ok(access.clone()))).expect("a registry")
 }
 
-/// Why the registry cannot be reached.
-async fn unreachable(url: &str, transport: &Transport) -> String {
+/// Who ends a failure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ends {
+    /// A person has to act: exit code 78.
+    ByPerson,
+    /// The network or the server may come back: exit code 69.
+    ByItself,
+}
+
+/// Why the registry cannot be reached, and who ends that.
+async fn no_registry(url: &str, transport: &Transport) -> (Ends, String) {
     match registry(url, Login::None, transport).probe().await {
-        Err(ServiceError::Unreachable(problem)) => problem.to_string(),
+        Err(ServiceError::Refused(problem)) => (Ends::ByPerson, problem.to_string()),
+        Err(ServiceError::Unreachable(problem)) => (Ends::ByItself, problem.to_string()),
         other => panic!("{other:?}"),
     }
 }
 
 /// The first of some texts that has these words, else the last.
-async fn first_with(words: &str, said: impl AsyncFn() -> String) -> String {
+async fn first_with(words: &str, mut said: impl AsyncFnMut() -> String) -> String {
     const TRIES: usize = 20;
     let mut last = String::new();
     for _ in 0..TRIES {
@@ -139,11 +152,19 @@ async fn each_fault_of_a_certificate_has_its_own_sentence_and_remedy() {
         let base_url = format!("{url}/scim/v2");
         let said = first_with(words, async || refusal(&base_url, transport).await).await;
         assert!(said.contains(words), "{words}: {said}");
-        let said = first_with(words, async || unreachable(&url, transport).await).await;
+        let mut ends = Ends::ByItself;
+        let asking = async || {
+            let (by, said) = no_registry(&url, transport).await;
+            ends = by;
+            said
+        };
+        let said = first_with(words, asking).await;
         assert!(said.starts_with(&format!("registry {url} cannot be reached: ")) && said.contains(words), "{said}");
+        assert_eq!(ends, Ends::ByPerson, "{said}");
     }
-    let plain = unreachable(&to.replace("http://", "https://"), &trusted).await;
+    let (ends, plain) = no_registry(&to.replace("http://", "https://"), &trusted).await;
     assert!(plain.contains("the server does not speak TLS at this port; → check the port"), "{plain}");
+    assert_eq!(ends, Ends::ByPerson);
 
     let front = Front::start(good.server(None), &to, None).await;
     assert!(list(&format!("https://{}/scim/v2", front.address), &trusted).await.expect("it is trusted") > 0);
@@ -178,8 +199,9 @@ async fn a_refused_connection_an_unknown_host_and_no_answer_are_told_apart() {
         (format!("http://{closed}"), "nothing listens at this address (connection refused); → check registry.url"),
         ("http://registry.invalid".to_owned(), "the host name cannot be resolved; → check registry.url"),
     ] {
-        let said = unreachable(&url, &direct).await;
+        let (ends, said) = no_registry(&url, &direct).await;
         assert!(said.starts_with(&format!("registry {url} cannot be reached: ")) && said.contains(words), "{said}");
+        assert_eq!(ends, Ends::ByItself, "{said}");
     }
 }
 
@@ -207,11 +229,24 @@ async fn only_https_goes_through_the_proxy_which_sees_neither_token_nor_path() {
         ("https://169.254.169.254/scim/v2", "the URL leads to a link-local, metadata"),
         ("https://[fd00:ec2::254]/scim/v2", "the URL leads to a link-local, metadata"),
         ("https://168.63.129.16/scim/v2", "the URL leads to a link-local, metadata"),
+        ("https://[fd00::1]/scim/v2", "the URL leads to a private address"),
+        ("https://[fe80::1]/scim/v2", "the URL leads to a link-local, metadata"),
+        ("https://[::ffff:169.254.169.254]/scim/v2", "the URL leads to a link-local, metadata"),
         ("http://vendor.invalid/scim/v2", "only https is used off this machine"),
+        // The library reaches no server through a proxy whose URL holds an IPv6 address.
+        ("https://[2606:4700::1111]/scim/v2", "[2606:4700::1111] is an IPv6 address, and the proxy"),
     ] {
         let said = refusal(url, &through).await;
         assert!(said.contains(words), "{url}: {said}");
     }
+    let literal = "https://[2606:4700::1111]";
+    let access = Access { login: Login::None, transport: through.clone() };
+    let Err(ServiceError::Refused(problem)) = Registry::with_access(literal, Arc::new(move || Ok(access.clone())))
+    else {
+        panic!("a registry behind the proxy");
+    };
+    let way = format!("the proxy {} is only used for host names; → a host name in the URL, or", proxy.address);
+    assert!(problem.to_string().contains(&way), "{problem}");
     assert_eq!(proxy.targets(), [] as [&str; 0]);
 
     // NO_PROXY: the name is resolved on this machine, in vain.
@@ -246,39 +281,75 @@ async fn each_refusal_of_a_proxy_has_its_own_sentence_and_remedy() {
     let closed_address = closed.local_addr().expect("its address");
     drop(closed);
     let anonymous = with(&proxy.url(), None);
-    let same = |transport: &Transport, words: String| (None, transport.clone(), words);
-    for (policy, transport, words) in [
-        same(&anonymous, format!("the proxy {address} asks for credentials (HTTP 407); → proxy_username")),
+    // It takes connections, and does not speak HTTP.
+    let other = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
+    let other_address = other.local_addr().expect("its address");
+    let mut speaking = JoinSet::new();
+    speaking.spawn(async move {
+        while let Ok((mut stream, _)) = other.accept().await {
+            // Closed with bytes that it has not read, the connection would break before the client has the answer.
+            if stream.read(&mut [0; 1 << 10]).await.is_ok() {
+                drop(stream.write_all(b"SSH-2.0-OpenSSH_9.6\r\n\r\n").await);
+            }
+        }
+    });
+    let refuses =
+        |status, ends, words: &str| (Some(Policy::Refuses(status)), anonymous.clone(), ends, words.to_owned());
+    let same = |transport: &Transport, ends, words: String| (None, transport.clone(), ends, words);
+    for (policy, transport, ends, words) in [
+        same(
+            &anonymous,
+            Ends::ByPerson,
+            format!("the proxy {address} asks for credentials (HTTP 407); → proxy_username"),
+        ),
         same(
             &with(&proxy.url(), Some(("user", "wrong-canary"))),
+            Ends::ByPerson,
             format!("the proxy {address} refuses its credentials (HTTP 407); → check proxy_username"),
         ),
-        (
-            Some(Policy::Refuses(403)),
-            anonymous.clone(),
-            format!("the proxy {address} refuses the connection to the server; → ask the operator of the proxy"),
+        refuses(
+            403,
+            Ends::ByPerson,
+            "refuses the connection to the server (HTTP 403); → ask the operator of the proxy",
+        ),
+        refuses(405, Ends::ByPerson, "does not take CONNECT (HTTP 405); → check that an HTTP proxy listens there"),
+        refuses(502, Ends::ByItself, "has no connection to the server (HTTP 502); → check the host and the port"),
+        refuses(503, Ends::ByItself, "has no connection to the server (HTTP 503); → check the host and the port"),
+        refuses(504, Ends::ByItself, "has no connection to the server (HTTP 504); → check the host and the port"),
+        same(
+            &with(&format!("http://{other_address}"), None),
+            Ends::ByPerson,
+            format!("no HTTP proxy listens at {other_address}; → check that an HTTP proxy listens there"),
         ),
         (
-            Some(Policy::Refuses(502)),
+            Some(Policy::HangsUp),
             anonymous.clone(),
-            format!("the proxy {address} refuses the connection to the server; → ask the operator of the proxy"),
+            Ends::ByItself,
+            format!("the proxy {address} closed the connection; → check"),
         ),
-        (Some(Policy::HangsUp), anonymous.clone(), format!("the proxy {address} closed the connection; → check")),
         same(
             &with(&format!("http://{closed_address}"), None),
+            Ends::ByItself,
             format!("nothing listens at the proxy {closed_address} (connection refused); → check the address"),
         ),
         same(
             &with("http://proxy.invalid:3128", None),
+            Ends::ByItself,
             "the host name of the proxy proxy.invalid:3128 cannot be resolved; → check the address".to_owned(),
         ),
     ] {
         proxy.set(policy.unwrap_or_else(|| asks(front.address)));
         let said = refusal(url, &transport).await;
         assert!(said.contains(&words), "{words}: {said}");
-        let said = unreachable("https://vendor.invalid", &transport).await;
+        let (by, said) = no_registry("https://vendor.invalid", &transport).await;
         assert!(said.contains(&words), "{words}: {said}");
+        assert_eq!(by, ends, "{said}");
     }
+    // A proxy that asks for a login gets it with the question too, so that the answer is the one to the request.
+    proxy.set(Policy::AsksAndRefuses("Basic dXNlcjpwJTQxLWNhbmFyeQ==".to_owned(), 403));
+    let (by, said) = no_registry("https://vendor.invalid", &right).await;
+    assert!(said.contains("refuses the connection to the server (HTTP 403)"), "{said}");
+    assert_eq!(by, Ends::ByPerson);
     // Behind the tunnel, what is wrong with the server is told as without a proxy.
     proxy.set(Policy::Connects(front.address));
     let said = refusal("https://elsewhere.invalid/scim/v2", &anonymous).await;
@@ -539,11 +610,15 @@ async fn check_names_the_proxy_of_each_account_and_of_the_registry() {
     let configured = text.replace("\nproxy = \"none\"", "") + &format!("[network]\nproxy = \"{}\"\n", proxy.url());
     std::fs::write(program.file(), configured).expect("the configuration");
     let checked = run(&program, &["check"], &[("HTTPS_PROXY", "http://127.0.0.1:1")]).await;
-    assert_eq!(checked.code, 69, "{}", checked.out);
+    assert_eq!(checked.code, 78, "{}", checked.out);
     let named = format!("ok    proxy       through {}\n", proxy.address);
     assert_eq!(checked.out.matches(&named).count(), 2, "{}", checked.out);
-    let refused = format!("the proxy {} refuses the connection to the server\n", proxy.address);
+    let refused = format!("the proxy {} refuses the connection to the server (HTTP 403)\n", proxy.address);
     assert_eq!(checked.out.matches(&refused).count(), 2, "{}", checked.out);
+    // `run` fails for the same reason, in the same words, with the same code.
+    let ran = run(&program, &["run", "--once"], &[]).await;
+    let words = format!("cannot be reached: {}; → ask the operator of the proxy", refused.trim_end());
+    assert!(ran.code == 78 && ran.err.contains(&words), "{} {}", ran.code, ran.err);
 }
 
 #[tokio::test(flavor = "multi_thread")]

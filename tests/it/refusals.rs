@@ -54,6 +54,28 @@ async fn synced(test: &str) -> (BenchDirectory, Program) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn topics_with_more_replicas_than_brokers_have_registered_wait_for_the_brokers() {
+    let directory = BenchDirectory::start(2, 1, 2, 2, "replicas-token").await;
+    let account = AccountText { name: "acme", provider: "generic", base_url: directory.base_url(), more: "" };
+    let program = Program::new(services(), &unique_prefix("replicas"), "replicas-token", "5m", &[account]);
+    let text = std::fs::read_to_string(program.file()).expect("a configuration");
+    std::fs::write(program.file(), text.replace("replication = 1", "replication = 3")).expect("a configuration");
+    let what = "1 broker has registered, and replication = 3 needs 3";
+    let remedy = "→ start the missing brokers, or lower kafka.replication";
+    let kafka = format!("kafka {}: {what}; {remedy}", services().bootstrap);
+    for arguments in [&["run", "--once"][..], &["run"], &["topics", "--create"]] {
+        let ended = program.run(arguments).await;
+        assert_eq!(ended.code, 69, "{arguments:?}: {ended:?}");
+        assert!(ended.err.contains(&kafka), "{arguments:?}: {ended:?}");
+    }
+    let check = program.run(&["check"]).await;
+    assert!(check.code == 69 && check.out.contains(what) && check.out.contains(remedy), "{check:?}");
+    std::fs::write(program.file(), text).expect("a configuration");
+    let ended = program.run(&["run", "--once"]).await;
+    assert_eq!(ended.code, 0, "{ended:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_checkpoint_that_a_newer_version_wrote_is_refused() {
     let (_directory, program, shared, config) = shared_program("newer").await;
     let ended = program.run(&["run", "--once"]).await;

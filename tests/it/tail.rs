@@ -23,6 +23,7 @@ use serde_json::{Value, json};
 use crate::meddling;
 use crate::program::{AccountText, Ended, Program};
 use crate::services::{Services, broker, services, unique_prefix};
+use crate::tls::write;
 
 const TOKEN: &str = "tail-test-token";
 const PARTITIONS: i32 = 2;
@@ -216,12 +217,30 @@ async fn tail_refuses_in_one_line() {
         [[account]]\nname = \"acme\"\nprovider = \"stripe\"\ntoken_env = \"SCIMTAIL_TEST_TOKEN\"\n\
         [[account]]\nname = \"other\"\nprovider = \"stripe\"\ntoken_env = \"SCIMTAIL_TEST_TOKEN\"\n";
     let program = Program::with_text("none", TOKEN, text);
-    std::fs::write(program.file().with_file_name("key.pem"), "no key").expect("a file");
+    write(program.file().parent().expect("a folder"), "key.pem", "no key");
+    let pipe = program.file().with_file_name("pipe");
+    let made = std::process::Command::new("mkfifo").arg(pipe).status().expect("every Unix system has mkfifo");
+    assert!(made.success());
     for (arguments, code, words) in [
         (vec!["--account", "acmee"], 78, vec!["no account `acmee`", "did you mean `acme`"]),
         (vec!["--from-sequence", "5"], 2, vec!["one account", "→ add --account"]),
         (vec!["--set-key", "key.pem"], 2, vec!["→ add --format set"]),
-        (vec!["--format", "set", "--set-key", "absent.pem"], 78, vec!["absent.pem cannot be read"]),
+        (
+            vec!["--format", "set", "--set-key", "absent.pem"],
+            78,
+            vec![
+                "the file that --set-key names cannot be read (entity not found)",
+                "→ --set-key takes the PATH of a file",
+            ],
+        ),
+        (
+            vec!["--format", "set", "--set-key", "/dev/zero"],
+            78,
+            vec!["secret file /dev/zero is larger than 65536 bytes, which is not the private key"],
+        ),
+        (vec!["--format", "set", "--set-key", "/tmp"], 78, vec!["secret file /tmp cannot be read (is a directory)"]),
+        // No process writes to it.
+        (vec!["--format", "set", "--set-key", "pipe"], 78, vec!["secret file pipe is not a private key", "→ use PEM"]),
         (vec!["--format", "set", "--set-key", "key.pem"], 78, vec!["key.pem is not a private key", "→ use PEM"]),
     ] {
         program.run(&[&["tail"], arguments.as_slice()].concat()).await.refused(code, &words);

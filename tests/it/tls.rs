@@ -207,6 +207,8 @@ pub enum Policy {
     Connects(SocketAddr),
     /// The same for clients with this `proxy-authorization`; 407 for others.
     Asks(String, SocketAddr),
+    /// This status for clients with this `proxy-authorization`; 407 for others.
+    AsksAndRefuses(String, u16),
     Refuses(u16),
     /// Closes the connection without an answer.
     HangsUp,
@@ -288,19 +290,24 @@ async fn serve(mut client: TcpStream, policy: Policy, asked: &Mutex<Vec<Asked>>)
     let upstream = match policy {
         Policy::Connects(upstream) => upstream,
         Policy::Asks(demanded, upstream) if authorization.as_ref() == Some(&demanded) => upstream,
-        Policy::Asks(..) => {
+        Policy::AsksAndRefuses(demanded, status) if authorization.as_ref() == Some(&demanded) => {
+            return refuse(&mut client, status).await;
+        }
+        Policy::Asks(..) | Policy::AsksAndRefuses(..) => {
             let refusal = "HTTP/1.1 407 Proxy Authentication Required\r\n\
                            proxy-authenticate: Basic realm=\"tests\"\r\ncontent-length: 0\r\n\r\n";
             return client.write_all(refusal.as_bytes()).await;
         }
-        Policy::Refuses(status) => {
-            let refusal = format!("HTTP/1.1 {status} No\r\ncontent-length: 0\r\n\r\n");
-            return client.write_all(refusal.as_bytes()).await;
-        }
+        Policy::Refuses(status) => return refuse(&mut client, status).await,
         Policy::HangsUp => return Ok(()),
     };
     let mut server = TcpStream::connect(upstream).await?;
     client.write_all(b"HTTP/1.1 200 Connection established\r\n\r\n").await?;
     copy_bidirectional(&mut client, &mut server).await?;
     Ok(())
+}
+
+async fn refuse(client: &mut TcpStream, status: u16) -> std::io::Result<()> {
+    let refusal = format!("HTTP/1.1 {status} No\r\ncontent-length: 0\r\n\r\n");
+    client.write_all(refusal.as_bytes()).await
 }

@@ -368,7 +368,9 @@ async fn a_right_to_write_that_is_taken_away_is_said_to_need_a_person_and_works_
     directory.churn(0.5, 1);
     let mut service = program.spawn(&["run"]);
     let line = await_line(&mut service, "acquisition ended: refused");
-    assert!(line.contains("ERROR") && line.contains("access to a topic is not permitted (ACL)"), "{line}");
+    // In the words of `check`.
+    let words = format!("Write is not permitted on {users} (ACL)");
+    assert!(line.contains("ERROR") && line.contains(&words), "{line}");
     let client = reqwest::Client::builder().no_proxy().build().expect("a client");
     let refused = async || {
         let answer = client.get(format!("http://127.0.0.1:{port}/metrics")).send().await.expect("an answer");
@@ -380,6 +382,8 @@ async fn a_right_to_write_that_is_taken_away_is_said_to_need_a_person_and_works_
     assert!(refused().await, "it needs a person");
     await_line(&mut service, "acquisition ended: refused");
     assert!(refused().await, "it still does");
+    let check = program.run(&["check"]).await;
+    assert!(check.code == 78 && check.out.contains(&words), "{check:?}");
     change(secured, &["--add"], &write);
     await_line(&mut service, "sync completed");
     let deadline = Instant::now() + Duration::from_secs(60);
