@@ -22,15 +22,19 @@ mod time;
 mod topics;
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
 
 use crate::config::Config;
+use crate::kafka::alive;
 use crate::telemetry::{self, LogFormat};
 
 pub use failure::{Exit, Failure};
 
+/// For the clients of Kafka at the end of a command.
+const CLIENTS_WAIT: Duration = Duration::from_secs(3);
 /// The default of `--config`.
 const CONFIG_FILE: &str = "scimtail.toml";
 
@@ -116,8 +120,10 @@ pub fn run(arguments: Arguments) -> Result<Exit, Failure> {
         .build()
         .map_err(|error| Failure::new(Exit::Failed, format!("the runtime does not start: {error}")))?;
     let result = runtime.block_on(dispatch(arguments));
-    // Blocking calls may still wait for a broker that has gone. Their results do not matter any more.
+    // Blocking calls may still wait for a broker that has gone. Their results do not matter any more, but their clients
+    // have to end before the process does.
     runtime.shutdown_background();
+    alive::wait_for_end(CLIENTS_WAIT);
     result
 }
 

@@ -14,6 +14,7 @@ use rdkafka::error::KafkaError as Error;
 use secrecy::{ExposeSecret, SecretString};
 use tracing::debug;
 
+use super::alive::Alive;
 use super::cause::{Cause, FailedConnection, Failures};
 use super::certificate::{self, Trusted};
 use super::error::{Meaning, PERMIT, in_words, is_unreachable, meaning, meaning_of};
@@ -94,11 +95,14 @@ impl Eq for SecretProperty {}
 
 /// Sends librdkafka's own lines to our log, at the level `debug`, and keeps why connections fail.
 #[derive(Clone, Debug, Default)]
-pub struct Quiet(pub Failures);
+pub struct Quiet {
+    failures: Failures,
+    _alive: Alive,
+}
 
 impl ClientContext for Quiet {
     fn log(&self, _level: RDKafkaLogLevel, facility: &str, message: &str) {
-        self.0.take(facility, message);
+        self.failures.take(facility, message);
         // Lines hold what servers say.
         debug!(facility, message = %message.escape_debug(), "librdkafka");
     }
@@ -233,7 +237,7 @@ impl KafkaClient {
 
     /// The context of a client that does nothing but ask.
     pub fn context(&self) -> Quiet {
-        Quiet(self.failures.clone())
+        Quiet { failures: self.failures.clone(), _alive: Alive::default() }
     }
 
     /// No broker answers: says why, if that is known. Whatever the cause, Kafka answered once, and may do so again.
