@@ -137,6 +137,14 @@ fn only_schedule_asks_for_the_time_and_only_retry_knows_the_backoff_crate() {
 }
 
 #[test]
+fn one_call_is_unsafe() {
+    let unsafe_of = |path: &PathBuf| std::fs::read_to_string(path).unwrap().matches("unsafe {").count();
+    let found: Vec<_> = rust_files(&root().join("src")).into_iter().filter(|path| unsafe_of(path) > 0).collect();
+    assert_eq!(found, [root().join("src/kafka/oauth.rs")]);
+    assert_eq!(unsafe_of(&found[0]), 1);
+}
+
+#[test]
 fn the_page_about_providers_says_what_their_profiles_say() {
     let page = scimtail::cli::providers::markdown().expect("the shipped profiles parse");
     let stale = format!("docs/providers.md is stale; → {}", scimtail::cli::providers::REGENERATE);

@@ -100,6 +100,32 @@ async fn what_is_wrong_with_a_token_is_said_with_its_remedy_in_every_command() {
     assert!(complaints.is_empty(), "{}", complaints.join("\n"));
 }
 
+/// No broker of Amazon's is here, so this ends where it would decide.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_for_amazon_msk_is_signed_with_the_credentials_of_the_machine_and_reaches_kafka() {
+    let secured = secured();
+    let directory = BenchDirectory::start(3, 1, 2, 3, TOKEN).await;
+    let program = with_tokens(secured, "wrong", &directory.base_url(), "[kafka.msk_iam]\nregion = \"eu-central-1\"\n");
+    let home = tempfile::tempdir().expect("a directory");
+    let run = async |variables: &[(&str, &str)]| {
+        let mut command = program.command(&["--log-level", "debug", "topics"]);
+        // Nothing of this machine counts.
+        command.env_clear().env("HOME", home.path()).env("AWS_EC2_METADATA_DISABLED", "true");
+        command.envs(variables.iter().copied()).env("SCIMTAIL_TEST_TOKEN", TOKEN);
+        let output = tokio::task::spawn_blocking(move || command.output().expect("it runs")).await;
+        Ended::from(output.expect("it was waited for"))
+    };
+    let none = run(&[]).await;
+    assert!(
+        none.code == 78 && none.err.contains("[kafka.msk_iam]: there are no AWS credentials; → a role"),
+        "{none:?}"
+    );
+    let keys = [("AWS_ACCESS_KEY_ID", "AKIACANARY"), ("AWS_SECRET_ACCESS_KEY", "canary-of-aws")];
+    let refused = run(&keys).await;
+    assert!(refused.code == 78 && refused.err.contains("Kafka refuses the token (SASL OAUTHBEARER)"), "{refused:?}");
+    assert!(!refused.err.to_ascii_lowercase().contains("canary"), "{refused:?}");
+}
+
 /// The broker ends a connection if it outlives its token.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_service_outlives_its_tokens_and_an_outage_of_their_server() {
