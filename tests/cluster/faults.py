@@ -233,6 +233,7 @@ def versions(stage):
         after = scene.wait_for_syncs(SYNCS_BETWEEN, may_end=ended)
         scene.say(f"restore: syncs after {after:.1f} s")
         finished = scene.finish()
+        scene.judge_subjects()
         if failure:
             raise Failed(
                 f"the first sync failed: {failure}\n  everything after it was right: {finished}"

@@ -12,6 +12,7 @@ doubled or stuck, and the state is what the directories hold.
   kill           one broker is killed (SIGKILL), then two at once
   moves          leaders and coordinators move
   versions       a first sync, a takeover and a restore
+  registries     the same with another schema registry, Apicurio 3.3, and each of its two APIs
   doctored       records that the other parts left are doctored, and the checker notices; so it does with a service
                  that hangs and a transaction that is left open
 
@@ -34,6 +35,7 @@ import builds
 import doctored
 import faults
 import program
+import registries
 import services as real
 from cluster import Cluster
 from processes import CACHE, Failed, require
@@ -42,7 +44,7 @@ from verdict import Checker
 # The newest of each line that Maven Central serves, and the one that the other tests run against.
 VERSIONS = ("3.9.2", "4.1.1", "4.4.0")
 SHORT_VERSION = "4.1.1"
-PARTS = ("first-starts", "rolling", "kill", "moves", "versions", "doctored")
+PARTS = ("first-starts", "rolling", "kill", "moves", "versions", "registries", "doctored")
 SHORT_PARTS = ("first-starts", "rolling", "kill", "doctored")
 # How often, in the long form and in the short one.
 COUNTS = {
@@ -224,6 +226,9 @@ def play(stage, part, arguments):
             check("moves", faults.moves, arguments.moves)
         case "versions":
             check("versions", faults.versions)
+        case "registries":
+            for api in registries.APIS:
+                check(f"registries: Apicurio {registries.VERSION}, {api}", registries.versions, api)
         case "doctored":
             # The largest file has most kinds of records.
             largest = max(stage.dumps, key=lambda file: file.stat().st_size, default=None)

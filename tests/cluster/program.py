@@ -6,13 +6,15 @@ from collections import Counter
 from datetime import datetime
 from pathlib import Path
 
-from processes import ROOT, Failed, Process
+from processes import ROOT, Failed, Process, run
 
 TOKEN_VARIABLE = "CLUSTER_TOKEN"
 # An instance ends after its commit, and aborts what is open; a broker may be slow.
 STOP_SECONDS_MAX = 60
 # A wait of scimtail for a broker that does not answer has its own bounds below this.
 ONCE_SECONDS_MAX = 180
+# It asks the registry a few questions about each topic.
+SCHEMAS_SECONDS_MAX = 60
 LINES_SHOWN = 6
 
 
@@ -44,6 +46,12 @@ def once(name, file, directory, token):
     lines = [line for line in said.splitlines() if " completed " not in line]
     lines += [line for line in log if not line.startswith("{")]
     return code, "\n    ".join(lines[-LINES_SHOWN:]) + f"\n    log: {process.log}"
+
+
+def schemas_check(file, directory, token):
+    """What `schemas --check` prints, which has to end with 0."""
+    asked = command(file, "schemas", "--check")
+    return run("schemas", asked, directory, SCHEMAS_SECONDS_MAX, **{TOKEN_VARIABLE: token})
 
 
 class Instance:

@@ -2,13 +2,14 @@
 
 import itertools
 import random
+import re
 import secrets
 import time
 from collections import Counter
 
 import tenants
 from processes import Failed
-from program import TOKEN_VARIABLE, Instance, once
+from program import TOKEN_VARIABLE, Instance, once, schemas_check
 
 # In partitions 0 and 3 of 4, and in different ones of 12 too: each account has a shard of its own.
 ACCOUNTS = {"acme": "state", "globex": "events"}
@@ -164,6 +165,15 @@ baseline = "{baseline}"
         return self.wait_for_syncs_since(since, 2, RECOVERY_SECONDS_MAX, began, may_end)
 
     # The verdict.
+
+    def judge_subjects(self):
+        """Each topic has one schema, and the registry keeps incompatible ones away from it."""
+        said = schemas_check(self.file, self.directory, self.token)
+        for topic in self.topics:
+            # A note may follow: a registry may keep another text of the same schema.
+            right = rf"ok    {re.escape(topic)}-value  id \d+, version 1 of 1, FULL_TRANSITIVE"
+            if not re.search(f"^{right}$", said, re.MULTILINE):
+                raise Failed(f"the schema of {topic} is not as it should be:\n{said}")
 
     def judge(self, may_end=()):
         """All that instances said, and all that the topics hold. Returns a line about it."""
