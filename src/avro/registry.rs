@@ -25,9 +25,9 @@ use crate::transport::failure::{Failed, Received, looked_into};
 use crate::transport::{Proxy, Transport};
 
 const REQUEST_WAIT: Duration = Duration::from_secs(10);
-/// Tries to register one schema, the first included.
+/// Tries to register one schema, or to set its compatibility level, the first included.
 const REGISTER_TRIES: u32 = 4;
-/// Between two of these tries: as long as another instance may take to register it.
+/// Between two of these tries: as long as another instance may take for the same.
 const REGISTER_WAIT: Duration = Duration::from_millis(250);
 pub const COMPATIBILITY: &str = "FULL_TRANSITIVE";
 
@@ -261,13 +261,24 @@ impl Registry {
         }
     }
 
+    /// Of instances that set the level at the same moment, a registry may refuse all but one with 409 (Apicurio does).
     async fn set_compatibility(&self, subject: &str) -> Result<(), ServiceError> {
         let level = json!({ "compatibility": COMPATIBILITY });
-        let (status, _) = self.call(Method::PUT, &format!("/config/{subject}"), Some(&level)).await?;
-        if status.is_success() {
-            return Ok(());
+        let mut tries = 1;
+        loop {
+            let (status, _) = self.call(Method::PUT, &format!("/config/{subject}"), Some(&level)).await?;
+            if status.is_success() {
+                return Ok(());
+            }
+            if status != StatusCode::CONFLICT || tries == REGISTER_TRIES {
+                return Err(self.refused(&format!("setting {COMPATIBILITY} on {subject}"), status));
+            }
+            if self.compatibility(subject).await?.as_deref() == Some(COMPATIBILITY) {
+                return Ok(());
+            }
+            tries += 1;
+            tokio::time::sleep(REGISTER_WAIT).await;
         }
-        Err(self.refused(&format!("setting {COMPATIBILITY} on {subject}"), status))
     }
 
     /// Instances that start together register the same schemas at the same moment, and a registry may refuse all but

@@ -438,6 +438,31 @@ async fn g10_the_registry_takes_an_appended_field_and_refuses_a_required_one() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn instances_that_set_the_compatibility_of_the_same_subjects_at_once_all_succeed() {
+    const INSTANCES: usize = 6;
+    const ROUNDS: usize = 4;
+    let url = &services().registry;
+    for _ in 0..ROUNDS {
+        // Registered by other means, without a level.
+        let prefix = unique_prefix("level");
+        for topic in Topic::ALL {
+            let subject = schema::subject(&prefix, topic);
+            assert!(post(format!("{url}/subjects/{subject}/versions"), schema::text(topic)).await.0);
+        }
+        let all = (0..INSTANCES).map(|_| async {
+            let registry = Registry::new(url).expect("a URL");
+            registry.ids(&prefix, true).await
+        });
+        let ids = futures::future::join_all(all).await;
+        assert!(ids.iter().all(Result::is_ok), "{ids:?}");
+        for topic in Topic::ALL {
+            let level = Registry::new(url).expect("a URL").compatibility(&schema::subject(&prefix, topic)).await;
+            assert_eq!(level, Ok(Some("FULL_TRANSITIVE".to_owned())));
+        }
+    }
+}
+
 /// A registry in front of the real one that answers a comparison with all versions of a subject like this.
 async fn registry_without_comparison(status: StatusCode, body: &'static str) -> (Registry, JoinSet<()>) {
     let client = reqwest::Client::builder().no_proxy().build().expect("a client");
