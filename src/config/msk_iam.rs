@@ -93,11 +93,15 @@ impl MskIamSection {
             Some(CredentialsError::CredentialsNotLoaded(_)) => {
                 ServiceError::refused(at("there are no AWS credentials", CREDENTIALS))
             }
-            Some(_) if self.role_arn.is_some() => ServiceError::refused(at(
+            Some(CredentialsError::InvalidConfiguration(_)) => {
+                ServiceError::refused(at("the AWS credentials cannot be used", CREDENTIALS))
+            }
+            // AWS refuses, or does not answer: its types do not tell.
+            Some(_) if self.role_arn.is_some() => ServiceError::unreachable(at(
                 "AWS does not let this machine assume role_arn",
-                "check role_arn, the trust policy of the role, and the credentials of this machine",
+                "check role_arn, the trust policy of the role, and the way to AWS",
             )),
-            Some(_) => ServiceError::refused(at("the AWS credentials cannot be used", CREDENTIALS)),
+            Some(_) => ServiceError::unreachable(at("AWS gives no credentials", CREDENTIALS)),
             None => ServiceError::refused(at("no token can be signed with the AWS credentials", CREDENTIALS)),
         }
     }

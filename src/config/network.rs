@@ -139,9 +139,10 @@ impl ProxyConfig {
         }
     }
 
-    fn password(&self) -> Option<&Secret> {
+    /// The user name, and the place of the password.
+    pub fn login(&self) -> Option<(&str, &Secret)> {
         match self {
-            ProxyConfig::Named { login: Some((_, password)), .. } => Some(password),
+            ProxyConfig::Named { login: Some((username, password)), .. } => Some((username, password)),
             ProxyConfig::Named { login: None, .. } | ProxyConfig::OfEnvironment(_) => None,
         }
     }
@@ -203,7 +204,9 @@ impl NetworkConfig {
 
     /// The files that the keys of the section name.
     pub fn files(&self) -> impl Iterator<Item = &NamedFile> {
-        self.tls.files().chain(self.proxy.as_ref().and_then(ProxyConfig::password).and_then(Secret::named_file))
+        self.tls
+            .files()
+            .chain(self.proxy.as_ref().and_then(ProxyConfig::login).and_then(|(_, password)| password.named_file()))
     }
 }
 

@@ -26,6 +26,8 @@ const TIMEOUTS: Timeouts =
     Timeouts { connect: Duration::from_secs(4), silence: Duration::from_secs(8), request: Duration::from_secs(10) };
 /// The life of a token whose endpoint does not say it (RFC 6749 §5.1 permits that).
 const LIFE_UNSAID: Duration = Duration::from_secs(300);
+/// A longer life is cut: the number of its milliseconds goes through C.
+const LIFE_MAX: Duration = Duration::from_secs(365 * 24 * 3_600);
 /// Characters of all extensions. The first message of a client is one line of text.
 const EXTENSIONS_MAX: usize = 4_096;
 
@@ -139,12 +141,10 @@ impl OauthConfig {
     fn identity(&self) -> u128 {
         let OauthConfig { token_url, client_id, scope, proof, secret, extensions, network } = self;
         let files: Vec<_> = self.files().map(|file| (file.key, &file.path)).collect();
-        let variable = match secret {
-            Secret::Env { variable, .. } => Some(variable),
-            Secret::File { .. } | Secret::Given(_) => None,
-        };
-        let proxy = network.proxy.as_ref().map(ProxyConfig::told);
-        let all = (token_url.as_str(), client_id, scope, proof, variable, extensions, files, proxy);
+        let proxy = network.proxy.as_ref();
+        let proxy_login = proxy.and_then(ProxyConfig::login).map(|(name, password)| (name, variable_of(password)));
+        let proxy = (proxy.map(ProxyConfig::told), proxy_login);
+        let all = (token_url.as_str(), client_id, scope, proof, variable_of(secret), extensions, files, proxy);
         xxhash_rust::xxh3::xxh3_128(format!("{all:?}").as_bytes())
     }
 
@@ -168,9 +168,16 @@ impl OauthConfig {
                 Class::Retry => ServiceError::Unreachable(at(error.problem)),
                 Class::Person | Class::Configuration => ServiceError::Refused(at(error.problem)),
             })?;
-        let life = granted.lifetime.unwrap_or(LIFE_UNSAID).as_millis();
-        let expires_at = asked_at.saturating_add(i64::try_from(life).unwrap_or(i64::MAX));
-        Ok(BearerToken { secret: granted.secret, expires_at })
+        let life = granted.lifetime.unwrap_or(LIFE_UNSAID).min(LIFE_MAX).as_millis();
+        Ok(BearerToken { secret: granted.secret, expires_at: asked_at + i64::try_from(life).unwrap_or_default() })
+    }
+}
+
+/// The variable that a secret is in, as it is.
+fn variable_of(secret: &Secret) -> Option<&str> {
+    match secret {
+        Secret::Env { variable, .. } => Some(variable),
+        Secret::File { .. } | Secret::Given(_) => None,
     }
 }
 
@@ -183,7 +190,10 @@ pub fn on_a_runtime_of_its_own<T: Send>(
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime =
             runtime.map_err(|error| ServiceError::unreachable(format!("no token for Kafka: no runtime ({error})")))?;
-        runtime.block_on(work)
+        let done = runtime.block_on(work);
+        // A look-up of a name may still be under way, longer than anything waits here.
+        runtime.shutdown_background();
+        done
     };
     thread::scope(|scope| scope.spawn(run).join()).unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }

@@ -216,7 +216,7 @@ impl KafkaClient {
     fn consumer(&self, config: &ClientConfig) -> Result<BaseConsumer<Quiet>, ServiceError> {
         let made = config.create_with_context(self.context());
         let consumer: BaseConsumer<Quiet> = made.map_err(|error| KafkaClient::misconfigured(&error))?;
-        self.give_token(consumer.client(), &mut Given::default())?;
+        self.give_token(consumer.client(), &Given::default())?;
         Ok(consumer)
     }
 
@@ -224,12 +224,12 @@ impl KafkaClient {
     ///
     /// # Errors
     /// No token is issued.
-    pub fn give_token<C: ClientContext>(&self, client: &Client<C>, given: &mut Given) -> Result<(), ServiceError> {
+    pub fn give_token<C: ClientContext>(&self, client: &Client<C>, given: &Given) -> Result<(), ServiceError> {
         self.tokens.as_ref().map_or(Ok(()), |tokens| tokens.give(client, given))
     }
 
     /// Gives a client each newer token. To be called about every second; it never waits.
-    pub fn renew_token<C: ClientContext>(&self, client: &Client<C>, given: &mut Given) {
+    pub fn renew_token<C: ClientContext>(&self, client: &Client<C>, given: &Given) {
         if let Some(tokens) = &self.tokens {
             tokens.renew(client, given);
         }

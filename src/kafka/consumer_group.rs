@@ -94,13 +94,13 @@ pub fn join(
     let consumer: BaseConsumer<Follower> = config
         .create_with_context(Follower { moves, quiet: client.context() })
         .map_err(|error| KafkaClient::misconfigured(&error))?;
-    let mut given = Given::default();
-    client.give_token(consumer.client(), &mut given)?;
+    let given = Given::default();
+    client.give_token(consumer.client(), &given)?;
     consumer.subscribe(&[&client.topic(Topic::Syncs)]).map_err(|error| KafkaClient::misconfigured(&error))?;
     let (over, is_over) = oneshot::channel();
     let client = client.clone();
     thread::spawn(move || {
-        let fatal = follow(&client, &consumer, &mut given, &leave);
+        let fatal = follow(&client, &consumer, &given, &leave);
         // Leaving is a revocation of everything: it waits until the shards have stopped, then tells the group.
         drop(consumer);
         if let Some(error) = fatal {
@@ -114,7 +114,7 @@ pub fn join(
 fn follow(
     client: &KafkaClient,
     consumer: &BaseConsumer<Follower>,
-    given: &mut Given,
+    given: &Given,
     leave: &CancellationToken,
 ) -> Option<ServiceError> {
     let mut complaint: Option<(Error, Instant)> = None;

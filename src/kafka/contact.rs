@@ -7,6 +7,7 @@ use rdkafka::metadata::Metadata;
 
 use super::client::{KafkaClient, Quiet};
 use super::error::{Meaning, is_unreachable, meaning_of};
+use super::oauth::Given;
 use crate::service::ServiceError;
 
 /// Without an answer, if nothing says why.
@@ -30,13 +31,15 @@ pub struct Contact {
     client: KafkaClient,
     /// A consumer, because librdkafka's lines about connections come only to a client that is polled.
     consumer: BaseConsumer<Quiet>,
+    given: Given,
 }
 
 impl Contact {
     /// # Errors
     /// A property that librdkafka does not take.
     pub fn new(client: &KafkaClient) -> Result<Contact, ServiceError> {
-        Ok(Contact { client: client.clone(), consumer: client.asking(&client.brokers, SETUP)? })
+        let consumer = client.asking(&client.brokers, SETUP)?;
+        Ok(Contact { client: client.clone(), consumer, given: Given::default() })
     }
 
     /// Brokers and topics, as one broker knows them. Without an answer it waits for `wait` at most, and less if it is
@@ -52,6 +55,8 @@ impl Contact {
         let began = Instant::now();
         let mut question = QUESTION_WAIT;
         loop {
+            // A contact that is kept outlives its token.
+            client.renew_token(self.consumer.client(), &self.given);
             match self.consumer.fetch_metadata(None, question) {
                 Ok(metadata) => {
                     // What librdkafka said before is over, and must not be taken for news later.

@@ -6,7 +6,7 @@
 
 use std::ffi::{CString, c_char};
 use std::fmt;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -93,13 +93,14 @@ impl Issued {
 
     fn is_due(&self, now: i64) -> bool {
         let life = self.token.expires_at - self.issued_at;
-        now - self.issued_at >= life / 100 * RENEWED_AFTER_PERCENT
+        // A clock that was set back says nothing about how long the token still holds.
+        now < self.issued_at || now - self.issued_at >= life / 100 * RENEWED_AFTER_PERCENT
     }
 }
 
 /// Which token a client was given last.
 #[derive(Debug, Default)]
-pub struct Given(u64);
+pub struct Given(AtomicU64);
 
 impl Tokens {
     pub fn new(source: TokenSource) -> Tokens {
@@ -107,44 +108,69 @@ impl Tokens {
         Tokens(Arc::new(Shared { source, held, turn, renewing }))
     }
 
-    /// Gives a client a token that holds. It may have to be fetched; blocks.
+    /// Gives a client a token that holds. If there is none, one is fetched; that blocks.
     ///
     /// # Errors
     /// None is issued.
-    pub fn give<C: ClientContext>(&self, client: &Client<C>, given: &mut Given) -> Result<(), ServiceError> {
-        let issued = self.newest()?;
-        if given.0 != issued.number {
-            self.set(client, &issued.token)?;
-            given.0 = issued.number;
-        }
-        Ok(())
+    pub fn give<C: ClientContext>(&self, client: &Client<C>, given: &Given) -> Result<(), ServiceError> {
+        let issued = match self.holding() {
+            Some(issued) => issued,
+            None => self.fetch()?,
+        };
+        self.hand_over(client, &issued, given)
     }
 
     /// Gives a client the newest token, if it has another one. If a newer one is due, it is fetched meanwhile: the call
     /// never waits.
-    pub fn renew<C: ClientContext>(&self, client: &Client<C>, given: &mut Given) {
+    pub fn renew<C: ClientContext>(&self, client: &Client<C>, given: &Given) {
+        // The token before stays, and the next attempt follows.
+        if let Some(issued) = self.holding()
+            && let Err(error) = self.hand_over(client, &issued, given)
+        {
+            warn!(reason = %error, "a client of Kafka does not take a token");
+        }
+    }
+
+    fn hand_over<C: ClientContext>(
+        &self,
+        client: &Client<C>,
+        issued: &Issued,
+        given: &Given,
+    ) -> Result<(), ServiceError> {
+        if given.0.swap(issued.number, Ordering::Relaxed) == issued.number {
+            return Ok(());
+        }
+        self.set(client, &issued.token)
+    }
+
+    /// The token, if it holds. If another one is due, a thread fetches it.
+    fn holding(&self) -> Option<Issued> {
         let now = (self.0.source.clock)();
-        let (issued, failed_at) = {
+        let (token, failed_at) = {
             let held = self.held();
             (held.token.clone(), held.failed.as_ref().map(|_| held.tried_at))
         };
-        if let Some(issued) = issued.as_ref().filter(|issued| issued.number != given.0) {
-            // The token before stays, and the next attempt follows.
-            if let Err(error) = self.set(client, &issued.token) {
-                warn!(reason = %error, "a client of Kafka does not take a token");
+        let may_try = failed_at.is_none_or(|at| !(0..ATTEMPTS_APART_MS).contains(&(now - at)));
+        if token.as_ref().is_none_or(|issued| issued.is_due(now)) && may_try {
+            self.fetch_meanwhile();
+        }
+        token.filter(|issued| issued.holds(now))
+    }
+
+    fn fetch_meanwhile(&self) {
+        /// Says that the thread has ended, however it ends.
+        struct Renewing(Tokens);
+        impl Drop for Renewing {
+            fn drop(&mut self) {
+                self.0.0.renewing.store(false, Ordering::Release);
             }
-            given.0 = issued.number;
         }
-        let due = issued.is_none_or(|issued| issued.is_due(now));
-        let may_try = failed_at.is_none_or(|at| now - at >= ATTEMPTS_APART_MS);
-        if due && may_try && !self.0.renewing.swap(true, Ordering::AcqRel) {
-            let tokens = self.clone();
-            thread::spawn(move || {
-                // A failure is kept and said there.
-                drop(tokens.newest());
-                tokens.0.renewing.store(false, Ordering::Release);
-            });
+        if self.held().token.is_none() || self.0.renewing.swap(true, Ordering::AcqRel) {
+            return;
         }
+        let renewing = Renewing(self.clone());
+        // A failure is kept and said where it happens. A thread that does not start drops `renewing` too.
+        drop(thread::Builder::new().spawn(move || drop(renewing.0.fetch())));
     }
 
     /// Why there is no token that holds, if that is so.
@@ -155,23 +181,18 @@ impl Tokens {
         held.failed.clone().filter(|_| !holds)
     }
 
-    /// A token that is not due, fetched if there is none. If that fails, one that still holds.
-    fn newest(&self) -> Result<Issued, ServiceError> {
+    /// A token that is not due, fetched unless another client has fetched one meanwhile. Blocks.
+    fn fetch(&self) -> Result<Issued, ServiceError> {
         let clock = self.0.source.clock;
         let attempts = self.held().attempts;
         let _turn = self.0.turn.lock().unwrap_or_else(PoisonError::into_inner);
-        let fallback = {
+        let still_holds = {
             let (held, now) = (self.held(), clock());
-            match &held.token {
-                Some(issued) if !issued.is_due(now) => return Ok(issued.clone()),
-                token => {
-                    let fallback = token.clone().filter(|issued| issued.holds(now));
-                    // Another client's attempt failed while this one waited for its turn.
-                    if let (Some(error), true) = (&held.failed, held.attempts != attempts) {
-                        return fallback.ok_or_else(|| error.clone());
-                    }
-                    fallback
-                }
+            match (&held.token, &held.failed) {
+                (Some(issued), _) if !issued.is_due(now) => return Ok(issued.clone()),
+                // Another client's attempt failed while this one waited for its turn.
+                (_, Some(error)) if held.attempts != attempts => return Err(error.clone()),
+                (token, _) => token.as_ref().is_some_and(|issued| issued.holds(now)),
             }
         };
         let issued_at = clock();
@@ -189,17 +210,11 @@ impl Tokens {
                 Ok(issued)
             }
             Err(error) => {
-                let is_news = held.failed.is_none();
-                held.failed = Some(error.clone());
-                match fallback {
-                    Some(issued) => {
-                        if is_news {
-                            warn!(reason = %error, "no new token for Kafka; the old one still holds");
-                        }
-                        Ok(issued)
-                    }
-                    None => Err(error),
+                if held.failed.is_none() && still_holds {
+                    warn!(reason = %error, "no new token for Kafka; the old one still holds");
                 }
+                held.failed = Some(error.clone());
+                Err(error)
             }
         }
     }
@@ -227,11 +242,11 @@ impl Tokens {
 
     /// Gives a producer each newer token, until the result is dropped.
     pub fn keep<C: ProducerContext + 'static>(&self, producer: &ThreadedProducer<C>, given: Given) -> Keeper {
-        let (tokens, producer, mut given) = (self.clone(), producer.clone(), given);
+        let (tokens, producer) = (self.clone(), producer.clone());
         let (stop, stopped) = mpsc::channel::<()>();
         let thread = thread::spawn(move || {
             while stopped.recv_timeout(HANDED_OVER) == Err(RecvTimeoutError::Timeout) {
-                tokens.renew(producer.client(), &mut given);
+                tokens.renew(producer.client(), &given);
             }
         });
         Keeper { stop: Some(stop), thread: Some(thread) }
@@ -334,21 +349,35 @@ mod tests {
         config.create_with_context(DefaultConsumerContext).unwrap()
     }
 
+    /// Until the thread that fetches the next token has ended.
+    fn fetched(tokens: &Tokens) {
+        while tokens.0.renewing.load(Ordering::Acquire) {
+            thread::yield_now();
+        }
+    }
+
+    fn number(given: &Given) -> u64 {
+        given.0.load(Ordering::Relaxed)
+    }
+
     #[test]
-    fn all_clients_share_a_token_until_three_quarters_of_its_life_have_passed() {
+    fn all_clients_share_a_token_and_the_next_one_is_fetched_after_three_quarters_of_its_life() {
         static NOW: AtomicI64 = AtomicI64::new(BEGIN);
         let tokens = tokens(|| NOW.load(Ordering::Relaxed), &[Ok(HOUR_MS), Ok(HOUR_MS)]);
         let (one, other) = (client(), client());
-        let (mut given, mut given_other) = (Given::default(), Given::default());
-        tokens.give(one.client(), &mut given).unwrap();
-        tokens.give(other.client(), &mut given_other).unwrap();
+        let (given, given_other) = (Given::default(), Given::default());
+        tokens.give(one.client(), &given).unwrap();
+        tokens.give(other.client(), &given_other).unwrap();
         NOW.fetch_add(HOUR_MS / 4 * 3 - 1, Ordering::Relaxed);
-        tokens.give(one.client(), &mut given).unwrap();
-        assert_eq!((given.0, given_other.0), (1, 1));
+        tokens.give(one.client(), &given).unwrap();
+        fetched(&tokens);
+        assert_eq!((number(&given), number(&given_other)), (1, 1));
         NOW.fetch_add(1, Ordering::Relaxed);
-        tokens.give(other.client(), &mut given_other).unwrap();
-        tokens.renew(one.client(), &mut given);
-        assert_eq!((given.0, given_other.0), (2, 2));
+        tokens.give(other.client(), &given_other).unwrap();
+        fetched(&tokens);
+        tokens.renew(one.client(), &given);
+        tokens.renew(other.client(), &given_other);
+        assert_eq!((number(&given), number(&given_other)), (2, 2));
     }
 
     #[test]
@@ -356,16 +385,33 @@ mod tests {
         static NOW: AtomicI64 = AtomicI64::new(BEGIN);
         let answers = [Ok(HOUR_MS), Err("away"), Err("still away"), Ok(HOUR_MS)];
         let tokens = tokens(|| NOW.load(Ordering::Relaxed), &answers);
-        let (one, mut given) = (client(), Given::default());
-        tokens.give(one.client(), &mut given).unwrap();
+        let (one, given) = (client(), Given::default());
+        tokens.give(one.client(), &given).unwrap();
         NOW.fetch_add(HOUR_MS - 1, Ordering::Relaxed);
-        tokens.give(one.client(), &mut given).unwrap();
+        // No client waits for an attempt, and of several soon after another only one is made.
+        for _ in 0..3 {
+            tokens.give(one.client(), &given).unwrap();
+            fetched(&tokens);
+        }
         assert_eq!(tokens.failure(), None, "the old one still holds");
         NOW.fetch_add(1, Ordering::Relaxed);
-        assert_eq!(tokens.give(one.client(), &mut given), Err(ServiceError::unreachable("still away")));
+        assert_eq!(tokens.give(one.client(), &given), Err(ServiceError::unreachable("still away")));
         assert_eq!(tokens.failure(), Some(ServiceError::unreachable("still away")));
-        tokens.give(one.client(), &mut given).unwrap();
-        assert_eq!((tokens.failure(), given.0), (None, 4));
+        tokens.give(one.client(), &given).unwrap();
+        assert_eq!((tokens.failure(), number(&given)), (None, 4));
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_makes_a_token_due() {
+        static NOW: AtomicI64 = AtomicI64::new(BEGIN);
+        let tokens = tokens(|| NOW.load(Ordering::Relaxed), &[Ok(HOUR_MS), Ok(HOUR_MS)]);
+        let (one, given) = (client(), Given::default());
+        tokens.give(one.client(), &given).unwrap();
+        NOW.fetch_sub(HOUR_MS, Ordering::Relaxed);
+        tokens.renew(one.client(), &given);
+        fetched(&tokens);
+        tokens.renew(one.client(), &given);
+        assert_eq!(number(&given), 2);
     }
 
     #[test]
@@ -381,7 +427,7 @@ mod tests {
         for (secret, extension) in
             [("4ca9ary\0", "key"), ("4ca9ary\u{1}", "key"), ("4ca9ary", "auth"), ("4ca9ary", "a1")]
         {
-            let refused = Tokens::new(source(secret, extension)).give(client().client(), &mut Given::default());
+            let refused = Tokens::new(source(secret, extension)).give(client().client(), &Given::default());
             let text = refused.unwrap_err().to_string();
             assert!(text.contains("token for Kafka") && !text.contains("4ca9ary"), "{text}");
         }

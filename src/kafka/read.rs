@@ -226,9 +226,9 @@ fn read_spans(
 
     let mut last_progress = Instant::now();
     let mut records: u64 = 0;
-    let mut given = Given::default();
+    let given = Given::default();
     loop {
-        client.renew_token(reader.client(), &mut given);
+        client.renew_token(reader.client(), &given);
         match reader.poll(POLL_WAIT) {
             Some(Ok(message)) => {
                 let Some((topic, _)) = names.iter().find(|(_, name)| name == message.topic()) else { continue };
@@ -307,9 +307,9 @@ pub fn follow(
     reader.assign(&assignment).map_err(|error| client.explain(&name, &error))?;
     // Since when no broker answers, and whether `answered` was told.
     let (mut lost, mut said) = (None, false);
-    let mut given = Given::default();
+    let given = Given::default();
     loop {
-        client.renew_token(reader.client(), &mut given);
+        client.renew_token(reader.client(), &given);
         let polled = reader.poll(POLL_WAIT);
         if matches!(&polled, Some(Err(error)) if is_unreachable(error)) {
             lost.get_or_insert_with(Instant::now);

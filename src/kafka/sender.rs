@@ -163,8 +163,8 @@ impl Sender {
         let deliveries = Deliveries { quiet: client.context(), topics: topics.clone(), ..Deliveries::default() };
         let producer = config.create_with_context(deliveries);
         let producer: ThreadedProducer<Deliveries> = producer.map_err(|error| KafkaClient::misconfigured(&error))?;
-        let mut given = Given::default();
-        client.give_token(producer.client(), &mut given)?;
+        let given = Given::default();
+        client.give_token(producer.client(), &given)?;
         let keeper = client.tokens.as_ref().map(|tokens| tokens.keep(&producer, given));
         Ok(Sender { _keeper: keeper, producer, topics, partition, wait })
     }

@@ -386,7 +386,7 @@ fn addresses(metadata: &Metadata) -> Vec<String> {
 fn admin(client: &KafkaClient) -> Result<AdminClient<Quiet>, ServiceError> {
     let made = client.config(&[])?.create_with_context(client.context());
     let admin: AdminClient<Quiet> = made.map_err(|error| KafkaClient::misconfigured(&error))?;
-    client.give_token(admin.inner(), &mut Given::default())?;
+    client.give_token(admin.inner(), &Given::default())?;
     Ok(admin)
 }
 
