@@ -308,6 +308,16 @@ class Normal(Situation):
     steps = ((0, "starts", lambda s: s.first.start()),)
 
 
+class RareSyncs(Situation):
+    """Nothing happens between two syncs."""
+
+    known = ONLY_ACME
+    interval = "3h"
+    steps = Normal.steps
+    # The next sync is due a tenth early at the earliest.
+    hold = 2 * HOUR + HOUR // 2
+
+
 class RollingRestart(Situation):
     """Two instances restart one after the other, twice."""
 
@@ -498,8 +508,8 @@ class RecordsReduced(Situation):
 
 
 SITUATIONS = (
-    Normal, RollingRestart, Rebalance, ProcessDead, InstanceDead, BrokerDead, BrokerBack, RegistryDead, ShardUnowned,
-    WriteRefused, Held, Stopped, Blind, Failing, FailingFromTheStart, Silent, SilentFromTheStart, Paused, Resumed,
+    Normal, RareSyncs, RollingRestart, Rebalance, ProcessDead, InstanceDead, BrokerDead, BrokerBack, RegistryDead,
+    ShardUnowned, WriteRefused, Held, Stopped, Blind, Failing, FailingFromTheStart, Silent, SilentFromTheStart, Paused, Resumed,
     RemovalsUnproven, RecordsReduced,
 )  # fmt: skip
 
