@@ -208,7 +208,7 @@ pub fn configured<'a>(before: impl IntoIterator<Item = &'a str>, now: impl IntoI
     }
 }
 
-/// Records that the account needs a person for these of [`REASONS`], and for no other of them.
+/// Records that the account needs a person for these of `REASONS`, and for no other of them.
 pub fn needs_person(account: &str, holding: &[&str]) {
     for reason in REASONS {
         let value = if holding.contains(&reason) { 1.0 } else { 0.0 };
