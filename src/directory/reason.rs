@@ -10,6 +10,7 @@ use super::problem::Problem;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ReasonCode {
     Unreachable,
+    NotConnectable,
     Unavailable,
     HttpStatus,
     Redirected,
@@ -71,8 +72,9 @@ struct Facts {
 
 impl ReasonCode {
     /// All codes that this version records.
-    pub const ALL: [ReasonCode; 27] = [
+    pub const ALL: [ReasonCode; 28] = [
         ReasonCode::Unreachable,
+        ReasonCode::NotConnectable,
         ReasonCode::Unavailable,
         ReasonCode::HttpStatus,
         ReasonCode::Redirected,
@@ -136,7 +138,14 @@ impl ReasonCode {
                 "unreachable",
                 Retry,
                 "The directory does not answer, or the connection to it fails.",
-                "If it lasts, check `base_url`, name resolution, the network and the certificate.",
+                "If it lasts, check `base_url`, name resolution and the network.",
+            ),
+            ReasonCode::NotConnectable => (
+                "not_connectable",
+                Configuration,
+                "No connection comes about before a person acts: a certificate is not trusted or expired, a proxy \
+                 refuses, or the address must not be asked.",
+                "Correct the certificate, the proxy or the address that the message names.",
             ),
             ReasonCode::Unavailable => (
                 "unavailable",

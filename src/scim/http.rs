@@ -15,6 +15,7 @@ use super::address::{self, Allowed, CheckedResolver, NotAllowed};
 use super::error::ReadError;
 use crate::directory::Problem;
 pub use crate::transport::Timeouts;
+use crate::transport::failure::Failed;
 pub(super) use crate::transport::failure::Received;
 use crate::transport::{Proxy, Transport, failure};
 
@@ -47,7 +48,7 @@ impl Http {
     /// # Errors
     /// A URL that must not be asked, or a TLS set-up that fails.
     pub(super) fn to(url: &Url, reach: &Reach, timeouts: Timeouts) -> Result<Http, ReadError> {
-        let unusable = |problem: Problem| ReadError::new(ReasonCode::Unreachable, problem);
+        let unusable = |problem: Problem| ReadError::new(ReasonCode::NotConnectable, problem);
         let allowed = Allowed { private: reach.allow_private, loopback: address::is_loopback(url) };
         if url.scheme() != "https" && !allowed.loopback {
             return Err(unusable("only https is used off this machine".into()));
@@ -71,25 +72,28 @@ impl Http {
 
     /// Says what went wrong in our words.
     pub(super) fn failure(&self, error: &reqwest::Error, received: Received) -> ReadError {
-        let problem =
-            not_allowed(error).unwrap_or_else(|| failure::failure(error, received, self.through.as_ref()).problem);
-        ReadError::new(ReasonCode::Unreachable, problem)
+        let not_allowed = not_allowed(error);
+        not_allowed.unwrap_or_else(|| of_connection(failure::failure(error, received, self.through.as_ref())))
     }
 
     /// As [`Http::failure`], for a request to `url` without an answer. If the proxy did not connect, it is asked why.
     pub(super) async fn looked_into(&self, error: &reqwest::Error, url: &Url) -> ReadError {
-        let problem = match not_allowed(error) {
-            Some(problem) => problem,
-            None => failure::looked_into(error, Received::Nothing, self.through.as_ref(), url).await.problem,
-        };
-        ReadError::new(ReasonCode::Unreachable, problem)
+        match not_allowed(error) {
+            Some(error) => error,
+            None => of_connection(failure::looked_into(error, Received::Nothing, self.through.as_ref(), url).await),
+        }
     }
 }
 
-/// The problem of a name that leads only where no request may go.
-fn not_allowed(error: &reqwest::Error) -> Option<Problem> {
+fn of_connection(Failed { problem, needs_person }: Failed) -> ReadError {
+    let code = if needs_person { ReasonCode::NotConnectable } else { ReasonCode::Unreachable };
+    ReadError::new(code, problem)
+}
+
+/// The failure of a name that leads only where no request may go.
+fn not_allowed(error: &reqwest::Error) -> Option<ReadError> {
     let reason = failure::causes(error).find_map(|cause| cause.downcast_ref::<NotAllowed>())?;
-    Some(Problem::new(reason.to_string()))
+    Some(ReadError::new(ReasonCode::NotConnectable, reason.to_string()))
 }
 
 /// The turns of large bodies: several requests are under way, and each may bring a group of any size. Clones share

@@ -16,7 +16,7 @@ use url::{Url, form_urlencoded};
 
 use super::assertion::{ASSERTION_TYPE, Sources, assertion};
 use super::error::ReadError;
-use super::http::{Http, Reach, Received, Timeouts, read_body};
+use super::http::{Http, Reach, Timeouts, read_body};
 use super::secret::{Numbered, fits_a_header};
 
 /// Bytes of a token endpoint's answer; a larger one does not hold a token.
@@ -205,8 +205,10 @@ impl Grant<'_> {
     }
 
     async fn ask(&self, http: &Http, request: RequestBuilder) -> Result<TokenReply, ReadError> {
-        let sending = request.send().await;
-        let response = sending.map_err(|error| at_token_url(http.failure(&error, Received::Nothing)))?;
+        let response = match request.send().await {
+            Ok(response) => response,
+            Err(error) => return Err(at_token_url(http.looked_into(&error, self.token_url).await)),
+        };
         let status = response.status();
         let body = read_body(http, response, TOKEN_ANSWER_BYTES_MAX, None).await.map_err(|error| match error.code {
             ReasonCode::BodyTooLarge => no_token(status, "with more than any token needs"),

@@ -71,12 +71,17 @@ async fn list(base_url: &str, transport: &Transport) -> Result<usize, ReadError>
     directory.first_page(Kind::User).await.map(|page| page.rows.len())
 }
 
-async fn refusal(base_url: &str, transport: &Transport) -> String {
+/// Why the directory cannot be read, and who ends that.
+async fn refusal(base_url: &str, transport: &Transport) -> (Ends, String) {
     let error = list(base_url, transport).await.expect_err("it is refused");
-    assert_eq!(error.code, ReasonCode::Unreachable, "{error}");
+    let ends = match error.code {
+        ReasonCode::Unreachable => Ends::ByItself,
+        ReasonCode::NotConnectable => Ends::ByPerson,
+        _ => panic!("{error:?}"),
+    };
     let text = error.to_string();
     assert!(text.lines().count() == 1 && !text.contains("canary"), "{text}");
-    text
+    (ends, text)
 }
 
 fn registry(url: &str, login: Login, transport: &Transport) -> Registry {
@@ -103,16 +108,15 @@ async fn no_registry(url: &str, transport: &Transport) -> (Ends, String) {
 }
 
 /// The first of some texts that has these words, else the last.
-async fn first_with(words: &str, mut said: impl AsyncFnMut() -> String) -> String {
+async fn first_with(words: &str, mut said: impl AsyncFnMut() -> (Ends, String)) -> (Ends, String) {
     const TRIES: usize = 20;
-    let mut last = String::new();
-    for _ in 0..TRIES {
-        last = said().await;
-        if last.contains(words) {
-            break;
+    for _ in 1..TRIES {
+        let last = said().await;
+        if last.1.contains(words) {
+            return last;
         }
     }
-    last
+    said().await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -150,15 +154,10 @@ async fn each_fault_of_a_certificate_has_its_own_sentence_and_remedy() {
         let front = Front::start(server, &to, None).await;
         let url = format!("https://{}", front.address);
         let base_url = format!("{url}/scim/v2");
-        let said = first_with(words, async || refusal(&base_url, transport).await).await;
+        let (ends, said) = first_with(words, async || refusal(&base_url, transport).await).await;
         assert!(said.contains(words), "{words}: {said}");
-        let mut ends = Ends::ByItself;
-        let asking = async || {
-            let (by, said) = no_registry(&url, transport).await;
-            ends = by;
-            said
-        };
-        let said = first_with(words, asking).await;
+        assert_eq!(ends, Ends::ByPerson, "{said}");
+        let (ends, said) = first_with(words, async || no_registry(&url, transport).await).await;
         assert!(said.starts_with(&format!("registry {url} cannot be reached: ")) && said.contains(words), "{said}");
         assert_eq!(ends, Ends::ByPerson, "{said}");
     }
@@ -183,8 +182,9 @@ async fn a_client_certificate_is_shown_to_a_server_that_asks_for_one() {
     };
     assert!(list(&url, &with(&ca)).await.expect("the server accepts it") > 0);
     let (words, unknown) = ("or refuses the one it got; → client_cert_file and client_key_file", with(&other));
-    let said = first_with(words, async || refusal(&url, &unknown).await).await;
+    let (ends, said) = first_with(words, async || refusal(&url, &unknown).await).await;
     assert!(said.contains(words), "{said}");
+    assert_eq!(ends, Ends::ByPerson, "{said}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -236,8 +236,9 @@ async fn only_https_goes_through_the_proxy_which_sees_neither_token_nor_path() {
         // The library reaches no server through a proxy whose URL holds an IPv6 address.
         ("https://[2606:4700::1111]/scim/v2", "[2606:4700::1111] is an IPv6 address, and the proxy"),
     ] {
-        let said = refusal(url, &through).await;
+        let (ends, said) = refusal(url, &through).await;
         assert!(said.contains(words), "{url}: {said}");
+        assert_eq!(ends, Ends::ByPerson, "{said}");
     }
     let literal = "https://[2606:4700::1111]";
     let access = Access { login: Login::None, transport: through.clone() };
@@ -251,8 +252,10 @@ async fn only_https_goes_through_the_proxy_which_sees_neither_token_nor_path() {
 
     // NO_PROXY: the name is resolved on this machine, in vain.
     let except = Proxy::from_variable(&proxy.url(), "vendor.invalid").expect("a proxy");
-    let said = refusal("https://vendor.invalid/scim/v2", &Transport { proxy: Some(except), ..through.clone() }).await;
+    let direct = Transport { proxy: Some(except), ..through.clone() };
+    let (ends, said) = refusal("https://vendor.invalid/scim/v2", &direct).await;
     assert!(said.contains("the host name cannot be resolved"), "{said}");
+    assert_eq!(ends, Ends::ByItself, "{said}");
     assert_eq!(proxy.targets(), [] as [&str; 0]);
 }
 
@@ -339,8 +342,9 @@ async fn each_refusal_of_a_proxy_has_its_own_sentence_and_remedy() {
         ),
     ] {
         proxy.set(policy.unwrap_or_else(|| asks(front.address)));
-        let said = refusal(url, &transport).await;
+        let (by, said) = refusal(url, &transport).await;
         assert!(said.contains(&words), "{words}: {said}");
+        assert_eq!(by, ends, "{said}");
         let (by, said) = no_registry("https://vendor.invalid", &transport).await;
         assert!(said.contains(&words), "{words}: {said}");
         assert_eq!(by, ends, "{said}");
@@ -352,8 +356,9 @@ async fn each_refusal_of_a_proxy_has_its_own_sentence_and_remedy() {
     assert_eq!(by, Ends::ByPerson);
     // Behind the tunnel, what is wrong with the server is told as without a proxy.
     proxy.set(Policy::Connects(front.address));
-    let said = refusal("https://elsewhere.invalid/scim/v2", &anonymous).await;
+    let (ends, said) = refusal("https://elsewhere.invalid/scim/v2", &anonymous).await;
     assert!(said.contains("TLS certificate is for another host name"), "{said}");
+    assert_eq!(ends, Ends::ByPerson, "{said}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -375,6 +380,51 @@ async fn a_token_endpoint_is_reached_the_same_way_as_its_directory() {
     assert!(error.code != ReasonCode::Unreachable && error.to_string().contains("token"), "{error}");
     let targets = proxy.targets();
     assert!(!targets.is_empty() && targets.iter().all(|target| target == "login.invalid:443"), "{targets:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_endpoint_that_needs_a_person_is_told_from_one_that_may_come_back() {
+    let (ca, other, folder) = (Ca::new(), Ca::new(), tempfile::tempdir().expect("a folder"));
+    let service = directory().await;
+    let to = origin(&service.base_url());
+    let front = |certificate: Certificate| {
+        let to = to.clone();
+        async move { Front::start(certificate.server(None), &to, None).await }
+    };
+    let (untrusted, elsewhere, expired) = (
+        front(other.certificate(&["127.0.0.1"], Holds::Now)).await,
+        front(ca.certificate(&["other.example"], Holds::Now)).await,
+        front(ca.certificate(&["127.0.0.1"], Holds::NotAnyMore)).await,
+    );
+    let reach = Reach {
+        allow_private: false,
+        transport: Transport { trust: trust(folder.path(), &ca.pem(), None), proxy: None },
+    };
+    let at = |front: &Front| format!("https://{}/token", front.address);
+    for (url, words, ends) in [
+        (at(&untrusted), "token_url: the server's TLS certificate is from a CA", ReasonCode::NotConnectable),
+        (at(&elsewhere), "token_url: the server's TLS certificate is for another", ReasonCode::NotConnectable),
+        (at(&expired), "token_url: the server's TLS certificate has expired", ReasonCode::NotConnectable),
+        (
+            "https://169.254.169.254/token".to_owned(),
+            "token_url: the URL leads to a link-local",
+            ReasonCode::NotConnectable,
+        ),
+        ("https://login.invalid/token".to_owned(), "token_url: the host name cannot be", ReasonCode::Unreachable),
+        ("http://127.0.0.1:1/token".to_owned(), "token_url: nothing listens", ReasonCode::Unreachable),
+    ] {
+        let token_url = Url::parse(&url).expect("a URL");
+        let scheme =
+            Scheme::Oauth2 { client_id: "client".to_owned(), token_url, scope: None, proof: ClientProof::Secret };
+        let sources = Sources { now: now_millis, random: || 1 };
+        let credential = Credential::new(scheme, Arc::new(|| Ok("secret-canary".to_owned().into())), &reach, sources);
+        let error = match credential {
+            Ok(credential) => credential.pass().await.err().expect("there is no token"),
+            Err(error) => error,
+        };
+        assert!(error.to_string().starts_with(words), "{url}: {error}");
+        assert_eq!(error.code, ends, "{url}: {error}");
+    }
 }
 
 /// The registry of the tests behind TLS. It asks for Basic credentials.
@@ -572,11 +622,14 @@ async fn certificates_of_an_account_that_are_replaced_take_effect_with_the_next_
     };
     assert!(matches!(listed().await, Err(error) if error.code == ReasonCode::CredentialUnreadable), "no files yet");
     replace(&other, &ca);
-    assert!(matches!(listed().await, Err(error) if error.code == ReasonCode::Unreachable), "the server is not trusted");
+    let untrusted = listed().await;
+    assert!(matches!(untrusted, Err(error) if error.code == ReasonCode::NotConnectable), "the server is not trusted");
     replace(&ca, &ca);
     assert!(listed().await.expect("both sides trust each other") > 0);
     replace(&ca, &other);
-    assert!(matches!(listed().await, Err(error) if error.code == ReasonCode::Unreachable), "the client is not trusted");
+    // A server that ends the connection right after its alert may be faster than the alert.
+    let refused = [ReasonCode::NotConnectable, ReasonCode::Unreachable];
+    assert!(matches!(listed().await, Err(error) if refused.contains(&error.code)), "the client is not trusted");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -147,7 +147,7 @@ fn notes(profile: &Profile, report: &Report) -> Result<(), Failure> {
 /// Reports why a sync would fail, in the words of the sync.
 fn unreadable(reason: &Reason, millis: u128, report: &mut Report) -> Result<(), Failure> {
     let topic = match reason.code {
-        ReasonCode::Unreachable | ReasonCode::Redirected => "reach",
+        ReasonCode::Unreachable | ReasonCode::NotConnectable | ReasonCode::Redirected => "reach",
         ReasonCode::CredentialsRefused | ReasonCode::CredentialUnreadable | ReasonCode::NotATokenResponse => "token",
         _ if reason.problem.what.starts_with("Groups") => "groups",
         _ => "users",

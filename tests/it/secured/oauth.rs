@@ -76,7 +76,9 @@ async fn what_is_wrong_with_a_token_is_said_with_its_remedy_in_every_command() {
     other.change(|policy| policy.audience = "another");
     away.change(|policy| policy.available = false);
     let nowhere = "http://127.0.0.1:1/token".to_owned();
+    let metadata = "https://169.254.169.254/token".to_owned();
     let wrongs = [
+        ("metadata", metadata, "oauth-secret", 78, "[kafka.oauth]: token_url: the URL leads to a link-local"),
         ("secret", server.url.clone(), "wrong-password", 78, "401: the token endpoint refused the client credentials"),
         ("no file", server.url.clone(), "no-such-file", 78, "[kafka.oauth]: secret file"),
         ("audience", other.url.clone(), "oauth-secret", 78, "Kafka refuses the token (SASL OAUTHBEARER)"),
