@@ -17,6 +17,7 @@ mod run;
 mod schemas;
 mod services;
 mod state;
+mod table;
 mod tail;
 mod time;
 mod topics;

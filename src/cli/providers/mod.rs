@@ -11,6 +11,7 @@ mod provider;
 
 use super::failure::{Exit, Failure};
 use super::output::print;
+use super::table::{Cell, Table, room};
 use crate::config::{Config, ProviderTexts};
 use crate::scim::layers::{Fact, names};
 use crate::scim::profile::{Auth, Profile};
@@ -22,6 +23,9 @@ pub use page::{REGENERATE, markdown};
 pub struct Options {
     /// Show every field of this provider [default: a table of all]
     name: Option<String>,
+    /// Do not cut the table to the width of the terminal
+    #[arg(long)]
+    wide: bool,
     /// Print docs/providers.md
     #[arg(long, conflicts_with = "name")]
     markdown: bool,
@@ -40,7 +44,7 @@ pub fn providers(config: Option<&Path>, options: &Options) -> Result<Exit, Failu
     let texts = config.map(Config::providers).transpose()?.unwrap_or_default();
     match &options.name {
         Some(name) => one(name, &texts)?,
-        None => all(&texts)?,
+        None => all(&texts, options.wide)?,
     }
     Ok(Exit::Done)
 }
@@ -51,43 +55,26 @@ const UNVERIFIED: Style = Style::new().fg_color(Some(anstyle::Color::Ansi(AnsiCo
 const NAME: Style = Style::new().fg_color(Some(anstyle::Color::Ansi(AnsiColor::Green)));
 const NOTE: Style = Style::new().fg_color(Some(anstyle::Color::Ansi(AnsiColor::Cyan)));
 
-/// Pads before colouring, because escape sequences have no width.
-fn painted(style: Style, text: &str, width: usize) -> String {
-    format!("{style}{text:width$}{style:#}")
-}
-
-fn all(texts: &ProviderTexts) -> Result<(), Failure> {
+fn all(texts: &ProviderTexts, wide: bool) -> Result<(), Failure> {
     const COLUMNS: [&str; 8] = ["provider", "vendor", "auth", "paging", "rows", "inactive", "memberships", "removal"];
-    let mut rows = vec![COLUMNS.map(str::to_owned)];
+    let mut table = Table::new(COLUMNS.map(|name| Cell::new(name).styled(HEADING)));
     for name in names(texts) {
         let provider = Provider::read(name, texts)?;
-        let value = |field: &str| provider.value(field).to_owned();
-        let memberships = if provider.profile.groups { value("memberships") } else { "no groups".to_owned() };
+        let value = |field: &str| Cell::new(provider.value(field));
+        let memberships = if provider.profile.groups { value("memberships") } else { Cell::new("no groups") };
         let means = provider.profile.removal_means.as_ref().map_or_else(String::new, |means| format!(", {means}"));
-        rows.push([
-            name.to_owned(),
+        table.row([
+            Cell::new(name).styled(NAME),
             value("title"),
             value("auth"),
             value("paging"),
             value("page_size"),
             value("inactive"),
             memberships,
-            format!("{}{means}", value("removal_proof")),
+            Cell::new(&format!("{}{means}", provider.value("removal_proof"))),
         ]);
     }
-    let widths: Vec<usize> =
-        (0..COLUMNS.len()).map(|column| rows.iter().map(|row| row[column].len()).max().unwrap_or(0)).collect();
-    // The last column is not padded: spaces after it would only wrap.
-    let width = |column| if column + 1 < COLUMNS.len() { widths[column] } else { 0 };
-    for (line, row) in rows.iter().enumerate() {
-        let cell = |(column, text): (usize, &String)| match (line, column) {
-            (0, _) => painted(HEADING, text, width(column)),
-            (_, 0) => painted(NAME, text, width(column)),
-            _ => painted(Style::new(), text, width(column)),
-        };
-        print(&row.iter().enumerate().map(cell).collect::<Vec<_>>().join("  "))?;
-    }
-    Ok(())
+    table.lines(room(wide)).iter().try_for_each(|line| print(line))
 }
 
 /// The source of a longer value is printed on a line of its own.
@@ -104,7 +91,7 @@ fn one(name: &str, texts: &ProviderTexts) -> Result<(), Failure> {
             (_, true) => UNVERIFIED,
             _ => Style::new(),
         };
-        let source = painted(style, &source, 0);
+        let source = format!("{style}{source}{style:#}");
         let field = fact.field;
         if value.chars().count() > VALUE_WIDTH {
             print(&format!("  {field:width$}  {value}"))?;
