@@ -204,7 +204,13 @@ token_env = "GIVEN_BELOW"
     let mut account = config.accounts[0].clone();
     account.secret = Secret::Given(TOKEN.to_owned().into());
     account.profile.page_size = PAGE as u32;
-    let services = Services { kafka: config.kafka.clone(), registry, codec: Codec { ids }, clock: now_millis };
+    let services = Services {
+        kafka: config.kafka.clone(),
+        registry,
+        codec: Codec { ids },
+        clock: now_millis,
+        progress: Default::default(),
+    };
     (services, account)
 }
 

@@ -6,6 +6,7 @@ use crate::config::Config;
 use crate::connect;
 use crate::kafka::{KafkaClient, topics};
 use crate::memory;
+use crate::progress::Board;
 use crate::schedule::now_millis;
 use crate::shards::Services;
 
@@ -24,7 +25,8 @@ pub async fn services(config: &Config) -> Result<Services, Failure> {
         let topics::Difference { topic, setting, found, expected } = difference;
         tracing::warn!(topic, setting, found, expected, "topic differs from what readers are promised");
     }
-    Ok(Services { kafka: config.kafka.clone(), registry, codec: Codec { ids }, clock: now_millis })
+    let progress = Board::default();
+    Ok(Services { kafka: config.kafka.clone(), registry, codec: Codec { ids }, clock: now_millis, progress })
 }
 
 /// Checks that reading makes sense: the registry answers, and the topics have the configured number of partitions.

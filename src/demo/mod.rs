@@ -87,8 +87,13 @@ token_env = "GIVEN_BELOW"
         let config = Config::parse("demo", &text).map_err(|error| error.0)?;
         let client = Registry::new(&config.registry.url).map_err(|error| error.to_string())?;
         let ids = client.ids(PREFIX, true).await.map_err(|error| error.to_string())?;
-        let services =
-            Services { kafka: config.kafka.clone(), registry: client, codec: Codec { ids }, clock: now_millis };
+        let services = Services {
+            kafka: config.kafka.clone(),
+            registry: client,
+            codec: Codec { ids },
+            clock: now_millis,
+            progress: Default::default(),
+        };
         let simulated = |(mut config, directory): (AccountConfig, SimulatedDirectory)| {
             config.secret = Secret::Given(TOKEN.to_owned().into());
             Simulated { config, directory, random: fastrand::Rng::with_seed(seed) }

@@ -8,6 +8,7 @@ pub mod reseed;
 pub mod restore;
 pub mod serve;
 pub mod services;
+pub mod shown;
 pub mod spans;
 pub mod writer;
 

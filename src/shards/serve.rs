@@ -15,6 +15,7 @@ use tracing::{Instrument, error, info, warn};
 
 use super::acquisition::{Acquisition, acquire_unless};
 use super::services::Services;
+use super::shown::Shown;
 use super::spans;
 use super::writer::Writer;
 use crate::avro::Decoder;
@@ -28,6 +29,7 @@ use crate::kafka::blocking::{blocking, on_its_own_thread};
 use crate::kafka::read::{Progress, ends_of, follow, watermarks};
 use crate::kafka::written::{Written, recreated, recreated_in_words};
 use crate::log::{EndKind, Ended, Topic};
+use crate::progress::{Board, Done, Work};
 use crate::retry::Waits;
 use crate::schedule::{FenceWait, Schedule};
 use crate::service::ServiceError;
@@ -83,7 +85,15 @@ async fn keep(
     let label = partition.to_string();
     let kept = Kept::new(&label, accounts.iter().map(|config| config.account.name.clone()).collect());
     while !shutdown.is_cancelled() {
-        let wait = match acquire_unless(&shutdown, &services, partition, &accounts, log_progress()).await {
+        let wait = match acquire_unless(
+            &shutdown,
+            &services,
+            partition,
+            &accounts,
+            show_progress(&services.progress, partition),
+        )
+        .await
+        {
             Ok(acquisition) => {
                 owned_before.store(true, Ordering::Relaxed);
                 let acquired = Instant::now();
@@ -139,10 +149,12 @@ async fn keep(
     Ok(())
 }
 
-/// Logs how far a restore has come, if the restore takes long.
-fn log_progress() -> impl FnMut(Progress) + Send + 'static {
+/// Shows how far a restore has come, and logs it if the restore takes long.
+fn show_progress(board: &Board, partition: i32) -> impl FnMut(Progress) + Send + use<> {
+    let entry = board.begin(Work::Restore { partition });
     let mut said = Instant::now();
     move |Progress { read, total }| {
+        entry.set(Done { what: "records", done: read.unsigned_abs(), total: Some(total.unsigned_abs()) });
         if said.elapsed() >= PROGRESS_LOG {
             said = Instant::now();
             info!(read, total, "restoring");
@@ -188,7 +200,8 @@ async fn own(
             inboxes.push((config.account.name.clone(), from, inbox));
             let schedule = Schedule::new(config.interval, random.fork());
             let owned = services.owned(&config.account, known, &writer);
-            let syncing = account(owned, config.clone(), schedule, requests, refusal.clone());
+            let syncing =
+                account(owned, config.clone(), schedule, requests, refusal.clone(), services.progress.clone());
             tasks.spawn(syncing.instrument(spans::account(name)));
         }
     }
@@ -308,6 +321,7 @@ async fn account(
     mut schedule: Schedule,
     mut requests: mpsc::Receiver<Request>,
     refusal: Arc<Refusal>,
+    progress: Board,
 ) -> Ended {
     let mut connection = Connection::new(&config, owned.clock);
     let mut due = Instant::now() + schedule.first();
@@ -328,7 +342,7 @@ async fn account(
                 measure(&owned.account.name, Some(&owned.known), short >= BLIND_SYNCS);
             }
             () = sleep_until(due), if !paused => {
-                let status = match sync_once(&mut owned, &mut connection).await {
+                let status = match sync_shown(&mut owned, &mut connection, &progress).await {
                     Ok(status) => status,
                     Err(ended) => return ended,
                 };
@@ -359,6 +373,21 @@ fn blind(status: &SyncStatus) -> bool {
 pub async fn sync_once(owned: &mut OwnedAccount<Writer>, connection: &mut Connection) -> Result<SyncStatus, Ended> {
     match connection.directory() {
         Ok(directory) => sync::sync(owned, &directory).await,
+        Err(error) => sync::attempt::fail(owned, error.into()).await,
+    }
+}
+
+/// As [`sync_once`]; shows how far the lists are read.
+async fn sync_shown(
+    owned: &mut OwnedAccount<Writer>,
+    connection: &mut Connection,
+    progress: &Board,
+) -> Result<SyncStatus, Ended> {
+    match connection.directory() {
+        Ok(directory) => {
+            let entry = progress.begin(Work::Sync { account: owned.account.name.clone() });
+            sync::sync(owned, &Shown { directory: &directory, entry }).await
+        }
         Err(error) => sync::attempt::fail(owned, error.into()).await,
     }
 }

@@ -5,6 +5,7 @@ use crate::account::Account;
 use crate::avro::{Codec, Registry};
 use crate::directory::Known;
 use crate::kafka::KafkaClient;
+use crate::progress::Board;
 use crate::sync::OwnedAccount;
 
 /// What every shard of the process shares.
@@ -15,6 +16,8 @@ pub struct Services {
     pub codec: Codec,
     /// Milliseconds since 1970-01-01 UTC.
     pub clock: fn() -> i64,
+    /// What long work is under way.
+    pub progress: Board,
 }
 
 impl Services {

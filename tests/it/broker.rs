@@ -42,7 +42,13 @@ pub async fn program_on(directory: &BenchDirectory, prefix: &str) -> (Program, S
     topics::create(&config.kafka, 1).await.expect("topics");
     let registry = Registry::new(&config.registry.url).expect("a registry");
     let ids = registry.ids(&config.kafka.topic_prefix, true).await.expect("schemas");
-    let shared = Shared { kafka: config.kafka.clone(), registry, codec: Codec { ids }, clock: now_millis };
+    let shared = Shared {
+        kafka: config.kafka.clone(),
+        registry,
+        codec: Codec { ids },
+        clock: now_millis,
+        progress: Default::default(),
+    };
     let mut account = config.accounts[0].clone();
     account.secret = Secret::Given(TOKEN.to_owned().into());
     (program, shared, account)

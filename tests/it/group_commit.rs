@@ -42,7 +42,13 @@ async fn shared(test: &str, base_url: &str, accounts: usize) -> (Shared, Vec<Acc
     topics::create(&config.kafka, 1).await.expect("topics");
     let registry = Registry::new(&config.registry.url).expect("a registry");
     let ids = registry.ids(&config.kafka.topic_prefix, true).await.expect("schemas");
-    let shared = Shared { kafka: config.kafka.clone(), registry, codec: Codec { ids }, clock: now_millis };
+    let shared = Shared {
+        kafka: config.kafka.clone(),
+        registry,
+        codec: Codec { ids },
+        clock: now_millis,
+        progress: Default::default(),
+    };
     let given = |mut account: AccountConfig| {
         account.secret = Secret::Given(TOKEN.to_owned().into());
         account

@@ -94,7 +94,13 @@ token_env = "{}"
         topics::create(&config.kafka, replicas).await.expect("topics");
         let registry = Registry::new(&config.registry.url).expect("a registry");
         let ids = registry.ids(&config.kafka.topic_prefix, true).await.expect("schemas");
-        let shared = Shared { kafka: config.kafka.clone(), registry, codec: Codec { ids }, clock: now_millis };
+        let shared = Shared {
+            kafka: config.kafka.clone(),
+            registry,
+            codec: Codec { ids },
+            clock: now_millis,
+            progress: Default::default(),
+        };
         let mut account = config.accounts[0].clone();
         account.secret = Secret::Given(TOKEN.to_owned().into());
         World { reader: reader.clone(), directory, program, shared, account }
