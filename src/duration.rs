@@ -15,6 +15,17 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
     Duration::try_from(duration).map_err(|_| wrong(text))
 }
 
+/// A duration in its largest unit, rounded down: `45 s`, `12 min`, `3 h`, `2 d`.
+pub fn in_words(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    match seconds {
+        ..60 => format!("{seconds} s"),
+        60..3_600 => format!("{} min", seconds / 60),
+        3_600..86_400 => format!("{} h", seconds / 3_600),
+        _ => format!("{} d", seconds / 86_400),
+    }
+}
+
 fn wrong(text: &str) -> String {
     let is_repeated = text.len() <= REPEATED_MAX && !text.contains(char::is_control);
     let what = if is_repeated { format!("`{text}`") } else { "the value".to_owned() };
@@ -31,6 +42,15 @@ mod tests {
         assert_eq!(["90s", "5m", "1h 30m", "7d", "1w"].map(seconds), [90, 300, 5_400, 604_800, 604_800].map(Some));
         // A month is not a number of hours.
         assert_eq!(["90", "1mo", "-5m", "soon", ""].map(seconds), [None; 5]);
+    }
+
+    #[test]
+    fn a_duration_is_told_in_its_largest_unit() {
+        let told = |seconds| in_words(Duration::from_secs(seconds));
+        assert_eq!(
+            [0, 59, 60, 3_599, 3_600, 86_399, 86_400, 900_000].map(told),
+            ["0 s", "59 s", "1 min", "59 min", "1 h", "23 h", "1 d", "10 d"]
+        );
     }
 
     #[test]

@@ -46,16 +46,21 @@ impl Schedule {
 
     /// After a failed one: soon at first, later with each failure in a row.
     pub fn after_failure(&mut self) -> Duration {
-        let first = (self.interval / 10).max(BACKOFF_MIN);
-        let longest = self.interval.saturating_mul(BACKOFF_INTERVALS_MAX).min(BACKOFF_MAX).max(first);
-        let wait = first.saturating_mul(1 << self.failures.min(16)).min(longest);
         self.failures = self.failures.saturating_add(1);
-        self.jitter(wait)
+        self.jitter(wait_after(self.interval, self.failures))
     }
 
     fn jitter(&mut self, wait: Duration) -> Duration {
         wait.mul_f64(0.9 + 0.2 * self.random.f64())
     }
+}
+
+/// The wait of an account after so many failures in a row, without jitter; after none, its interval.
+pub fn wait_after(interval: Duration, failures: u32) -> Duration {
+    let Some(doublings) = failures.checked_sub(1) else { return interval };
+    let first = (interval / 10).max(BACKOFF_MIN);
+    let longest = interval.saturating_mul(BACKOFF_INTERVALS_MAX).min(BACKOFF_MAX).max(first);
+    first.saturating_mul(1 << doublings.min(16)).min(longest)
 }
 
 /// Waits of an instance that was fenced although the group still assigns the shard to it: two owners must not fence

@@ -109,6 +109,7 @@ fn rights(kafka: &KafkaClient, creates: bool) -> Vec<String> {
         grant(&READER, &["Describe"], &topics(&[Topic::Control])),
         grant(&READER, &["Read"], &reader_group),
         "# A reader that joins a consumer group of its own needs Read on that group too.".to_owned(),
+        format!("# With Describe on the group {prefix}, `scimtail status` also shows which instance owns an account."),
         says(&OPERATOR),
         grant(&OPERATOR, &["Read", "Describe", "DescribeConfigs"], &all),
         grant(&OPERATOR, &["Write"], &topics(&[Topic::Control])),

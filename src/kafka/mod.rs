@@ -8,6 +8,7 @@ pub mod client;
 pub mod consumer_group;
 pub mod contact;
 pub mod error;
+pub mod group;
 pub mod oauth;
 pub mod partition;
 pub mod producer;

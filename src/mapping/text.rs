@@ -42,7 +42,7 @@ pub fn planned(event: &ChangeEvent) -> String {
 }
 
 /// The principal's name. A group that is a member is marked as one, because members are mostly users.
-fn who(event: &ChangeEvent) -> String {
+pub fn who(event: &ChangeEvent) -> String {
     let name = clean(event.principal_name.as_deref().unwrap_or(&event.principal_id));
     match event.event_type.starts_with("membership.") && event.principal_type == "group" {
         true => format!("group {name}"),
@@ -50,7 +50,8 @@ fn who(event: &ChangeEvent) -> String {
     }
 }
 
-fn rest(event: &ChangeEvent) -> Vec<String> {
+/// What else there is to say of the event, in parts.
+pub fn rest(event: &ChangeEvent) -> Vec<String> {
     let mut parts = Vec::new();
     if event.event_type.starts_with("membership.") {
         let group = event.group_name.as_deref().or(event.group_id.as_deref()).unwrap_or_default();
