@@ -17,6 +17,7 @@ mod run;
 mod schemas;
 mod services;
 mod state;
+mod status;
 mod table;
 mod tail;
 mod time;
@@ -69,6 +70,8 @@ enum Command {
     Providers(providers::Options),
     /// Sync all accounts continuously, or each once
     Run(run::Options),
+    /// Show how each account stands, and what needs a person; reads the topics only
+    Status(status::Options),
     /// Print events from Kafka
     Tail(tail::Options),
     /// Print the current state from the compacted topics
@@ -137,6 +140,7 @@ async fn dispatch(arguments: Arguments) -> Result<Exit, Failure> {
         Command::Providers(options) => providers::providers(configured(&arguments.config), &options),
         Command::Run(options) => run::run(&arguments.config, options).await,
         Command::Tail(options) => tail::tail(&config()?, options).await,
+        Command::Status(options) => status::status(&config()?, options).await,
         Command::State(options) => state::state(&config()?, options).await,
         Command::Release(options) => control::release(&config()?, options).await,
         Command::Pause(options) => control::pause(&config()?, options).await,

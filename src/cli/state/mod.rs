@@ -99,6 +99,13 @@ fn completeness(known: &Known) -> (bool, String) {
     }
     let at = clock(completed.finished_at.unwrap_or(completed.started_at));
     let as_of = format!("complete as of sync {}, {at} UTC", completed.sync);
+    // What the directory shows by now may be another state.
+    let newer = known.latest.as_ref().filter(|latest| latest.sync > completed.sync);
+    let as_of = match newer.map(|latest| (latest.status, latest.sync)) {
+        Some((Status::Held, sync)) => format!("{as_of}; the newer sync {sync} is held; → scimtail status"),
+        Some((Status::Failed, sync)) => format!("{as_of}; the newer sync {sync} failed; → scimtail status"),
+        _ => as_of,
+    };
     // An attempt that published a part may have failed afterwards.
     let content = |status: &SyncStatus| (status.state_records, status.state_digest);
     match known.latest.as_ref() {

@@ -1,0 +1,230 @@
+//! `status`: how each account stands, from the topics alone.
+
+use std::io::{self, IsTerminal};
+use std::time::Duration;
+
+use anstyle::{AnsiColor, Style};
+use clap::{Args, ValueEnum};
+use tokio::time::timeout;
+
+use super::failure::{Exit, Failure};
+use super::output::{print, print_exactly, reader_is_gone};
+use super::read::read_states;
+use super::services::readable;
+use super::table::{Cell, Table, padded, room, width};
+use crate::avro::{Decoder, Registry};
+use crate::config::{AccountConfig, Config};
+use crate::connect;
+use crate::duration::in_words;
+use crate::kafka::blocking::blocking;
+use crate::kafka::group::{self, Group};
+use crate::mapping::text::clean;
+use crate::overview::{self, AllSeen, Following, Label, Owner, Standing, is_doubtful, overview, read_all, summary};
+use crate::schedule::now_millis;
+
+/// With `--watch`: between two looks if nothing changes, because the table says how long ago things were.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// With `--watch`: between two tables while changes come in.
+const DRAW_EVERY: Duration = Duration::from_millis(500);
+/// With `--watch`: for the first table.
+const FIRST_WAIT: Duration = Duration::from_secs(30);
+/// Clears the screen of a terminal, and goes to its first line.
+const CLEAR: &str = "\u{1b}[2J\u{1b}[3J\u{1b}[H";
+
+#[derive(Debug, Args)]
+pub struct Options {
+    /// Only these accounts [default: all]
+    #[arg(value_name = "ACCOUNT")]
+    accounts: Vec<String>,
+    /// Form of the output
+    #[arg(long, value_enum, default_value = "text")]
+    format: Format,
+    /// Show changes as they come, until Ctrl-C
+    #[arg(long)]
+    watch: bool,
+    /// Do not cut the table to the width of the terminal
+    #[arg(long)]
+    wide: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// A table for people, and what to do
+    Text,
+    /// One JSON object an account, each on a line
+    Json,
+}
+
+pub async fn status(config: &Config, options: Options) -> Result<Exit, Failure> {
+    let mut accounts = config.select(&options.accounts)?;
+    let mut names = std::collections::HashSet::new();
+    accounts.retain(|config| names.insert(config.account.name.clone()));
+    let registry = connect::registry(&config.registry)?;
+    readable(&config.kafka, &registry).await?;
+    let (mut seen, group) = look(config, &registry, &accounts).await?;
+    doubt(config, &registry, &accounts, &mut seen, group.as_ref()).await?;
+    let now = now_millis();
+    let standings = overview(&accounts, &seen, group.as_ref(), now);
+    if options.watch {
+        return watch(config, &registry, accounts, &options).await;
+    }
+    show(&standings, &options, now)?;
+    Ok(exit(&standings))
+}
+
+fn exit(standings: &[Standing]) -> Exit {
+    if standings.iter().any(|standing| standing.needs_person) { Exit::TryLater } else { Exit::Done }
+}
+
+/// What `syncs` and the consumer group say now.
+async fn look(
+    config: &Config,
+    registry: &Registry,
+    accounts: &[AccountConfig],
+) -> Result<(AllSeen, Option<Group>), Failure> {
+    let mut decoder = Decoder::of_reader(registry.clone());
+    let (kafka, accounts) = (config.kafka.clone(), accounts.to_vec());
+    let reading = move || Ok((read_all(&kafka, &mut decoder, &accounts)?, group::describe(&kafka)?));
+    Ok(blocking(reading).await?)
+}
+
+/// An account that has an owner and does not sync may be stopped. Only its records can tell, and `syncs` has none of
+/// them, so they are read as the owner reads them.
+async fn doubt(
+    config: &Config,
+    registry: &Registry,
+    accounts: &[AccountConfig],
+    seen: &mut AllSeen,
+    group: Option<&Group>,
+) -> Result<(), Failure> {
+    let now = now_millis();
+    let doubtful: Vec<_> = accounts
+        .iter()
+        .filter(|config| {
+            let owner = Owner::of(config.account.partition, group);
+            is_doubtful(config, seen.get(&config.account.name).unwrap_or(&Default::default()), &owner, now)
+        })
+        .map(|config| config.account.clone())
+        .collect();
+    if doubtful.is_empty() {
+        return Ok(());
+    }
+    for (name, state) in read_states(&config.kafka, registry, &doubtful).await? {
+        if let Err(problem) = state {
+            seen.entry(name).or_default().stop(problem);
+        }
+    }
+    Ok(())
+}
+
+/// Draws the table again at each change.
+async fn watch(
+    config: &Config,
+    registry: &Registry,
+    accounts: Vec<AccountConfig>,
+    options: &Options,
+) -> Result<Exit, Failure> {
+    let terminal = io::stdout().is_terminal();
+    let following = Following::start(&config.kafka, registry, accounts, now_millis());
+    following.first(FIRST_WAIT).await;
+    let mut changes = following.changes();
+    let mut drawn = None;
+    loop {
+        let (facts, now) = (following.now(), now_millis());
+        if let Some(seen) = &facts.seen {
+            let standings = overview(&following.accounts, seen, facts.group.as_ref(), now);
+            let content = (standings, facts.problem.clone());
+            // A terminal shows how time passes. A pipe gets what is new.
+            if terminal || drawn.as_ref() != Some(&content) {
+                if terminal && options.format == Format::Text {
+                    print_exactly(CLEAR)?;
+                }
+                show(&content.0, options, now)?;
+                if let Some(problem) = &content.1 {
+                    anstream::eprintln!("what is shown may be old: {}", clean(problem));
+                }
+                drawn = Some(content);
+            }
+        }
+        if reader_is_gone() {
+            return Ok(Exit::Done);
+        }
+        tokio::time::sleep(DRAW_EVERY).await;
+        drop(timeout(LOOK_EVERY, changes.changed()).await);
+    }
+}
+
+fn show(standings: &[Standing], options: &Options, now: i64) -> Result<(), Failure> {
+    if options.format == Format::Json {
+        return standings.iter().try_for_each(|standing| print_exactly(&overview::json(standing).to_string()));
+    }
+    let room = room(options.wide);
+    for line in table(standings, now).lines(room) {
+        print(&line)?;
+    }
+    print(&format!("\n{}", summary(standings)))?;
+    for standing in standings {
+        for line in more(standing) {
+            print(&line)?;
+        }
+    }
+    Ok(())
+}
+
+fn table(standings: &[Standing], now: i64) -> Table {
+    let mut table = Table::new(["account", "status", "last", "next", "users", "groups", "members", "owner"]);
+    for standing in standings {
+        let counts = standing.counts;
+        let number = |count: Option<Option<i64>>| match count {
+            None => "–".to_owned(),
+            Some(None) => "unread".to_owned(),
+            Some(Some(count)) => count.to_string(),
+        };
+        let owner = match &standing.owner {
+            Owner::Instance(host) => host.clone(),
+            Owner::Unassigned | Owner::NoInstance => "none".to_owned(),
+            Owner::Unknown => "?".to_owned(),
+        };
+        let next =
+            standing.next_at.map_or("–".to_owned(), |at| if at <= now { "due".to_owned() } else { time(now, at) });
+        table.row([
+            Cell::new(&standing.account),
+            Cell::new(standing.label.as_str()).styled(style(standing)),
+            Cell::new(&standing.completed.map_or("never".to_owned(), |(_, at)| time(at, now))),
+            Cell::new(&next),
+            Cell::new(&number(counts.map(|counts| counts.users))),
+            Cell::new(&number(counts.map(|counts| counts.groups))),
+            Cell::new(&number(counts.map(|counts| counts.memberships))),
+            Cell::new(&owner),
+        ]);
+    }
+    table
+}
+
+fn time(from: i64, to: i64) -> String {
+    in_words(Duration::from_millis(u64::try_from(to.saturating_sub(from)).unwrap_or(0)))
+}
+
+fn style(standing: &Standing) -> Style {
+    let color = match standing.label {
+        _ if standing.needs_person => AnsiColor::Red,
+        Label::Connected => AnsiColor::Green,
+        Label::Syncing | Label::Paused => AnsiColor::Cyan,
+        _ => AnsiColor::Yellow,
+    };
+    Style::new().fg_color(Some(color.into()))
+}
+
+/// Why an account is not connected, and the commands for that; what its newest completed sync found.
+fn more(standing: &Standing) -> Vec<String> {
+    let mut lines = Vec::new();
+    if let Some(reason) = &standing.reason {
+        let label = standing.label.as_str().to_lowercase();
+        lines.push(format!("\n{}  {label}: {}", clean(&standing.account), clean(reason)));
+        let purposes = standing.steps.iter().map(|step| width(step.purpose) + 1).max().unwrap_or(0);
+        for step in &standing.steps {
+            lines.push(format!("  {}  {}", padded(&format!("{}:", step.purpose), purposes), step.command));
+        }
+    }
+    lines
+}
