@@ -18,6 +18,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 pub mod cli;
 pub mod demo;
+pub mod page;
+pub mod overview;
 pub mod shards;
 pub mod connect;
 pub mod config;
@@ -37,6 +39,7 @@ pub mod directory;
 pub(crate) mod json;
 pub(crate) mod jwt;
 pub mod http;
+pub mod progress;
 pub mod telemetry;
 pub mod schedule;
 pub mod memory;

@@ -1,6 +1,7 @@
 //! `run`: the service, or one round with `--once`.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
@@ -16,12 +17,16 @@ use super::outcome::{exit, lines};
 use super::output::{account_width, print, progress};
 use super::services::services;
 use crate::config::follow::{Followed, LOOK_EVERY};
-use crate::config::{AccountConfig, Config};
-use crate::http;
+use crate::config::{AccountConfig, Config, HttpConfig};
+use crate::connect;
+use crate::http::{self, ReadToken};
 use crate::kafka::read::Progress;
-use crate::shards::assignment;
+use crate::page::{self, Sources};
+use crate::progress::Board;
+use crate::schedule::now_millis;
 use crate::shards::once::{self, Outcome};
 use crate::shards::outage;
+use crate::shards::{Services, assignment};
 
 /// From the signal to the end of the process, even if something hangs.
 const SHUTDOWN_WAIT: Duration = Duration::from_secs(8);
@@ -63,13 +68,26 @@ pub async fn run(file: &Path, options: Options) -> Result<Exit, Failure> {
     // Before anything is counted. A refused address is reported before this instance owns a shard.
     // Not ready before Kafka has answered.
     let (answers, ready) = watch::channel(false);
-    let mut tasks = match config.http_listen {
-        Some(address) => {
-            http::listen(address, ready).await.map_err(|reason| Failure::new(Exit::Configuration, reason))?
+    let (configured, accounts) = watch::channel(accounts);
+    let progress = Board::default();
+    let mut tasks = match &config.http {
+        Some(HttpConfig { listen, token }) => {
+            let (pages, forgetting) = page::routes(Sources {
+                kafka: config.kafka.clone(),
+                registry: connect::registry(&config.registry)?,
+                accounts: accounts.clone(),
+                progress: progress.clone(),
+                clock: now_millis,
+            });
+            let token = token.clone().map(|token| ReadToken(Arc::new(move || token.read())));
+            let listening = http::listen(*listen, token, ready, pages).await;
+            let mut tasks = listening.map_err(|reason| Failure::new(Exit::Configuration, reason))?;
+            tasks.spawn(forgetting);
+            tasks
         }
         None => JoinSet::new(),
     };
-    let services = services(config).await?;
+    let services = Services { progress, ..services(config).await? };
     tasks.spawn(outage::of_kafka(services.kafka.clone(), answers));
     tasks.spawn(outage::of_registry(services.registry.clone()));
     if !options.accounts.is_empty() {
@@ -78,8 +96,7 @@ pub async fn run(file: &Path, options: Options) -> Result<Exit, Failure> {
     let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
     let shutdown = CancellationToken::new();
-    info!(group = config.kafka.topic_prefix, accounts = accounts.len(), "running; SIGTERM or Ctrl-C ends it");
-    let (configured, accounts) = watch::channel(accounts);
+    info!(group = config.kafka.topic_prefix, accounts = accounts.borrow().len(), "running; SIGTERM or Ctrl-C ends it");
     tasks.spawn(follow(Followed::new(file, config, &options.accounts), hangup, configured));
     let service = assignment::run(services, accounts, shutdown.clone(), fastrand::Rng::new());
     tokio::pin!(service);

@@ -14,6 +14,7 @@ use super::name::{NAME_RULE, is_name};
 use super::network::{NetworkSection, variable};
 use super::providers::{ProviderPaths, ProviderTexts, provider_texts};
 use super::registry::{RegistryConfig, RegistrySection};
+use super::secret::{Purpose, Secret};
 use crate::kafka::KafkaClient;
 use crate::log::Topic;
 use crate::transport::file::{NamedFile, read_text};
@@ -32,8 +33,8 @@ pub struct Config {
     pub accounts: Vec<AccountConfig>,
     /// The files that it was read from, with their texts: this file and those of `[providers]`.
     pub files: BTreeMap<PathBuf, String>,
-    /// The address of the HTTP listener; `None` without one.
-    pub http_listen: Option<SocketAddr>,
+    /// The HTTP listener; `None` without one.
+    pub http: Option<HttpConfig>,
     /// Bytes of memory of the process; `None` if they are chosen at start.
     pub memory: Option<u64>,
 }
@@ -62,6 +63,44 @@ struct File {
 #[serde(deny_unknown_fields)]
 struct HttpSection {
     listen: String,
+    token_file: Option<PathBuf>,
+}
+
+/// The HTTP listener.
+#[derive(Clone, Debug)]
+pub struct HttpConfig {
+    pub listen: SocketAddr,
+    /// What requests have to show.
+    pub token: Option<Secret>,
+}
+
+impl PartialEq for HttpConfig {
+    fn eq(&self, other: &HttpConfig) -> bool {
+        let same_token = match (&self.token, &other.token) {
+            (Some(one), Some(other)) => one.is_at(other),
+            (one, other) => one.is_none() && other.is_none(),
+        };
+        self.listen == other.listen && same_token
+    }
+}
+
+impl HttpSection {
+    fn check(self) -> Result<HttpConfig, String> {
+        let HttpSection { listen, token_file } = self;
+        let address: SocketAddr = listen.parse().map_err(|_| {
+            format!("[http] listen = {listen:?} is not an IP address with a port; → listen = \"127.0.0.1:9464\"")
+        })?;
+        let token = token_file.map(|path| Secret::file(Purpose::Token, path));
+        // The page has names of people.
+        if token.is_none() && !address.ip().is_loopback() {
+            return Err(format!(
+                "[http] listen = \"{address}\" can be reached from other machines, and there is no token; \
+                 → token_file, or listen = \"127.0.0.1:{}\"",
+                address.port()
+            ));
+        }
+        Ok(HttpConfig { listen: address, token })
+    }
 }
 
 /// `[outputs.ocsf]`, `[outputs.ecs]`: events as JSON in their own topics. The sections have no keys.
@@ -126,7 +165,7 @@ impl Config {
             && self.replication == other.replication
             && self.registry == other.registry
             && self.register == other.register
-            && self.http_listen == other.http_listen
+            && self.http == other.http
             && self.memory == other.memory
     }
 
@@ -159,12 +198,7 @@ impl File {
         let (kafka, kafka_files) = self.kafka.check(self.outputs.topics(), proxy.as_ref())?;
         let register = self.registry.register;
         let registry = self.registry.check(proxy.as_ref()).map_err(|complaint| format!("[registry] {complaint}"))?;
-        let address = |HttpSection { listen }| {
-            listen.parse().map_err(|_| {
-                format!("[http] listen = {listen:?} is not an IP address with a port; → listen = \"127.0.0.1:9464\"")
-            })
-        };
-        let http_listen = self.http.map(address).transpose()?;
+        let http = self.http.map(HttpSection::check).transpose()?;
         let memory = self.limits.memory()?;
         let mut names = HashSet::new();
         let mut accounts = Vec::new();
@@ -186,18 +220,7 @@ impl File {
         if accounts.is_empty() {
             return Err("no [[account]] is configured".to_owned());
         }
-        Ok(Config {
-            kafka,
-            kafka_files,
-            create_topics,
-            replication,
-            registry,
-            register,
-            accounts,
-            files,
-            http_listen,
-            memory,
-        })
+        Ok(Config { kafka, kafka_files, create_topics, replication, registry, register, accounts, files, http, memory })
     }
 }
 

@@ -19,7 +19,7 @@ mod secret;
 
 pub use account::AccountConfig;
 pub use explain::ConfigError;
-pub use file::Config;
+pub use file::{Config, HttpConfig};
 pub use kafka::secrets_in_plain_sight;
 pub use network::NetworkConfig;
 pub use providers::{ProviderTexts, provider};

@@ -58,6 +58,7 @@ mod services;
 mod simulation;
 mod sliding;
 mod state;
+mod status;
 mod tail;
 mod tidy;
 mod tls;
