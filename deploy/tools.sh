@@ -13,10 +13,9 @@ trap 'rm -rf "$work"' EXIT
 HELM=v3.22.0
 KUBECONFORM=v0.8.0
 COMPOSE=v2.16.2
+HCL=v2.25.0
 EXTERNAL_SECRETS=v1.3.2
 PROMETHEUS_OPERATOR=v0.85.0
-# The schemas of Kubernetes, as a package of Python.
-KUBERNETES_VALIDATE=1.37.0
 
 fail() { echo "$*" >&2; exit 1; }
 

@@ -24,7 +24,7 @@ template_config {
   # A secret without a lease, as those of KV are, is read again this often.
   static_secret_render_interval = "5m"
   # Without the secrets the service cannot start: better the agent fails, and says so.
-  exit_on_retry_failure         = true
+  exit_on_retry_failure = true
 }
 
 template {
