@@ -12,7 +12,6 @@ trap 'rm -rf "$work"' EXIT
 
 HELM=v3.22.0
 KUBECONFORM=v0.8.0
-COMPOSE=v2.16.2
 HCL=v2.25.0
 EXTERNAL_SECRETS=v1.3.2
 PROMETHEUS_OPERATOR=v0.85.0
@@ -28,10 +27,12 @@ need() { # command, Debian packages
         fail "$1 is missing; → install $2"
 }
 
+need_go() { command -v go >/dev/null || fail "go is missing; → install Go 1.26 or newer"; }
+
 program_of_go() { # name, package@version: prints the path of the built program
     local built=$tools/bin/$1-${2##*@}
     if [ ! -x "$built" ]; then
-        command -v go >/dev/null || fail "go is missing; → install Go 1.26 or newer"
+        need_go
         echo "building ${2%@*}" >&2
         mkdir -p "$work/bin"
         (cd "$work" && GOBIN=$work/bin GOFLAGS=-mod=mod go install "$2") >"$work/log" 2>&1 || { cat "$work/log" >&2; fail "$2 cannot be built"; }
