@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # For the checks beside this file, which source it: where they find their tools. What is missing is installed below
 # target/deploy, or where apt-get can.
 set -euo pipefail
@@ -9,12 +10,6 @@ mkdir -p "$tools/bin"
 # Gone when the check ends. What is finished moves out of it.
 work=$(mktemp -d "$tools/work-XXXXXX")
 trap 'rm -rf "$work"' EXIT
-
-HELM=v3.22.0
-KUBECONFORM=v0.8.0
-HCL=v2.25.0
-EXTERNAL_SECRETS=v1.3.2
-PROMETHEUS_OPERATOR=v0.85.0
 
 fail() { echo "$*" >&2; exit 1; }
 
