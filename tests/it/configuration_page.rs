@@ -377,7 +377,8 @@ impl Page<'_> {
         let (rows, inner): (Vec<&Key>, Vec<&Key>) =
             declared.fields.iter().partition(|key| self.section_of(key).is_none());
         if !rows.is_empty() {
-            write!(self.text, "\n## `{header}`\n\n| key | value | without it | meaning |\n|---|---|---|---|\n").unwrap();
+            write!(self.text, "\n## `{header}`\n\n| key | value | without it | meaning |\n|---|---|---|---|\n")
+                .unwrap();
         }
         for key in rows {
             let row = self.row(&key.name, key, name);

@@ -59,7 +59,8 @@ fn record(page: &mut String, heading: &str, record: &Value, about: &str) {
     write!(page, "\n{heading}\n\n{about}{doc}\n\n| field | type | pii | meaning |\n|---|---|---|---|\n").unwrap();
     for field in record["fields"].as_array().unwrap() {
         let text = |key: &str| field[key].as_str().unwrap_or_default().replace('|', "\\|").replace('<', "&lt;");
-        writeln!(page, "| `{}` | {} | {} | {} |", text("name"), word(&field["type"]), text("pii"), text("doc")).unwrap();
+        writeln!(page, "| `{}` | {} | {} | {} |", text("name"), word(&field["type"]), text("pii"), text("doc"))
+            .unwrap();
     }
 }
 

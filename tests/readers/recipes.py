@@ -33,10 +33,15 @@ def adapted(code, replacements):
     return code
 
 
-def places(world, group, **more):
-    """What a recipe names, and what it is here."""
+def places(world, name, registry, url):
+    """What a recipe names, and what it is here. Each recipe is a group of its own."""
     prefix = world.scimtail.prefix
-    return {"localhost:9092": world.services.bootstrap, "scim.": f"{prefix}.", group: f"{prefix}-{group}"} | more
+    return {
+        "localhost:9092": world.services.bootstrap,
+        "scim.": f"{prefix}.",
+        "access-review": f"{prefix}-{name}",
+        registry: url,
+    }
 
 
 def follow(name, command, directory, expected, read):
@@ -80,7 +85,7 @@ def python(world):
     program = directory / "events.py"
     code = block("clients.md", "python", "# events.py")
     program.write_text(
-        adapted(code, places(world, "access-review", **{"http://localhost:8081": world.services.registry}))
+        adapted(code, places(world, "python", "http://localhost:8081", world.services.registry))
     )
     python = built_once("recipe-python", [requirements], build) / "bin/python"
     follow("events", [python, program], directory, events(world), complete_lines)
@@ -98,7 +103,7 @@ def go(world):
     (directory / "go.sum").write_text((HERE / "go/go.sum").read_text())
     code = block("clients.md", "go", "// main.go")
     (directory / "main.go").write_text(
-        adapted(code, places(world, "access-review", **{"http://localhost:8081": world.services.registry}))
+        adapted(code, places(world, "go", "http://localhost:8081", world.services.registry))
     )
     run("go", ["go", "build", "-buildvcs=false", "-o", "events", "."], directory, builds.BUILD_SECONDS_MAX)
     follow("events", [directory / "events"], directory, events(world), complete_lines)
@@ -108,8 +113,8 @@ def streams(world):
     directory = world.work / "recipe-streams"
     directory.mkdir()
     code = block("kafka-streams.md", "java", "// Access.java")
-    apicurio = {"http://localhost:8080/apis/registry/v2": world.services.apicurio}
-    (directory / "Access.java").write_text(adapted(code, places(world, "access-review", **apicurio)))
+    replaced = places(world, "streams", "http://localhost:8080/apis/registry/v2", world.services.apicurio)
+    (directory / "Access.java").write_text(adapted(code, replaced))
     state = folded(world, world.reference)
     expected = {
         key: f"{state['users'][user_key(key)]['user_name']} in {state['groups'][group_key(key)]['display_name']}"
