@@ -19,9 +19,13 @@ PAGES = ROOT / "docs/consumers"
 def block(page, language, begins):
     """The block of code of a page whose first line is `begins`."""
     text = (PAGES / page).read_text()
-    found = [one for one in re.findall(rf"```{language}\n(.*?)```", text, re.S) if one.startswith(begins)]
+    found = [
+        one for one in re.findall(rf"```{language}\n(.*?)```", text, re.S) if one.startswith(begins)
+    ]
     if len(found) != 1:
-        raise Failed(f"docs/consumers/{page} has {len(found)} blocks of {language} that begin with {begins!r}")
+        raise Failed(
+            f"docs/consumers/{page} has {len(found)} blocks of {language} that begin with {begins!r}"
+        )
     return found[0]
 
 
@@ -51,7 +55,9 @@ def follow(name, command, directory, expected, read):
         process.wait_until(lambda: read(process.out.read_text()) == expected, READ_SECONDS_MAX)
     except Failed as error:
         got = read(process.out.read_text())
-        raise Failed(f"{error}\n  {len(got)} of {len(expected)} results, e.g. {list(got)[-3:]}") from None
+        raise Failed(
+            f"{error}\n  {len(got)} of {len(expected)} results, e.g. {list(got)[-3:]}"
+        ) from None
     finally:
         process.stop()
 
@@ -61,7 +67,8 @@ def events(world):
     topic = world.scimtail.topic("events")
     values = [record["value"] for record in world.reference if record["topic"] == topic]
     return sorted(
-        f"{event['account']} {event['sequence']} {event['event_type']} {event['principal_id']}" for event in values
+        f"{event['account']} {event['sequence']} {event['event_type']} {event['principal_id']}"
+        for event in values
     )
 
 
@@ -79,7 +86,9 @@ def python(world):
     def build(into):
         run("venv", [sys.executable, "-m", "venv", into], CACHE, builds.BUILD_SECONDS_MAX)
         # The line of the page, with the pip of a new environment.
-        command = install.strip().replace("pip install", f"{into}/bin/python -m pip install --quiet")
+        command = install.strip().replace(
+            "pip install", f"{into}/bin/python -m pip install --quiet"
+        )
         run("pip", ["sh", "-c", command], CACHE, builds.BUILD_SECONDS_MAX)
 
     program = directory / "events.py"
@@ -98,14 +107,21 @@ def go(world):
     for wanted in re.findall(r"(\S+)@(v\S+)", block("clients.md", "sh", "go mod init")):
         # The versions of the page are those of the module, whose checksums are kept.
         if " ".join(wanted) not in module:
-            raise Failed(f"docs/consumers/clients.md names {'@'.join(wanted)}, tests/readers/go/go.mod does not")
+            raise Failed(
+                f"docs/consumers/clients.md names {'@'.join(wanted)}, tests/readers/go/go.mod does not"
+            )
     (directory / "go.mod").write_text(module)
     (directory / "go.sum").write_text((HERE / "go/go.sum").read_text())
     code = block("clients.md", "go", "// main.go")
     (directory / "main.go").write_text(
         adapted(code, places(world, "go", "http://localhost:8081", world.services.registry))
     )
-    run("go", ["go", "build", "-buildvcs=false", "-o", "events", "."], directory, builds.BUILD_SECONDS_MAX)
+    run(
+        "go",
+        ["go", "build", "-buildvcs=false", "-o", "events", "."],
+        directory,
+        builds.BUILD_SECONDS_MAX,
+    )
     follow("events", [directory / "events"], directory, events(world), complete_lines)
 
 
@@ -113,7 +129,9 @@ def streams(world):
     directory = world.work / "recipe-streams"
     directory.mkdir()
     code = block("kafka-streams.md", "java", "// Access.java")
-    replaced = places(world, "streams", "http://localhost:8080/apis/registry/v2", world.services.apicurio)
+    replaced = places(
+        world, "streams", "http://localhost:8080/apis/registry/v2", world.services.apicurio
+    )
     (directory / "Access.java").write_text(adapted(code, replaced))
     state = folded(world, world.reference)
     expected = {
@@ -126,7 +144,12 @@ def streams(world):
         newest = dict(line.split("\t", 1) for line in complete_lines_in_order(text))
         return {key: value for key, value in newest.items() if value != "null"}
 
-    command = [*real.java(directory, 384), "-cp", builds.java() / "lib/*", directory / "Access.java"]
+    command = [
+        *real.java(directory, 384),
+        "-cp",
+        builds.java() / "lib/*",
+        directory / "Access.java",
+    ]
     follow("access", command, directory, expected, access)
 
 
@@ -135,6 +158,10 @@ def complete_lines_in_order(text):
 
 
 def recipes_part(world, checks):
-    checks("the recipe for Python, installed and run as its page says, prints every event", python, world)
+    checks(
+        "the recipe for Python, installed and run as its page says, prints every event",
+        python,
+        world,
+    )
     checks("the recipe for Go, built from its page, prints every event", go, world)
     checks("the recipe for Kafka Streams, run from its page, prints who has access", streams, world)
