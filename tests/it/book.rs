@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
+use clap::{Command, CommandFactory};
+use scimtail::cli::Arguments;
 use scimtail::config::Config;
 use scimtail::scim::profile::Profile;
 
@@ -131,4 +133,62 @@ fn an_example_that_is_wrong_is_refused() {
     let example = completed("[http]\nlistn = \"127.0.0.1:9464\"\n").unwrap();
     let error = Config::parse("scimtail.toml", &example.to_string()).unwrap_err();
     assert!(error.0.contains("did you mean `listen`"), "{error}");
+}
+
+/// Where a command begins in a document, and where it ends.
+const BEFORE_A_COMMAND: [&str; 4] = ["`", "$ ", "exec ", "\""];
+const AFTER_A_COMMAND: [char; 6] = ['`', '\n', '|', '#', '"', ','];
+
+/// The commands that a document shows: what follows the name of the program.
+fn commands(text: &str) -> Vec<&str> {
+    let ends = text.match_indices("scimtail ").filter(|(at, _)| {
+        let before = &text[..*at];
+        BEFORE_A_COMMAND.iter().any(|mark| before.ends_with(mark))
+    });
+    ends.map(|(at, name)| text[at + name.len()..].split(AFTER_A_COMMAND).next().unwrap()).collect()
+}
+
+/// What is wrong with a command that a document shows.
+fn complaint(line: &str, program: &Command) -> Option<String> {
+    let mut command = None;
+    let mut words = line.split_whitespace();
+    while let Some(word) = words.next() {
+        let Some(long) = word.strip_prefix("--") else {
+            match (command.unwrap_or(program).find_subcommand(word), command) {
+                (Some(inner), _) => command = Some(inner),
+                // `[OPTIONS]` stands for what is not shown.
+                (None, None) if word.starts_with('[') || word == "help" => return None,
+                (None, None) => return Some(format!("there is no command `{word}`")),
+                (None, Some(_)) => {}
+            }
+            continue;
+        };
+        let own = command.into_iter().flat_map(Command::get_arguments);
+        let globals = program.get_arguments().filter(|arg| arg.is_global_set() || command.is_none());
+        let Some(found) = own.chain(globals).find(|arg| arg.get_long() == Some(long)) else {
+            return Some(format!("there is no option `--{long}`"));
+        };
+        if found.get_action().takes_values() {
+            words.next();
+        }
+    }
+    None
+}
+
+#[test]
+fn each_command_that_a_document_shows_is_one_that_the_program_takes() {
+    let program = Arguments::command();
+    let mut tried = 0;
+    let mut wrong = Vec::new();
+    for path in documents() {
+        let text = text(&path);
+        for line in commands(&text) {
+            tried += 1;
+            wrong.extend(complaint(line, &program).map(|complaint| format!("{path}: scimtail {line}: {complaint}")));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert!(tried >= 60, "only {tried} commands were found");
+    assert_eq!(complaint("release acme --holds 1", &program).as_deref(), Some("there is no option `--holds`"));
+    assert_eq!(complaint("relaese acme", &program).as_deref(), Some("there is no command `relaese`"));
 }
