@@ -55,9 +55,17 @@ impl PartialEq for AccountConfig {
 #[derive(Clone, Copy, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct GuardSection {
+    /// Share of a kind that one sync may lose. A larger loss is held.
+    /// Default: `0.2`
     max_ratio: Option<f64>,
+    /// Fewer losses never count against `max_ratio`.
+    /// Default: `5`
     min_losses: Option<u64>,
+    /// More losses are always held.
+    /// Default: `500`
     max_absolute: Option<u64>,
+    /// A sync that adds more users, groups and memberships than this is held.
+    /// Default: no limit
     max_added: Option<u64>,
 }
 
@@ -72,7 +80,11 @@ pub enum BaselineName {
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Defaults {
+    /// As in `[[account]]`.
+    /// Default: `"5m"`
     interval: Option<String>,
+    /// As in `[[account]]`.
+    /// Default: `"state"`
     baseline: Option<BaselineName>,
     #[serde(default)]
     guard: GuardSection,
@@ -83,37 +95,85 @@ pub struct Defaults {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AccountSection {
+    /// Name of the account: `[a-z0-9][a-z0-9._-]{0,62}`. It is part of every key and never changes.
     pub name: String,
+    /// Profile by which the directory is read: one of `scimtail providers`, or of `[providers]`.
     provider: String,
+    /// URL of the directory: https, plain http only on loopback.
+    /// Default: that of the profile; required if the profile has none
     base_url: Option<String>,
+    /// Name of the variable that holds the token or key.
+    /// Default: exactly one of the two, if `auth` of the profile is `bearer` or `api_key`
     token_env: Option<String>,
+    /// Path of the file that holds the token or key.
+    /// Default: exactly one of the two, if `auth` of the profile is `bearer` or `api_key`
     token_file: Option<PathBuf>,
+    /// User name (Basic authentication).
+    /// Default: required, if `auth` of the profile is `basic`
     username: Option<String>,
+    /// Name of the variable that holds the password.
+    /// Default: exactly one of the two, if `auth` of the profile is `basic`
     password_env: Option<String>,
+    /// Path of the file that holds the password.
+    /// Default: exactly one of the two, if `auth` of the profile is `basic`
     password_file: Option<PathBuf>,
+    /// Client id (OAuth2 client credentials).
+    /// Default: required, if `auth` of the profile is `oauth2`
     client_id: Option<String>,
+    /// Name of the variable that holds the client secret.
+    /// Default: exactly one of the three, if `auth` of the profile is `oauth2`
     client_secret_env: Option<String>,
+    /// Path of the file that holds the client secret.
+    /// Default: exactly one of the three, if `auth` of the profile is `oauth2`
     client_secret_file: Option<PathBuf>,
+    /// Path of a private key (PEM) that signs `private_key_jwt` assertions in place of a secret.
+    /// Default: exactly one of the three, if `auth` of the profile is `oauth2`
     private_key_file: Option<PathBuf>,
+    /// The `kid` of the private key.
     key_id: Option<String>,
+    /// URL that issues the OAuth2 access tokens: https as for `base_url`.
+    /// Default: that of the profile
     token_url: Option<String>,
+    /// Scope of the OAuth2 access tokens.
+    /// Default: that of the profile
     scope: Option<String>,
+    /// Time between two syncs, give or take a tenth: at least `"1s"`, with its unit.
+    /// Default: that of `[defaults]`
     interval: Option<String>,
+    /// `"state"`: the first sync publishes state and no events. `"events"`: it publishes events too, marked `snapshot`.
+    /// Default: that of `[defaults]`
     baseline: Option<BaselineName>,
+    /// SCIM paths that may leave the process. This replaces the whole list; `id` and `active` are always read.
+    /// Default: the 20 paths above
     attributes: Option<Vec<String>>,
+    /// How entitlements are read from group names.
+    /// Default: that of the profile
     group_pattern: Option<String>,
     #[serde(default)]
     guard: GuardSection,
     #[serde(default)]
     limits: AccountLimits,
+    /// Permits private address ranges. Link-local and metadata addresses are never permitted.
     #[serde(default)]
     allow_private: bool,
+    /// Certificates (PEM) of CAs that are trusted too, for the directory and `token_url`.
     ca_file: Option<PathBuf>,
+    /// Client certificate (PEM), if the server asks for one.
+    /// Default: none; both or neither
     client_cert_file: Option<PathBuf>,
+    /// Private key (PEM) of the client certificate.
+    /// Default: none; both or neither
     client_key_file: Option<PathBuf>,
+    /// `http://host:port`, or `"none"`.
+    /// Default: that of `[network]`
     proxy: Option<String>,
+    /// User name at the account's own proxy.
     proxy_username: Option<String>,
+    /// Name of the variable that holds the password at this proxy.
+    /// Default: exactly one of the two with `proxy_username`
     proxy_password_env: Option<String>,
+    /// Path of the file that holds the password at this proxy.
+    /// Default: exactly one of the two with `proxy_username`
     proxy_password_file: Option<PathBuf>,
     /// Single fields of the profile, for this account.
     #[serde(default)]

@@ -53,6 +53,7 @@ struct File {
     limits: ProcessLimits,
     #[serde(default)]
     outputs: OutputsSection,
+    /// Path of the TOML file of a profile, relative to the folder of this file. A shipped profile of that name is replaced.
     #[serde(default)]
     providers: ProviderPaths,
     #[serde(default)]
@@ -62,6 +63,7 @@ struct File {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct HttpSection {
+    /// IP address and port of the page for Prometheus, e.g. `"127.0.0.1:9464"`.
     listen: String,
     token_file: Option<PathBuf>,
 }
@@ -107,7 +109,9 @@ impl HttpSection {
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct OutputsSection {
+    /// `[outputs.ocsf]`, a section without keys, adds the topic `scim.events.ocsf`: OCSF 1.8.0.
     ocsf: Option<OutputSection>,
+    /// `[outputs.ecs]`, a section without keys, adds the topic `scim.events.ecs`: Elastic Common Schema.
     ecs: Option<OutputSection>,
 }
 

@@ -29,20 +29,31 @@ const PARTITIONS_MAX: i32 = 10_000;
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct KafkaSection {
+    /// Brokers to begin with, each `host:port`.
     brokers: Vec<String>,
+    /// Prefix of all topics, subjects and transactional ids, and the id of the consumer group. 1 to 200 letters, digits,
+    /// `.`, `_` and `-`.
     #[serde(default = "default_prefix")]
     topic_prefix: String,
+    /// Partition count of every topic. It never changes in place; a mismatch is refused.
     #[serde(default = "default_partitions")]
     partitions: i32,
+    /// `false`: topics are only verified.
     #[serde(default = "default_create_topics")]
     pub create_topics: bool,
-    /// -1: the default of the brokers.
+    /// Replication factor of created topics. `-1` is 3 on three brokers or more, and the default of the brokers on fewer.
+    /// On three brokers or more two replicas acknowledge each record (`min.insync.replicas`), unless it is 1.
     #[serde(default = "default_replication")]
     pub replication: i32,
+    /// Permits plain text to brokers off loopback.
     #[serde(default)]
     allow_plaintext: bool,
+    /// Properties of librdkafka, passed on unchanged, e.g. `"security.protocol"`. `"transaction.timeout.ms"` (60 s) is how
+    /// long a service waits for the end of a commit before it starts over.
     #[serde(default)]
     properties: BTreeMap<String, toml::Value>,
+    /// Properties of librdkafka whose values are secrets, read again for each new connection:
+    /// `"sasl.password" = { file = "…" }` or `{ env = "…" }`.
     #[serde(default)]
     secrets: BTreeMap<String, SecretPlace>,
     oauth: Option<OauthSection>,

@@ -15,6 +15,9 @@ const UNITS: [(&str, u32); 4] = [("KiB", 10), ("MiB", 20), ("GiB", 30), ("TiB", 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ProcessLimits {
+    /// Memory for what all running syncs keep until they publish it, with its unit, e.g. `"512MiB"`, `"2GiB"`; at least
+    /// `"64MiB"`.
+    /// Default: a quarter of the memory of the cgroup or the machine
     memory: Option<String>,
 }
 
@@ -22,6 +25,8 @@ pub struct ProcessLimits {
 #[derive(Clone, Copy, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AccountLimits {
+    /// Users and groups that a directory may have. A sync that finds more fails.
+    /// Default: `1000000`
     max_principals: Option<usize>,
 }
 

@@ -24,8 +24,13 @@ const NAME_BYTES_MAX: usize = 2_048;
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct MskIamSection {
+    /// Region of the cluster, e.g. `"eu-central-1"`.
     region: String,
+    /// Profile of the AWS configuration.
+    /// Default: the credentials of the machine
     profile: Option<String>,
+    /// Role that is assumed first. Not together with `profile`.
+    /// Default: the credentials of the machine
     role_arn: Option<String>,
 }
 

@@ -26,9 +26,16 @@ const EXAMPLE: &str = "proxy = \"http://proxy.example:3128\"";
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NetworkSection {
+    /// `http://host:port`, the proxy for https to directories, token endpoints and the registry. `"none"`: no proxy.
+    /// Default: `HTTPS_PROXY` and `NO_PROXY` of the environment
     proxy: Option<String>,
+    /// User name at the proxy (Basic authentication).
     proxy_username: Option<String>,
+    /// Name of the variable that holds the password at the proxy.
+    /// Default: exactly one of the two with `proxy_username`
     proxy_password_env: Option<String>,
+    /// Path of the file that holds the password at the proxy.
+    /// Default: exactly one of the two with `proxy_username`
     proxy_password_file: Option<PathBuf>,
 }
 

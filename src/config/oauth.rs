@@ -35,21 +35,46 @@ const EXTENSIONS_MAX: usize = 4_096;
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct OauthSection {
+    /// URL that issues the tokens.
+    /// Default: required
     token_url: Option<String>,
+    /// Client id at the OAuth2 server.
+    /// Default: required
     client_id: Option<String>,
+    /// Name of the variable that holds the client secret.
+    /// Default: exactly one of the three
     client_secret_env: Option<String>,
+    /// Path of the file that holds the client secret.
+    /// Default: exactly one of the three
     client_secret_file: Option<PathBuf>,
+    /// Path of a private key (PEM) that signs `private_key_jwt` assertions in place of a secret.
+    /// Default: exactly one of the three
     private_key_file: Option<PathBuf>,
+    /// The `kid` of the private key.
     key_id: Option<String>,
+    /// Scope of the tokens.
     scope: Option<String>,
+    /// SASL extensions, as some services ask for them.
     #[serde(default)]
     extensions: BTreeMap<String, String>,
+    /// Certificates (PEM) of CAs that are trusted too.
     ca_file: Option<PathBuf>,
+    /// Client certificate (PEM), if the server asks for one.
+    /// Default: none; both or neither
     client_cert_file: Option<PathBuf>,
+    /// Private key (PEM) of the client certificate.
+    /// Default: none; both or neither
     client_key_file: Option<PathBuf>,
+    /// `http://host:port`, or `"none"`.
+    /// Default: that of `[network]`
     proxy: Option<String>,
+    /// User name at this proxy.
     proxy_username: Option<String>,
+    /// Name of the variable that holds the password at this proxy.
+    /// Default: exactly one of the two with `proxy_username`
     proxy_password_env: Option<String>,
+    /// Path of the file that holds the password at this proxy.
+    /// Default: exactly one of the two with `proxy_username`
     proxy_password_file: Option<PathBuf>,
 }
 

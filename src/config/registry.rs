@@ -81,22 +81,44 @@ impl RegistryConfig {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RegistrySection {
+    /// URL of the schema registry (Confluent's API), without credentials in it.
     url: String,
+    /// `false`: schemas are only looked up.
     #[serde(default = "default_register")]
     pub register: bool,
+    /// Permits plain HTTP to a registry off loopback.
     #[serde(default)]
     allow_plaintext: bool,
+    /// User name (Basic authentication).
     username: Option<String>,
+    /// Name of the variable that holds the password.
+    /// Default: exactly one of the two with `username`
     password_env: Option<String>,
+    /// Path of the file that holds the password.
+    /// Default: exactly one of the two with `username`
     password_file: Option<PathBuf>,
+    /// Name of the variable that holds a bearer token, in place of a user name and password.
     token_env: Option<String>,
+    /// Path of the file that holds a bearer token, in place of a user name and password.
     token_file: Option<PathBuf>,
+    /// Certificates (PEM) of CAs that are trusted too.
     ca_file: Option<PathBuf>,
+    /// Client certificate (PEM), if the registry asks for one.
+    /// Default: none; both or neither
     client_cert_file: Option<PathBuf>,
+    /// Private key (PEM) of the client certificate.
+    /// Default: none; both or neither
     client_key_file: Option<PathBuf>,
+    /// `http://host:port`, or `"none"`.
+    /// Default: that of `[network]`
     proxy: Option<String>,
+    /// User name at this proxy.
     proxy_username: Option<String>,
+    /// Name of the variable that holds the password at this proxy.
+    /// Default: exactly one of the two with `proxy_username`
     proxy_password_env: Option<String>,
+    /// Path of the file that holds the password at this proxy.
+    /// Default: exactly one of the two with `proxy_username`
     proxy_password_file: Option<PathBuf>,
 }
 

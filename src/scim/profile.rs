@@ -36,12 +36,14 @@ pub struct Profile {
     pub scope: Option<String>,
     /// Sent as `Accept`.
     pub accept: String,
-    /// What the paths of lists end in.
+    /// What the path of the list of users ends in.
     pub users_path: String,
+    /// What the path of the list of groups ends in.
     pub groups_path: String,
     /// What the vendor allows; requests are paced to stay within all of these.
     pub rate_limits: Vec<RateLimit>,
 
+    /// How lists are paged.
     pub paging: Paging,
     /// Rows asked for in one page (`count`, RFC 7644 §3.4.2.4).
     pub page_size: u32,
@@ -65,6 +67,7 @@ pub struct Profile {
     /// Members that no list shows, if GET by id is impossible.
     pub unlisted_members: UnlistedMembers,
 
+    /// What proves that a user or group is gone.
     pub removal_proof: RemovalProof,
     /// What it means at this vendor that a user disappears; `deactivated` or nothing.
     pub removal_means: Option<String>,

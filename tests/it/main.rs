@@ -10,9 +10,12 @@
 
 mod alerts;
 mod asyncapi;
+mod book;
 mod broker;
 mod cases;
 mod cli;
+mod commands_page;
+mod configuration_page;
 mod contract;
 mod crash_matrix;
 mod crashes;
@@ -41,6 +44,7 @@ mod proxy;
 mod python;
 mod reader;
 mod reasons_page;
+mod records_page;
 mod refusals;
 mod removals;
 mod repair;

@@ -4,6 +4,7 @@ import json
 import secrets
 
 import builds
+import recipes
 import replay
 import scenario
 import services as real
@@ -224,5 +225,6 @@ ALL = {
     "connect": connect_part,
     "streams": streams_part,
     "go": go_part,
+    "recipes": recipes.recipes_part,
     "replay": replay_part,
 }

@@ -11,6 +11,7 @@ import time
 
 import builds
 import directory
+import recipes
 import scenario
 import services
 from processes import ROOT, Failed, Process, run
@@ -348,7 +349,7 @@ class Replay:
 
 def compare(replay, consumer):
     """The consumer knows what the directories hold, and has loaded no account more often than it had to."""
-    users, groups, memberships, access = [], [], [], []
+    users, groups, memberships, access, through = [], [], [], [], []
     for account, content in replay.scimtail.directories.items():
         names = {}
         for user in content.list("users"):
@@ -364,6 +365,8 @@ def compare(replay, consumer):
             memberships.append((account, kind.lower(), member, group))
             if kind == "User":
                 access.append((account, *names[kind, member], names["Group", group]))
+        for user, group in through_groups(content.access()):
+            through.append((account, *names["User", user], names["Group", group]))
     expected = {"users": users, "groups": groups, "memberships": memberships, "access": access}
     for table, rows in expected.items():
         known = consumer.query(f"SELECT * FROM {table}")
@@ -375,9 +378,32 @@ def compare(replay, consumer):
             )
     if not access:
         raise Failed("no user has access to anything: that proves nothing")
+    # The query of the page, as it stands there.
+    known = consumer.query(recipes.block("replay.md", "sql", "WITH RECURSIVE"))
+    if sorted(map(repr, known)) != sorted(map(repr, map(as_stored, through))):
+        raise Failed(
+            f"the query for groups in groups finds {len(known)} rows, there are {len(through)}"
+        )
     if consumer.loads() != replay.loads:
         raise Failed(f"state was loaded {consumer.loads()} times instead of {replay.loads}")
     once(consumer, replay.events)
+
+
+def through_groups(access):
+    """Each user with each group, also those that the user is in through other groups."""
+    above = {}
+    for kind, member, group in access:
+        above.setdefault((kind, member), set()).add(group)
+    found = set()
+    for (kind, user), groups in above.items():
+        reached, left = set(), list(groups) if kind == "User" else []
+        while left:
+            group = left.pop()
+            if group not in reached:
+                reached.add(group)
+                left += above.get(("Group", group), ())
+        found |= {(user, group) for group in reached}
+    return found
 
 
 def once(consumer, events):
