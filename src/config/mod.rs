@@ -3,6 +3,7 @@
 //! that clap reads `SCIMTAIL_CONFIG`, `SCIMTAIL_LOG` and `USER` as defaults of arguments.
 
 mod account;
+mod account_files;
 mod explain;
 mod file;
 pub mod follow;

@@ -42,6 +42,7 @@ mod python;
 mod reader;
 mod reasons_page;
 mod refusals;
+mod release;
 mod removals;
 mod repair;
 mod requests;
