@@ -8,7 +8,7 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use super::account::AccountSection;
-use super::explain::{ConfigError, explain};
+use super::explain::{ConfigError, explain, is_word, line_at, unknown_field};
 use super::limits::CONFIG_BYTES_MAX;
 use crate::transport::file::read_text;
 
@@ -55,14 +55,13 @@ pub fn read(folder: &Path) -> Result<Found, ConfigError> {
 /// # Errors
 /// One line with the file, the line number and the complaint.
 pub fn parse(file: &str, text: &str) -> Result<Vec<Spanned<AccountSection>>, ConfigError> {
-    let parsed: AccountFile = toml::from_str(text).map_err(|error| {
-        let ConfigError(complaint) = explain(file, text, &error);
-        match error.message().strip_prefix("unknown field ") {
-            Some(rest) if rest.ends_with(", expected `account`") => {
-                ConfigError(format!("{complaint}; → only [[account]] belongs in a file of {FOLDER}"))
-            }
-            _ => ConfigError(complaint),
+    let parsed: AccountFile = toml::from_str(text).map_err(|error| match unknown_field(error.message()) {
+        Some((key, expected)) if expected == ["account"] => {
+            let key = if is_word(&key) { format!(" `{key}`") } else { String::new() };
+            let line = line_at(text, error.span().map_or(0, |span| span.start));
+            ConfigError(format!("{file}:{line}: unknown key{key}; → only [[account]] belongs in a file of {FOLDER}"))
         }
+        _ => explain(file, text, &error),
     })?;
     if parsed.account.is_empty() {
         // Most likely it is being written, or cut off.
@@ -204,7 +203,7 @@ mod tests {
         for (text, words) in [
             (
                 format!("{}\n[kafka]\nbrokers = []\n", account("a")),
-                "accounts.d/x.toml:7: unknown key `kafka` in [kafka]; → only [[account]] belongs in a file of accounts.d",
+                "accounts.d/x.toml:7: unknown key `kafka`; → only [[account]] belongs in a file of accounts.d",
             ),
             (
                 "interval = \"1m\"\n".to_owned(),

@@ -42,8 +42,8 @@ pub fn explain(file: &str, text: &str, error: &toml::de::Error) -> ConfigError {
     ConfigError(format!("{file}:{line}: {message}"))
 }
 
-/// serde's "unknown field `x`, expected one of `a`, `b`".
-fn unknown_field(message: &str) -> Option<(String, Vec<String>)> {
+/// serde's "unknown field `x`, expected one of `a`, `b`": the key, and what is expected.
+pub fn unknown_field(message: &str) -> Option<(String, Vec<String>)> {
     let rest = message.strip_prefix("unknown field ")?;
     let mut quoted = rest.split('`').skip(1).step_by(2).map(str::to_owned);
     let key = quoted.next()?;
