@@ -5,6 +5,7 @@ use std::sync::LazyLock;
 use apache_avro::Schema;
 use apache_avro::reader::datum::GenericDatumReader;
 use apache_avro::writer::datum::GenericDatumWriter;
+use xxhash_rust::xxh3::xxh3_64;
 
 use crate::log::Topic;
 
@@ -19,6 +20,24 @@ pub fn text(topic: Topic) -> &'static str {
         Topic::Control => include_str!("../../schemas/ControlRequest.avsc"),
         Topic::EventsOcsf | Topic::EventsEcs => panic!("{topic:?} holds JSON: only `Topic::ALL` have a schema"),
     }
+}
+
+/// The name of a topic's schema.
+pub fn name(topic: Topic) -> &'static str {
+    match topic {
+        Topic::Events => "ChangeEvent",
+        Topic::Users => "UserState",
+        Topic::Groups => "GroupState",
+        Topic::Memberships => "MembershipState",
+        Topic::Syncs => "SyncStatus",
+        Topic::Control => "ControlRequest",
+        Topic::EventsOcsf | Topic::EventsEcs => panic!("{topic:?} holds JSON: only `Topic::ALL` have a schema"),
+    }
+}
+
+/// XXH3 of a topic's schema as registered, in 16 hexadecimal digits. `CHANGELOG.md` lists it for each version.
+pub fn fingerprint(topic: Topic) -> String {
+    format!("{:016x}", xxh3_64(text(topic).as_bytes()))
 }
 
 /// `<topic>-value`: TopicNameStrategy, which every reader understands.
@@ -76,7 +95,8 @@ mod tests {
     #[test]
     fn every_schema_parses_and_has_a_writer() {
         for topic in Topic::ALL {
-            assert!(matches!(parsed(topic), Schema::Record(_)), "{topic:?}");
+            let Schema::Record(record) = parsed(topic) else { panic!("{topic:?}") };
+            assert_eq!(record.name.name(), name(topic));
             writer(topic);
         }
     }

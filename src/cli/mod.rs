@@ -6,6 +6,7 @@ mod check;
 mod control;
 mod demo;
 mod failure;
+mod manual;
 mod outcome;
 mod output;
 mod plan;
@@ -22,12 +23,13 @@ mod table;
 mod tail;
 mod time;
 mod topics;
+mod version;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::error::ErrorKind;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::config::Config;
 use crate::kafka::alive;
@@ -42,7 +44,7 @@ const CONFIG_FILE: &str = "scimtail.toml";
 
 /// Change data capture for SCIM directories: publishes every change of access as Avro to Kafka, exactly once
 #[derive(Debug, Parser)]
-#[command(name = "scimtail", version, max_term_width = 100)]
+#[command(name = "scimtail", version, long_version = version::long(), max_term_width = 100)]
 #[command(after_help = Exit::table())]
 pub struct Arguments {
     /// Configuration file
@@ -92,6 +94,10 @@ enum Command {
     Topics(topics::Options),
     /// Verify, register or print the schemas
     Schemas(schemas::Options),
+    /// Print the completions of a shell
+    Completions(manual::Completions),
+    /// Write the manual pages of all commands
+    Man(manual::Pages),
 }
 
 /// Parses the command line. For help, and for errors of several lines, clap prints the text and ends the process.
@@ -150,6 +156,8 @@ async fn dispatch(arguments: Arguments) -> Result<Exit, Failure> {
         Command::Retire(options) => reseed::retire(&config()?, options).await,
         Command::Topics(options) => topics::topics(&config()?, options).await,
         Command::Schemas(options) => schemas::schemas(&config()?, options).await,
+        Command::Completions(options) => manual::completions(Arguments::command(), &options),
+        Command::Man(options) => manual::pages(Arguments::command(), &options),
     }
 }
 

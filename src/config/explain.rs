@@ -26,11 +26,14 @@ pub fn line_of(text: &str, complaint: &str) -> Option<usize> {
     })
 }
 
+/// The number of the line at this byte of the text.
+pub fn line_at(text: &str, offset: usize) -> usize {
+    text.get(..offset.min(text.len())).unwrap_or("").matches('\n').count() + 1
+}
+
 /// `file:line: message`. Names the nearest key to an unknown one.
 pub fn explain(file: &str, text: &str, error: &toml::de::Error) -> ConfigError {
-    let offset = error.span().map_or(0, |span| span.start.min(text.len()));
-    let before = text.get(..offset).unwrap_or("");
-    let line = before.matches('\n').count() + 1;
+    let line = line_at(text, error.span().map_or(0, |span| span.start));
     let message = error.message();
     let message = match unknown_field(message) {
         Some((key, expected)) => unknown_key(&key, &section(text, line), &expected),
@@ -39,8 +42,8 @@ pub fn explain(file: &str, text: &str, error: &toml::de::Error) -> ConfigError {
     ConfigError(format!("{file}:{line}: {message}"))
 }
 
-/// serde's "unknown field `x`, expected one of `a`, `b`".
-fn unknown_field(message: &str) -> Option<(String, Vec<String>)> {
+/// serde's "unknown field `x`, expected one of `a`, `b`": the key, and what is expected.
+pub fn unknown_field(message: &str) -> Option<(String, Vec<String>)> {
     let rest = message.strip_prefix("unknown field ")?;
     let mut quoted = rest.split('`').skip(1).step_by(2).map(str::to_owned);
     let key = quoted.next()?;

@@ -1,20 +1,21 @@
 //! The configuration file as a whole.
 
-use std::collections::{BTreeMap, HashSet};
-use std::net::SocketAddr;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
+use toml::Spanned;
 
 use super::account::{AccountConfig, AccountSection, Defaults};
-use super::explain::{ConfigError, did_you_mean, explain};
+use super::account_files;
+use super::explain::{ConfigError, did_you_mean, explain, line_at};
 use super::kafka::KafkaSection;
+use super::http::{HttpConfig, HttpSection};
 use super::limits::{CONFIG_BYTES_MAX, ProcessLimits};
 use super::name::{NAME_RULE, is_name};
 use super::network::{NetworkSection, variable};
 use super::providers::{ProviderPaths, ProviderTexts, provider_texts};
 use super::registry::{RegistryConfig, RegistrySection};
-use super::secret::{Purpose, Secret};
 use crate::kafka::KafkaClient;
 use crate::log::Topic;
 use crate::transport::file::{NamedFile, read_text};
@@ -31,7 +32,7 @@ pub struct Config {
     pub registry: RegistryConfig,
     pub register: bool,
     pub accounts: Vec<AccountConfig>,
-    /// The files that it was read from, with their texts: this file and those of `[providers]`.
+    /// The files that it was read from, with their texts: this file, those of `[providers]` and those of `accounts.d`.
     pub files: BTreeMap<PathBuf, String>,
     /// The HTTP listener; `None` without one.
     pub http: Option<HttpConfig>,
@@ -57,51 +58,23 @@ struct File {
     #[serde(default)]
     providers: ProviderPaths,
     #[serde(default)]
-    account: Vec<AccountSection>,
+    account: Vec<Spanned<AccountSection>>,
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct HttpSection {
-    /// IP address and port of the page for Prometheus, e.g. `"127.0.0.1:9464"`.
-    listen: String,
-    token_file: Option<PathBuf>,
+/// An `[[account]]` and its place.
+struct Placed {
+    section: AccountSection,
+    file: String,
+    line: usize,
 }
 
-/// The HTTP listener.
-#[derive(Clone, Debug)]
-pub struct HttpConfig {
-    pub listen: SocketAddr,
-    /// What requests have to show.
-    pub token: Option<Secret>,
-}
-
-impl PartialEq for HttpConfig {
-    fn eq(&self, other: &HttpConfig) -> bool {
-        let same_token = match (&self.token, &other.token) {
-            (Some(one), Some(other)) => one.is_at(other),
-            (one, other) => one.is_none() && other.is_none(),
+impl Placed {
+    fn all(sections: Vec<Spanned<AccountSection>>, file: &str, text: &str) -> Vec<Placed> {
+        let placed = |section: Spanned<AccountSection>| {
+            let line = line_at(text, section.span().start);
+            Placed { section: section.into_inner(), file: file.to_owned(), line }
         };
-        self.listen == other.listen && same_token
-    }
-}
-
-impl HttpSection {
-    fn check(self) -> Result<HttpConfig, String> {
-        let HttpSection { listen, token_file } = self;
-        let address: SocketAddr = listen.parse().map_err(|_| {
-            format!("[http] listen = {listen:?} is not an IP address with a port; → listen = \"127.0.0.1:9464\"")
-        })?;
-        let token = token_file.map(|path| Secret::file(Purpose::Token, path));
-        // The page has names of people.
-        if token.is_none() && !address.ip().is_loopback() {
-            return Err(format!(
-                "[http] listen = \"{address}\" can be reached from other machines, and there is no token; \
-                 → token_file, or listen = \"127.0.0.1:{}\"",
-                address.port()
-            ));
-        }
-        Ok(HttpConfig { listen: address, token })
+        sections.into_iter().map(placed).collect()
     }
 }
 
@@ -127,13 +100,19 @@ impl OutputsSection {
 }
 
 impl Config {
-    /// Reads and checks a configuration file.
+    /// Reads and checks a configuration file, and the files of `accounts.d` beside it.
     ///
     /// # Errors
     /// One line with the file, the line number if it is known, the complaint and the remedy.
     pub fn load(path: &Path) -> Result<Config, ConfigError> {
         let text = read(path)?;
-        let mut config = Config::parse(&path.display().to_string(), &text)?;
+        let mut beside = BTreeMap::new();
+        for (path, text) in account_files::read(&account_files::folder_of(path))? {
+            let text = text.map_err(|error| account_files::unreadable(&path, &error))?;
+            beside.insert(path, text);
+        }
+        let mut config = Config::merged(&path.display().to_string(), &text, &beside)?;
+        config.files.append(&mut beside);
         config.files.insert(path.to_owned(), text);
         Ok(config)
     }
@@ -143,8 +122,18 @@ impl Config {
     /// # Errors
     /// As [`Config::load`].
     pub fn parse(file: &str, text: &str) -> Result<Config, ConfigError> {
-        let parsed: File = toml::from_str(text).map_err(|error| explain(file, text, &error))?;
-        parsed.check(folder(file)).map_err(|complaint| ConfigError(format!("{file}: {complaint}")))
+        Config::merged(file, text, &BTreeMap::new())
+    }
+
+    /// `beside`: the files of `accounts.d`.
+    fn merged(file: &str, text: &str, beside: &BTreeMap<PathBuf, String>) -> Result<Config, ConfigError> {
+        let mut parsed: File = toml::from_str(text).map_err(|error| explain(file, text, &error))?;
+        let mut accounts = Placed::all(std::mem::take(&mut parsed.account), file, text);
+        for (path, text) in beside {
+            let name = path.display().to_string();
+            accounts.extend(Placed::all(account_files::parse(&name, text)?, &name, text));
+        }
+        parsed.check(file, accounts)
     }
 
     /// Reads only `[providers]` of a configuration file.
@@ -194,35 +183,41 @@ impl Config {
 }
 
 impl File {
-    fn check(self, folder: &Path) -> Result<Config, String> {
-        let providers = provider_texts(&self.providers, folder)?;
+    /// `placed`: all accounts, in the order in which commands show them.
+    fn check(self, file: &str, placed: Vec<Placed>) -> Result<Config, ConfigError> {
+        let here = |complaint: String| ConfigError(format!("{file}: {complaint}"));
+        let folder = folder(file);
+        let providers = provider_texts(&self.providers, folder).map_err(here)?;
         let files = self.providers.iter().map(|(name, path)| (folder.join(path), providers[name].clone())).collect();
         let (create_topics, replication) = (self.kafka.create_topics, self.kafka.replication);
-        let proxy = self.network.proxy(variable)?;
-        let (kafka, kafka_files) = self.kafka.check(self.outputs.topics(), proxy.as_ref())?;
+        let proxy = self.network.proxy(variable).map_err(here)?;
+        let (kafka, kafka_files) = self.kafka.check(self.outputs.topics(), proxy.as_ref()).map_err(here)?;
         let register = self.registry.register;
-        let registry = self.registry.check(proxy.as_ref()).map_err(|complaint| format!("[registry] {complaint}"))?;
-        let http = self.http.map(HttpSection::check).transpose()?;
-        let memory = self.limits.memory()?;
-        let mut names = HashSet::new();
+        let registry =
+            self.registry.check(proxy.as_ref()).map_err(|complaint| here(format!("[registry] {complaint}")))?;
+        let http = self.http.map(HttpSection::check).transpose().map_err(here)?;
+        let memory = self.limits.memory().map_err(here)?;
+        if placed.is_empty() {
+            return Err(here("no [[account]] is configured; → add one here, or a file of accounts.d".to_owned()));
+        }
+        let mut places: HashMap<String, String> = HashMap::new();
         let mut accounts = Vec::new();
-        for (number, section) in (1..).zip(self.account) {
-            let name = section.name.clone();
+        for Placed { section, file, line } in placed {
+            let (name, place) = (section.name.clone(), format!("{file}:{line}"));
+            let there = |complaint: String| ConfigError(format!("{place}: {complaint}"));
             if !is_name(&name) {
-                return Err(format!(
-                    "[[account]] number {number}: {NAME_RULE}; → choose one for good, it is part of every key"
-                ));
+                return Err(there(format!("[[account]]: {NAME_RULE}; → choose one for good, it is part of every key")));
             }
-            if !names.insert(name.clone()) {
-                return Err(format!("two accounts are named `{name}`; → give each [[account]] its own name"));
+            if let Some(other) = places.get(&name) {
+                return Err(there(format!(
+                    "two accounts are named `{name}`, the other one is at {other}; → give each [[account]] its own name"
+                )));
             }
             let account = section
                 .check(&kafka, &self.defaults, &providers, proxy.as_ref())
-                .map_err(|complaint| format!("[[account]] {name}: {complaint}"))?;
+                .map_err(|complaint| there(format!("[[account]] {name}: {complaint}")))?;
+            places.insert(name, place);
             accounts.push(account);
-        }
-        if accounts.is_empty() {
-            return Err("no [[account]] is configured".to_owned());
         }
         Ok(Config { kafka, kafka_files, create_topics, replication, registry, register, accounts, files, http, memory })
     }

@@ -1,10 +1,12 @@
-//! The configuration while the service runs. Its files are read periodically, and at once on request.
+//! The configuration while the service runs. Its files, and those of `accounts.d`, are read periodically, and at once on
+//! request.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::account::AccountConfig;
+use super::account_files;
 use super::explain::ConfigError;
 use super::file::Config;
 use super::limits::CONFIG_BYTES_MAX;
@@ -17,13 +19,15 @@ pub const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// The configured accounts, or why the files cannot be used.
 pub type Accounts = Result<Vec<AccountConfig>, ConfigError>;
 
-/// Files with their texts; `None` for a file that cannot be read.
+/// Files with their texts; `None` for a file, or the folder `accounts.d`, that cannot be read.
 type Texts = BTreeMap<PathBuf, Option<String>>;
 
 /// The files, and the configuration in force.
 #[derive(Debug)]
 pub struct Followed {
     file: PathBuf,
+    /// `accounts.d`, whose files come and go.
+    folder: PathBuf,
     /// Only these accounts; all if it is empty.
     names: Vec<String>,
     running: Config,
@@ -38,8 +42,9 @@ pub struct Followed {
 impl Followed {
     /// `running`: the configuration in force, of which `names` select the accounts.
     pub fn new(file: &Path, running: &Config, names: &[String]) -> Followed {
-        let (file, running, told) = (file.to_owned(), running.clone(), texts_of(running));
-        Followed { file, names: names.to_vec(), running, seen: told.clone(), told, complaint: None }
+        let (folder, told) = (account_files::folder_of(file), texts_of(running));
+        let (file, names, running) = (file.to_owned(), names.to_vec(), running.clone());
+        Followed { file, folder, names, running, seen: told.clone(), told, complaint: None }
     }
 
     /// The configured accounts now, whether they changed or not. Blocks, as [`Followed::look`] does.
@@ -59,7 +64,7 @@ impl Followed {
     /// The configured accounts if the files changed and stayed the same since the last look. Files that cannot be used
     /// are read at every look, because a file that does not exist yet may repair them. A complaint is returned once.
     pub fn look(&mut self) -> Option<Accounts> {
-        let found = self.seen.keys().map(|file| (file.clone(), read_text(file, CONFIG_BYTES_MAX).ok())).collect();
+        let found = self.found();
         let before = std::mem::replace(&mut self.seen, found);
         if self.seen != before || (self.complaint.is_none() && self.seen == self.told) {
             return None;
@@ -67,7 +72,7 @@ impl Followed {
         let read = self.read();
         // If no look has found a file as it was read now, an editor may be writing it.
         if let Ok((texts, _)) = &read
-            && texts.iter().any(|(file, text)| self.seen.get(file) != Some(text))
+            && !self.has_seen(texts)
         {
             self.seen.clone_from(texts);
             return None;
@@ -75,6 +80,27 @@ impl Followed {
         let complained = self.complaint.take();
         let accounts = self.take(read);
         (accounts.is_ok() || self.complaint != complained).then_some(accounts)
+    }
+
+    /// What the files hold now: those that were read before, and all of the folder.
+    fn found(&self) -> Texts {
+        let named = self.seen.keys().filter(|file| !self.is_of_folder(file));
+        let named = named.map(|file| (file.clone(), read_text(file, CONFIG_BYTES_MAX).ok()));
+        match account_files::read(&self.folder) {
+            Ok(beside) => named.chain(beside.into_iter().map(|(file, text)| (file, text.ok()))).collect(),
+            Err(_) => named.chain([(self.folder.clone(), None)]).collect(),
+        }
+    }
+
+    /// True for a file that is read because it is in the folder, and for the folder itself.
+    fn is_of_folder(&self, file: &Path) -> bool {
+        file == self.folder || (file.parent() == Some(&self.folder) && account_files::is_read(file))
+    }
+
+    /// True if the last look found these texts, and no other file in the folder.
+    fn has_seen(&self, texts: &Texts) -> bool {
+        texts.iter().all(|(file, text)| self.seen.get(file) == Some(text))
+            && self.seen.keys().filter(|file| self.is_of_folder(file)).all(|file| texts.contains_key(file))
     }
 
     /// Everything is checked before anything changes.
@@ -166,6 +192,96 @@ mod tests {
         assert!(followed.look().is_none());
         assert_eq!(page_size(followed.look()), 8);
         assert!(followed.look().is_none());
+    }
+
+    #[test]
+    fn files_of_accounts_d_come_change_and_go_and_a_broken_one_keeps_what_was_valid() {
+        let place = tempfile::tempdir().unwrap();
+        let (file, folder) = (place.path().join("scimtail.toml"), place.path().join("accounts.d"));
+        fs::write(&file, ONE).unwrap();
+        let mut followed = Followed::new(&file, &Config::load(&file).unwrap(), &[]);
+        assert!(followed.look().is_none(), "there is no folder");
+        fs::create_dir(&folder).unwrap();
+        assert!(followed.look().is_none());
+        assert!(followed.look().is_none(), "an empty folder is no news");
+
+        let written = |name: &str, url: &str| {
+            let text = format!(
+                "[[account]]\nname = \"{name}\"\nprovider = \"generic\"\nbase_url = \"{url}\"\ntoken_env = \"A\"\n"
+            );
+            fs::write(folder.join(format!("{name}.toml")), text).unwrap();
+        };
+        written("two", "https://two.example/scim");
+        assert!(followed.look().is_none(), "it may be half of a file");
+        assert_eq!(names(followed.look()).unwrap(), ["one", "two"]);
+        assert!(followed.look().is_none(), "it was told");
+
+        written("two", "https://other.example/scim");
+        assert!(followed.look().is_none());
+        let accounts = followed.look().unwrap().unwrap();
+        assert_eq!(accounts[1].base_url.as_str(), "https://other.example/scim");
+
+        // A file that is cut off for a moment changes nothing.
+        fs::write(folder.join("two.toml"), "").unwrap();
+        assert!(followed.look().is_none());
+        written("two", "https://other.example/scim");
+        assert!(followed.look().is_none());
+        assert!(followed.look().is_none());
+
+        fs::write(folder.join("three.toml"), "[[account]]\nname = 3\n").unwrap();
+        assert!(followed.look().is_none());
+        let complaint = followed.look().unwrap().unwrap_err().0;
+        assert!(complaint.contains("accounts.d/three.toml:2: invalid type"), "{complaint}");
+        assert!(followed.look().is_none(), "one complaint is enough");
+        written("three", "https://three.example/scim");
+        assert!(followed.look().is_none());
+        assert_eq!(names(followed.look()).unwrap(), ["one", "three", "two"]);
+
+        fs::remove_file(folder.join("two.toml")).unwrap();
+        assert!(followed.look().is_none());
+        assert_eq!(names(followed.look()).unwrap(), ["one", "three"]);
+        fs::remove_file(folder.join("three.toml")).unwrap();
+        assert_eq!(names(Some(followed.now())).unwrap(), ["one"], "a request is answered at once");
+        assert!(followed.look().is_none());
+
+        // A folder that cannot be read is not an empty one.
+        written("two", "https://two.example/scim");
+        assert!(followed.look().is_none());
+        assert_eq!(names(followed.look()).unwrap(), ["one", "two"]);
+        fs::remove_dir_all(&folder).unwrap();
+        fs::write(&folder, "").unwrap();
+        assert!(followed.look().is_none());
+        assert!(followed.look().unwrap().unwrap_err().0.contains("accounts.d: cannot be read"));
+    }
+
+    #[test]
+    fn a_volume_of_kubernetes_is_followed_when_its_link_turns() {
+        use std::os::unix::fs::symlink;
+
+        let place = tempfile::tempdir().unwrap();
+        let (file, folder) = (place.path().join("scimtail.toml"), place.path().join("accounts.d"));
+        fs::write(&file, ONE).unwrap();
+        let version = |number: &str, accounts: &[&str]| {
+            fs::create_dir_all(folder.join(number)).unwrap();
+            for name in accounts {
+                let text = ONE[ONE.find("[[account]]").unwrap()..].replace("\"one\"", &format!("\"{name}\""));
+                fs::write(folder.join(format!("{number}/{name}.toml")), text).unwrap();
+            }
+            symlink(number, folder.join("..new")).unwrap();
+            fs::rename(folder.join("..new"), folder.join("..data")).unwrap();
+        };
+        version("..1", &["two"]);
+        symlink("..data/two.toml", folder.join("two.toml")).unwrap();
+        let mut followed = Followed::new(&file, &Config::load(&file).unwrap(), &[]);
+        assert!(followed.look().is_none());
+        // First the link to the folder turns, then the links to files are made and removed.
+        version("..2", &["three"]);
+        assert!(followed.look().is_none());
+        symlink("..data/three.toml", folder.join("three.toml")).unwrap();
+        assert!(followed.look().is_none());
+        fs::remove_file(folder.join("two.toml")).unwrap();
+        assert!(followed.look().is_none());
+        assert_eq!(names(followed.look()).unwrap(), ["one", "three"]);
     }
 
     #[test]

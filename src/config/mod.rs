@@ -3,9 +3,11 @@
 //! that clap reads `SCIMTAIL_CONFIG`, `SCIMTAIL_LOG` and `USER` as defaults of arguments.
 
 mod account;
+mod account_files;
 mod explain;
 mod file;
 pub mod follow;
+mod http;
 mod kafka;
 mod limits;
 #[cfg(feature = "msk-iam")]
@@ -19,7 +21,8 @@ mod secret;
 
 pub use account::AccountConfig;
 pub use explain::ConfigError;
-pub use file::{Config, HttpConfig};
+pub use file::Config;
+pub use http::HttpConfig;
 pub use kafka::secrets_in_plain_sight;
 pub use network::NetworkConfig;
 pub use providers::{ProviderTexts, provider};

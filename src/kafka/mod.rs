@@ -21,3 +21,8 @@ pub mod written;
 pub use client::KafkaClient;
 pub use partition::partition_of;
 pub use producer::TransactionalProducer;
+
+/// The version of librdkafka in this program, as it names itself.
+pub fn librdkafka_version() -> String {
+    rdkafka::util::get_rdkafka_version().1
+}

@@ -46,6 +46,7 @@ mod reader;
 mod reasons_page;
 mod records_page;
 mod refusals;
+mod release;
 mod removals;
 mod repair;
 mod requests;

@@ -62,12 +62,16 @@ interval = "1s"
         services().registry
     );
     for name in accounts {
-        text.push_str(&format!(
-            "[[account]]\nname = \"{name}\"\nprovider = \"generic\"\nbase_url = \"{base_url}\"\ntoken_env = \"{}\"\n",
-            crate::program::TOKEN_VARIABLE
-        ));
+        text.push_str(&account(name, base_url));
     }
     text
+}
+
+fn account(name: &str, base_url: &str) -> String {
+    format!(
+        "[[account]]\nname = \"{name}\"\nprovider = \"generic\"\nbase_url = \"{base_url}\"\ntoken_env = \"{}\"\n",
+        crate::program::TOKEN_VARIABLE
+    )
 }
 
 async fn program(test: &str, base_url: &str, session: Duration, accounts: &[String]) -> Program {
@@ -468,6 +472,63 @@ async fn accounts_come_and_go_with_the_file_and_others_are_not_disturbed() {
     // It comes back and goes on from its last position.
     write(&accounts);
     settle(&program, &accounts).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn accounts_come_and_go_with_their_files_in_accounts_d_and_a_broken_file_changes_nothing() {
+    let directory = BenchDirectory::start(USERS, 2, 20, 20, TOKEN).await;
+    let accounts = names([0, 1, 1]);
+    let [main, first, second] = [&accounts[0], &accounts[1], &accounts[2]];
+    let url = directory.base_url();
+    let program = program("folder", &url, LONG_SESSION, &accounts[..1]).await;
+    let folder = program.file().with_file_name("accounts.d");
+    std::fs::create_dir(&folder).expect("the folder is made");
+    let file = |name: &str| folder.join(format!("{name}.toml"));
+    let write = |name: &str, text: &str| std::fs::write(file(name), text).expect("the file is written");
+    write(first, &account(first, &url));
+    let service = Instance::start(&program, "service");
+    each_syncs_again(&program, &accounts[..2]).await;
+    assert_eq!(service.acquired(), BTreeMap::from([(0, 1), (1, 1)]));
+
+    // A new file alone is enough, without a signal.
+    write(second, &account(second, &url));
+    each_syncs_again(&program, &accounts).await;
+    assert_eq!(service.acquired(), BTreeMap::from([(0, 1), (1, 2)]), "the account of the main file goes on");
+    // Other commands see the same accounts.
+    for command in ["check", "plan"] {
+        let ended = program.run(&[command, second]).await;
+        assert!(ended.code == 0 && ended.out.contains(second.as_str()), "{command}: {ended:?}");
+    }
+
+    // A file that is cut off keeps everything as it was.
+    let whole = account(second, &url);
+    write(second, &whole[..whole.find("provider").expect("a key")]);
+    service.signal("HUP");
+    until("it complains", || !service.says("the configuration stays as it was").is_empty()).await;
+    let complaint = service.says("the configuration stays as it was").remove(0);
+    let reason = complaint["reason"].as_str().expect("a reason");
+    assert!(reason.contains(&format!("accounts.d/{second}.toml:1: missing field `provider`")), "{reason}");
+    directory.churn(0.5, 1);
+    each_syncs_again(&program, &accounts).await;
+    assert_eq!(service.acquired(), BTreeMap::from([(0, 1), (1, 2)]));
+    let refused = program.run(&["plan", main]).await;
+    refused.refused(78, &[&format!("accounts.d/{second}.toml:1: missing field `provider`")]);
+
+    // The account of a file that is removed stops, and its records stay.
+    std::fs::remove_file(file(second)).expect("the file is removed");
+    until("the shard starts again", || service.acquired() == BTreeMap::from([(0, 1), (1, 3)])).await;
+    let topics = ["users", "groups", "memberships", "syncs", "events"].map(|suffix| program.topic(suffix));
+    let of_second = |records: Vec<ReadRecord>| -> Vec<ReadRecord> {
+        let own = |record: &ReadRecord| record.key.as_deref().is_some_and(|key| key.split('/').next() == Some(second));
+        records.into_iter().filter(own).collect()
+    };
+    let before = of_second(read(services(), &topics).await);
+    directory.churn(0.5, 2);
+    each_syncs_again(&program, &accounts[..2]).await;
+    let after = of_second(read(services(), &topics).await);
+    assert_eq!(after, before, "nothing more of it, and nothing less");
+    assert!(!after.is_empty() && after.iter().all(|record| !record.is_tombstone()));
+    service.stop().await;
 }
 
 /// Lets connections through only while the gate is open.
