@@ -18,10 +18,12 @@ use super::services::services;
 use crate::config::follow::{Followed, LOOK_EVERY};
 use crate::config::{AccountConfig, Config};
 use crate::http;
+use crate::kafka::client::librdkafka_version;
 use crate::kafka::read::Progress;
 use crate::shards::assignment;
 use crate::shards::once::{self, Outcome};
 use crate::shards::outage;
+use crate::telemetry;
 
 /// From the signal to the end of the process, even if something hangs.
 const SHUTDOWN_WAIT: Duration = Duration::from_secs(8);
@@ -69,6 +71,7 @@ pub async fn run(file: &Path, options: Options) -> Result<Exit, Failure> {
         }
         None => JoinSet::new(),
     };
+    telemetry::built_from(&librdkafka_version());
     let services = services(config).await?;
     tasks.spawn(outage::of_kafka(services.kafka.clone(), answers));
     tasks.spawn(outage::of_registry(services.registry.clone()));

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tracing::warn;
 
 use super::metric::{Metric, OneMore};
+use super::requests::OUTCOMES;
 
 /// Why an account needs a person, as its owner knows it. [`Refusal`] has the reason that concerns the whole shard.
 const REASONS: [&str; 4] = ["held", "stopped", "repair", "blind"];
@@ -106,23 +107,55 @@ pub struct Owned<'kept> {
 impl Drop for Owned<'_> {
     fn drop(&mut self) {
         self.kept.set_owned(0.0);
+        // Another instance may own the shard now, and change it.
+        self.kept.refusal.accounts.iter().for_each(|account| holds(account, None));
     }
 }
 
 /// Starts the counters of an account at 0, so that Prometheus sees their first increase.
-pub fn begin(account: &str) {
-    for metric in [Metric::Events, Metric::PrincipalsReduced, Metric::CopiesReduced] {
+pub fn begin(account: &str, event_types: impl IntoIterator<Item = &'static str>) {
+    let plain = [
+        Metric::PrincipalsReduced,
+        Metric::CopiesReduced,
+        Metric::Throttled,
+        Metric::ThrottledSeconds,
+        Metric::WaitedSeconds,
+    ];
+    for metric in plain {
         metric.add(0, [("account", account)]);
+    }
+    for event_type in event_types {
+        Metric::Events.add(0, [("account", account), ("event_type", event_type)]);
     }
     for status in ["completed", "held", "failed"] {
         Metric::Syncs.add(0, [("account", account), ("status", status)]);
     }
+    for outcome in OUTCOMES {
+        Metric::Requests.add(0, [("account", account), ("outcome", outcome)]);
+    }
+}
+
+/// Records of one account that Kafka holds.
+#[derive(Clone, Copy, Debug)]
+pub struct Held {
+    pub users: usize,
+    pub groups: usize,
+    pub memberships: usize,
+}
+
+/// Records what Kafka holds of the account; `None`: it is not known.
+pub fn holds(account: &str, held: Option<Held>) {
+    let value = |count: fn(Held) -> usize| held.map_or(f64::NAN, |held| count(held) as f64);
+    Metric::Principals.set(value(|held| held.users), [("account", account), ("kind", "user")]);
+    Metric::Principals.set(value(|held| held.groups), [("account", account), ("kind", "group")]);
+    Metric::Memberships.set(value(|held| held.memberships), [("account", account)]);
 }
 
 /// Records of one account in a transaction.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Carried {
-    pub events: usize,
+    /// How many events of each type.
+    pub events: Vec<(&'static str, u64)>,
     /// Principals whose record omits attributes that are too large.
     pub reduced: usize,
     /// JSON copies of events, which `[outputs]` adds, that omit attributes.
@@ -132,7 +165,9 @@ pub struct Carried {
 /// Counts a committed transaction of a sync.
 pub fn committed(account: &str, sync: i64, carried: Carried) {
     let Carried { events, reduced, copies_reduced } = carried;
-    Metric::Events.add(events as u64, [("account", account)]);
+    for (event_type, count) in events {
+        Metric::Events.add(count, [("account", account), ("event_type", event_type)]);
+    }
     if reduced > 0 {
         warn!(sync, reduced, "principals truncated; see omitted_attributes of their records");
         Metric::PrincipalsReduced.add(reduced as u64, [("account", account)]);
@@ -149,6 +184,24 @@ mod tests {
     use metrics_exporter_prometheus::PrometheusBuilder;
 
     use super::*;
+
+    #[test]
+    fn counts_of_an_account_end_with_the_ownership_of_its_shard() {
+        let recorder = PrometheusBuilder::new().build_recorder();
+        let has = |line: &str| recorder.handle().render().contains(&format!("{line}\n"));
+        metrics::with_local_recorder(&recorder, || {
+            let kept = Kept::new("0", vec!["acme".to_owned()]);
+            let owned = kept.own();
+            holds("acme", Some(Held { users: 3, groups: 2, memberships: 4 }));
+            assert!(has("scimtail_principals{account=\"acme\",kind=\"user\"} 3"));
+            assert!(has("scimtail_principals{account=\"acme\",kind=\"group\"} 2"));
+            assert!(has("scimtail_memberships{account=\"acme\"} 4"));
+            drop(owned);
+            assert!(has("scimtail_principals{account=\"acme\",kind=\"user\"} NaN"));
+            assert!(has("scimtail_principals{account=\"acme\",kind=\"group\"} NaN"));
+            assert!(has("scimtail_memberships{account=\"acme\"} NaN"));
+        });
+    }
 
     #[test]
     fn a_refused_shard_needs_a_person_until_a_transaction_commits_however_often_it_is_acquired() {

@@ -3,9 +3,14 @@
 mod accounts;
 mod logs;
 mod metric;
+mod page;
+mod process;
+mod requests;
 
-pub use accounts::{Carried, Kept, Owned, Refusal, begin, committed, configured, needs_person};
+pub use accounts::{Carried, Held, Kept, Owned, Refusal, begin, committed, configured, holds, needs_person};
 #[cfg(test)]
 pub use logs::lines;
 pub use logs::{LogFormat, start};
-pub use metric::{Kind, Metric, OneMore, keep_metrics};
+pub use metric::{Kind, Metric, OneMore};
+pub use page::{Page, built_from, keep_metrics};
+pub use requests::{Answer, Waited, requested};

@@ -16,6 +16,7 @@ mod cli;
 mod contract;
 mod crash_matrix;
 mod crashes;
+mod dashboard;
 mod end_to_end;
 mod events_page;
 mod first_sync;
