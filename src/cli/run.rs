@@ -20,6 +20,7 @@ use crate::config::follow::{Followed, LOOK_EVERY};
 use crate::config::{AccountConfig, Config, HttpConfig};
 use crate::connect;
 use crate::http::{self, ReadToken};
+use crate::kafka::client::librdkafka_version;
 use crate::kafka::read::Progress;
 use crate::page::{self, Sources};
 use crate::progress::Board;
@@ -27,6 +28,7 @@ use crate::schedule::now_millis;
 use crate::shards::once::{self, Outcome};
 use crate::shards::outage;
 use crate::shards::{Services, assignment};
+use crate::telemetry;
 
 /// From the signal to the end of the process, even if something hangs.
 const SHUTDOWN_WAIT: Duration = Duration::from_secs(8);
@@ -87,6 +89,7 @@ pub async fn run(file: &Path, options: Options) -> Result<Exit, Failure> {
         }
         None => JoinSet::new(),
     };
+    telemetry::built_from(&librdkafka_version());
     let services = Services { progress, ..services(config).await? };
     tasks.spawn(outage::of_kafka(services.kafka.clone(), answers));
     tasks.spawn(outage::of_registry(services.registry.clone()));

@@ -40,8 +40,7 @@ pub async fn listen(
     let metrics = telemetry::keep_metrics().map_err(|reason| cannot(&reason))?;
     info!(%address, "status page at /, metrics at /metrics");
     let mut tasks = JoinSet::new();
-    // Once is enough: upkeep drains histograms, and there are none.
-    metrics.run_upkeep();
+    tasks.spawn(metrics.clone().upkeep());
     let exposed = move || async move { ([(CONTENT_TYPE, EXPOSITION)], metrics.render()) };
     let readiness = move || async move {
         if *ready.borrow() {

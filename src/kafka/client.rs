@@ -330,3 +330,8 @@ impl KafkaClient {
         })
     }
 }
+
+/// The version of the library behind all clients.
+pub fn librdkafka_version() -> String {
+    rdkafka::util::get_rdkafka_version().1
+}

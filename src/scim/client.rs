@@ -8,6 +8,7 @@ use std::time::Duration;
 use reqwest::StatusCode;
 use reqwest::header::{ACCEPT, CONTENT_TYPE, ETAG, IF_NONE_MATCH, LOCATION};
 use serde_json::Value;
+use tokio::time::Instant;
 use url::Url;
 
 use super::advice::{Advice, PAUSE_MAX};
@@ -21,7 +22,7 @@ use super::urls::Urls;
 use crate::account::MAX_PRINCIPALS;
 use crate::failpoint::{self, Point};
 use crate::retry::Waits;
-use crate::telemetry::Metric;
+use crate::telemetry::{Answer, Metric, Waited, requested};
 
 /// Decompressed bytes of one body; a group of 250,000 members is about 40 MB.
 pub const BODY_BYTES_MAX: usize = 64 << 20;
@@ -83,6 +84,7 @@ pub struct Client {
     last: Arc<Mutex<Option<LastAnswer>>>,
     /// The account whose requests these are, for metrics.
     account: Arc<str>,
+    waited: Arc<Waited>,
     large: LargeBodies,
 }
 
@@ -151,6 +153,7 @@ impl Client {
             skew: Arc::default(),
             last: Arc::default(),
             account: Arc::default(),
+            waited: Arc::default(),
             large: LargeBodies::new(),
         })
     }
@@ -242,8 +245,11 @@ impl Client {
             Waits::bounded(patience.tries, patience.first_wait, patience.longest_wait),
         );
         let mut renewed = false;
+        let mut waits_since = Instant::now();
         loop {
-            let permit = turn.permit(operation).await?;
+            let permit = turn.permit(operation).await;
+            self.waited.add(&self.account, waits_since.elapsed());
+            let permit = permit?;
             let answered = self.send_once(&request, permit).await;
             let advice = match &answered {
                 Ok(Answered { reply, pass, .. }) if reply.status == StatusCode::UNAUTHORIZED && !renewed => {
@@ -252,12 +258,14 @@ impl Client {
                         return answered.map(|answered| answered.reply);
                     }
                     self.follow_credential();
+                    waits_since = Instant::now();
                     continue;
                 }
                 Ok(Answered { reply, advice, .. }) if worth_another_try(reply.status) => Some(advice),
                 Err(error) if matches!(error.code, ReasonCode::Unreachable | ReasonCode::Unavailable) => None,
                 _ => return answered.map(|answered| answered.reply),
             };
+            waits_since = Instant::now();
             if !tries.another(&turn, advice).await {
                 return answered.map(|answered| answered.reply);
             }
@@ -279,7 +287,10 @@ impl Client {
         failpoint::hit(Point::FetchBefore);
         let response = match sending.send().await {
             Ok(response) => response,
-            Err(error) => return Err(http.looked_into(&error, &request.url).await),
+            Err(error) => {
+                requested(&self.account, Answer::None);
+                return Err(http.looked_into(&error, &request.url).await);
+            }
         };
         let received_at = now();
         let status = response.status();
@@ -287,6 +298,7 @@ impl Client {
         permit.answered(&advice);
         self.note(status, &advice);
         if status.is_redirection() && status != StatusCode::NOT_MODIFIED {
+            requested(&self.account, Answer::Status(status.as_u16()));
             let location = response.headers().get(LOCATION).and_then(|location| location.to_str().ok());
             return Err(redirected(urls, profile, &request.url, status, location));
         }
@@ -294,12 +306,14 @@ impl Client {
         self.skew.store(skew.unwrap_or(0), Ordering::Relaxed);
         let etag = response.headers().get(ETAG).and_then(|etag| etag.to_str().ok()).map(str::to_owned);
         let body = match urls.operation(&request.url) {
-            _ if !status.is_success() => read_error_body(response).await,
+            _ if !status.is_success() => Ok(read_error_body(response).await),
             Some(Operation::ListUsers | Operation::ListGroups | Operation::GetGroup) => {
-                read_body(http, response, BODY_BYTES_MAX, Some(&self.large)).await?
+                read_body(http, response, BODY_BYTES_MAX, Some(&self.large)).await
             }
-            Some(Operation::GetUser) | None => read_body(http, response, ANSWER_BYTES_MAX, None).await?,
+            Some(Operation::GetUser) | None => read_body(http, response, ANSWER_BYTES_MAX, None).await,
         };
+        requested(&self.account, if body.is_ok() { Answer::Status(status.as_u16()) } else { Answer::Broken });
+        let body = body?;
         failpoint::hit(Point::FetchAfter);
         Ok(Answered { reply: Reply { status, body, etag, skew, received_at }, advice, pass })
     }
@@ -345,9 +359,9 @@ mod tests {
     use axum::Router;
     use axum::body::Body;
     use axum::http::{Method, Response};
+    use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusRecorder};
     use secrecy::SecretString;
     use tokio::task::JoinSet;
-    use tokio::time::Instant;
 
     use super::*;
 
@@ -358,8 +372,19 @@ mod tests {
         Client::new(Url::parse(base_url).unwrap(), credential, profile, &Reach::default(), || 0).unwrap()
     }
 
+    /// What the metrics say of the account `acme`.
+    fn series(recorder: &PrometheusRecorder) -> impl Fn(&str, &str) -> u64 {
+        let page = recorder.handle().render();
+        move |metric, label| {
+            let series = format!("scimtail_{metric}{{account=\"acme\"{label}}} ");
+            page.lines().find_map(|line| line.strip_prefix(&series)?.parse().ok()).unwrap_or(0)
+        }
+    }
+
     #[tokio::test]
     async fn a_request_that_was_throttled_is_repeated_as_it_was_after_the_wait_asked_for() {
+        let recorder = PrometheusBuilder::new().build_recorder();
+        let _counting = metrics::set_default_local_recorder(&recorder);
         let count = Arc::new(AtomicUsize::new(0));
         let counted = count.clone();
         let answer = move |method: Method, headers: reqwest::header::HeaderMap, body: String| async move {
@@ -372,12 +397,49 @@ mod tests {
         let base_url = format!("http://{}/scim/v2", listener.local_addr().unwrap());
         let mut server = JoinSet::new();
         server.spawn(async { axum::serve(listener, Router::new().fallback(answer)).await.unwrap() });
-        let client = client(&base_url, "Groups");
+        let client = client(&base_url, "Groups").for_account("acme");
         let started = Instant::now();
         let url = client.urls().of(&["Users", ".search"], &[]);
         let reply = client.post(url, serde_json::json!({ "count": 1 })).await.unwrap();
         assert_eq!((reply.status.as_u16(), &**reply.body), (200, b"{\"count\":1}".as_slice()));
         assert!(started.elapsed() >= Duration::from_secs(1), "{:?}", started.elapsed());
         assert_eq!(count.load(Ordering::Relaxed), 2);
+        let value = series(&recorder);
+        let requests = |outcome: &str| value("requests_total", &format!(",outcome=\"{outcome}\""));
+        assert_eq!((requests("2xx"), requests("4xx"), value("throttled_total", "")), (1, 1, 1));
+        assert_eq!(value("request_wait_seconds_total", ""), 1);
+    }
+
+    #[tokio::test]
+    async fn a_request_without_an_answer_and_one_whose_answer_breaks_off_are_counted_apart() {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+        let recorder = PrometheusBuilder::new().build_recorder();
+        let _counting = metrics::set_default_local_recorder(&recorder);
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let base_url = Url::parse(&format!("http://{}/scim/v2", listener.local_addr().unwrap())).unwrap();
+        let mut server = JoinSet::new();
+        server.spawn(async move {
+            let short = "HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nshort";
+            let moved = "HTTP/1.1 302 Found\r\nlocation: /elsewhere\r\ncontent-length: 0\r\n\r\n";
+            for answer in ["", short, moved] {
+                let (mut connection, _) = listener.accept().await.unwrap();
+                let mut request = [0; 4_096];
+                assert!(connection.read(&mut request).await.unwrap() > 0);
+                connection.write_all(answer.as_bytes()).await.unwrap();
+            }
+        });
+        let credential = Credential::bearer(SecretString::from("counted apart")).unwrap();
+        let profile = Profile::named("generic").unwrap();
+        let patience = Patience { tries: 1, ..Patience::default() };
+        let reach = Reach::default();
+        let client = Client::with_patience(base_url, credential, profile, &reach, || 0, patience).unwrap();
+        let client = client.for_account("acme");
+        for _ in 0..3 {
+            assert!(client.get(client.urls().of(&["Users"], &[])).await.is_err());
+        }
+        let value = series(&recorder);
+        let requests = |outcome: &str| value("requests_total", &format!(",outcome=\"{outcome}\""));
+        assert_eq!([requests("none"), requests("broken"), requests("3xx"), requests("2xx")], [1, 1, 1, 0]);
     }
 }

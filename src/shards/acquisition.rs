@@ -10,6 +10,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
@@ -25,6 +26,7 @@ use crate::kafka::blocking::blocking;
 use crate::kafka::read::Progress;
 use crate::kafka::written::Written;
 use crate::service::ServiceError;
+use crate::telemetry::Metric;
 
 /// One ownership of a shard by one producer, from its fence to its end.
 pub struct Acquisition {
@@ -99,7 +101,9 @@ pub(super) async fn acquire_accounts(
     let restoring = move || restore::restore(&kafka, decoder, partition, purpose, accounts, progress, &stopped);
     // A restore that is called off gives the producer back first, because the next owner of the shard waits for that.
     failpoint::hit(Point::RestoreBefore);
+    let begun = Instant::now();
     let ((known, ends), producer) = blocking(move || restoring().map(|restored| (restored, producer))).await?;
+    Metric::RestoreDuration.took(begun.elapsed(), []);
     failpoint::hit(Point::RestoreAfter);
     // A newer scimtail wrote here: the records of this one would lack what it does not know.
     if let Some(Err(newer)) = known.values().find(|known| matches!(known, Err(stopped) if stopped.newer)) {

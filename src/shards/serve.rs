@@ -1,6 +1,6 @@
 //! The service: shards that keep their accounts syncing until shutdown.
 
-use crate::directory::{Known, ReasonCode, Status, SyncStatus};
+use crate::directory::{EventType, Kind, Known, ReasonCode, Status, SyncStatus};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -35,7 +35,7 @@ use crate::schedule::{FenceWait, Schedule};
 use crate::service::ServiceError;
 use crate::sync::observe::refusal::BLIND_SYNCS;
 use crate::sync::{self, OwnedAccount};
-use crate::telemetry::{self, Kept, Metric, Refusal, needs_person};
+use crate::telemetry::{self, Held, Kept, Metric, Refusal, needs_person};
 
 /// Control requests that wait for an account in the middle of a sync. A full inbox holds up the requests of its whole
 /// shard. One request a minute fits, for as long as any walk may take (24 h).
@@ -194,7 +194,7 @@ async fn own(
             Some(Ok(_)) | None => {}
         }
         if let Some(Ok(known)) = known {
-            telemetry::begin(name);
+            telemetry::begin(name, EventType::ALL.map(EventType::as_str));
             let (inbox, requests) = mpsc::channel(REQUESTS);
             let from = known.latest.as_ref().map_or(0, |latest| latest.control_offset);
             inboxes.push((config.account.name.clone(), from, inbox));
@@ -342,11 +342,14 @@ async fn account(
                 measure(&owned.account.name, Some(&owned.known), short >= BLIND_SYNCS);
             }
             () = sleep_until(due), if !paused => {
+                let begun = Instant::now();
                 let status = match sync_shown(&mut owned, &mut connection, &progress).await {
                     Ok(status) => status,
                     Err(ended) => return ended,
                 };
                 refusal.end();
+                let labels = [("account", owned.account.name.as_str()), ("status", status.status.as_str())];
+                Metric::SyncDuration.took(begun.elapsed(), labels);
                 let wait = match status.status {
                     Status::Failed | Status::Running => schedule.after_failure(),
                     Status::Completed | Status::Held => schedule.after_success(),
@@ -406,6 +409,12 @@ fn measure(account: &str, known: Option<&Known>, blind: bool) {
         account,
         &holding.into_iter().filter_map(|(reason, holds)| holds.then_some(reason)).collect::<Vec<_>>(),
     );
+    let held = known.map(|known| Held {
+        users: known.table(Kind::User).len(),
+        groups: known.table(Kind::Group).len(),
+        memberships: known.memberships_len(),
+    });
+    telemetry::holds(account, held);
     // Never 0 while it is paused, whatever time the request states.
     let paused = latest.and_then(|latest| latest.pause.as_ref()).map_or(0, |pause| pause.at.max(1));
     Metric::PausedSince.set(paused as f64 / 1_000.0, [("account", account)]);

@@ -136,6 +136,7 @@ fn commit_once(producer: &TransactionalProducer, batches: &[Batch]) -> Result<Ve
     };
     Metric::Transactions.add(1, [("outcome", outcome)]);
     let open = begun.elapsed();
+    Metric::TransactionDuration.took(open, []);
     if open > TRANSACTION_OPEN_MAX {
         let (batches, open_s) = (batches.len(), open.as_secs());
         warn!(batches, open_s, "a transaction took long, and readers of committed records waited for it");

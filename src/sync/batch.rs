@@ -1,6 +1,6 @@
 //! Changes cut into transactions: bounded, in publishable order, a unit never split.
 
-use crate::directory::{Changes, KeyChange, Known, Reason, ReasonCode, StateWrite, Status, SyncStatus};
+use crate::directory::{Changes, EventType, KeyChange, Known, Reason, ReasonCode, StateWrite, Status, SyncStatus};
 use std::vec::IntoIter;
 
 use super::attempt::committed_so_far;
@@ -61,13 +61,13 @@ impl Batches {
     fn encode<L: Log>(&mut self, owned: &OwnedAccount<L>) -> Result<EncodedBatch, String> {
         let (mut records, mut units) = (Vec::new(), Vec::new());
         let (mut principals, mut bytes, mut carried) = (0, 0, Carried::default());
+        let published = self.status.published;
         let BatchBounds { principals: principals_max, units: units_max, bytes: bytes_max } = owned.account.batch;
         while principals < principals_max && units.len() < units_max && bytes < bytes_max {
             let Some(unit) = self.units.next() else { break };
             let encoded = owned.codec.encode_change(&self.context, &owned.known, &unit, &mut self.status.sequence)?;
             let copies = copies(&owned.account.outputs, &encoded, &mut carried.copies_reduced)?;
             principals += usize::from(matches!(unit.write, StateWrite::Put { .. } | StateWrite::Remove { .. }));
-            carried.events += encoded.events.len();
             carried.reduced += usize::from(encoded.reduced);
             bytes += encoded.records.iter().chain(&copies).map(Record::len).sum::<usize>();
             self.account_for(&owned.known, &unit, encoded.digest);
@@ -75,6 +75,10 @@ impl Batches {
             records.extend(copies);
             units.push((unit, encoded.sequence, encoded.digest));
         }
+        let events =
+            EventType::ALL.map(|of| (of.as_str(), self.status.published[of as usize] - published[of as usize]));
+        let counted = events.into_iter().filter_map(|(of, count)| Some((of, u64::try_from(count).ok()?)));
+        carried.events = counted.filter(|(_, count)| *count > 0).collect();
         let completes = if self.units.peek().is_none() { self.bytes.take() } else { None };
         if completes.is_some() {
             self.status.status = Status::Completed;

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 /// Words of PromQL in the rules, and names of labels. Every other word in a rule has to be a metric.
-const WORDS: [&str; 18] = [
+pub const WORDS: [&str; 18] = [
     "absent",
     "account",
     "and",
@@ -34,20 +34,20 @@ fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
 }
 
-fn text(path: &str) -> String {
+pub fn text(path: &str) -> String {
     std::fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
 /// A rule of `alerts.yaml`.
 #[derive(Debug, Default)]
-struct Rule {
-    expr: String,
+pub struct Rule {
+    pub expr: String,
     severity: String,
     runbook: String,
 }
 
 /// The rules by the name of the alert. The file has one form, which this reads line by line.
-fn rules() -> BTreeMap<String, Rule> {
+pub fn rules() -> BTreeMap<String, Rule> {
     let text = text("deploy/prometheus/alerts.yaml");
     let mut rules = BTreeMap::new();
     for block in text.split("- alert: ").skip(1) {
@@ -74,12 +74,28 @@ fn rules() -> BTreeMap<String, Rule> {
 }
 
 /// The words of an expression outside its quotes.
-fn words(expr: &str) -> BTreeSet<String> {
+pub fn words(expr: &str) -> BTreeSet<String> {
     let bare: String = expr.split('"').step_by(2).collect::<Vec<_>>().join(" ");
     bare.split(|c: char| !c.is_ascii_alphanumeric() && c != '_')
         .filter(|word| word.starts_with(|c: char| c.is_ascii_alphabetic()))
         .map(str::to_owned)
         .collect()
+}
+
+/// The names of all series of the table of metrics. A histogram has three.
+pub fn known_series() -> BTreeSet<String> {
+    let mut known = BTreeSet::new();
+    for row in text("docs/metrics.md").lines().filter(|line| line.starts_with("| `")) {
+        let mut columns = row.split(" | ");
+        let name = columns.next().unwrap_or_default().trim_start_matches("| ").trim_matches('`');
+        let suffixes: &[&str] = match columns.next() {
+            Some("histogram") => &["_bucket", "_sum", "_count"],
+            _ => &[""],
+        };
+        known.extend(suffixes.iter().map(|suffix| format!("{name}{suffix}")));
+    }
+    assert!(known.len() > 10, "{known:?}");
+    known
 }
 
 /// Sections of a page, by their heading.
@@ -93,17 +109,14 @@ fn sections(page: &str) -> BTreeMap<String, String> {
 
 #[test]
 fn every_metric_of_an_alert_is_in_the_table_of_metrics() {
-    let page = text("docs/metrics.md");
-    let mut known: BTreeSet<&str> =
-        page.lines().filter_map(|line| line.strip_prefix("| `")?.split_once('`')).map(|(name, _)| name).collect();
-    assert!(known.len() > 10, "{known:?}");
-    known.insert("up");
+    let mut known = known_series();
+    known.insert("up".to_owned());
     for (name, rule) in rules() {
         let words = words(&rule.expr);
         let foreign: Vec<&String> =
-            words.iter().filter(|word| !known.contains(word.as_str()) && !WORDS.contains(&word.as_str())).collect();
+            words.iter().filter(|word| !known.contains(*word) && !WORDS.contains(&word.as_str())).collect();
         assert!(foreign.is_empty(), "{name} names {foreign:?}, which docs/metrics.md does not have");
-        assert!(words.iter().any(|word| known.contains(word.as_str())), "{name} names no metric: {}", rule.expr);
+        assert!(words.iter().any(|word| known.contains(word)), "{name} names no metric: {}", rule.expr);
     }
 }
 

@@ -19,6 +19,7 @@ mod configuration_page;
 mod contract;
 mod crash_matrix;
 mod crashes;
+mod dashboard;
 mod end_to_end;
 mod events_page;
 mod first_sync;

@@ -13,8 +13,8 @@ listen = \"127.0.0.1:9464\"
 
 With this setting the service (`scimtail run`) has a page for Prometheus, `/metrics`, and two for probes. `/healthz`
 answers 200 while the process runs. `/readyz` answers 503 while Kafka does not answer. The pages are read-only and have
-no authentication. So the service warns at the start if other machines can reach the address. Labels are names of the configuration, partition numbers and the
-words below. They never say anything about a person.
+no authentication. So the service warns at the start if other machines can reach the address. Labels are names of the
+configuration, partition numbers, versions and the words below. They never say anything about a person.
 
 Counters count from the start of the process. With several instances, an account moves between them. Sum the counters of
 an account, and take the `max` of its gauges. `max` skips the gauges of an earlier owner, because they are NaN.
@@ -24,6 +24,19 @@ an account, and take the `max` of its gauges. `max` skips the gauges of an earli
 ";
 
 const ALERTS: &str = "
+A histogram has the series `_bucket`, `_sum` and `_count`. They begin with the first time that is measured. An account has
+about SERIES series. Times are measured by sync, list, transaction and restore, requests are counted one by one. None of
+this is done by row.
+
+`SCIMTAIL_COMMIT=$(git rev-parse HEAD) cargo build --release` states the commit in `scimtail_build_info`.
+
+## Dashboard
+
+`deploy/grafana/scimtail.json` is a dashboard for Grafana 10 or newer. Import it, and choose the data source above. `Fleet`
+shows what needs a person, and how old the state of each account is. `Accounts` has durations, events, counts, requests and
+waiting of the accounts that are chosen above. `Kafka` and `Process` are by instance. `deploy/grafana/check` lets promtool
+parse its expressions.
+
 ## Alerts
 
 `deploy/prometheus/alerts.yaml` has the rules for Prometheus. Name the job of the instances `scimtail`, or let its name
@@ -38,6 +51,7 @@ fn page() -> String {
         let kind = match kind {
             Kind::Counter => "counter",
             Kind::Gauge => "gauge",
+            Kind::Histogram(_) => "histogram",
         };
         format!("| `{name}` | {kind} | {help} |\n")
     };

@@ -266,7 +266,7 @@ async fn principals_that_are_reduced_are_counted_and_named_nowhere() {
     assert!(reduced[0].contains("sync=2 reduced=1"), "{}", reduced[0]);
     let metrics = recorder.handle().render();
     assert!(metrics.contains("scimtail_principals_reduced_total{account=\"acme\"} 1\n"), "{metrics}");
-    assert!(metrics.contains("scimtail_events_total{account=\"acme\"} 2\n"), "{metrics}");
+    assert!(metrics.contains("scimtail_events_total{account=\"acme\",event_type=\"user.updated\"} 2\n"), "{metrics}");
     assert!(!lines.contains("ann") && !lines.contains("u1"), "{lines}");
     assert!(!metrics.contains("ann") && !metrics.contains("u1"), "{metrics}");
 }

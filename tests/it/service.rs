@@ -150,7 +150,20 @@ async fn accounts_keep_syncing_while_one_is_down_and_sigterm_ends_it_cleanly() {
     for (line, least) in [
         ("scimtail_syncs_total{account=\"up-stripe\",status=\"completed\"}", 2.0),
         ("scimtail_syncs_total{account=\"down\",status=\"failed\"}", 1.0),
-        ("scimtail_events_total{account=\"up-chargebee\"}", 1.0),
+        (&*format!("scimtail_events_total{{account=\"up-chargebee\",event_type=\"{change}\"}}"), 1.0),
+        ("scimtail_principals{account=\"up-stripe\",kind=\"user\"}", 1.0),
+        ("scimtail_memberships{account=\"up-chargebee\"}", 1.0),
+        ("scimtail_requests_total{account=\"up-stripe\",outcome=\"2xx\"}", 2.0),
+        ("scimtail_requests_total{account=\"down\",outcome=\"none\"}", 1.0),
+        ("scimtail_sync_duration_seconds_count{account=\"up-stripe\",status=\"completed\"}", 2.0),
+        ("scimtail_sync_duration_seconds_bucket{account=\"down\",status=\"failed\",le=\"14400\"}", 1.0),
+        ("scimtail_walk_duration_seconds_count{account=\"up-stripe\",kind=\"user\"}", 2.0),
+        ("scimtail_walk_duration_seconds_count{account=\"up-chargebee\",kind=\"group\"}", 2.0),
+        ("scimtail_transaction_duration_seconds_count", 4.0),
+        ("scimtail_restore_duration_seconds_count", 1.0),
+        ("process_resident_memory_bytes", 1_000_000.0),
+        ("process_open_fds", 10.0),
+        ("process_start_time_seconds", 1_700_000_000.0),
         ("scimtail_last_completed_sync_timestamp_seconds{account=\"up-stripe\"}", 1_700_000_000.0),
         ("scimtail_transactions_total{outcome=\"committed\"}", 4.0),
         ("scimtail_shards_owned", 1.0),
@@ -162,6 +175,9 @@ async fn accounts_keep_syncing_while_one_is_down_and_sigterm_ends_it_cleanly() {
     }
     // A counter that is not there before its first increase hides it from Prometheus.
     assert!(metrics.contains("scimtail_principals_reduced_total{account=\"up-stripe\"} 0\n"), "{metrics}");
+    assert!(metrics.contains("scimtail_requests_total{account=\"up-stripe\",outcome=\"broken\"} 0\n"), "{metrics}");
+    let build = format!("scimtail_build_info{{version=\"{}\",commit=", env!("CARGO_PKG_VERSION"));
+    assert!(metrics.contains(&build) && metrics.contains(",librdkafka=\"2."), "{metrics}");
     assert!(metrics.contains("scimtail_account_needs_person{account=\"up-stripe\",reason=\"held\"} 0\n"), "{metrics}");
     assert!(!metrics.contains("scimtail_last_completed_sync_timestamp_seconds{account=\"down\"}"), "{metrics}");
 

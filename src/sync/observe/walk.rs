@@ -6,12 +6,14 @@ use std::pin::pin;
 
 use futures::StreamExt;
 use tokio::runtime::{Handle, RuntimeFlavor};
+use tokio::time::Instant;
 
 use super::observation::{Observation, Walked};
 use super::refusal::{Refusal, failed, unreadable};
 use crate::account::Account;
 use crate::memory::{OverBudget, Reserved};
 use crate::source::{Directory, Page, Parsed, RawRow};
+use crate::telemetry::Metric;
 
 /// Pages in a row without a new id, while the server goes on offering cursors.
 const BARREN_PAGES_MAX: usize = 100;
@@ -41,6 +43,7 @@ impl UnreadRows {
 
 /// Reads all pages of one kind.
 pub(super) async fn walk<D: Directory>(seen: &mut Observation<'_, '_, D>, kind: Kind) -> Result<Walked, Refusal> {
+    let begun = Instant::now();
     let mut unread = UnreadRows::default();
     let mut walked = match walk_once(seen, kind, &mut unread).await? {
         Some(walk) => walk,
@@ -61,6 +64,10 @@ pub(super) async fn walk<D: Directory>(seen: &mut Observation<'_, '_, D>, kind: 
             .of(kind.endpoint())
             .with_remedy("ask the vendor whether this is SCIM 2.0");
         return Err(failed(ReasonCode::NotAResource, problem));
+    }
+    if seen.since.is_none() {
+        let labels = [("account", seen.account.name.as_str()), ("kind", kind.principal_type())];
+        Metric::WalkDuration.took(begun.elapsed(), labels);
     }
     Ok(walked)
 }
