@@ -112,7 +112,7 @@ impl Drop for Owned<'_> {
     }
 }
 
-/// Starts the counters of an account at 0, so that Prometheus sees their first increase.
+/// Starts the counters and histograms of an account at 0, so that Prometheus sees their first increase.
 pub fn begin(account: &str, event_types: impl IntoIterator<Item = &'static str>) {
     let plain = [
         Metric::PrincipalsReduced,
@@ -132,6 +132,10 @@ pub fn begin(account: &str, event_types: impl IntoIterator<Item = &'static str>)
     }
     for outcome in OUTCOMES {
         Metric::Requests.add(0, [("account", account), ("outcome", outcome)]);
+    }
+    Metric::SyncDuration.begin([("account", account), ("status", "completed")]);
+    for kind in ["user", "group"] {
+        Metric::WalkDuration.begin([("account", account), ("kind", kind)]);
     }
 }
 
@@ -201,6 +205,22 @@ mod tests {
             assert!(has("scimtail_principals{account=\"acme\",kind=\"group\"} NaN"));
             assert!(has("scimtail_memberships{account=\"acme\"} NaN"));
         });
+    }
+
+    #[test]
+    fn what_prometheus_is_to_see_increase_begins_at_0() {
+        let recorder = super::super::metric::recorder().unwrap().build_recorder();
+        metrics::with_local_recorder(&recorder, || begin("acme", ["user.added"]));
+        let page = recorder.handle().render();
+        for series in [
+            "scimtail_events_total{account=\"acme\",event_type=\"user.added\"}",
+            "scimtail_requests_total{account=\"acme\",outcome=\"none\"}",
+            "scimtail_sync_duration_seconds_count{account=\"acme\",status=\"completed\"}",
+            "scimtail_walk_duration_seconds_bucket{account=\"acme\",kind=\"group\",le=\"0.1\"}",
+            "scimtail_request_wait_seconds_total{account=\"acme\"}",
+        ] {
+            assert!(page.contains(&format!("{series} 0\n")), "{series}: {page}");
+        }
     }
 
     #[test]

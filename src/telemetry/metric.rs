@@ -106,6 +106,12 @@ impl Metric {
         metrics::counter!(self.describe().1).absolute(total);
     }
 
+    /// Starts a histogram without a time, because Prometheus does not see the first increase of a series that did not
+    /// exist before.
+    pub(super) fn begin<const N: usize>(self, labels: [(&'static str, &str); N]) {
+        drop(metrics::histogram!(self.describe().1, owned(labels)));
+    }
+
     /// Adds a time to a histogram.
     pub fn took<const N: usize>(self, time: Duration, labels: [(&'static str, &str); N]) {
         metrics::histogram!(self.describe().1, owned(labels)).record(time);

@@ -32,6 +32,8 @@ pub fn keep_metrics() -> Result<Page, String> {
     for outcome in OUTCOMES {
         Metric::Transactions.add(0, [("outcome", outcome)]);
     }
+    Metric::TransactionDuration.begin([]);
+    Metric::RestoreDuration.begin([]);
     Ok(Page { handle })
 }
 

@@ -24,9 +24,8 @@ an account, and take the `max` of its gauges. `max` skips the gauges of an earli
 ";
 
 const ALERTS: &str = "
-A histogram has the series `_bucket`, `_sum` and `_count`. They begin with the first time that is measured. An account has
-about SERIES series. Times are measured by sync, list, transaction and restore, requests are counted one by one. None of
-this is done by row.
+A histogram has the series `_bucket`, `_sum` and `_count`. An account has about 80 series, and 13 more if its syncs have
+been held or have failed. Metrics are written once a sync, list, request or transaction, never by row.
 
 `SCIMTAIL_COMMIT=$(git rev-parse HEAD) cargo build --release` states the commit in `scimtail_build_info`.
 

@@ -176,6 +176,7 @@ async fn accounts_keep_syncing_while_one_is_down_and_sigterm_ends_it_cleanly() {
     // A counter that is not there before its first increase hides it from Prometheus.
     assert!(metrics.contains("scimtail_principals_reduced_total{account=\"up-stripe\"} 0\n"), "{metrics}");
     assert!(metrics.contains("scimtail_requests_total{account=\"up-stripe\",outcome=\"broken\"} 0\n"), "{metrics}");
+    assert!(metrics.contains("scimtail_walk_duration_seconds_count{account=\"down\",kind=\"user\"} 0\n"), "{metrics}");
     let build = format!("scimtail_build_info{{version=\"{}\",commit=", env!("CARGO_PKG_VERSION"));
     assert!(metrics.contains(&build) && metrics.contains(",librdkafka=\"2."), "{metrics}");
     assert!(metrics.contains("scimtail_account_needs_person{account=\"up-stripe\",reason=\"held\"} 0\n"), "{metrics}");
