@@ -2,6 +2,7 @@
 //! mock cluster of librdkafka as Kafka. The pipeline between them is the real one.
 
 pub mod directory;
+pub mod kafka;
 pub mod registry;
 mod server;
 
