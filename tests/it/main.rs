@@ -16,6 +16,8 @@ mod cli;
 mod contract;
 mod crash_matrix;
 mod crashes;
+mod demo;
+mod embedded_kafka;
 mod end_to_end;
 mod events_page;
 mod first_sync;
