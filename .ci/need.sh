@@ -9,12 +9,13 @@
 
 # With it, Amazon's crates need a newer Rust than the rest (Cargo.toml).
 RUST_FOR_ALL=1.94.1
-FEATURES=
+# shellcheck disable=SC2034
+FEATURES=''
 
 say() { printf '%s\n' "$*" >&2; }
 stop() { say "$*"; exit 1; }
 
-ABSENT= WANTED= ASK=yes
+ABSENT='' WANTED='' ASK=yes
 # Without a person at a terminal, root and CI install; anything else stops and says what to install.
 if [ -n "${CI:-}" ] || { [ "$(id -u)" = 0 ] && ! [ -t 0 ]; }; then ASK=no; fi
 
@@ -65,10 +66,10 @@ install() { # packages
     case $MANAGER in
         apt-get)
             as_root apt-get update -qq
-            local packages= name
+            local packages='' name
             for name in "$@"; do packages="$packages $(first "$name")"; done
             # shellcheck disable=SC2086
-            as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $packages
+            as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $packages >/dev/null
             ;;
         dnf) as_root dnf install -y -q "$@" ;;
         apk) as_root apk add --quiet "$@" ;;
@@ -77,24 +78,24 @@ install() { # packages
 }
 
 may_install() { # packages, as words
-    if [ $ASK = no ]; then say "installing: $*"; return; fi
-    if ! [ -t 0 ]; then stop "missing: $*; → install them, or run this again with --yes"; fi
-    local answer
-    read -r -p "Install $* with $MANAGER? [Y/n] " answer
-    case $answer in [nN]*) stop "nothing was installed; → install $*, and run this again" ;; esac
+    local answer words="${*//|/ or }"
+    if [ $ASK = no ]; then say "installing: $words"; return; fi
+    if ! [ -t 0 ]; then stop "missing: $words; → install them, or run this again with --yes"; fi
+    read -r -p "Install $words with $MANAGER? [Y/n] " answer
+    case $answer in [nN]*) stop "nothing was installed; → install $words, and run this again" ;; esac
 }
 
 install_missing() {
-    local packages= name
+    local packages='' name
     if [ -z "$ABSENT" ]; then return; fi
     for name in $WANTED; do if [ "$name" != - ]; then packages="$packages $name"; fi; done
     if [ -n "$packages" ]; then
-        may_install $packages
+        may_install "${packages# }"
         # shellcheck disable=SC2086
         install $packages >&2 || stop "$MANAGER cannot install$packages; → see its message above"
     fi
     for name in $ABSENT; do works "$name" || stop "$name is missing; → $(by_hand "$name")"; done
-    ABSENT= WANTED=
+    ABSENT='' WANTED=''
 }
 
 by_hand() { # command
@@ -122,7 +123,7 @@ at_least() { # version, minimum
     [ "$(printf '%s\n%s\n' "$2" "$1" | sort -V | head -n 1)" = "$2" ]
 }
 
-rust_version() { rustc --version 2>/dev/null | cut -d ' ' -f 2; }
+rust_version() { { rustc --version 2>/dev/null || true; } | cut -d ' ' -f 2; }
 
 need_rust() {
     local minimum found
@@ -135,6 +136,7 @@ need_rust() {
         if [ -z "$found" ] || ! at_least "$found" "$minimum"; then rust_by_hand "$minimum" "$found"; fi
     fi
     if ! at_least "$found" $RUST_FOR_ALL; then
+        # shellcheck disable=SC2034
         FEATURES=--no-default-features
         say "Rust $found builds scimtail without logins to Amazon MSK; they need Rust $RUST_FOR_ALL."
     fi
