@@ -35,6 +35,8 @@ pub struct Simulated {
     /// Decides how many changes happen between two syncs. Each account has its own, so that the pace of one does not
     /// affect the changes of another.
     pub random: fastrand::Rng,
+    /// When it was last changed at random, milliseconds since 1970-01-01 UTC.
+    pub changed_at: i64,
 }
 
 impl Simulated {
@@ -116,6 +118,7 @@ interval = "{interval}"
             config: config.clone(),
             directory,
             random: fastrand::Rng::with_seed(seed),
+            changed_at: 0,
         };
         let accounts = config.accounts.iter().zip(directories).map(simulated).collect();
         Ok(World { config, file, pages, kafka, accounts, _registry: registry, folder })

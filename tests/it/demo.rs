@@ -21,7 +21,7 @@ const CLAIMS: [&str; 7] = [
     "events of acme-stripe since then: 0.",
     "user.removed: ",
     "events of acme-chargebee since the list was short: 0.",
-    "events read since: ",
+    "user.added: 60, membership.added: 60; ",
     " missing 0, twice 0.",
     "users listed: ",
     "the compacted topics equal the directories",
@@ -71,9 +71,7 @@ fn is_told(out: &str) {
     let vanished = number(&words, "until a person releases it ");
     assert_eq!(number(&words, "user.removed: "), vanished, "{out}");
     assert!(out.matches("user.removed").count() > 1 && out.contains("--hold "), "{out}");
-    let aborted = number(&words, "Their ");
-    assert!(aborted >= 60, "{out}");
-    assert_eq!(number(&words, "events read since: "), aborted, "{out}");
+    assert!(number(&words, "Their ") >= 60, "the killed transaction had records: {out}");
     assert_eq!(words.matches(" missing 0, twice 0.").count(), 2, "of both accounts: {out}");
     let then = number(&words, "users listed: ");
     assert_eq!(number(&words, "Now it has "), then - vanished, "{out}");

@@ -125,7 +125,7 @@ async fn live(stage: &mut Stage, syncs: u32) -> Result<(), Ending> {
                 if let Some(count) = completed.get_mut(&status.account) {
                     *count += 1;
                 }
-                story::change(stage, &status.account);
+                story::change(stage, &status);
             }
             Seen::Attempt(_) => {}
         }

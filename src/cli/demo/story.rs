@@ -79,16 +79,21 @@ async fn changes(stage: &mut Stage) -> Result<(), Ending> {
                 stage.event(&event)?;
                 shown += 1;
             }
-            Seen::Completed(status) => change(stage, &status.account),
+            Seen::Completed(status) => change(stage, &status),
             Seen::Attempt(_) => {}
         }
     }
     settle(stage).await
 }
 
-/// Makes a few random changes in the directory of an account.
-pub fn change(stage: &mut Stage, account: &str) {
-    if let Some(one) = stage.world.accounts.iter_mut().find(|one| one.name() == account) {
+/// Makes a few random changes in the directory of an account, once its last ones were read: the sync began after them.
+/// If standard output stands still, syncs pile up here, and more changes at once would be held.
+pub fn change(stage: &mut Stage, read: &SyncStatus) {
+    let now = (stage.services.clock)();
+    if let Some(one) = stage.world.accounts.iter_mut().find(|one| one.name() == read.account)
+        && read.started_at > one.changed_at
+    {
+        one.changed_at = now;
         for _ in 0..one.random.usize(1..=CHANGES_AT_ONCE) {
             one.directory.change();
         }
@@ -182,7 +187,6 @@ async fn short_list(stage: &mut Stage) -> Result<(), Ending> {
 async fn kill(stage: &mut Stage) -> Result<(), Ending> {
     stage.screen.heading("5. kill -9 in the middle of a transaction: nothing is lost, nothing is doubled")?;
     let (account, directory) = account(stage, CHARGEBEE);
-    let newest = stage.reached(&account);
     let topic = stage.services.kafka.topic(Topic::Events);
     let caught = stage.world.kafka.catch_commit(&topic, USERS_JOIN as i64);
     directory.add_users(USERS_JOIN);
@@ -204,13 +208,12 @@ async fn kill(stage: &mut Stage) -> Result<(), Ending> {
         SESSION_MS / 1_000
     ))?;
     let tally = published_after(stage, &account, since).await?;
-    let joined = tally.values().sum::<usize>() as i64;
-    let first = newest + 1;
+    let of = |kind: &str| tally.get(kind).copied().unwrap_or(0);
+    let (users, memberships) = (of("user.added"), of("membership.added"));
     stage.claim(
-        joined == caught.records,
+        (users, memberships) == (USERS_JOIN, USERS_JOIN) && tally.len() == 2,
         &format!(
-            "events read since: {joined}, from number {first} on; {} were aborted with the killed process.",
-            caught.records
+            "user.added: {users}, membership.added: {memberships}; {USERS_JOIN} people have joined one group each."
         ),
     )?;
     let orders = orders(&stage.services, &stage.partitions()).await.map_err(Failure::from)?;

@@ -149,3 +149,51 @@ impl Group {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SESSION: Duration = Duration::from_secs(4);
+    const REBALANCE: Duration = Duration::from_secs(60);
+
+    fn wish(metadata: &'static str) -> Join {
+        let protocols = vec![("sticky".to_owned(), Bytes::from_static(metadata.as_bytes()))];
+        Join { protocols, session: SESSION, rebalance: REBALANCE }
+    }
+
+    #[test]
+    fn a_member_that_is_silent_is_waited_for_until_its_session_ends() {
+        let (mut group, start) = (Group::default(), Instant::now());
+        let first = group.enter("", wish("a"), start).unwrap();
+        let joined = group.joined(&first, start).unwrap();
+        assert_eq!((joined.generation, &joined.leader), (1, &first));
+        assert_eq!(joined.members, [(first.clone(), Bytes::from_static(b"a"))]);
+
+        let second = group.enter("", wish("b"), start).unwrap();
+        assert_eq!(group.joined(&second, start + SESSION / 2), None, "the first one has not joined again");
+        let joined = group.joined(&second, start + SESSION * 2).unwrap();
+        assert_eq!((joined.generation, &joined.leader, joined.members.len()), (2, &second, 1));
+        assert_eq!(group.beat(&first, 1, start + SESSION * 2), Err(Code::UnknownMemberId));
+    }
+
+    #[test]
+    fn members_join_together_and_get_what_the_leader_assigns() {
+        let (mut group, start) = (Group::default(), Instant::now());
+        let first = group.enter("", wish("a"), start).unwrap();
+        group.joined(&first, start).unwrap();
+        let second = group.enter("", wish("b"), start).unwrap();
+        assert_eq!(group.beat(&first, 1, start), Err(Code::RebalanceInProgress));
+        group.enter(&first, wish("a"), start).unwrap();
+        let leads = group.joined(&first, start).unwrap();
+        let follows = group.joined(&second, start).unwrap();
+        assert_eq!((leads.generation, leads.members.len(), follows.members.len()), (2, 2, 0));
+        assert_eq!(group.assigned(&second, 2, start), Ok(None));
+        group.assign(vec![(second.clone(), Bytes::from_static(b"all"))]);
+        assert_eq!(group.assigned(&second, 2, start), Ok(Some(Bytes::from_static(b"all"))));
+        assert_eq!(group.beat(&second, 1, start), Err(Code::IllegalGeneration));
+        group.leave(&first, start);
+        assert_eq!(group.beat(&second, 2, start), Err(Code::RebalanceInProgress));
+        assert_eq!(group.enter(&first, wish("a"), start), Err(Code::UnknownMemberId));
+    }
+}
