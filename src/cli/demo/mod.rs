@@ -11,9 +11,8 @@ mod truth;
 
 use std::collections::BTreeMap;
 
-use clap::{Args, CommandFactory, Subcommand};
+use clap::{Args, Subcommand};
 
-use super::Arguments;
 use super::failure::{Exit, Failure};
 use super::read::read_state;
 use screen::Screen;
@@ -46,7 +45,8 @@ enum Part {
     Directories(directories::Options),
 }
 
-pub async fn demo(options: Options) -> Result<Exit, Failure> {
+/// `has`: whether there is a command of this name.
+pub async fn demo(options: Options, has: impl Fn(&str) -> bool) -> Result<Exit, Failure> {
     let Options { part, syncs, interval, seed } = options;
     if let Some(Part::Directories(options)) = part {
         return directories::serve(options).await;
@@ -54,7 +54,10 @@ pub async fn demo(options: Options) -> Result<Exit, Failure> {
     let mut stage = Stage::open(seed.unwrap_or_else(|| fastrand::u64(..)), &interval).await?;
     let played = match syncs {
         Some(syncs) => play(&mut stage, syncs.clamp(1, SYNCS_MAX)).await,
-        None => tell(&mut stage).await,
+        None => {
+            let third = if has("status") { "status" } else { "plan" };
+            tell(&mut stage, ["tail", "state access --account acme-chargebee", third]).await
+        }
     };
     let exit = if stage.holds { Exit::Done } else { Exit::Failed };
     // In order, also after a failure: no process and no folder stays.
@@ -77,8 +80,8 @@ async fn play(stage: &mut Stage, syncs: u32) -> Result<(), Ending> {
     Ok(replay(stage).await?)
 }
 
-/// The story, and on a terminal live changes after it.
-async fn tell(stage: &mut Stage) -> Result<(), Ending> {
+/// The story, and on a terminal live changes after it, with three `commands` to try.
+async fn tell(stage: &mut Stage, commands: [&str; 3]) -> Result<(), Ending> {
     story::tell(stage).await?;
     story::settle(stage).await?;
     stage.screen.heading("7. A new reader replays the topics")?;
@@ -88,8 +91,10 @@ async fn tell(stage: &mut Stage) -> Result<(), Ending> {
     }
     stage.screen.heading("Now the demo goes on with live changes, until Ctrl-C")?;
     stage.screen.say("Try in another terminal:")?;
-    for command in commands(stage) {
-        stage.screen.command(&command)?;
+    let program = std::env::args_os().next();
+    let program = program.map_or_else(|| "scimtail".into(), |program| program.to_string_lossy().into_owned());
+    for command in commands {
+        stage.screen.command(&format!("{program} --config {} {command}", stage.world.file.display()))?;
     }
     story::addresses(stage)?;
     stage.screen.say("")?;
@@ -100,16 +105,6 @@ async fn tell(stage: &mut Stage) -> Result<(), Ending> {
     // A second Ctrl-C ends it here.
     story::settle(stage).await?;
     Ok(replay(stage).await?)
-}
-
-/// Three commands that work while the demo runs.
-fn commands(stage: &Stage) -> [String; 3] {
-    let program = std::env::args_os().next();
-    let program = program.map_or_else(|| "scimtail".into(), |program| program.to_string_lossy().into_owned());
-    let program = format!("{program} --config {}", stage.world.file.display());
-    let has = |name: &str| Arguments::command().find_subcommand(name).is_some();
-    let third = if has("status") { "status" } else { "plan" };
-    ["tail", "state access --account acme-chargebee", third].map(|command| format!("{program} {command}"))
 }
 
 /// Changes the directories after each sync, and prints what is read back, until each account has completed so many

@@ -198,7 +198,7 @@ async fn kill(stage: &mut Stage) -> Result<(), Ending> {
         "{USERS_JOIN} people join {account}. Their {} events are in Kafka, their commit is asked for and not carried out.",
         caught.records
     ))?;
-    stage.screen.command(&format!("kill -9 {pid}"))?;
+    stage.screen.say(&format!("Process {pid} gets kill -9."))?;
     let since = (stage.services.clock)();
     stage.restart()?;
     stage.screen.say(&format!(

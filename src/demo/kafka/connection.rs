@@ -12,7 +12,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::code::{Code, code_of};
 use super::group::Join;
-use super::{Caught, Shared};
+use super::shared::{Caught, Shared};
 
 /// The requests that are answered, each with the newest version of it.
 const APIS: [(ApiKey, i16); 17] = [

@@ -10,56 +10,18 @@ mod code;
 mod connection;
 mod group;
 mod log;
+mod shared;
 
 use std::io;
-use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use tokio::net::TcpListener;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 
-use cluster::Cluster;
+use shared::{Shared, Trap};
 
-/// A transaction whose commit was asked for, and is never answered.
-#[derive(Clone, Copy, Debug)]
-pub struct Caught {
-    /// The records of the transaction in the topic that was named.
-    pub records: i64,
-}
-
-/// Which commit is to be caught.
-struct Trap {
-    topic: String,
-    records_min: i64,
-    caught: oneshot::Sender<Caught>,
-}
-
-/// What connections share.
-struct Shared {
-    address: SocketAddr,
-    cluster: Mutex<Cluster>,
-    trap: Mutex<Option<Trap>>,
-    /// Counts changes, so that a request can wait for one.
-    changes: watch::Sender<u64>,
-    /// Milliseconds since 1970-01-01 UTC.
-    now: fn() -> i64,
-}
-
-impl Shared {
-    fn cluster(&self) -> MutexGuard<'_, Cluster> {
-        // A panic while it was locked left plain data behind.
-        self.cluster.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn trap(&self) -> MutexGuard<'_, Option<Trap>> {
-        self.trap.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn changed(&self) {
-        self.changes.send_modify(|count| *count += 1);
-    }
-}
+pub use shared::Caught;
 
 /// A running Kafka; it ends when this is dropped.
 pub struct EmbeddedKafka {
