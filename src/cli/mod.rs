@@ -140,7 +140,9 @@ pub fn run(arguments: Arguments) -> Result<Exit, Failure> {
 async fn dispatch(arguments: Arguments) -> Result<Exit, Failure> {
     let config = || Config::load(&arguments.config);
     match arguments.command {
-        Command::Demo(options) => demo::demo(options).await,
+        Command::Demo(options) => {
+            demo::demo(options, |name| Arguments::command().find_subcommand(name).is_some()).await
+        }
         Command::Check(options) => check::check(&config()?, options).await,
         Command::Plan(options) => plan::plan(&config()?, options).await,
         Command::Providers(options) => providers::providers(configured(&arguments.config), &options),

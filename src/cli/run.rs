@@ -41,6 +41,9 @@ pub struct Options {
     /// Only these accounts
     #[arg(long = "account", value_name = "ACCOUNT")]
     accounts: Vec<String>,
+    /// End when standard input is closed: a service that `demo` starts ends with it, however that ends
+    #[arg(long, hide = true)]
+    end_with_stdin: bool,
 }
 
 /// Runs the service until a signal ends it, or one sync of each account.
@@ -107,6 +110,7 @@ pub async fn run(file: &Path, options: Options) -> Result<Exit, Failure> {
         ended = &mut service => return Ok(ended.map(|()| Exit::Done)?),
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
+        () = stdin_closed(), if options.end_with_stdin => {}
     }
     info!("stopping");
     shutdown.cancel();
@@ -115,6 +119,11 @@ pub async fn run(file: &Path, options: Options) -> Result<Exit, Failure> {
         Err(_) => warn!("a shard did not stop in time; its open transaction is resolved at the next start"),
     }
     Ok(Exit::Done)
+}
+
+async fn stdin_closed() {
+    // An error is an end too.
+    drop(tokio::io::copy(&mut tokio::io::stdin(), &mut tokio::io::sink()).await);
 }
 
 /// Sends the service the accounts that the files configure. Looks at the files periodically, and at once on SIGHUP.

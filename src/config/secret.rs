@@ -101,7 +101,7 @@ pub enum Secret {
         purpose: Purpose,
         file: NamedFile,
     },
-    /// The secret itself, for the simulated directories of `demo` and of tests.
+    /// The secret itself, for the simulated directories of tests.
     Given(SecretString),
 }
 

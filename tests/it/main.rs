@@ -20,6 +20,8 @@ mod contract;
 mod crash_matrix;
 mod crashes;
 mod dashboard;
+mod demo;
+mod embedded_kafka;
 mod end_to_end;
 mod events_page;
 mod first_sync;

@@ -109,9 +109,9 @@ async fn service_provider_config(State(shared): State<Arc<Shared>>) -> Response 
 
 async fn list_users(State(shared): State<Arc<Shared>>, query: Result<Query<ListQuery>, QueryRejection>) -> Response {
     list(&shared, query, |directory, window| {
-        let rows = window.of(&directory.users);
-        let rows = rows.map(|user| user_resource(directory.vendor, user, &shared.base_url));
-        (directory.users.len(), rows.collect())
+        let listed = directory.listed();
+        let rows = window.of(listed).map(|user| user_resource(directory.vendor, user, &shared.base_url));
+        (listed.len(), rows.collect())
     })
 }
 

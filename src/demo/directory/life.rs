@@ -26,13 +26,15 @@ pub struct Directory {
     people: People,
     pub users: Vec<User>,
     pub groups: Vec<Group>,
+    /// So many users at the end of the list are left out of it, and of its total. A GET still finds them.
+    pub unlisted: usize,
 }
 
 impl Directory {
     pub fn populated(vendor: Vendor, seed: u64, now: Timestamp) -> Self {
         let mut rng = fastrand::Rng::with_seed(seed);
         let people = People::shuffled(&mut rng);
-        let mut directory = Self { vendor, rng, people, users: Vec::new(), groups: Vec::new() };
+        let mut directory = Self { vendor, rng, people, users: Vec::new(), groups: Vec::new(), unlisted: 0 };
         let population = vendor.population();
 
         for _ in 0..population.users {
@@ -198,6 +200,32 @@ impl Directory {
         let Some(index) = self.rng.choice(candidates) else {
             return false;
         };
+        self.remove_user(index, now);
+        true
+    }
+
+    /// Removes all users but the first `left`, without regard to the bounds.
+    pub fn remove_all_but(&mut self, left: usize, now: Timestamp) {
+        while self.users.len() > left {
+            self.remove_user(self.users.len() - 1, now);
+        }
+    }
+
+    /// Adds users, each with one group, without regard to the bounds.
+    pub fn add_users(&mut self, count: usize, now: Timestamp) {
+        for _ in 0..count {
+            self.add_user(now);
+            let group = self.rng.usize(..self.groups.len());
+            self.add_member(group, self.users.len() - 1, now);
+        }
+    }
+
+    /// The users that the list shows.
+    pub fn listed(&self) -> &[User] {
+        &self.users[..self.users.len().saturating_sub(self.unlisted)]
+    }
+
+    fn remove_user(&mut self, index: usize, now: Timestamp) {
         let removed = self.users.remove(index);
         match self.vendor {
             Vendor::Stripe => {
@@ -213,7 +241,6 @@ impl Directory {
                 }
             }
         }
-        true
     }
 
     fn add_member(&mut self, group: usize, user: usize, now: Timestamp) {

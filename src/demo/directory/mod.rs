@@ -15,10 +15,12 @@
 //! invented, and their domains are reserved for examples.
 
 use std::io;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
+use axum::Router;
 use jiff::Timestamp;
 use tokio::net::TcpListener;
 
@@ -73,15 +75,37 @@ impl SimulatedDirectory {
     /// There is no free port.
     pub async fn start(vendor: Vendor, token: &str, seed: u64, now: fn() -> SystemTime) -> io::Result<Self> {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
-        let shared = Arc::new(Shared {
-            base_url: format!("http://{}{BASE_PATH}", listener.local_addr()?),
-            authorization: format!("Bearer {token}"),
-            directory: Mutex::new(Directory::populated(vendor, seed, timestamp(now()))),
-            now,
-            page_requests: AtomicU64::new(0),
-        });
+        let base_url = format!("http://{}{BASE_PATH}", listener.local_addr()?);
+        let shared = shared(vendor, token, seed, base_url, now);
         let server = Server::start(listener, endpoints::router(&shared));
         Ok(Self { shared, _server: Arc::new(server) })
+    }
+
+    /// Serves one directory of each vendor on one address, below the path that [`Vendor::name`] is. `public`: the URL
+    /// at which clients find that address, without a slash at the end. `tokens`: by vendor, in the order of
+    /// [`Vendor::ALL`].
+    ///
+    /// # Errors
+    /// The address cannot be listened on.
+    pub async fn start_all(
+        listen: SocketAddr,
+        public: impl FnOnce(SocketAddr) -> String,
+        tokens: [&str; Vendor::ALL.len()],
+        seed: u64,
+        now: fn() -> SystemTime,
+    ) -> io::Result<Vec<Self>> {
+        let listener = TcpListener::bind(listen).await?;
+        let public = public(listener.local_addr()?);
+        let mut router = Router::new();
+        let mut all = Vec::new();
+        for (vendor, token) in Vendor::ALL.into_iter().zip(tokens) {
+            let path = format!("/{}", vendor.name());
+            let shared = shared(vendor, token, seed, format!("{public}{path}{BASE_PATH}"), now);
+            router = router.nest(&path, endpoints::router(&shared));
+            all.push(shared);
+        }
+        let server = Arc::new(Server::start(listener, router));
+        Ok(all.into_iter().map(|shared| Self { shared, _server: Arc::clone(&server) }).collect())
     }
 
     /// The SCIM base URL, `http://127.0.0.1:PORT/scim/v2`, without a slash at the end.
@@ -94,6 +118,23 @@ impl SimulatedDirectory {
     pub fn change(&self) -> &'static str {
         let now = timestamp((self.shared.now)());
         self.shared.directory().change(now)
+    }
+
+    /// Removes all users but the first `left`, at once.
+    pub fn remove_all_but(&self, left: usize) {
+        let now = timestamp((self.shared.now)());
+        self.shared.directory().remove_all_but(left, now);
+    }
+
+    /// Adds users, each with one group, at once.
+    pub fn add_users(&self, count: usize) {
+        let now = timestamp((self.shared.now)());
+        self.shared.directory().add_users(count, now);
+    }
+
+    /// Leaves so many users out of the list, and out of its total, from now on. A GET still finds them.
+    pub fn leave_out(&self, count: usize) {
+        self.shared.directory().unlisted = count;
     }
 
     /// The users, in the order of the list: the truth to compare with.
@@ -129,6 +170,16 @@ impl SimulatedDirectory {
     pub fn page_requests(&self) -> u64 {
         self.shared.page_requests.load(Ordering::Relaxed)
     }
+}
+
+fn shared(vendor: Vendor, token: &str, seed: u64, base_url: String, now: fn() -> SystemTime) -> Arc<Shared> {
+    Arc::new(Shared {
+        base_url,
+        authorization: format!("Bearer {token}"),
+        directory: Mutex::new(Directory::populated(vendor, seed, timestamp(now()))),
+        now,
+        page_requests: AtomicU64::new(0),
+    })
 }
 
 fn timestamp(time: SystemTime) -> Timestamp {

@@ -50,6 +50,16 @@ impl Change {
 }
 
 impl Vendor {
+    pub const ALL: [Vendor; 2] = [Vendor::Stripe, Vendor::Chargebee];
+
+    /// The name of its profile.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Stripe => "stripe",
+            Self::Chargebee => "chargebee",
+        }
+    }
+
     pub(super) fn population(self) -> Population {
         match self {
             Self::Stripe => Population { users: 25, inactive: 0, groups: 4, memberships: 31 },
