@@ -53,7 +53,8 @@ pub struct Arguments {
     /// Format of the logs on standard error
     #[arg(long, global = true, value_enum, default_value = "text")]
     log_format: LogFormat,
-    /// Log level: error, warn, info, debug [default: info for `run`, else warn]
+    /// Log level: off, error, warn, info, debug, trace, or one for each target, such as scimtail=debug,rdkafka=trace
+    /// [default: info for `run`, else warn]
     #[arg(long, global = true, env = "SCIMTAIL_LOG")]
     log_level: Option<String>,
     #[command(subcommand)]

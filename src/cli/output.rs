@@ -1,12 +1,26 @@
 //! Standard output: lines for people and for programs, and progress bars on standard error.
 
-use std::io::{self, Write};
+use std::borrow::Cow;
+use std::io::{self, IsTerminal, Write};
 
+use clap::ValueEnum;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use serde::Serialize;
 
-use super::failure::Failure;
+use super::failure::{Exit, Failure};
 use crate::config::Config;
 use crate::kafka::read::Progress;
+use crate::mapping::text::clean_json;
+
+/// Form of the output of a command.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// Lines for people
+    #[default]
+    Text,
+    /// One JSON document; its fields are in docs/json.md
+    Json,
+}
 
 /// Prints a line for people: with colours on a terminal, as plain text in a pipe.
 ///
@@ -16,12 +30,28 @@ pub fn print(line: &str) -> Result<(), Failure> {
     writeln!(anstream::stdout().lock(), "{line}").map_err(|error| Failure::unwritten(&error))
 }
 
-/// Prints a line for programs byte for byte. [`print()`] would take escape sequences out of it.
+/// Prints JSON, or a token that is made of it. In a pipe it is written byte for byte; [`print()`] would take escape
+/// sequences out of it. On a terminal, characters that act on it are written as escapes of JSON.
 ///
 /// # Errors
 /// As [`Failure::unwritten`].
-pub fn print_exactly(line: &str) -> Result<(), Failure> {
-    writeln!(io::stdout().lock(), "{line}").map_err(|error| Failure::unwritten(&error))
+pub fn print_json(json: &str) -> Result<(), Failure> {
+    let mut out = io::stdout().lock();
+    let json = if out.is_terminal() { clean_json(json) } else { Cow::Borrowed(json) };
+    writeln!(out, "{json}").map_err(|error| Failure::unwritten(&error))
+}
+
+/// Prints one JSON document: a line in a pipe, indented on a terminal.
+///
+/// # Errors
+/// As [`Failure::unwritten`].
+pub fn print_document(document: &impl Serialize) -> Result<(), Failure> {
+    let made = match io::stdout().is_terminal() {
+        true => serde_json::to_string_pretty(document),
+        false => serde_json::to_string(document),
+    };
+    let json = made.map_err(|error| Failure::new(Exit::Failed, format!("the output cannot be made: {error}")))?;
+    print_json(&json)
 }
 
 /// True if the reader of standard output has closed it. While there is no line to write, only polling shows that.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
+use serde::Serialize;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -13,8 +14,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::failure::{Exit, Failure};
-use super::outcome::{exit, lines};
-use super::output::{account_width, print, progress};
+use super::outcome::{Synced, exit, lines};
+use super::output::{Format, account_width, print, print_document, progress};
 use super::services::services;
 use crate::config::follow::{Followed, LOOK_EVERY};
 use crate::config::{AccountConfig, Config, HttpConfig};
@@ -41,9 +42,19 @@ pub struct Options {
     /// Only these accounts
     #[arg(long = "account", value_name = "ACCOUNT")]
     accounts: Vec<String>,
+    /// With --once: form of the output
+    #[arg(long, value_enum, default_value = "text", requires = "once")]
+    format: Format,
     /// End when standard input is closed: a service that `demo` starts ends with it, however that ends
     #[arg(long, hide = true)]
     end_with_stdin: bool,
+}
+
+/// What `run --once` did, for programs.
+#[derive(Debug, Serialize)]
+struct Document<'a> {
+    accounts: Vec<Synced<'a>>,
+    exit_code: u8,
 }
 
 /// Runs the service until a signal ends it, or one sync of each account.
@@ -54,18 +65,7 @@ pub async fn run(file: &Path, options: Options) -> Result<Exit, Failure> {
     let config = &Config::load(file)?;
     let accounts = config.select(&options.accounts)?;
     if options.once {
-        let mut outcomes = once::run(&services(config).await?, accounts.clone(), restoring).await;
-        let mut worst = Exit::Done;
-        for account in &accounts {
-            let name = &account.account.name;
-            let outcome =
-                outcomes.remove(name).unwrap_or_else(|| Outcome::Stopped("the sync ended unexpectedly".into()));
-            worst = worst.max(exit(&outcome));
-            for line in lines(name, &outcome, account_width(config)) {
-                print(&line)?;
-            }
-        }
-        return Ok(worst);
+        return once(config, accounts, options.format).await;
     }
     // Before anything that takes time, because until then SIGHUP ends the process.
     let failed = |error: std::io::Error| Failure::new(Exit::Failed, format!("signals cannot be handled: {error}"));
@@ -124,6 +124,30 @@ pub async fn run(file: &Path, options: Options) -> Result<Exit, Failure> {
 async fn stdin_closed() {
     // An error is an end too.
     drop(tokio::io::copy(&mut tokio::io::stdin(), &mut tokio::io::sink()).await);
+}
+
+/// One sync of each account.
+async fn once(config: &Config, accounts: Vec<AccountConfig>, format: Format) -> Result<Exit, Failure> {
+    let mut outcomes = once::run(&services(config).await?, accounts.clone(), restoring).await;
+    let unexpected = || Outcome::Stopped("the sync ended unexpectedly".into());
+    let outcomes: Vec<(&str, Outcome)> = accounts
+        .iter()
+        .map(|config| config.account.name.as_str())
+        .map(|name| (name, outcomes.remove(name).unwrap_or_else(unexpected)))
+        .collect();
+    let worst = outcomes.iter().fold(Exit::Done, |worst, (_, outcome)| worst.or(exit(outcome)));
+    match format {
+        Format::Json => {
+            let accounts = outcomes.iter().map(|(name, outcome)| Synced::new(name, outcome)).collect();
+            print_document(&Document { accounts, exit_code: worst.code() })?;
+        }
+        Format::Text => {
+            for (name, outcome) in &outcomes {
+                lines(name, outcome, account_width(config)).iter().try_for_each(|line| print(line))?;
+            }
+        }
+    }
+    Ok(worst)
 }
 
 /// Sends the service the accounts that the files configure. Looks at the files periodically, and at once on SIGHUP.

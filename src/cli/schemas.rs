@@ -3,7 +3,7 @@
 use clap::Args;
 
 use super::failure::{Exit, Failure};
-use super::output::print;
+use super::output::{print, print_json};
 use crate::avro::lint::evolution;
 use crate::avro::registry::{COMPATIBILITY, Version};
 use crate::avro::schema;
@@ -30,7 +30,7 @@ pub async fn schemas(config: &Config, options: Options) -> Result<Exit, Failure>
     if options.print {
         for topic in Topic::ALL {
             let line = serde_json::json!({ "subject": schema::subject(prefix, topic), "schema": schema::text(topic), "compatibility": COMPATIBILITY });
-            print(&line.to_string())?;
+            print_json(&line.to_string())?;
         }
         return Ok(Exit::Done);
     }

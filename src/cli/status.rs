@@ -8,7 +8,7 @@ use clap::{Args, ValueEnum};
 use tokio::time::timeout;
 
 use super::failure::{Exit, Failure};
-use super::output::{print, print_exactly, reader_is_gone};
+use super::output::{print, print_json, reader_is_gone};
 use super::read::read_states;
 use super::services::readable;
 use super::table::{Cell, Table, padded, room, width};
@@ -137,7 +137,7 @@ async fn watch(
             // A terminal shows how time passes. A pipe gets what is new.
             if terminal || drawn.as_ref() != Some(&content) {
                 if terminal && options.format == Format::Text {
-                    print_exactly(CLEAR)?;
+                    print(CLEAR)?;
                 }
                 show(&content.0, options, now)?;
                 if let Some(problem) = &content.1 {
@@ -156,7 +156,7 @@ async fn watch(
 
 fn show(standings: &[Standing], options: &Options, now: i64) -> Result<(), Failure> {
     if options.format == Format::Json {
-        return standings.iter().try_for_each(|standing| print_exactly(&overview::json(standing).to_string()));
+        return standings.iter().try_for_each(|standing| print_json(&overview::json(standing).to_string()));
     }
     let room = room(options.wide);
     for line in table(standings, now).lines(room) {

@@ -29,20 +29,14 @@ pub fn room(wide: bool) -> Option<usize> {
 
 /// The columns of the screen that a text takes. Letters of Chinese, Japanese and Korean take two, and so do emoji.
 pub fn width(text: &str) -> usize {
-    UnicodeWidthStr::width(text)
-}
-
-/// A text with spaces after it, up to `columns`. Padding by `{:columns$}` counts characters instead.
-pub fn padded(text: &str, columns: usize) -> String {
-    format!("{text}{}", " ".repeat(columns.saturating_sub(width(text))))
+    if text.is_ascii() { text.len() } else { UnicodeWidthStr::width(text) }
 }
 
 /// A line that may have styles, cut to the room.
 pub fn fit(line: &str, room: Option<usize>) -> Cow<'_, str> {
-    match room {
-        Some(columns) if width(&strip_str(line).to_string()) > columns => Cow::Owned(cut(line, columns)),
-        _ => Cow::Borrowed(line),
-    }
+    let Some(columns) = room else { return Cow::Borrowed(line) };
+    let shown = if line.contains('\u{1b}') { strip_str(line).to_string().into() } else { Cow::Borrowed(line) };
+    if width(&shown) > columns { Cow::Owned(cut(line, columns)) } else { Cow::Borrowed(line) }
 }
 
 /// Cuts a line that is too long for `columns`. Styles stay, so that they also end.

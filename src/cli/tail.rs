@@ -11,13 +11,13 @@ use tokio::sync::mpsc;
 use tracing::warn;
 
 use super::failure::{Exit, Failure};
-use super::output::{account_width, print, print_exactly, reader_is_gone};
+use super::output::{account_width, print, print_json, reader_is_gone};
 use super::services::readable;
 use super::time::parse_time;
 use crate::avro::Decoder;
 use crate::avro::decode::Undecodable;
 use crate::avro::wire::ChangeEvent;
-use crate::config::Config;
+use crate::config::{AccountConfig, Config};
 use crate::connect;
 use crate::kafka::blocking::blocking;
 use crate::kafka::read::{ReadRecord, follow, offsets_at, read_from, watermarks};
@@ -28,6 +28,8 @@ use crate::transport::file::{Content, NamedFile};
 
 /// Lines that wait for the reader of standard output.
 const LINES: usize = 1_024;
+/// Accounts that the first line on standard error names.
+const NAMES_SHOWN: usize = 8;
 /// Bytes of the file of a private key.
 const SET_KEY_BYTES_MAX: usize = 64 << 10;
 /// Between two requests to a registry that does not answer.
@@ -190,10 +192,17 @@ pub async fn tail(config: &Config, options: Options) -> Result<Exit, Failure> {
     partitions.sort_unstable();
     partitions.dedup();
 
+    let from = match (options.from, options.from_beginning || options.from_sequence.is_some()) {
+        (Some(from), _) => from,
+        (None, true) => Start::Beginning,
+        (None, false) => Start::End,
+    };
+    let reads = reads(config, &accounts, from, options.from_sequence);
     let lines = Lines::new(config, &options)?;
     let mut wanted = Wanted { accounts: names, sequence: options.from_sequence, unseen: true };
     let registry = connect::registry(&config.registry)?;
     readable(&config.kafka, &registry).await?;
+    anstream::eprintln!("{reads}");
     let mut decoder = Decoder::of_reader(registry);
     let (printer, mut printed) = mpsc::channel::<String>(LINES);
     // False if the printer has ended.
@@ -213,11 +222,6 @@ pub async fn tail(config: &Config, options: Options) -> Result<Exit, Failure> {
                 true
             }
         })
-    };
-    let from = match (options.from, options.from_beginning || options.from_sequence.is_some()) {
-        (Some(from), _) => from,
-        (None, true) => Start::Beginning,
-        (None, false) => Start::End,
     };
     let (kafka, exit, format) = (config.kafka.clone(), options.exit, options.format);
     // Its error comes as a value, so that lines read before it are still printed.
@@ -254,7 +258,7 @@ pub async fn tail(config: &Config, options: Options) -> Result<Exit, Failure> {
         Ok(read.await)
     };
     let printing = async {
-        let print = if format == Format::Text { print } else { print_exactly };
+        let print = if format == Format::Text { print } else { print_json };
         while let Some(line) = printed.recv().await {
             print(&line)?;
         }
@@ -264,6 +268,23 @@ pub async fn tail(config: &Config, options: Options) -> Result<Exit, Failure> {
     let (read, ()) = tokio::try_join!(reading, printing)?;
     read?;
     Ok(Exit::Done)
+}
+
+/// What is read, for standard error: a reader that gets no line sees that it asks for the right events.
+fn reads(config: &Config, accounts: &[AccountConfig], from: Start, sequence: Option<i64>) -> String {
+    let names: Vec<&str> = accounts.iter().map(|config| config.account.name.as_str()).collect();
+    let more = match names.len().saturating_sub(NAMES_SHOWN) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    let from = match (from, sequence) {
+        (_, Some(sequence)) => format!("sequence {sequence}"),
+        (Start::Beginning, None) => "the oldest event".to_owned(),
+        (Start::End, None) => "the next event".to_owned(),
+        (Start::At(millis), None) => format!("{} UTC", text::clock(millis)),
+    };
+    let (topic, shown) = (config.kafka.topic(Topic::Events), &names[..names.len().min(NAMES_SHOWN)]);
+    format!("reading {topic} of {}{more}, from {from} on; times are UTC", shown.join(", "))
 }
 
 /// Takes a record, and retries until the registry has delivered its schema. False if the printer has ended.

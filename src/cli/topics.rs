@@ -4,7 +4,7 @@ use clap::Args;
 
 use super::asyncapi;
 use super::failure::{Exit, Failure};
-use super::output::print;
+use super::output::{print, print_json};
 use crate::config::Config;
 use crate::kafka::topics::{DURABLE_BROKERS_MIN, Difference, create, durability, settings, verify};
 use crate::kafka::{KafkaClient, TransactionalProducer};
@@ -31,7 +31,7 @@ pub async fn topics(config: &Config, options: Options) -> Result<Exit, Failure> 
         return Ok(Exit::Done);
     }
     if options.asyncapi {
-        print(&format!("{:#}", asyncapi::document(config)))?;
+        print_json(&format!("{:#}", asyncapi::document(config)))?;
         return Ok(Exit::Done);
     }
     if options.create {

@@ -1,5 +1,7 @@
 //! An event as one line for people: time, account, type, principal and details.
 
+use std::borrow::Cow;
+
 use anstyle::{AnsiColor, Style};
 
 use crate::avro::wire::ChangeEvent;
@@ -27,18 +29,26 @@ pub fn line(event: &ChangeEvent, account_width: usize) -> String {
 /// `  ~ user.updated        a.lee@acme.com      title "Analyst" → "Manager"`: a change that is not published yet.
 pub fn planned(event: &ChangeEvent) -> String {
     let style = style(&event.event_type);
-    let mark = match event.event_type.rsplit('.').next() {
-        Some("added" | "enabled") => '+',
-        Some("removed") => '-',
-        Some("disabled") => '!',
-        _ => '~',
-    };
+    let mark = mark(&event.event_type);
     let mut line = format!("  {style}{mark} {:TYPE_WIDTH$}{style:#}  {}", event.event_type, who(event));
     for part in rest(event) {
         line.push_str("   ");
         line.push_str(&part);
     }
     line
+}
+
+/// The marks of [`mark`].
+pub const MARKS: [char; 4] = ['+', '~', '!', '-'];
+
+/// Whether something is added or enabled (+), updated (~), disabled (!) or removed (-).
+pub fn mark(event_type: &str) -> char {
+    match event_type.rsplit('.').next() {
+        Some("added" | "enabled") => '+',
+        Some("removed") => '-',
+        Some("disabled") => '!',
+        _ => '~',
+    }
 }
 
 /// The principal's name. A group that is a member is marked as one, because members are mostly users.
@@ -104,18 +114,58 @@ pub fn clock(millis: i64) -> String {
     time.strftime("%Y-%m-%d %H:%M:%S").to_string()
 }
 
-/// Makes text from a directory safe for a terminal: escapes control characters and those that change the direction.
+/// Makes text from a directory safe for a terminal. Characters that act on it, change the direction or cannot be seen are
+/// written as escapes.
 pub fn clean(text: &str) -> String {
+    if !text.contains(misleads) {
+        return text.to_owned();
+    }
     let mut clean = String::with_capacity(text.len());
     for character in text.chars() {
-        let turns = matches!(character, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{2028}' | '\u{2029}');
-        if character.is_control() || turns {
+        if misleads(character) {
             clean.extend(character.escape_unicode());
         } else {
             clean.push(character);
         }
     }
     clean
+}
+
+/// A JSON text for a terminal: as [`clean`], with the escapes of JSON, so that it stays the same value.
+pub fn clean_json(json: &str) -> Cow<'_, str> {
+    // Outside its strings JSON has line breaks and tabs. Inside them it has no character below the space.
+    let acts = |character: char| character >= ' ' && misleads(character);
+    if !json.contains(acts) {
+        return Cow::Borrowed(json);
+    }
+    let mut clean = String::with_capacity(json.len());
+    for character in json.chars() {
+        if acts(character) {
+            let units =
+                character.encode_utf16(&mut [0; 2]).iter().map(|unit| format!("\\u{unit:04x}")).collect::<String>();
+            clean.push_str(&units);
+        } else {
+            clean.push(character);
+        }
+    }
+    Cow::Owned(clean)
+}
+
+/// True for control characters, for those that change the direction, and for those that take no place on the screen. Two
+/// names that differ in the latter only look the same.
+fn misleads(character: char) -> bool {
+    let turns =
+        matches!(character, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    let breaks = matches!(character, '\u{2028}' | '\u{2029}');
+    // Unicode's property Default_Ignorable_Code_Point, and the annotations of U+FFF9.
+    let unseen = matches!(
+        character,
+        '\u{ad}' | '\u{34f}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}' | '\u{180b}'..='\u{180f}'
+            | '\u{200b}'..='\u{200d}' | '\u{2060}'..='\u{206f}' | '\u{3164}' | '\u{fe00}'..='\u{fe0f}' | '\u{feff}'
+            | '\u{ffa0}' | '\u{fff0}'..='\u{fffb}' | '\u{1bca0}'..='\u{1bca3}' | '\u{1d173}'..='\u{1d17a}'
+            | '\u{e0000}'..='\u{e0fff}'
+    );
+    character.is_control() || turns || breaks || unseen
 }
 
 /// A JSON value cut to what fits on a line.
@@ -195,5 +245,21 @@ mod tests {
         let name = Some("a\u{1b}[31m\nb\u{202e}c".to_owned());
         let line = plain(&ChangeEvent { principal_name: name, ..event("user.added") });
         assert!(line.ends_with(r"a\u{1b}[31m\u{a}b\u{202e}c"), "{line}");
+    }
+
+    #[test]
+    fn what_cannot_be_seen_or_turns_the_text_is_spelled_out_and_letters_stay() {
+        for character in "\u{7f}\u{9b}\u{ad}\u{61c}\u{200b}\u{200d}\u{200e}\u{202e}\u{2028}\u{2060}\u{2069}\u{3164}\u{fe0f}\u{feff}\u{e0041}".chars() {
+            let text = format!("a{character}b");
+            assert_eq!(clean(&text), format!("a\\u{{{:x}}}b", u32::from(character)));
+            let json = serde_json::json!({ "name": text }).to_string();
+            let shown = clean_json(&json);
+            assert!(shown.is_ascii(), "{shown}");
+            assert_eq!(serde_json::from_str::<serde_json::Value>(&shown).expect("JSON")["name"], text);
+        }
+        let letters = "é 山田 e\u{301} 👍 \u{a0} العربية हिन्दी";
+        assert_eq!(clean(letters), letters);
+        let pretty = format!("{:#}", serde_json::json!({ "name": letters, "more": [1, "\t\n"] }));
+        assert_eq!(clean_json(&pretty), pretty, "it is not touched where nothing acts");
     }
 }

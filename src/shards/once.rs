@@ -30,6 +30,8 @@ pub enum Outcome {
     Synced {
         status: Box<SyncStatus>,
         seconds: f64,
+        /// No sync of the account had completed before.
+        is_first: bool,
     },
     Paused {
         by: String,
@@ -108,10 +110,11 @@ async fn account(mut owned: OwnedAccount<Writer>, config: &AccountConfig, reques
     if let Some(pause) = owned.known.latest.as_ref().and_then(|latest| latest.pause.as_ref()) {
         return Outcome::Paused { by: pause.by.clone() };
     }
+    let is_first = owned.known.is_first();
     let started = tokio::time::Instant::now();
     let mut connection = Connection::new(config, owned.clock);
     match sync_once(&mut owned, &mut connection).await {
-        Ok(status) => Outcome::Synced { status: Box::new(status), seconds: started.elapsed().as_secs_f64() },
+        Ok(status) => Outcome::Synced { status: Box::new(status), seconds: started.elapsed().as_secs_f64(), is_first },
         Err(ended) => Outcome::Ended(ended),
     }
 }

@@ -13,17 +13,36 @@ pub enum LogFormat {
     Json,
 }
 
-/// Starts logging to standard error. `level` is a tracing filter, e.g. `info` or `scimtail=debug`.
+/// Names of log levels, from the fewest lines to the most.
+const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+
+/// True for `info`, and for `scimtail=debug,rdkafka=trace`. [`EnvFilter`] takes any other word for a target, and then
+/// logs everything of it and nothing else.
+fn is_level(filter: &str) -> bool {
+    filter.split(',').all(|directive| {
+        let level = directive.rsplit_once('=').map_or(directive, |(_, level)| level);
+        !directive.starts_with('=') && LEVELS.iter().any(|name| name.eq_ignore_ascii_case(level))
+    })
+}
+
+/// Starts logging to standard error. `level` is a level, or a level for each target: `scimtail=debug,rdkafka=trace`.
 ///
 /// # Errors
-/// A filter that is not understood.
+/// A level that is not understood.
 pub fn start(format: LogFormat, level: &str) -> Result<(), String> {
+    let refused = || {
+        let names = LEVELS.join(", ");
+        format!("log level {level:?} is not understood; → use one of {names}, or e.g. scimtail=debug,rdkafka=trace")
+    };
+    if !is_level(level) {
+        return Err(refused());
+    }
     // The request that failed reports once, with its account, why a certificate is not trusted.
     // AWS's crates print what their servers answer, unescaped.
-    let filter = EnvFilter::try_new(format!("rustls_platform_verifier=off,aws=off,{level}"))
-        .map_err(|_| format!("log level `{level}` is not understood; → use error, warn, info or debug"))?;
+    let filter = EnvFilter::try_new(format!("rustls_platform_verifier=off,aws=off,{level}")).map_err(|_| refused())?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
-    let ansi = std::io::IsTerminal::is_terminal(&std::io::stderr());
+    // As for every other line: NO_COLOR, and what else decides it.
+    let ansi = anstream::AutoStream::choice(&std::io::stderr()) != anstream::ColorChoice::Never;
     match format {
         LogFormat::Text => drop(builder.with_ansi(ansi).try_init()),
         LogFormat::Json => drop(builder.json().event_format(JsonLine::new()).try_init()),
@@ -110,6 +129,20 @@ mod tests {
 
     use super::lines::Lines;
     use super::*;
+
+    #[test]
+    fn a_level_is_one_of_six_names_or_one_for_each_target() {
+        for level in ["info", "OFF", "scimtail=debug,rdkafka=trace", "info,scimtail::sync=debug", "[account]=trace"] {
+            assert!(is_level(level), "{level}");
+            assert!(EnvFilter::try_new(level).is_ok(), "{level}");
+        }
+        for level in ["infoo", "", "scimtail", "scimtail=", "=debug", "info,", "scimtail=debgu", "5", "scimtail:debug"]
+        {
+            assert!(!is_level(level), "{level}");
+            let said = start(LogFormat::Text, level).expect_err("it is refused");
+            assert!(said.contains("use one of off, error, warn, info, debug, trace"), "{said}");
+        }
+    }
 
     #[test]
     fn a_line_of_json_has_the_fields_of_its_event_and_of_the_spans_around_it() {

@@ -11,6 +11,8 @@ from program import Ended
 
 # How much of a text a fault shows.
 SHOWN = 160
+# The exit code of a held account.
+HELD_CODE = 75
 
 
 @dataclass
@@ -56,6 +58,9 @@ def of_held(looked, reason):
         yield "run is held, plan does not say so"
     if squeezed(reason.rstrip(".")) not in squeezed(said):
         yield f"plan does not say what run says: {reason[:SHOWN]}"
+    for command, ended in (("check", looked.check), ("plan", looked.plan)):
+        if ended.code != HELD_CODE:
+            yield f"run is held, {command} ends with {ended.code}"
 
 
 def of_completed(looked, notes, published):
@@ -77,5 +82,5 @@ def planned_events(said):
     if re.search(r"^first sync: ", said, re.M):
         # Written as state, without events.
         return 0
-    counts = re.findall(r"^(\d+|no) changes?\b", said, re.M)
-    return (0 if counts[-1] == "no" else int(counts[-1])) if counts else None
+    counts = re.findall(r"^\+\d+ ~\d+ !\d+ -\d+   (\d+) changes?\b", said, re.M)
+    return int(counts[-1]) if counts else None

@@ -116,6 +116,8 @@ def outcome(lines):
     if not lines or lines[0].startswith("error: "):
         return Outcome(lines)
     _, status, text = (lines[0].split(None, 2) + ["", ""])[:3]
+    # The first sync of an account that completes.
+    status = "completed" if status == "baseline" else status
     number = re.match(r"sync (\d+):? *", text)
     reason = text[number.end() :] if number else text.removesuffix("Nothing was published.")
     notes = []

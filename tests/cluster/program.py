@@ -43,7 +43,8 @@ def once(name, file, directory, token):
         return code, ""
     # Log lines are JSON, messages are not.
     log = process.log.read_text(errors="replace").splitlines()
-    lines = [line for line in said.splitlines() if " completed " not in line]
+    done = (" completed ", " baseline ")
+    lines = [line for line in said.splitlines() if not any(word in line for word in done)]
     lines += [line for line in log if not line.startswith("{")]
     return code, "\n    ".join(lines[-LINES_SHOWN:]) + f"\n    log: {process.log}"
 

@@ -170,7 +170,7 @@ async fn a_missing_secret_fails_its_account_and_names_the_variable() {
     };
     let program = Program::new(services(), &unique_prefix("secret"), TOKEN, "5m", &[account]);
     let ended = program.run(&["run", "--once"]).await;
-    assert_eq!(ended.code, 75, "{ended:?}");
+    assert_eq!(ended.code, 78, "{ended:?}");
     assert!(
         ended.out.contains("acme") && ended.out.contains("secret file /etc/absent-secret cannot be read"),
         "{}",
@@ -206,7 +206,7 @@ async fn answers_that_are_no_list_fail_the_sync_and_publish_nothing() {
     ] {
         let program = program(services(), stub(status, content_type, body).await);
         let ended = program.run(&["run", "--once"]).await;
-        assert_eq!((ended.code, ended.out.lines().count()), (75, 1), "{ended:?}");
+        assert_eq!((ended.code, ended.out.lines().count()), (78, 1), "{ended:?}");
         assert!(ended.out.contains("failed") && ended.out.contains(words), "{}", ended.out);
         let records =
             read(services(), &["events", "users", "groups", "memberships"].map(|suffix| program.topic(suffix))).await;
@@ -218,9 +218,9 @@ async fn answers_that_are_no_list_fail_the_sync_and_publish_nothing() {
 async fn client_credentials_are_exchanged_for_a_token_and_stand_in_no_output() {
     let directory = chargebee().await;
     for (status, answer, code, words) in [
-        (200, r#"{"access_token": "cli-test-token", "token_type": "Bearer", "expires_in": 3600}"#, 0, "completed"),
-        (401, r#"{"error": "invalid_client"}"#, 75, "the token endpoint refused the client credentials"),
-        (500, "", 75, "the token endpoint answers HTTP 500"),
+        (200, r#"{"access_token": "cli-test-token", "token_type": "Bearer", "expires_in": 3600}"#, 0, "baseline"),
+        (401, r#"{"error": "invalid_client"}"#, 78, "the token endpoint refused the client credentials"),
+        (500, "", 69, "the token endpoint answers HTTP 500"),
     ] {
         let token_url = stub(status, "application/json", answer).await;
         let lines = format!(
@@ -288,6 +288,9 @@ async fn a_held_sync_is_shown_released_and_published() {
     while directory.change() != "user.removed" {}
     let plan = program.run(&["plan"]).await;
     assert!(plan.code == 75 && plan.out.contains("user.removed") && plan.out.contains("held:"), "{plan:?}");
+    let check = program.run(&["check"]).await;
+    assert!(check.code == 75 && check.out.contains("HELD  sync        a sync would publish nothing"), "{check:?}");
+    assert!(check.out.ends_with("1 account, Kafka and the registry: no problem, 1 held\n"), "{}", check.out);
     let held = program.run(&["run", "--once"]).await;
     assert_eq!(held.code, 75, "{held:?}");
     let hold = held.out.split("--hold ").nth(1).expect("the hold is named").trim().to_owned();
@@ -333,8 +336,9 @@ async fn output_that_cannot_be_written_is_an_error() {
         let full = std::fs::File::options().write(true).open("/dev/full").expect("the device");
         let output = program.command(arguments).stdout(full).output().expect("it runs");
         let ended = crate::program::Ended::from(output);
-        // `state` has said on standard error how complete it is.
-        let lines = ended.err.lines().filter(|line| !line.contains("complete as of")).collect::<Vec<_>>();
+        // `state` has said on standard error how complete it is, and `tail` what it reads.
+        let said = |line: &&str| line.contains("complete as of") || line.starts_with("reading ");
+        let lines = ended.err.lines().filter(|line| !said(line)).collect::<Vec<_>>();
         let words = "error: standard output cannot be written: No space left on device";
         assert!(ended.code == 1 && lines.len() == 1 && lines[0].starts_with(words), "{arguments:?}: {ended:?}");
     }

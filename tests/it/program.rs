@@ -1,8 +1,13 @@
 //! The program as a person runs it: a configuration file, arguments, output, exit code.
 
+use std::fs::File;
+use std::io::Read;
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 
+use rustix::fs::{Mode, OFlags};
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+use rustix::termios::{Winsize, tcsetwinsize};
 use tempfile::TempDir;
 
 use crate::services::Services;
@@ -83,6 +88,35 @@ interval = "{interval}"
         let mut command = self.command(arguments);
         let output = tokio::task::spawn_blocking(move || command.output().expect("the program runs")).await;
         Ended::from(output.expect("the program was waited for"))
+    }
+
+    /// Runs to the end on a terminal of this width. Returns the exit code and what the terminal was sent, with plain line
+    /// ends. `variables` are set beside those that allow colours.
+    pub async fn on_terminal(&self, arguments: &[&str], columns: u16, variables: &[(&str, &str)]) -> (i32, String) {
+        let controller = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("a terminal");
+        grantpt(&controller).and_then(|()| unlockpt(&controller)).expect("it is ours");
+        let size = Winsize { ws_row: 24, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+        tcsetwinsize(&controller, size).expect("its size");
+        let name = ptsname(&controller, Vec::new()).expect("its name");
+        let terminal = rustix::fs::open(name, OFlags::RDWR | OFlags::NOCTTY, Mode::empty()).expect("its other side");
+        let mut command = self.command(arguments);
+        command.env("TERM", "xterm").env_remove("NO_COLOR").env_remove("CLICOLOR").env_remove("CLICOLOR_FORCE");
+        command.envs(variables.iter().copied());
+        let error = terminal.try_clone().expect("the same side");
+        let mut child = command.stdout(terminal).stderr(error).spawn().expect("the program starts");
+        // The command keeps the other side open.
+        drop(command);
+        let shown = tokio::task::spawn_blocking(move || {
+            let (mut shown, mut buffer) = (Vec::new(), [0; 4096]);
+            let mut controller = File::from(controller);
+            // Once no process has the other side open, Linux ends reads of a terminal with an error.
+            while let Ok(bytes @ 1..) = controller.read(&mut buffer) {
+                shown.extend_from_slice(&buffer[..bytes]);
+            }
+            let code = child.wait().expect("it ended").code().unwrap_or(-1);
+            (code, String::from_utf8(shown).expect("UTF-8").replace("\r\n", "\n"))
+        });
+        shown.await.expect("the program was waited for")
     }
 
     pub fn spawn(&self, arguments: &[&str]) -> Child {

@@ -290,7 +290,7 @@ async fn g9_credentials_and_unlisted_attributes_leave_the_process_nowhere() {
     assert_eq!(ended.code, 0, "{ended:?}");
     let wrong = program.command(&["run", "--once"]).env(crate::program::TOKEN_VARIABLE, "wrong-canary").output();
     let wrong = crate::program::Ended::from(wrong.expect("the program runs"));
-    assert_eq!(wrong.code, 75, "{wrong:?}");
+    assert_eq!(wrong.code, 78, "{wrong:?}");
     let topics = ["events", "users", "groups", "memberships", "syncs"].map(|suffix| program.topic(suffix));
     let records = read(services(), &topics).await;
     assert!(records.len() > 100);

@@ -1,8 +1,7 @@
 //! `scimtail tail` against real services: where it starts, what it prints, and which records it steps over.
 
-use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
-use std::process::{Child, Stdio};
+use std::process::Child;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
@@ -14,8 +13,6 @@ use rdkafka::admin::{AdminClient, AdminOptions};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
-use rustix::fs::{Mode, OFlags};
-use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use scimtail::demo::directory::{SimulatedDirectory, Vendor};
 use scimtail::kafka::partition::partition_of;
 use serde_json::{Value, json};
@@ -50,8 +47,11 @@ impl Following {
         self.out.recv_timeout(WAIT).expect("a line on standard output")
     }
 
+    /// The next line, after the one that says what is read.
     fn says(&self) -> String {
-        self.err.recv_timeout(WAIT).expect("a line on standard error")
+        let next = || self.err.recv_timeout(WAIT).expect("a line on standard error");
+        let line = next();
+        if line.starts_with("reading ") { next() } else { line }
     }
 
     /// Its output until it ends by itself.
@@ -112,10 +112,17 @@ async fn published_on(services: &Services) -> (SimulatedDirectory, Program) {
     (directory, program)
 }
 
+/// Standard error without its first line, which says what is read.
+fn said(ended: &Ended) -> String {
+    let (first, rest) = ended.err.split_once('\n').expect("a line");
+    assert!(first.starts_with("reading ") && first.ends_with("; times are UTC"), "{ended:?}");
+    rest.to_owned()
+}
+
 /// How many events there are.
 async fn count(program: &Program) -> usize {
     let ended = program.run(&["tail", "--from", "beginning", "--exit"]).await;
-    assert_eq!((ended.code, ended.err.as_str()), (0, ""));
+    assert_eq!((ended.code, said(&ended).as_str()), (0, ""));
     ended.out.lines().count()
 }
 
@@ -141,12 +148,13 @@ async fn tail_starts_where_it_is_told_and_prints_every_format() {
     let all = program.run(&["tail", "--from", "beginning", "--exit", "--format", "json"]).await;
     let events: Vec<Value> = all.out.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
     let count = events.len();
-    assert!(all.code == 0 && count > 50 && all.err.is_empty(), "{all:?}");
+    assert!(all.code == 0 && count > 50 && said(&all).is_empty(), "{all:?}");
+    assert!(all.err.contains(&format!("{} of acme, other, from the oldest event on", program.topic("events"))));
     assert!(events.iter().enumerate().all(|(index, event)| event["sequence"] == index + 1));
 
     let lines = async |arguments: &[&str]| {
         let ended = program.run(&[&["tail", "--exit"], arguments].concat()).await;
-        assert_eq!((ended.code, ended.err.as_str()), (0, ""), "{arguments:?}");
+        assert_eq!((ended.code, said(&ended).as_str()), (0, ""), "{arguments:?}");
         ended.out.lines().count()
     };
     assert_eq!(lines(&["--from-beginning"]).await, count);
@@ -184,9 +192,10 @@ async fn tail_steps_over_a_record_that_does_not_decode_and_names_it() {
     write_garbage(&program);
     publish_more(&directory, &program).await;
     let ended = program.run(&["tail", "--from", "beginning", "--exit"]).await;
-    assert_eq!((ended.code, ended.err.lines().count()), (0, 1), "{}", ended.err);
+    let said = said(&ended);
+    assert_eq!((ended.code, said.lines().count()), (0, 1), "{}", ended.err);
     let place = format!("{} [{}] @ ", program.topic("events"), partition_of("acme", PARTITIONS));
-    assert!(ended.err.starts_with(&place) && ended.err.contains("skipped"), "{}", ended.err);
+    assert!(said.starts_with(&place) && said.contains("skipped"), "{said}");
     let news = ended.out.lines().any(|line| line.contains("user.added") && !line.ends_with("(baseline)"));
     assert!(news, "reading goes on");
 }
@@ -290,7 +299,7 @@ async fn a_transaction_that_stays_open_before_the_end_ends_tail_with_69_after_wh
     producer.flush(WAIT).expect("it is written");
     let ended = program.run(&["tail", "--from", "beginning", "--exit"]).await;
     producer.abort_transaction(WAIT).expect("the end of the transaction");
-    assert_eq!((ended.code, ended.out.lines().count(), ended.err.lines().count()), (69, count, 1), "{}", ended.err);
+    assert_eq!((ended.code, ended.out.lines().count(), ended.err.lines().count()), (69, count, 2), "{}", ended.err);
     assert!(ended.err.contains("reading stands still") && ended.err.contains("open transaction"), "{}", ended.err);
 }
 
@@ -322,7 +331,9 @@ async fn tail_waits_for_a_registry_that_does_not_answer_and_skips_nothing() {
     let services = Services { bootstrap: services().bootstrap.clone(), registry };
     let switched = Program::new(&services, &program.prefix, TOKEN, "5m", &[acme()]);
     let exit = switched.run(&["tail", "--from", "beginning", "--exit"]).await;
-    exit.refused(69, &["registry", &services.registry, "503"]);
+    assert_eq!((exit.code, exit.out.as_str(), exit.err.lines().count()), (69, "", 2), "{exit:?}");
+    let last = exit.err.lines().last().expect("an error");
+    assert!(last.contains(&services.registry) && last.contains("503"), "{last}");
 
     let tail = Following::start(&switched, &["--from", "beginning", "--format", "json"]);
     let said = tail.says();
@@ -344,6 +355,7 @@ async fn tail_prints_an_event_that_comes_later() {
     publish_more(&directory, &program).await;
     let event: Value = serde_json::from_str(&tail.prints()).expect("JSON");
     assert_eq!((&event["sequence"], &event["snapshot"]), (&json!(count + 1), &json!(false)));
+    assert!(tail.err.recv_timeout(WAIT).expect("a line").starts_with("reading "));
     assert_eq!(tail.err.try_recv().ok(), None);
 }
 
@@ -364,7 +376,7 @@ async fn a_reader_that_goes_away_ends_tail_though_no_event_comes() {
         tokio::time::sleep(POLL).await;
     }
     let ended = Ended::from(child.wait_with_output().expect("it ended"));
-    assert_eq!((ended.code, ended.err.as_str()), (0, ""));
+    assert_eq!((ended.code, said(&ended).as_str()), (0, ""));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -404,7 +416,7 @@ async fn events_that_kafka_keeps_no_longer_are_named_where_a_sequence_before_the
         let from = ["tail", "--account", "acme", "--exit", "--from-sequence", sequence];
         let ended = program.run(&from).await;
         assert_eq!(ended.code, 0, "{ended:?}");
-        (ended.out.lines().count(), ended.err)
+        (ended.out.lines().count(), said(&ended))
     };
     let gone = "acme: the events before sequence 6 are no longer in Kafka\n".to_owned();
     assert_eq!(lines("1").await, (count - 5, gone.clone()));
@@ -415,32 +427,15 @@ async fn events_that_kafka_keeps_no_longer_are_named_where_a_sequence_before_the
 #[tokio::test(flavor = "multi_thread")]
 async fn text_has_colours_on_a_terminal_and_none_in_a_pipe() {
     let (_directory, program) = published().await;
-    let tail = |arguments: &[&str]| {
-        let mut command = program.command(&[&["tail", "--from", "beginning", "--exit"], arguments].concat());
-        command.env("TERM", "xterm").env_remove("NO_COLOR").env_remove("CLICOLOR").env_remove("CLICOLOR_FORCE");
-        command
-    };
-    let piped = tail(&[]).output().expect("it runs").stdout;
-    assert!(!piped.is_empty() && !piped.contains(&0x1b), "{}", String::from_utf8_lossy(&piped));
-
-    for (arguments, coloured) in [(&[][..], true), (&["--format", "json"], false)] {
-        let controller = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("a terminal");
-        grantpt(&controller).and_then(|()| unlockpt(&controller)).expect("it is ours");
-        let name = ptsname(&controller, Vec::new()).expect("its name");
-        let terminal = rustix::fs::open(name, OFlags::RDWR | OFlags::NOCTTY, Mode::empty()).expect("its other side");
-        let mut command = tail(arguments);
-        let mut child = command.stdout(terminal).stderr(Stdio::null()).spawn().expect("it starts");
-        // The command keeps the other side open.
-        drop(command);
-        let (mut shown, mut buffer) = (Vec::new(), [0; 4096]);
-        let mut controller = File::from(controller);
-        // Once no process has the other side open, Linux ends reads of a terminal with an error.
-        while let Ok(bytes @ 1..) = controller.read(&mut buffer) {
-            shown.extend_from_slice(&buffer[..bytes]);
-        }
-        assert!(child.wait().expect("it ended").success());
-        let shown = String::from_utf8(shown).expect("UTF-8");
-        assert!(shown.contains("acme") && shown.contains('\u{1b}') == coloured, "{shown}");
+    let piped = program.run(&["tail", "--from", "beginning", "--exit"]).await.out;
+    assert!(piped.contains("acme") && !piped.contains('\u{1b}'), "{piped}");
+    let no_color = [("NO_COLOR", "1")];
+    for (arguments, variables, coloured) in
+        [(&[][..], &[][..], true), (&[], &no_color, false), (&["--format", "json"], &[], false)]
+    {
+        let arguments = [&["tail", "--from", "beginning", "--exit"], arguments].concat();
+        let (code, shown) = program.on_terminal(&arguments, 80, variables).await;
+        assert!(code == 0 && shown.contains("acme") && shown.contains('\u{1b}') == coloured, "{shown}");
     }
 }
 
@@ -483,4 +478,40 @@ async fn formats_for_programs_keep_every_character_in_a_pipe() {
         assert!(line.contains("a\u{7f}b\u{9b}31mc\\u001b[31md"), "{format}: {line}");
     }
     assert!(!lines("text").await.contains(['\u{7f}', '\u{1b}', '\u{9b}']), "what people read is clean");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_format_lets_a_name_act_on_a_terminal() {
+    const ACTS: [char; 5] = ['\u{7f}', '\u{9b}', '\u{200b}', '\u{202e}', '\u{feff}'];
+    let name = "山田\u{7f}\u{9b}\u{200b}\u{202e}\u{feff}";
+    let account = AccountText {
+        name: "acme",
+        provider: "generic",
+        base_url: directory_of(name).await,
+        more: "baseline = \"events\"",
+    };
+    let program = Program::new(services(), &unique_prefix("acts"), TOKEN, "5m", &[account]);
+    let plan: &[&str] = &["plan"];
+    let plan_json: &[&str] = &["plan", "--format", "json"];
+    let shown = async |arguments: &[&str]| {
+        let (code, shown) = program.on_terminal(arguments, 80, &[("NO_COLOR", "1")]).await;
+        assert!(code == 0 && shown.contains("山田") && !shown.contains(ACTS), "{arguments:?}: {shown:?}");
+        shown
+    };
+    // Before the first sync: afterwards there is nothing to plan.
+    for arguments in [plan, plan_json] {
+        shown(arguments).await;
+    }
+    assert_eq!(program.run(&["run", "--once"]).await.code, 0);
+    for format in ["text", "json", "ocsf", "ecs", "cim", "asim"] {
+        shown(&["tail", "--from", "beginning", "--exit", "--format", format]).await;
+    }
+    for format in ["text", "csv"] {
+        shown(&["state", "users", "--format", format]).await;
+    }
+    let (_, json) = program.on_terminal(&["state", "users", "--format", "json"], 80, &[]).await;
+    let row = json.lines().find(|line| line.starts_with('{')).expect("a row");
+    assert!(!row.contains(ACTS), "{row:?}");
+    let row: Value = serde_json::from_str(row).expect("JSON");
+    assert_eq!(row["user_name"], name, "the value stays what it is");
 }

@@ -4,16 +4,16 @@
 //! removals, the check reports that in the same words. Its additional requests only find settings that would fit better.
 
 use crate::directory::{
-    Changes, Class, Id, Kind, Known, NOBODY, Principal, Problem, Reason, ReasonCode, Strategy, SyncStatus,
+    Changes, Id, Kind, Known, NOBODY, Principal, Problem, Reason, ReasonCode, Strategy, SyncStatus,
 };
 use std::collections::BTreeSet;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::report::{Gravity, Report};
+use super::report::Report;
 use super::settings::{self, Setting};
-use crate::cli::failure::Failure;
+use crate::cli::failure::Exit;
 use crate::config::AccountConfig;
 use crate::connect::Connection;
 use crate::schedule::now_millis;
@@ -32,16 +32,16 @@ const DIRECTORY_WAIT: Duration = Duration::from_secs(30);
 const GROUPS_COMPARED: usize = 40;
 
 /// Reads the directory as a sync would; `known`: what Kafka holds of the account.
-pub(super) async fn check(account: &AccountConfig, known: &Known, report: &mut Report) -> Result<(), Failure> {
-    say_way(account, report)?;
+pub(super) async fn check(account: &AccountConfig, known: &Known, report: &mut Report) {
+    say_way(account, report);
     if let Err(problem) = account.network.read() {
-        return report.fail("network", &problem, Gravity::Refused);
+        return report.fail("network", &problem, Exit::Configuration);
     }
     let directory = match Connection::new(account, now_millis).directory() {
         Ok(directory) => directory,
         Err(error) => {
             let topic = if error.code == ReasonCode::CredentialUnreadable { "token" } else { "reach" };
-            return report.fail(topic, &error.problem, Gravity::Refused);
+            return report.fail(topic, &error.problem, Exit::from(&error.code));
         }
     };
     let client = &directory.client;
@@ -53,29 +53,29 @@ pub(super) async fn check(account: &AccountConfig, known: &Known, report: &mut R
         Ok(Planned::Failed(reason)) => return unreadable(&reason, millis, report),
         Ok(planned) => Some(planned),
         Err(_) => match waiting(client) {
-            Some(problem) => return report.fail("reach", &problem, Gravity::Unreachable),
+            Some(problem) => return report.fail("reach", &problem, Exit::Unreachable),
             None => None,
         },
     };
-    report.ok("reach", &format!("{}, answers in {millis} ms", account.base_url.scheme().to_uppercase()))?;
+    report.ok("reach", &format!("{}, answers in {millis} ms", account.base_url.scheme().to_uppercase()));
     let selects = if client.profile().base_url.is_some() { "; the token selects the account" } else { "" };
-    report.ok("token", &format!("accepted{selects}"))?;
-    say_advertised(advertised, report)?;
+    report.ok("token", &format!("accepted{selects}"));
+    say_advertised(advertised, report);
 
     let mut settings = Vec::new();
-    let Some(first_user) = check_users(account, &directory, read.as_ref(), &mut settings, report).await? else {
+    let Some(first_user) = check_users(account, &directory, read.as_ref(), &mut settings, report).await else {
         return notes(client.profile(), report);
     };
     // Paging `auto` follows advertised cursors without a setting.
     let by_itself = client.profile().paging == Paging::Auto && advertised.is_some_and(|advertised| advertised.cursor);
     settings.retain(|setting: &Setting| setting.field != "paging" || !by_itself);
     if client.profile().groups {
-        check_groups(&directory, read.as_ref(), first_user.as_ref(), &mut settings, report).await?;
+        check_groups(&directory, read.as_ref(), first_user.as_ref(), &mut settings, report).await;
     } else {
-        report.note("groups", "not served by this vendor")?;
+        report.note("groups", "not served by this vendor");
     }
     if let Some(first_user) = &first_user {
-        check_get(&directory, Kind::User, first_user, report).await?;
+        check_get(&directory, Kind::User, first_user, report).await;
     }
     match &read {
         None => {
@@ -84,32 +84,31 @@ pub(super) async fn check(account: &AccountConfig, known: &Known, report: &mut R
                 DIRECTORY_WAIT.as_secs(),
                 account.account.name
             );
-            report.note("sync", &text)?;
+            report.note("sync", &text);
         }
-        Some(read) => say_findings(account, read, report)?,
+        Some(read) => say_findings(account, read, report),
     }
     for Setting { field, value, because } in settings {
-        report.note("settings", &format!("[account.profile] {field} = {value}: {because}"))?;
+        report.note("settings", &format!("[account.profile] {field} = {value}: {because}"));
     }
     notes(client.profile(), report)
 }
 
 /// Names the proxy on the way to the directory, and files that too many users of this machine may read or write.
-fn say_way(account: &AccountConfig, report: &Report) -> Result<(), Failure> {
+fn say_way(account: &AccountConfig, report: &mut Report) {
     if let Some(proxy) = account.network.proxy_to(&account.base_url) {
-        report.ok("proxy", &format!("through {proxy}"))?;
+        report.ok("proxy", &format!("through {proxy}"));
     }
     if let Scheme::Oauth2 { token_url, .. } = &account.scheme
         && let Some(proxy) = account.network.proxy_to(token_url)
     {
-        report.ok("proxy", &format!("token_url through {proxy}"))?;
+        report.ok("proxy", &format!("token_url through {proxy}"));
     }
     for exposure in
         account.secret.named_file().into_iter().chain(account.network.files()).filter_map(NamedFile::exposure)
     {
-        report.note("files", &exposure)?;
+        report.note("files", &exposure);
     }
-    Ok(())
 }
 
 /// What a sync would find; `None` for one that fails.
@@ -135,17 +134,16 @@ fn waiting(client: &Client) -> Option<Problem> {
     }
 }
 
-fn notes(profile: &Profile, report: &Report) -> Result<(), Failure> {
+fn notes(profile: &Profile, report: &mut Report) {
     // Notes about templates of URLs are of no use to a configured account.
     let templates = ["base_url", "token_url"];
     for note in profile.notes.iter().filter(|note| !templates.contains(&note.topic.as_str())) {
-        report.note(&note.topic, &note.text)?;
+        report.note(&note.topic, &note.text);
     }
-    Ok(())
 }
 
 /// Reports why a sync would fail, in the words of the sync.
-fn unreadable(reason: &Reason, millis: u128, report: &mut Report) -> Result<(), Failure> {
+fn unreadable(reason: &Reason, millis: u128, report: &mut Report) {
     let topic = match reason.code {
         ReasonCode::Unreachable | ReasonCode::NotConnectable | ReasonCode::Redirected => "reach",
         ReasonCode::CredentialsRefused | ReasonCode::CredentialUnreadable | ReasonCode::NotATokenResponse => "token",
@@ -153,23 +151,16 @@ fn unreadable(reason: &Reason, millis: u128, report: &mut Report) -> Result<(), 
         _ => "users",
     };
     if topic != "reach" {
-        report.ok("reach", &format!("answers in {millis} ms"))?;
+        report.ok("reach", &format!("answers in {millis} ms"));
     }
     let mut problem = reason.problem.clone();
     if reason.code == ReasonCode::NotAListResponse && problem.remedy.is_none() {
         problem = problem.with_remedy("check base_url: it usually ends in /scim/v2");
     }
-    report.fail(topic, &problem, gravity(&reason.code))
+    report.fail(topic, &problem, Exit::from(&reason.code))
 }
 
-fn gravity(code: &ReasonCode) -> Gravity {
-    match code.class() {
-        Class::Retry => Gravity::Unreachable,
-        Class::Person | Class::Configuration => Gravity::Refused,
-    }
-}
-
-fn say_advertised(advertised: Option<Advertised>, report: &Report) -> Result<(), Failure> {
+fn say_advertised(advertised: Option<Advertised>, report: &mut Report) {
     match advertised {
         Some(advertised) => {
             let paging = if advertised.cursor { "pages by cursor" } else { "no cursors" };
@@ -180,10 +171,11 @@ fn say_advertised(advertised: Option<Advertised>, report: &Report) -> Result<(),
 }
 
 /// Reports the findings of a sync, and whether it would be held.
-fn say_findings(account: &AccountConfig, read: &Planned, report: &Report) -> Result<(), Failure> {
+fn say_findings(account: &AccountConfig, read: &Planned, report: &mut Report) {
     if let Planned::Held(_, hold, reason, _) = read {
         let release = format!("scimtail release {} --hold {hold}", account.account.name);
-        report.note("held", &format!("a sync would publish nothing: {}; → {release}", reason.problem))?;
+        let what = format!("a sync would publish nothing: {}", reason.problem);
+        report.held("sync", Problem::new(what).with_remedy(release));
     }
     for finding in found(read).into_iter().flat_map(|(attempt, _)| &attempt.findings) {
         let topic = match finding {
@@ -191,9 +183,8 @@ fn say_findings(account: &AccountConfig, read: &Planned, report: &Report) -> Res
             of_groups if of_groups.starts_with("Groups") => "groups",
             _ => "users",
         };
-        report.note(topic, finding)?;
+        report.note(topic, finding);
     }
-    Ok(())
 }
 
 fn features(advertised: Advertised) -> String {
@@ -210,37 +201,36 @@ async fn check_users(
     read: Option<&Planned>,
     settings: &mut Vec<Setting>,
     report: &mut Report,
-) -> Result<Option<Option<Id>>, Failure> {
+) -> Option<Option<Id>> {
     let page = match directory.first_page(Kind::User).await {
         Ok(page) => page,
         Err(error) => {
-            report.fail("users", &error.problem, gravity(&error.code))?;
-            return Ok(None);
+            report.fail("users", &error.problem, Exit::from(&error.code));
+            return None;
         }
     };
     let habits = probe::habits(&directory.client, Kind::User, &page).await;
-    let listed = say_listed("users", read, &page, directory, habits, report)?;
+    let listed = say_listed("users", read, &page, directory, habits, report);
     let users = principals(directory, Kind::User, &page);
     let unknown = users.iter().filter(|user| user.active.is_none()).count();
     let inactive = users.iter().filter(|user| user.active == Some(false)).count();
     if listed == Some(0) {
         let text = "no user is listed; → check for the wrong directory, a token that may not see users, or an endpoint \
                     that only accepts pushes";
-        report.note("users", text)?;
+        report.note("users", text);
     }
     if unknown > 0 {
         let text =
             format!("{unknown} of {} users on the first page have no `active`: their state stays unknown", users.len());
-        report.note("users", &text)?;
+        report.note("users", &text);
     } else if inactive > 0 {
-        report
-            .ok("inactive", &format!("{inactive} of {} users on the first page are listed as disabled", users.len()))?;
+        report.ok("inactive", &format!("{inactive} of {} users on the first page are listed as disabled", users.len()));
     }
     for text in settings::unknown_attributes(account, &page) {
-        report.note("attributes", &text)?;
+        report.note("attributes", &text);
     }
     paging_settings(directory.client.profile(), habits, &page, settings);
-    Ok(Some(users.into_iter().next().map(|user| user.id)))
+    Some(users.into_iter().next().map(|user| user.id))
 }
 
 /// Reports how many resources a list has and how it is paged. Returns the number that a sync would count.
@@ -250,15 +240,15 @@ fn say_listed(
     page: &ListPage,
     directory: &ScimDirectory,
     habits: Habits,
-    report: &Report,
-) -> Result<Option<i64>, Failure> {
+    report: &mut Report,
+) -> Option<i64> {
     let counted = read.and_then(found).and_then(|(attempt, _)| match topic {
         "users" => attempt.users_read,
         _ => attempt.groups_read,
     });
     let text = listed(counted, page, directory.client.profile().paging, habits);
-    report.ok(topic, &text)?;
-    Ok(counted)
+    report.ok(topic, &text);
+    counted
 }
 
 fn principals(directory: &ScimDirectory, kind: Kind, page: &ListPage) -> Vec<Principal> {
@@ -308,18 +298,18 @@ async fn check_groups(
     first_user: Option<&Id>,
     settings: &mut Vec<Setting>,
     report: &mut Report,
-) -> Result<(), Failure> {
+) {
     let client = &directory.client;
     let page = match directory.first_page(Kind::Group).await {
         Ok(page) => page,
-        Err(ReadError { problem, code, .. }) => return report.fail("groups", &problem, gravity(&code)),
+        Err(ReadError { problem, code, .. }) => return report.fail("groups", &problem, Exit::from(&code)),
     };
     let habits = probe::habits(client, Kind::Group, &page).await;
-    say_listed("groups", read, &page, directory, habits, report)?;
+    say_listed("groups", read, &page, directory, habits, report);
     let Some(first_group) = principals(directory, Kind::Group, &page).into_iter().next() else {
         return report.note("members", "no groups yet: a later check finds out how members are shown");
     };
-    check_get(directory, Kind::Group, &first_group.id, report).await?;
+    check_get(directory, Kind::Group, &first_group.id, report).await;
     let Some((_, changes)) = read.and_then(found) else {
         return report.note("members", "only a complete sync finds out how they are shown");
     };
@@ -372,7 +362,7 @@ async fn hidden_in_list(directory: &ScimDirectory, page: &ListPage) -> usize {
 }
 
 /// Checks GET by id, because a 404 proves a removal.
-async fn check_get(directory: &ScimDirectory, kind: Kind, listed: &Id, report: &mut Report) -> Result<(), Failure> {
+async fn check_get(directory: &ScimDirectory, kind: Kind, listed: &Id, report: &mut Report) {
     const ABSENCE: &str =
         "→ [account.profile] removal_proof = \"absence\" accepts absence from 3 complete walks as proof";
     let list = kind.endpoint();

@@ -4,6 +4,8 @@
 use std::collections::HashMap;
 
 use clap::Args;
+use futures::stream::{self, StreamExt};
+use serde::Serialize;
 use tracing::Instrument;
 
 mod account;
@@ -12,7 +14,7 @@ mod report;
 mod settings;
 
 use super::failure::{Exit, Failure};
-use super::output::{account_width, print};
+use super::output::{Format, account_width, print, print_document};
 use super::read::read_states;
 use crate::avro::schema;
 use crate::config::{AccountConfig, Config};
@@ -23,37 +25,133 @@ use crate::log::Topic;
 use crate::service::ServiceError;
 use crate::shards::spans;
 use crate::transport::file::NamedFile;
-use report::{Gravity, Report};
+use report::{Finding, Report, Verdict};
+
+/// Accounts whose directories are read at the same time.
+const ACCOUNTS_AT_ONCE: usize = 8;
 
 #[derive(Debug, Args)]
 pub struct Options {
     /// Accounts to check, besides Kafka and the registry [default: all]
     accounts: Vec<String>,
+    /// Form of the output
+    #[arg(long, value_enum, default_value = "text")]
+    format: Format,
+}
+
+/// A check as JSON. docs/json.md describes the fields.
+#[derive(Debug, Serialize)]
+struct Document {
+    accounts: Vec<Checked>,
+    kafka: Checked,
+    registry: Checked,
+    problems: usize,
+    held: usize,
+    exit_code: u8,
+}
+
+/// What was found of one subject.
+#[derive(Debug, Serialize)]
+struct Checked {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    account: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    provider: Option<String>,
+    /// Where it was asked.
+    address: String,
+    exit_code: u8,
+    findings: Vec<Finding>,
+}
+
+impl Checked {
+    fn of(address: &str, report: Report) -> Checked {
+        let exit_code = report.exit.code();
+        Checked { account: None, provider: None, address: address.to_owned(), exit_code, findings: report.findings }
+    }
+}
+
+/// Counts the findings of all subjects.
+#[derive(Debug)]
+struct Sum {
+    problems: usize,
+    held: usize,
+    exit: Exit,
+}
+
+impl Sum {
+    fn add(&mut self, report: &Report) {
+        self.problems += report.count(Verdict::Fail);
+        self.held += report.count(Verdict::Held);
+        self.exit = self.exit.or(report.exit);
+    }
+
+    /// `3 accounts, Kafka and the registry: 2 problems, 1 held`.
+    fn line(&self, accounts: usize) -> String {
+        let counted = |count: usize, noun: &str| format!("{count} {noun}{}", if count == 1 { "" } else { "s" });
+        let problems = if self.problems == 0 { "no problem".to_owned() } else { counted(self.problems, "problem") };
+        let held = if self.held == 0 { String::new() } else { format!(", {} held", self.held) };
+        format!("{}, Kafka and the registry: {problems}{held}", counted(accounts, "account"))
+    }
 }
 
 pub async fn check(config: &Config, options: Options) -> Result<Exit, Failure> {
     let accounts = config.select(&options.accounts)?;
     let width = account_width(config);
-    let mut report = Report::default();
+    // Text is printed as soon as it is known, so that a person sees how far the check has come.
+    let say = |heading: String, report: &Report| match options.format {
+        Format::Text => std::iter::once(heading).chain(report.lines()).try_for_each(|line| print(&line)),
+        Format::Json => Ok(()),
+    };
+    let mut sum = Sum { problems: 0, held: 0, exit: Exit::Done };
     let cluster = found(&config.kafka).await;
     let mut known = known(config, &accounts, &cluster).await;
-    for account in &accounts {
-        print(&format!("{:width$}  {:10}  {}", account.account.name, account.account.provider, account.base_url))?;
-        match known.remove(&account.account.name) {
-            // The account is not synced until a person acts, so its directory does not matter yet.
-            Some(Err(problem)) => report.fail("state", &problem, Gravity::Refused)?,
-            known => {
-                let known = known.and_then(Result::ok).unwrap_or_else(|| nothing(account));
-                let checking = account::check(account, &known, &mut report);
-                checking.instrument(spans::account(&account.account.name)).await?;
-            }
+    let of_accounts = accounts.iter().map(|account| (account, known.remove(&account.account.name)));
+    let checks = of_accounts.map(|(account, known)| Box::pin(check_account(account, known)));
+    // In the order of the configuration, whichever directory answers first.
+    let mut checks = stream::iter(checks.collect::<Vec<_>>()).buffered(ACCOUNTS_AT_ONCE);
+    let mut checked = Vec::new();
+    while let Some((account, report)) = checks.next().await {
+        let (name, provider) = (&account.account.name, &account.account.provider);
+        say(format!("{name:width$}  {provider:10}  {}", account.base_url), &report)?;
+        sum.add(&report);
+        let of = Checked::of(account.base_url.as_str(), report);
+        checked.push(Checked { account: Some(name.clone()), provider: Some(provider.clone()), ..of });
+    }
+    let mut kafka = Report::default();
+    kafka::check(config, cluster, &mut kafka).await;
+    say(format!("{:width$}  {}", "kafka", config.kafka.brokers), &kafka)?;
+    sum.add(&kafka);
+    let mut registry = Report::default();
+    check_registry(config, &mut registry).await;
+    say(format!("{:width$}  {}", "registry", config.registry.url), &registry)?;
+    sum.add(&registry);
+    match options.format {
+        Format::Text => print(&sum.line(accounts.len()))?,
+        Format::Json => print_document(&Document {
+            accounts: checked,
+            kafka: Checked::of(&config.kafka.brokers, kafka),
+            registry: Checked::of(&config.registry.url, registry),
+            problems: sum.problems,
+            held: sum.held,
+            exit_code: sum.exit.code(),
+        })?,
+    }
+    Ok(sum.exit)
+}
+
+/// `known`: what Kafka holds of the account, if that can be read.
+async fn check_account(account: &AccountConfig, known: Option<Result<Known, Problem>>) -> (&AccountConfig, Report) {
+    let mut report = Report::default();
+    match known {
+        // The account is not synced until a person acts, so its directory does not matter yet.
+        Some(Err(problem)) => report.fail("state", &problem, Exit::Configuration),
+        known => {
+            let known = known.and_then(Result::ok).unwrap_or_else(|| nothing(account));
+            let checking = account::check(account, &known, &mut report);
+            checking.instrument(spans::account(&account.account.name)).await;
         }
     }
-    print(&format!("{:width$}  {}", "kafka", config.kafka.brokers))?;
-    kafka::check(config, cluster, &mut report).await?;
-    print(&format!("{:width$}  {}", "registry", config.registry.url))?;
-    check_registry(config, &mut report).await?;
-    report.end()
+    (account, report)
 }
 
 /// What Kafka holds of the accounts, by name, so that they are checked as a sync would read them. Empty if Kafka or the
@@ -87,38 +185,37 @@ fn bare_url(config: &Config) -> &str {
 
 /// Names the proxy on the way to the registry, credentials in plain text, and files that too many users of this machine
 /// may read or write.
-fn say_way_to_registry(config: &Config, report: &Report) -> Result<(), Failure> {
+fn say_way_to_registry(config: &Config, report: &mut Report) {
     let registry = &config.registry;
     if let Some(proxy) = registry.proxy() {
-        report.ok("proxy", &format!("through {proxy}"))?;
+        report.ok("proxy", &format!("through {proxy}"));
     }
     if registry.sends_secret_in_plain_text() {
-        report.note("plaintext", "the credentials leave this machine unencrypted; → https:// in registry.url")?;
+        report.note("plaintext", "the credentials leave this machine unencrypted; → https:// in registry.url");
     }
     for exposure in registry.files().filter_map(NamedFile::exposure) {
-        report.note("files", &exposure)?;
+        report.note("files", &exposure);
     }
-    Ok(())
 }
 
-async fn check_registry(config: &Config, report: &mut Report) -> Result<(), Failure> {
+async fn check_registry(config: &Config, report: &mut Report) {
     let bare = |error: &ServiceError| error.problem().clone().without(&format!("registry {}", bare_url(config)));
-    say_way_to_registry(config, report)?;
+    say_way_to_registry(config, report);
     let registry = match connect::registry(&config.registry) {
         Ok(registry) => registry,
-        Err(error) => return report.fail("network", &bare(&error), Gravity::of(&error)),
+        Err(error) => return report.fail("network", &bare(&error), Exit::from(&error)),
     };
     match registry.probe().await {
         Ok(()) => {}
-        Err(error) => return report.fail("reach", &bare(&error), Gravity::of(&error)),
+        Err(error) => return report.fail("reach", &bare(&error), Exit::from(&error)),
     }
     let mut known = 0;
     for topic in Topic::ALL {
         let subject = schema::subject(&config.kafka.topic_prefix, topic);
         match registry.look_up(&subject, schema::text(topic)).await {
             Ok(found) => known += usize::from(found.is_some()),
-            Err(error) if error.is_refused() => return report.fail("schemas", error.problem(), Gravity::Refused),
-            Err(error) => return report.fail("reach", &bare(&error), Gravity::Unreachable),
+            Err(error) if error.is_refused() => return report.fail("schemas", error.problem(), Exit::Configuration),
+            Err(error) => return report.fail("reach", &bare(&error), Exit::Unreachable),
         }
     }
     match known {
@@ -128,7 +225,7 @@ async fn check_registry(config: &Config, report: &mut Report) -> Result<(), Fail
             "schemas",
             &Problem::new(format!("{known} of 6 subjects and registry.register = false"))
                 .with_remedy("scimtail schemas --print"),
-            Gravity::Refused,
+            Exit::Configuration,
         ),
     }
 }

@@ -1,128 +1,97 @@
 //! `plan`: what a sync would publish. Reads Kafka and the directory, writes nothing, owns no shard.
 
-use crate::directory::{Baseline, Changes, Kind, Known, ReasonCode, StateWrite, SyncStatus};
 use clap::Args;
 use tracing::Instrument;
 
+mod document;
+mod one;
+
 use super::failure::{Exit, Failure};
 use super::outcome::counts;
-use super::output::print;
-use super::read::read_state;
-use crate::avro::{EventContext, wire::ChangeEvent};
-use crate::config::{AccountConfig, Config};
-use crate::connect::{self, Connection};
-use crate::kafka::topics::{Found, found};
-use crate::log::Topic;
+use super::output::{Format, print, print_document};
+use crate::config::Config;
 use crate::mapping::text;
-use crate::schedule::now_millis;
 use crate::shards::spans;
-use crate::sync::{self, Planned};
+use document::{Document, Entry};
+use one::{Contents, Plan, Tally, plan_one};
 
 #[derive(Debug, Args)]
 pub struct Options {
     /// Accounts to plan for [default: all]
     accounts: Vec<String>,
+    /// End with 3 instead of 0 if a sync would publish an event or write the first state; a held account still ends
+    /// with 75. (terraform has 2 for this, which is a wrong usage here)
+    #[arg(long)]
+    detailed_exitcode: bool,
+    /// Form of the output
+    #[arg(long, value_enum, default_value = "text")]
+    format: Format,
 }
 
 pub async fn plan(config: &Config, options: Options) -> Result<Exit, Failure> {
     let accounts = config.select(&options.accounts)?;
     let many = accounts.len() > 1;
     let mut worst = Exit::Done;
-    for account in accounts {
-        if many {
-            print(&format!("{}  {}", account.account.name, account.base_url))?;
+    let mut total = Tally::default();
+    let mut entries = Vec::new();
+    for account in &accounts {
+        let name = &account.account.name;
+        if many && options.format == Format::Text {
+            print(&format!("{name}  {}", account.base_url))?;
         }
-        match plan_one(config, &account).instrument(spans::account(&account.account.name)).await {
-            Ok(exit) => worst = worst.max(exit),
-            // One account that cannot be planned does not stop the others.
-            Err(failure) if many && failure.problem.is_some() => {
-                failure.say();
-                worst = worst.max(failure.exit);
+        let planning = plan_one(config, account, options.detailed_exitcode);
+        match planning.instrument(spans::account(name)).await {
+            Ok(plan) => {
+                worst = worst.or(plan.exit());
+                total = total.and(Tally::of(&plan.events));
+                match options.format {
+                    Format::Text => show(name, &plan)?,
+                    Format::Json => entries.push(Entry::of(name, &plan)),
+                }
             }
-            Err(failure) => return Err(failure),
+            // One account that cannot be planned does not stop the others.
+            Err(unplanned) => {
+                unplanned.failure.say();
+                worst = worst.or(unplanned.failure.exit);
+                if options.format == Format::Json {
+                    entries.push(Entry::failed(name, &unplanned));
+                }
+            }
         }
+    }
+    match options.format {
+        Format::Json => print_document(&Document { accounts: entries, total, exit_code: worst.code() })?,
+        Format::Text if many => {
+            print(&format!("{} in {} accounts; nothing was written", total.words(), accounts.len()))?
+        }
+        Format::Text => {}
     }
     Ok(worst)
 }
 
-async fn plan_one(config: &Config, account: &AccountConfig) -> Result<Exit, Failure> {
-    let known = known(config, account).await?;
-    let started = tokio::time::Instant::now();
-    let directory = Connection::new(account, now_millis)
-        .directory()
-        .map_err(|error| Failure::new(Exit::Configuration, error.problem))?;
-    let planned = sync::plan(&account.account, &directory, &known, now_millis).await;
-    let seconds = started.elapsed().as_secs_f64();
-    match planned {
-        Planned::Changes(attempt, changes) => {
-            show(account, &known, &attempt, &changes, seconds)?;
-            Ok(Exit::Done)
-        }
-        Planned::Held(attempt, hold, reason, changes) => {
-            show(account, &known, &attempt, &changes, seconds)?;
-            print(&format!("held: {}. A sync would publish nothing.", reason.problem))?;
-            print(&format!("release: scimtail release {} --hold {hold}", account.account.name))?;
-            Ok(Exit::TryLater)
-        }
-        Planned::Failed(reason) => {
-            let exit = if reason.code == ReasonCode::Unreachable { Exit::Unreachable } else { Exit::Failed };
-            Err(Failure::new(exit, reason.problem.of(&account.account.name)))
-        }
-    }
-}
-
-/// What Kafka holds of the account; nothing if the topics do not exist yet.
-async fn known(config: &Config, account: &AccountConfig) -> Result<Known, Failure> {
-    if found(&config.kafka).await?.topics.iter().all(|topic| *topic == Found::Missing) {
-        let mut known = Known::default();
-        known.latest = Some(SyncStatus::initial(account.account.settings(), 0));
-        return Ok(known);
-    }
-    read_state(&config.kafka, &connect::registry(&config.registry)?, &account.account).await
-}
-
-fn show(
-    account: &AccountConfig,
-    known: &Known,
-    attempt: &SyncStatus,
-    changes: &Changes,
-    seconds: f64,
-) -> Result<(), Failure> {
-    if let Some(reason) = &known.repair {
+fn show(name: &str, plan: &Plan) -> Result<(), Failure> {
+    if let Some(reason) = &plan.known.repair {
         print(&format!("in repair: {reason}; missing records are written silently, no user or group is removed"))?;
     }
-    print(&format!("read {} in {seconds:.1} s", counts(attempt)))?;
-    for finding in &attempt.findings {
+    print(&format!("read {} in {:.1} s", counts(&plan.attempt), plan.seconds))?;
+    for finding in &plan.attempt.findings {
         print(&format!("note: {finding}"))?;
     }
-    let context = EventContext::new(&account.account, known, attempt);
-    let mut sequence = attempt.sequence;
-    let events: Vec<ChangeEvent> =
-        changes.units.iter().flat_map(|unit| context.change_events(known, unit, &mut sequence)).collect();
-    for event in &events {
+    for event in &plan.events {
         print(&text::planned(event))?;
     }
-    let silent = changes.units.iter().filter(|unit| unit.events.is_empty()).count();
-    if known.is_first() && account.account.baseline == Baseline::State {
-        let put = |topic: Topic| {
-            let of = |write: &StateWrite| match (topic, write) {
-                (Topic::Users, StateWrite::Put { kind, .. }) => *kind == Kind::User,
-                (Topic::Groups, StateWrite::Put { kind, .. }) => *kind == Kind::Group,
-                (Topic::Memberships, StateWrite::PutMembership { .. }) => true,
-                _ => false,
-            };
-            changes.units.iter().filter(|unit| of(&unit.write)).count()
-        };
+    if let Some(Contents { users, groups, memberships }) = plan.baseline {
         print(&format!(
-            "first sync: {} users, {} groups, {} memberships would be written as state, without events; nothing was written",
-            put(Topic::Users),
-            put(Topic::Groups),
-            put(Topic::Memberships)
+            "first sync: a baseline of {users} users, {groups} groups, {memberships} memberships would be written as state, without events"
         ))?;
-    } else {
-        let silent = if silent > 0 { format!(" and {silent} silent rewrites") } else { String::new() };
-        let noun = if events.len() == 1 { "change" } else { "changes" };
-        print(&format!("{} {noun}{silent}; nothing was written", events.len()))?;
     }
-    Ok(())
+    if let Some((hold, reason)) = &plan.held {
+        print(&format!("held: {}. A sync would publish nothing.", reason.problem))?;
+        print(&format!("release: scimtail release {name} --hold {hold}"))?;
+    }
+    let silent = match plan.silent_rewrites() {
+        0 => String::new(),
+        count => format!(" and {count} silent rewrites"),
+    };
+    print(&format!("{}{silent}; nothing was written", Tally::of(&plan.events).words()))
 }

@@ -2,6 +2,7 @@
 
 use clap::ValueEnum;
 
+use super::filter::Chosen;
 use crate::account::Account;
 use crate::directory::{
     Entitlement, Id, Kind, Known, Map, Member, Membership, Nesting, Principal, UNKNOWN_TIME, later,
@@ -118,16 +119,21 @@ struct Entry {
 }
 
 impl<'k> Listing<'k> {
-    pub fn of(what: What, account: &'k Account, known: &'k Known) -> Listing<'k> {
+    pub fn of(what: What, account: &'k Account, known: &'k Known, chosen: &Chosen) -> Listing<'k> {
         let rows = match what {
-            What::Users => Rows::Principals(Kind::User, by_id(account, known, Kind::User)),
-            What::Groups => Rows::Principals(Kind::Group, by_id(account, known, Kind::Group)),
+            What::Users => Rows::Principals(Kind::User, by_id(account, known, Kind::User, chosen)),
+            What::Groups => Rows::Principals(Kind::Group, by_id(account, known, Kind::Group, chosen)),
             What::Memberships => {
-                let mut rows: Vec<_> = known.memberships().collect();
+                let takes = |group: &Id, member: &Member| chosen.takes_member(member.kind, &member.id, group);
+                let mut rows: Vec<_> = known.memberships().filter(|(group, member, _)| takes(group, member)).collect();
                 rows.sort_unstable_by(|(one, member, _), (other, another, _)| (member, one).cmp(&(another, other)));
                 Rows::Memberships(rows)
             }
-            What::Access => Rows::Access(Access::of(account, known)),
+            What::Access => {
+                let mut access = Access::of(account, known);
+                access.keep(chosen);
+                Rows::Access(access)
+            }
         };
         Listing { account: &account.name, known, rows }
     }
@@ -226,8 +232,9 @@ fn since(millis: i64) -> Cell<'static> {
     if millis == UNKNOWN_TIME { Cell::Nothing } else { Cell::Since(millis) }
 }
 
-fn by_id<'k>(account: &Account, known: &'k Known, kind: Kind) -> Vec<Named<'k>> {
-    let mut all: Vec<Named<'k>> = known.table(kind).ids().map(|id| named(account, known, kind, id)).collect();
+fn by_id<'k>(account: &Account, known: &'k Known, kind: Kind, chosen: &Chosen) -> Vec<Named<'k>> {
+    let ids = known.table(kind).ids().filter(|id| chosen.takes(kind, id));
+    let mut all: Vec<Named<'k>> = ids.map(|id| named(account, known, kind, id)).collect();
     all.sort_unstable_by_key(|named| named.id);
     all
 }
@@ -287,6 +294,15 @@ impl<'k> Access<'k> {
         entries.sort_by_key(|entry| (entry.principal, entry.group));
         access.entries = entries;
         access
+    }
+
+    /// Drops the rows that the filter does not take. Only now, because the way to a group leads through others.
+    fn keep(&mut self, chosen: &Chosen) {
+        let (principals, groups) = (&self.principals, &self.groups);
+        self.entries.retain(|entry| {
+            let Named { kind, id, .. } = &principals[entry.principal as usize];
+            chosen.takes_member(*kind, id, groups[entry.group as usize].id)
+        });
     }
 
     /// Finds the groups above the direct groups of one principal, by the shortest way. They are added to `nested`. If

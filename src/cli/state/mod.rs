@@ -5,6 +5,7 @@ use clap::Args;
 
 use super::failure::{Exit, Failure};
 use super::read::{read_states, unknown};
+use super::table::room;
 use super::time::parse_time;
 use crate::config::{AccountConfig, Config};
 use crate::connect;
@@ -13,10 +14,12 @@ use crate::mapping::text::clock;
 use crate::schedule::now_millis;
 
 mod as_of;
+mod filter;
 mod listing;
 mod output;
 
 use as_of::fold_back;
+use filter::{Chosen, Filter};
 use listing::{Listing, What};
 use output::{Format, Output};
 
@@ -28,9 +31,14 @@ pub struct Options {
     /// Only these accounts [default: all]
     #[arg(long = "account", value_name = "ACCOUNT")]
     accounts: Vec<String>,
+    #[command(flatten)]
+    filter: Filter,
     /// Form of the output [default: a table]
     #[arg(long, value_enum, default_value = "text")]
     format: Format,
+    /// Do not cut the table to the width of the terminal
+    #[arg(long)]
+    wide: bool,
     /// The state at a past time such as 2026-11-21T12:00:00Z, or a duration before now such as 2h; reaches back as far
     /// as Kafka keeps events
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
@@ -41,6 +49,7 @@ pub async fn state(config: &Config, options: Options) -> Result<Exit, Failure> {
     if options.as_of.is_some_and(|time| time > now_millis()) {
         return Err(Failure::new(Exit::Usage, "--as-of is in the future; → use a past time"));
     }
+    takes_filter(&options)?;
     let registry = connect::registry(&config.registry)?;
     let mut selected = config.select(&options.accounts)?;
     selected.sort_by(|one, other| one.account.name.cmp(&other.account.name));
@@ -76,17 +85,32 @@ pub async fn state(config: &Config, options: Options) -> Result<Exit, Failure> {
         }
     }
     if !read.is_empty() {
-        let listings: Vec<Listing<'_>> =
-            read.iter().map(|(account, known)| Listing::of(options.what, &account.account, known)).collect();
-        Output::write(options.format, options.what, &listings).map_err(|error| Failure::unwritten(&error))?;
+        let chosen: Vec<Chosen> = read.iter().map(|(_, known)| options.filter.of(known)).collect();
+        let accounts = read.iter().zip(&chosen);
+        let listings: Vec<Listing<'_>> = accounts
+            .map(|((account, known), chosen)| Listing::of(options.what, &account.account, known, chosen))
+            .collect();
+        Output::write(options.format, options.what, &listings, room(options.wide))
+            .map_err(|error| Failure::unwritten(&error))?;
+        failures.extend(options.filter.unmatched(&chosen));
     }
     for failure in &failures {
         failure.say();
     }
-    // The gravest is what needs a person, then what waiting does not change.
-    let gravity = |exit: &Exit| [Exit::TryLater, Exit::Failed, Exit::Configuration].iter().position(|of| of == exit);
-    let gravest = failures.iter().map(|failure| failure.exit).max_by_key(gravity);
-    Ok(gravest.unwrap_or(if complete { Exit::Done } else { Exit::TryLater }))
+    let listed = if complete { Exit::Done } else { Exit::TryLater };
+    Ok(failures.iter().fold(listed, |worst, failure| worst.or(failure.exit)))
+}
+
+/// # Errors
+/// The listing has no column for a filter.
+fn takes_filter(Options { what, filter, .. }: &Options) -> Result<(), Failure> {
+    let (listing, option) = match what {
+        What::Users if !filter.groups.is_empty() => ("users", "--group"),
+        What::Groups if !filter.users.is_empty() => ("groups", "--user"),
+        _ => return Ok(()),
+    };
+    let text = format!("`state {listing}` has no {option}; → `state access {option} …` lists who is in which group");
+    Err(Failure::new(Exit::Usage, text))
 }
 
 /// Whether the state is exactly that of one completed sync, and the words about it.

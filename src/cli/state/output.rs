@@ -6,8 +6,9 @@ use std::io::{self, BufWriter, IsTerminal, Write};
 use clap::ValueEnum;
 
 use super::listing::{Cell, Listing, What, columns};
+use crate::cli::table::{self, Columns};
 use crate::cli::time::exactly;
-use crate::mapping::text::{clean, clock};
+use crate::mapping::text::{clean, clean_json, clock};
 
 /// Bytes between two writes.
 const BUFFER: usize = 1 << 16;
@@ -24,36 +25,31 @@ pub enum Format {
 
 pub struct Output<W> {
     out: W,
-    /// True if `out` is a terminal: then control characters from the directory are escaped.
+    /// True if `out` is a terminal: then characters from the directory that act on it are escaped.
     terminal: bool,
     columns: &'static [(&'static str, bool)],
-    /// Width of each column of the table, in characters.
-    widths: Vec<usize>,
-    line: String,
     /// The last time that was written, and its text. Many rows in a row have the same time.
     since: (i64, String),
 }
 
 impl Output<BufWriter<io::StdoutLock<'static>>> {
-    /// Writes all rows to standard output.
+    /// Writes all rows to standard output. `room`: of a line of the table.
     ///
     /// # Errors
     /// Standard output cannot be written.
-    pub fn write(format: Format, what: What, listings: &[Listing<'_>]) -> io::Result<()> {
+    pub fn write(format: Format, what: What, listings: &[Listing<'_>], room: Option<usize>) -> io::Result<()> {
         let out = io::stdout().lock();
         let terminal = out.is_terminal();
-        Output::new(BufWriter::with_capacity(BUFFER, out), terminal, what).all(format, listings)
+        Output::new(BufWriter::with_capacity(BUFFER, out), terminal, what).all(format, listings, room)
     }
 }
 
 impl<W: Write> Output<W> {
     fn new(out: W, terminal: bool, what: What) -> Output<W> {
-        let columns = columns(what);
-        let widths = columns.iter().map(|(name, _)| name.len()).collect();
-        Output { out, terminal, columns, widths, line: String::new(), since: (0, String::new()) }
+        Output { out, terminal, columns: columns(what), since: (0, String::new()) }
     }
 
-    fn all(mut self, format: Format, listings: &[Listing<'_>]) -> io::Result<()> {
+    fn all(mut self, format: Format, listings: &[Listing<'_>], room: Option<usize>) -> io::Result<()> {
         match format {
             Format::Json => listings.iter().try_for_each(|listing| listing.each(|row| self.json(row)))?,
             Format::Csv => {
@@ -62,10 +58,22 @@ impl<W: Write> Output<W> {
                 listings.iter().try_for_each(|listing| listing.each(|row| self.csv(row)))?;
             }
             Format::Text => {
-                listings.iter().try_for_each(|listing| listing.each(|row| self.measure(row)))?;
                 let names: Vec<Cell<'_>> = self.columns.iter().map(|(name, _)| Cell::Text(name)).collect();
-                self.table(&names)?;
-                listings.iter().try_for_each(|listing| listing.each(|row| self.table(row)))?;
+                let mut columns = Columns::new(&self.table_cells(&names));
+                for listing in listings {
+                    listing.each(|row| {
+                        columns.measure(&self.table_cells(row));
+                        Ok::<(), io::Error>(())
+                    })?;
+                }
+                let columns = columns.within(room);
+                writeln!(self.out, "{}", columns.line(&self.table_cells(&names)))?;
+                for listing in listings {
+                    listing.each(|row| {
+                        let cells = self.table_cells(row);
+                        writeln!(self.out, "{}", columns.line(&cells))
+                    })?;
+                }
             }
         }
         self.out.flush()
@@ -122,22 +130,10 @@ impl<W: Write> Output<W> {
         self.out.write_all(b"\n")
     }
 
-    fn measure(&mut self, row: &[Cell<'_>]) -> io::Result<()> {
-        for (width, cell) in self.widths.iter_mut().zip(row) {
-            *width = (*width).max(shown(cell).chars().count());
-        }
-        Ok(())
-    }
-
-    fn table(&mut self, row: &[Cell<'_>]) -> io::Result<()> {
-        self.line.clear();
-        for (((_, in_table), width), cell) in self.columns.iter().zip(&self.widths).zip(row) {
-            if *in_table {
-                let separator = if self.line.is_empty() { "" } else { "  " };
-                self.line.push_str(&format!("{separator}{:width$}", shown(cell)));
-            }
-        }
-        writeln!(self.out, "{}", self.line.trim_end())
+    /// The cells of a row that the table for people has.
+    fn table_cells(&self, row: &[Cell<'_>]) -> Vec<table::Cell> {
+        let shown = self.columns.iter().zip(row).filter(|((_, in_table), _)| *in_table);
+        shown.map(|(_, cell)| table::Cell::from(shown_text(cell))).collect()
     }
 }
 
@@ -148,15 +144,15 @@ fn remember(last: &mut (i64, String), millis: i64) {
 }
 
 /// A cell as the table shows it.
-fn shown(cell: &Cell<'_>) -> String {
+fn shown_text<'a>(cell: &Cell<'a>) -> Cow<'a, str> {
     match cell {
-        Cell::Text(text) => clean(text),
-        Cell::Way(groups) => clean(&joined(groups)),
-        Cell::Flag(true) => "yes".to_owned(),
-        Cell::Flag(false) => "no".to_owned(),
-        Cell::Count(count) => count.to_string(),
-        Cell::Nothing => String::new(),
-        Cell::Since(millis) => clock(*millis).split(' ').next().unwrap_or_default().to_owned(),
+        Cell::Text(text) => Cow::Borrowed(*text),
+        Cell::Way(groups) => Cow::Owned(joined(groups)),
+        Cell::Flag(true) => Cow::Borrowed("yes"),
+        Cell::Flag(false) => Cow::Borrowed("no"),
+        Cell::Count(count) => Cow::Owned(count.to_string()),
+        Cell::Nothing => Cow::Borrowed(""),
+        Cell::Since(millis) => Cow::Owned(clock(*millis).split(' ').next().unwrap_or_default().to_owned()),
     }
 }
 
@@ -178,22 +174,15 @@ fn csv(out: &mut impl Write, text: &str, is_id: bool) -> io::Result<()> {
 
 /// Writes a JSON string. On a terminal, characters that act on it are written as JSON escapes.
 fn json(out: &mut impl Write, text: &str, terminal: bool) -> io::Result<()> {
-    if !terminal || clean(text) == text {
+    if !terminal {
         return Ok(serde_json::to_writer(out, text)?);
     }
-    for character in serde_json::to_string(text)?.chars() {
-        if clean(character.encode_utf8(&mut [0; 4])).starts_with('\\') && character != '\\' {
-            // All of them are in the basic multilingual plane.
-            write!(out, "\\u{:04x}", u32::from(character))?;
-        } else {
-            write!(out, "{character}")?;
-        }
-    }
-    Ok(())
+    out.write_all(clean_json(&serde_json::to_string(text)?).as_bytes())
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::filter::Chosen;
     use super::*;
     use crate::account::Account;
     use crate::config::Config;
@@ -257,7 +246,11 @@ mod tests {
     fn written_to(terminal: bool, format: Format, what: What, known: &Known) -> String {
         let account = account();
         let mut bytes = Vec::new();
-        let written = Output::new(&mut bytes, terminal, what).all(format, &[Listing::of(what, &account, known)]);
+        let written = Output::new(&mut bytes, terminal, what).all(
+            format,
+            &[Listing::of(what, &account, known, &Chosen::default())],
+            None,
+        );
         written.expect("a vector takes everything");
         String::from_utf8(bytes).expect("UTF-8")
     }
