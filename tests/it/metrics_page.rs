@@ -25,7 +25,8 @@ an account, and take the `max` of its gauges. `max` skips the gauges of an earli
 
 const ALERTS: &str = "
 A histogram has the series `_bucket`, `_sum` and `_count`. An account has about 80 series, and 13 more if its syncs have
-been held or have failed. Metrics are written once a sync, list, request or transaction, never by row.
+been held or have failed. A thousand accounts make 77,000 series, a page of 6 MB, and take 30 to 60 MB of memory.
+Metrics are written once a sync, list, request or transaction, never by row.
 
 `SCIMTAIL_COMMIT=$(git rev-parse HEAD) cargo build --release` states the commit in `scimtail_build_info`.
 
