@@ -65,7 +65,7 @@ pub fn parse(file: &str, text: &str) -> Result<Vec<Spanned<AccountSection>>, Con
     })?;
     if parsed.account.is_empty() {
         // Most likely it is being written, or cut off.
-        return Err(ConfigError(format!("{file}:1: no [[account]] is in this file; → add one, or remove the file")));
+        return Err(ConfigError(format!("{file}:1: this file has no [[account]]; → add one, or remove the file")));
     }
     Ok(parsed.account)
 }
@@ -228,14 +228,14 @@ mod tests {
             ),
             (
                 account("main"),
-                "accounts.d/x.toml:1: two accounts are named `main`, the other one is at scimtail.toml:9; → give each",
+                "accounts.d/x.toml:1: two accounts are named `main`, the other one is at scimtail.toml:10; → give each",
             ),
             (
                 account("w"),
                 "accounts.d/x.toml:1: two accounts are named `w`, the other one is at accounts.d/w.toml:1; → give each",
             ),
-            (String::new(), "accounts.d/x.toml:1: no [[account]] is in this file; → add one, or remove the file"),
-            ("# later\n".to_owned(), "accounts.d/x.toml:1: no [[account]] is in this file; → add one, or remove"),
+            (String::new(), "accounts.d/x.toml:1: this file has no [[account]]; → add one, or remove the file"),
+            ("# later\n".to_owned(), "accounts.d/x.toml:1: this file has no [[account]]; → add one, or remove"),
             ("[[account]]\nname = \"a".to_owned(), "accounts.d/x.toml:2: "),
             ("[[account]]\nname = \"a\"\n".to_owned(), "accounts.d/x.toml:1: missing field `provider`"),
         ] {

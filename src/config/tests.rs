@@ -547,7 +547,7 @@ fn a_bad_override_is_named_with_its_account_and_the_nearest_key() {
     let overridden = |line: &str| error(&format!("{GOOD}[account.profile]\n{line}\n"));
     assert_eq!(
         overridden("memberchips = \"get\""),
-        "scimtail.toml:29: [[account]] acme-chargebee: [account.profile] unknown key `memberchips`; \
+        "scimtail.toml:30: [[account]] acme-chargebee: [account.profile] unknown key `memberchips`; \
          did you mean `memberships`?"
     );
     assert!(overridden("page_size = 0").contains("acme-chargebee: [account.profile] page_size must be"));
