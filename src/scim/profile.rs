@@ -21,7 +21,7 @@ const WORDS: [&str; 5] = ["title", "token_hint", "no_list_hint", "notes", "sourc
 pub struct Profile {
     /// What people call the vendor.
     pub title: String,
-    /// Address of the vendor's directory; `None`: the account has to state it.
+    /// Address of the vendor's directory. Without it, the account has to state it.
     pub base_url: Option<String>,
 
     /// How requests carry the credential.
@@ -30,7 +30,7 @@ pub struct Profile {
     pub auth_header: String,
     /// Written before an API key in its header, with a space between; empty: the key alone.
     pub auth_prefix: String,
-    /// Address that issues OAuth2 tokens; `None`: the account has to state it.
+    /// Address that issues OAuth2 tokens. Without it, the account has to state it.
     pub token_url: Option<String>,
     /// OAuth2 scope asked for.
     pub scope: Option<String>,
@@ -69,7 +69,7 @@ pub struct Profile {
 
     /// What proves that a user or group is gone.
     pub removal_proof: RemovalProof,
-    /// What it means at this vendor that a user disappears; `deactivated` or nothing.
+    /// What it means at this vendor that a user disappears: `deactivated`, or it is left out.
     pub removal_means: Option<String>,
     /// How entitlements are read from group names.
     pub group_pattern: Option<String>,

@@ -35,7 +35,8 @@ token_env = \"STRIPE_SCIM_TOKEN\"
 ```
 
 An unknown key is an error. The message has its line and the nearest known key. The service follows its configuration
-while it runs; [operations](operations.md#changes-of-the-configuration) says what needs a restart.
+while it runs; [operations](operations.md#changes-of-the-configuration) says what needs a restart. [Kafka](kafka.md) and
+[network](network.md) say more about credentials, certificates and proxies.
 
 ## Secrets
 
