@@ -11,7 +11,7 @@ use super::failure::{Exit, Failure};
 use super::output::{print, print_json, reader_is_gone};
 use super::read::read_states;
 use super::services::readable;
-use super::table::{Cell, Table, padded, room, width};
+use super::table::{Cell, Table, room, width};
 use crate::avro::{Decoder, Registry};
 use crate::config::{AccountConfig, Config};
 use crate::connect;
@@ -223,7 +223,8 @@ fn more(standing: &Standing) -> Vec<String> {
         lines.push(format!("\n{}  {label}: {}", clean(&standing.account), clean(reason)));
         let purposes = standing.steps.iter().map(|step| width(step.purpose) + 1).max().unwrap_or(0);
         for step in &standing.steps {
-            lines.push(format!("  {}  {}", padded(&format!("{}:", step.purpose), purposes), step.command));
+            let space = " ".repeat(purposes - width(step.purpose));
+            lines.push(format!("  {}:{space} {}", step.purpose, step.command));
         }
     }
     lines

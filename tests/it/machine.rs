@@ -228,7 +228,7 @@ async fn state_lists_one_user_or_group_and_a_name_that_is_nobodys_is_an_error() 
     assert_eq!(rows(&["access", "--group", group]).await, of("group", group));
     assert_eq!(rows(&["access", "--group", group_id]).await, of("group_id", group_id));
     let both = rows(&["access", "--user", name, "--group", group]).await;
-    assert_eq!(both, [one.clone()]);
+    assert_eq!(both, std::slice::from_ref(one));
     let users = rows(&["users", "--user", name]).await;
     assert_eq!(users.iter().map(|user| &user["id"]).collect::<Vec<_>>(), [id]);
     let memberships = rows(&["memberships", "--group", group_id]).await;
