@@ -1,5 +1,5 @@
 //! Hands the commit to `--version`. It is that of the package if this is one, else the one that git has checked out
-//! here, else `unknown`.
+//! here, else `unknown`. A debug build does not ask git: each commit would build it again.
 
 #![allow(clippy::print_stdout, reason = "cargo reads standard output")]
 
@@ -28,7 +28,7 @@ fn packaged() -> Option<String> {
 
 /// The commit that git has checked out in this folder. Without `.git` here, git would answer for a folder above.
 fn checked_out() -> Option<String> {
-    if !Path::new(".git").exists() {
+    if !Path::new(".git").exists() || env::var("PROFILE").as_deref() != Ok("release") {
         return None;
     }
     let commit = git(&["rev-parse", "HEAD"])?;

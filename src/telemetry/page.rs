@@ -13,8 +13,8 @@ const UPKEEP_EVERY: Duration = Duration::from_secs(5);
 /// Outcomes of a transaction. Their counters begin at 0, because Prometheus does not see the first increase of a counter
 /// that did not exist before.
 const OUTCOMES: [&str; 3] = ["committed", "aborted", "ended"];
-/// The commit that the program was built from, if its build said so.
-const COMMIT: Option<&str> = option_env!("SCIMTAIL_COMMIT");
+/// The commit that the program was built from, or `unknown` (`build.rs`).
+const COMMIT: &str = env!("SCIMTAIL_COMMIT");
 
 /// The metrics that this process keeps.
 #[derive(Clone)]
@@ -58,7 +58,6 @@ impl Page {
 
 /// Says what this program was built from. `librdkafka`: its version.
 pub fn built_from(librdkafka: &str) {
-    let commit = COMMIT.filter(|commit| !commit.is_empty()).unwrap_or("unknown");
-    let labels = [("version", env!("CARGO_PKG_VERSION")), ("commit", commit), ("librdkafka", librdkafka)];
+    let labels = [("version", env!("CARGO_PKG_VERSION")), ("commit", COMMIT), ("librdkafka", librdkafka)];
     Metric::BuildInfo.set(1.0, labels);
 }

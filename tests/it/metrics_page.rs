@@ -28,8 +28,6 @@ A histogram has the series `_bucket`, `_sum` and `_count`. An account has about 
 been held or have failed. A thousand accounts make 77,000 series, a page of 6 MB, and take 30 to 60 MB of memory.
 Metrics are written once a sync, list, request or transaction, never by row.
 
-`SCIMTAIL_COMMIT=$(git rev-parse HEAD) cargo build --release` states the commit in `scimtail_build_info`.
-
 ## Dashboard
 
 `deploy/grafana/scimtail.json` is a dashboard for Grafana 10 or newer. Import it, and choose the data source above. `Fleet`
