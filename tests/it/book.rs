@@ -153,6 +153,10 @@ fn complaint(line: &str, program: &Command) -> Option<String> {
     let mut command = None;
     let mut words = line.split_whitespace();
     while let Some(word) = words.next() {
+        // The service of a compose file has the name of the program. clap itself answers for the version.
+        if command.is_none() && ["scimtail", "-V", "--version"].contains(&word) {
+            continue;
+        }
         let Some(long) = word.strip_prefix("--") else {
             match (command.unwrap_or(program).find_subcommand(word), command) {
                 (Some(inner), _) => command = Some(inner),

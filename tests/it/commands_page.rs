@@ -24,9 +24,12 @@ const EXIT_CODES: &str = "
 | 0 | done |
 | 1 | failed |
 | 2 | usage: an argument is wrong |
-| 69 | a service is unreachable |
-| 75 | held, paused, an account failed, or the state is not complete: try later |
+| 3 | `plan --detailed-exitcode`: a sync would publish changes |
+| 69 | a service or a directory is unreachable: try later |
+| 75 | held, paused, or the state is not complete: look, or try later |
 | 78 | configuration: something answered and said no, or a person has to act |
+
+One cause has one exit code in all commands. With several accounts the gravest counts, in the order 78, 1, 75, 69, 3, 0.
 ";
 
 /// The text of a help without the lines that clap adds, which depend on the environment.

@@ -305,7 +305,8 @@ fn last(ty: &Type) -> Option<(String, Option<&Type>)> {
 fn kind(ty: &Type) -> Option<Kind> {
     let (name, inner) = last(ty)?;
     Some(match (name.as_str(), inner) {
-        ("Option", Some(inner)) => kind(inner)?,
+        // `Spanned` remembers the line.
+        ("Option" | "Spanned", Some(inner)) => kind(inner)?,
         ("Vec", Some(inner)) => match kind(inner)? {
             Kind::Plain("text") => Kind::Plain("list of texts"),
             Kind::Named(name) => Kind::List(name),
