@@ -28,7 +28,7 @@ fn packaged() -> Option<String> {
 
 /// The commit that git has checked out in this folder. Without `.git` here, git would answer for a folder above.
 fn checked_out() -> Option<String> {
-    if !Path::new(".git").exists() || env::var("PROFILE").as_deref() != Ok("release") {
+    if !Path::new(".git").exists() || env::var_os("PROFILE").is_none_or(|profile| profile != "release") {
         return None;
     }
     let commit = git(&["rev-parse", "HEAD"])?;
