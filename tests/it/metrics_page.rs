@@ -12,9 +12,10 @@ listen = \"127.0.0.1:9464\"
 ```
 
 With this setting the service (`scimtail run`) has a page for Prometheus, `/metrics`, and two for probes. `/healthz`
-answers 200 while the process runs. `/readyz` answers 503 while Kafka does not answer. The pages are read-only and have
-no authentication. So the service warns at the start if other machines can reach the address. Labels are names of the
-configuration, partition numbers, versions and the words below. They never say anything about a person.
+answers 200 while the process runs. `/readyz` answers 503 while Kafka does not answer. If other machines can reach the
+address, `token_file` is required ([security](security.md)), and Prometheus sends its content as a bearer token
+(`authorization.credentials_file`). Labels are names of the configuration, partition numbers, versions and the words
+below. They never say anything about a person.
 
 Counters count from the start of the process. With several instances, an account moves between them. Sum the counters of
 an account, and take the `max` of its gauges. `max` skips the gauges of an earlier owner, because they are NaN.
