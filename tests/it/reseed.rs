@@ -294,7 +294,7 @@ async fn a_retired_account_leaves_tombstones_and_no_event_and_others_are_not_tou
     // An account that is configured again begins again, silently.
     std::fs::write(program.file(), text).expect("written");
     let ended = run(&program, 0).await;
-    assert!(line(&ended, "acme").contains("sync 1 ") && line(&ended, "acme").contains("no change"), "{ended:?}");
+    assert!(line(&ended, "acme").contains("sync 1 ") && line(&ended, "acme").contains("no events"), "{ended:?}");
 }
 
 /// The same under a running owner: what it would write there is aborted, and its acquisition ends, because what it
