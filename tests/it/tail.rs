@@ -216,7 +216,8 @@ async fn a_reader_that_goes_away_ends_tail_quietly() {
         });
         let (line, output) = tokio::time::timeout(Duration::from_secs(60), ended).await.expect("soon").expect("read");
         assert!(line.contains("acme"), "{line}");
-        assert_eq!((output.status.code(), output.stderr.as_slice()), (Some(0), b"".as_slice()), "{arguments:?}");
+        let ended = Ended::from(output);
+        assert_eq!((ended.code, said(&ended).as_str()), (0, ""), "{arguments:?}");
     }
 }
 
@@ -281,7 +282,10 @@ async fn tail_ends_with_an_error_where_the_topic_or_the_broker_is_missing_also_w
         brokers.push(Following::start(&dead, arguments));
     }
     let words = [&absent.topic("events"), "does not exist", "→ scimtail topics --create"];
-    topics.into_iter().for_each(|tail| tail.ended().refused(78, &words));
+    for tail in topics {
+        let ended = tail.ended();
+        Ended { err: said(&ended), ..ended }.refused(78, &words);
+    }
     brokers.into_iter().for_each(|tail| tail.ended().refused(69, &["kafka", "connection refused", "→"]));
 }
 
