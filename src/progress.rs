@@ -1,10 +1,13 @@
-//! What long work is under way in this process, for people who look: restores of shards, and syncs.
+//! What this process alone knows, for people who look: the long work that is under way, and the accounts that it cannot
+//! sync because it does not understand their records.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
+
+use crate::directory::Problem;
 
 /// Work that ends sooner is not shown: a page that flickers tells nothing.
 const SHOWN_AFTER: Duration = Duration::from_secs(2);
@@ -28,9 +31,15 @@ pub struct Done {
     pub total: Option<u64>,
 }
 
-/// What is under way; clones share it.
+/// What is shown; clones share it.
 #[derive(Clone, Debug, Default)]
-pub struct Board(Arc<Mutex<BTreeMap<Work, (Instant, Done)>>>);
+pub struct Board(Arc<Mutex<Shown>>);
+
+#[derive(Debug, Default)]
+struct Shown {
+    work: BTreeMap<Work, (Instant, Done)>,
+    stopped: BTreeMap<String, Problem>,
+}
 
 impl Board {
     /// Shows work until what is returned is dropped.
@@ -40,9 +49,41 @@ impl Board {
 
     /// All that has been under way for a while.
     pub fn now(&self) -> Vec<(Work, Done)> {
-        let shown = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let lasts = shown.iter().filter(|(_, (begun, _))| begun.elapsed() >= SHOWN_AFTER);
+        let shown = self.lock();
+        let lasts = shown.work.iter().filter(|(_, (begun, _))| begun.elapsed() >= SHOWN_AFTER);
         lasts.map(|(work, (_, done))| (work.clone(), done.clone())).collect()
+    }
+
+    /// Shows that these accounts are stopped until what is returned is dropped.
+    pub fn stop(&self, accounts: Vec<(String, Problem)>) -> Stops {
+        let names = accounts.iter().map(|(name, _)| name.clone()).collect();
+        self.lock().stopped.extend(accounts);
+        Stops { board: self.clone(), names }
+    }
+
+    /// The accounts that are stopped, and why.
+    pub fn stopped(&self) -> BTreeMap<String, Problem> {
+        self.lock().stopped.clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Shown> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Accounts that are shown as stopped while this lives.
+#[derive(Debug)]
+pub struct Stops {
+    board: Board,
+    names: Vec<String>,
+}
+
+impl Drop for Stops {
+    fn drop(&mut self) {
+        let mut shown = self.board.lock();
+        for name in &self.names {
+            shown.stopped.remove(name);
+        }
     }
 }
 
@@ -56,13 +97,13 @@ pub struct Entry {
 
 impl Entry {
     pub fn set(&self, done: Done) {
-        self.board.0.lock().unwrap_or_else(PoisonError::into_inner).insert(self.work.clone(), (self.begun, done));
+        self.board.lock().work.insert(self.work.clone(), (self.begun, done));
     }
 }
 
 impl Drop for Entry {
     fn drop(&mut self) {
-        self.board.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.work);
+        self.board.lock().work.remove(&self.work);
     }
 }
 

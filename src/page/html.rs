@@ -32,6 +32,8 @@ pub fn document(view: &View<'_>) -> Markup {
                 meta name="viewport" content="width=device-width, initial-scale=1";
                 meta name="color-scheme" content="light dark";
                 title { (title(view.standings)) }
+                // Without it a browser asks for /favicon.ico, which there is not.
+                link rel="icon" type="image/svg+xml" href="icon.svg";
                 link rel="stylesheet" href="page.css";
                 script src="page.js" defer {}
                 noscript { meta http-equiv="refresh" content=(RELOAD_S); }
@@ -306,6 +308,7 @@ fn change(line: &Line, heads: [&str; 5]) -> Markup {
     }
 }
 
-/// The style, and the program that keeps the page live.
+/// What the page needs beside itself: its icon, its style, and the program that keeps it live.
+pub const ICON: &str = include_str!("icon.svg");
 pub const STYLE: &str = include_str!("page.css");
 pub const SCRIPT: &str = include_str!("page.js");

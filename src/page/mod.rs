@@ -23,9 +23,9 @@ use tokio::time::Instant;
 use crate::avro::Registry;
 use crate::config::AccountConfig;
 use crate::kafka::KafkaClient;
-use crate::overview::{self, Following, overview};
+use crate::overview::{self, Facts, Following, Standing, overview};
 use crate::progress::Board;
-use html::{SCRIPT, STYLE, View};
+use html::{ICON, SCRIPT, STYLE, View};
 
 /// For the first answer after a while without one.
 const FIRST_WAIT: Duration = Duration::from_secs(5);
@@ -72,6 +72,7 @@ pub fn routes(sources: Sources) -> (Router, impl Future<Output = ()> + Send + 's
         .route("/", get(document))
         .route("/live", get(live))
         .route("/status", get(status))
+        .route("/icon.svg", file("image/svg+xml", ICON))
         .route("/page.css", file("text/css; charset=utf-8", STYLE))
         .route("/page.js", file("text/javascript; charset=utf-8", SCRIPT))
         .with_state(page);
@@ -97,10 +98,19 @@ impl Page {
         }
     }
 
+    /// How the accounts stand. The topics do not say that the records of an account cannot be understood; the instance
+    /// that owns the account knows.
+    fn standings(&self, following: &Following, facts: &Facts, now: i64) -> Vec<Standing> {
+        let mut seen = facts.seen.clone().unwrap_or_default();
+        for (account, problem) in self.sources.progress.stopped() {
+            seen.entry(account).or_default().stop(problem);
+        }
+        overview(&following.accounts, &seen, facts.group.as_ref(), now)
+    }
+
     fn render(&self, following: &Following, whole: bool) -> String {
         let (facts, now) = (following.now(), (self.sources.clock)());
-        let seen = facts.seen.clone().unwrap_or_default();
-        let standings = overview(&following.accounts, &seen, facts.group.as_ref(), now);
+        let standings = self.standings(following, &facts, now);
         let progress = self.sources.progress.now();
         let view = View { standings: &standings, facts: &facts, progress: &progress, now };
         if whole { html::document(&view) } else { html::fragment(&view) }.into_string()
@@ -149,12 +159,12 @@ async fn status(State(page): State<Arc<Page>>) -> Response {
     let following = page.following();
     following.first(FIRST_WAIT).await;
     let facts = following.now();
-    let Some(seen) = &facts.seen else {
+    if facts.seen.is_none() {
         let why = facts.problem.as_deref().unwrap_or("the topics are still being read");
         let body = json!({ "problem": why }).to_string();
         return answer(StatusCode::SERVICE_UNAVAILABLE, "application/json", body);
-    };
-    let standings = overview(&following.accounts, seen, facts.group.as_ref(), (page.sources.clock)());
+    }
+    let standings = page.standings(&following, &facts, (page.sources.clock)());
     let accounts: Vec<Value> = standings.iter().map(overview::json).collect();
     let body = json!({ "accounts": accounts, "problem": facts.problem }).to_string();
     answer(StatusCode::OK, "application/json", body)

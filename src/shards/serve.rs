@@ -189,7 +189,7 @@ async fn own(
             }
             Some(Err(reasons)) => {
                 error!(account = name, reason = reasons.reason.to_string(), "account stopped");
-                stopped.push(name.clone());
+                stopped.push((name.clone(), reasons.reason.clone()));
             }
             Some(Ok(_)) | None => {}
         }
@@ -206,6 +206,8 @@ async fn own(
         }
     }
     drop(writer);
+    let _shown = services.progress.stop(stopped.clone());
+    let stopped = stopped.into_iter().map(|(name, _)| name).collect();
     let stopping = CancellationToken::new();
     let _stops_the_reader = stopping.clone().drop_guard();
     tasks.spawn(listen(services.clone(), partition, inboxes, stopped, stopping.clone()).in_current_span());

@@ -38,6 +38,8 @@ async function open(settings = {}) {
   page.problems = [];
   page.on("console", (line) => line.type() === "error" && page.problems.push(line.text()));
   page.on("pageerror", (error) => page.problems.push(String(error)));
+  // The console says that something was not found, and not what.
+  page.on("response", (response) => response.status() >= 400 && page.problems.push(`${response.url()}: ${response.status()}`));
   page.on("requestfailed", (request) => page.problems.push(`${request.url()} failed`));
   await page.setViewport({ width: settings.width ?? 1280, height: 900 });
   await page.emulateMediaFeatures([{ name: "prefers-color-scheme", value: settings.scheme ?? "light" }]);
@@ -65,6 +67,8 @@ async function accessible(scheme, width) {
   const shown = await page.$eval("body", (body) => body.textContent);
   assert.ok(!HARMFUL.test(shown), `a harmful character is shown: ${JSON.stringify(shown.match(HARMFUL))}`);
   assert.ok(shown.includes('<script>document.title="owned"</script>'), "markup is shown as text");
+  const icon = await page.$eval("link[rel=icon]", (link) => fetch(link.href).then((answer) => answer.headers.get("content-type")));
+  assert.equal(icon, "image/svg+xml", "a browser need not ask for /favicon.ico");
   assert.equal(await page.$$eval("main script, main img, main h1", (found) => found.length), 0);
   const overflow = await page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
   assert.ok(overflow <= 0, `at ${width} px the page is ${overflow} px too wide`);
