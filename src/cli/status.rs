@@ -1,25 +1,30 @@
 //! `status`: how each account stands, from the topics alone.
 
+use std::collections::BTreeMap;
 use std::io::{self, IsTerminal};
 use std::time::Duration;
 
 use anstyle::{AnsiColor, Style};
 use clap::{Args, ValueEnum};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::failure::{Exit, Failure};
 use super::output::{print, print_json, reader_is_gone};
 use super::read::read_states;
 use super::services::readable;
 use super::table::{Cell, Table, room, width};
+use crate::account::Account;
 use crate::avro::{Decoder, Registry};
 use crate::config::{AccountConfig, Config};
 use crate::connect;
+use crate::directory::Problem;
 use crate::duration::in_words;
 use crate::kafka::blocking::blocking;
 use crate::kafka::group::{self, Group};
 use crate::mapping::text::clean;
-use crate::overview::{self, AllSeen, Following, Label, Owner, Standing, is_doubtful, overview, read_all, summary};
+use crate::overview::{
+    self, AllSeen, Following, Label, Owner, Seen, Standing, is_doubtful, overview, read_all, summary,
+};
 use crate::schedule::now_millis;
 
 /// With `--watch`: between two looks if nothing changes, because the table says how long ago things were.
@@ -28,6 +33,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(5);
 const DRAW_EVERY: Duration = Duration::from_millis(500);
 /// With `--watch`: for the first table.
 const FIRST_WAIT: Duration = Duration::from_secs(30);
+/// With `--watch`: between two looks at the records of accounts that may be stopped.
+const DOUBT_EVERY: Duration = Duration::from_secs(60);
 /// Clears the screen of a terminal, and goes to its first line.
 const CLEAR: &str = "\u{1b}[2J\u{1b}[3J\u{1b}[H";
 
@@ -61,13 +68,16 @@ pub async fn status(config: &Config, options: Options) -> Result<Exit, Failure> 
     accounts.retain(|config| names.insert(config.account.name.clone()));
     let registry = connect::registry(&config.registry)?;
     readable(&config.kafka, &registry).await?;
-    let (mut seen, group) = look(config, &registry, &accounts).await?;
-    doubt(config, &registry, &accounts, &mut seen, group.as_ref()).await?;
-    let now = now_millis();
-    let standings = overview(&accounts, &seen, group.as_ref(), now);
     if options.watch {
         return watch(config, &registry, accounts, &options).await;
     }
+    let (mut seen, group) = look(config, &registry, &accounts).await?;
+    let doubtful = doubtful(&accounts, &seen, group.as_ref());
+    for (name, problem) in stopped(config, &registry, &doubtful).await? {
+        seen.entry(name).or_default().stop(problem);
+    }
+    let now = now_millis();
+    let standings = overview(&accounts, &seen, group.as_ref(), now);
     show(&standings, &options, now)?;
     Ok(exit(&standings))
 }
@@ -88,33 +98,29 @@ async fn look(
     Ok(blocking(reading).await?)
 }
 
-/// An account that has an owner and does not sync may be stopped. Only its records can tell, and `syncs` has none of
-/// them, so they are read as the owner reads them.
-async fn doubt(
+/// Accounts that have an owner and do not sync.
+fn doubtful(accounts: &[AccountConfig], seen: &AllSeen, group: Option<&Group>) -> Vec<Account> {
+    let now = now_millis();
+    let nothing = Seen::default();
+    let doubtful = accounts.iter().filter(|config| {
+        let owner = Owner::of(config.account.partition, group);
+        is_doubtful(config, seen.get(&config.account.name).unwrap_or(&nothing), &owner, now)
+    });
+    doubtful.map(|config| config.account.clone()).collect()
+}
+
+/// Those of the doubtful accounts that are stopped, and why. Only their records can tell, and `syncs` has none of them,
+/// so they are read as their owner reads them.
+async fn stopped(
     config: &Config,
     registry: &Registry,
-    accounts: &[AccountConfig],
-    seen: &mut AllSeen,
-    group: Option<&Group>,
-) -> Result<(), Failure> {
-    let now = now_millis();
-    let doubtful: Vec<_> = accounts
-        .iter()
-        .filter(|config| {
-            let owner = Owner::of(config.account.partition, group);
-            is_doubtful(config, seen.get(&config.account.name).unwrap_or(&Default::default()), &owner, now)
-        })
-        .map(|config| config.account.clone())
-        .collect();
+    doubtful: &[Account],
+) -> Result<BTreeMap<String, Problem>, Failure> {
     if doubtful.is_empty() {
-        return Ok(());
+        return Ok(BTreeMap::new());
     }
-    for (name, state) in read_states(&config.kafka, registry, &doubtful).await? {
-        if let Err(problem) = state {
-            seen.entry(name).or_default().stop(problem);
-        }
-    }
-    Ok(())
+    let states = read_states(&config.kafka, registry, doubtful).await?;
+    Ok(states.into_iter().filter_map(|(name, state)| Some((name, state.err()?))).collect())
 }
 
 /// Draws the table again at each change.
@@ -129,10 +135,22 @@ async fn watch(
     following.first(FIRST_WAIT).await;
     let mut changes = following.changes();
     let mut drawn = None;
+    let (mut are_stopped, mut doubted) = (BTreeMap::new(), None::<Instant>);
     loop {
         let (facts, now) = (following.now(), now_millis());
-        if let Some(seen) = &facts.seen {
-            let standings = overview(&following.accounts, seen, facts.group.as_ref(), now);
+        if let Some(mut seen) = facts.seen {
+            let doubtful = doubtful(&following.accounts, &seen, facts.group.as_ref());
+            if doubted.is_none_or(|at| at.elapsed() >= DOUBT_EVERY) {
+                // If Kafka cannot be read, the thread that follows `syncs` says so.
+                are_stopped = stopped(config, registry, &doubtful).await.unwrap_or_default();
+                doubted = Some(Instant::now());
+            }
+            for Account { name, .. } in doubtful {
+                if let Some(problem) = are_stopped.get(&name) {
+                    seen.entry(name).or_default().stop(problem.clone());
+                }
+            }
+            let standings = overview(&following.accounts, &seen, facts.group.as_ref(), now);
             let content = (standings, facts.problem.clone());
             // A terminal shows how time passes. A pipe gets what is new.
             if terminal || drawn.as_ref() != Some(&content) {
