@@ -86,7 +86,7 @@ pub async fn run(file: &Path, options: Options) -> Result<Exit, Failure> {
             });
             let token = token.clone().map(|token| ReadToken(Arc::new(move || token.read())));
             let listening = http::listen(*listen, token, ready, pages).await;
-            let mut tasks = listening.map_err(|reason| Failure::new(Exit::Configuration, reason))?;
+            let mut tasks = listening.map_err(|problem| Failure::new(Exit::Configuration, problem))?;
             tasks.spawn(forgetting);
             tasks
         }

@@ -52,7 +52,7 @@ pub async fn check(State(access): State<Access>, request: Request, next: Next) -
         }
         read => {
             let reason = read.ok().and_then(Result::err).unwrap_or_default();
-            warn!(reason, "[http] the token cannot be read, so that no request is answered");
+            warn!("{}", super::no_token(&reason));
             (StatusCode::SERVICE_UNAVAILABLE, "the token cannot be read; → the log of scimtail says why\n")
                 .into_response()
         }

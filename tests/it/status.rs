@@ -6,6 +6,7 @@ use std::process::Child;
 use std::time::{Duration, Instant, SystemTime};
 
 use scimtail::demo::directory::{SimulatedDirectory, Vendor};
+use scimtail::kafka::partition_of;
 use serde_json::Value;
 
 use crate::program::{AccountText, Ended, Program};
@@ -225,6 +226,78 @@ async fn the_listener_answers_only_who_may_ask_and_stays_up_while_connections_ha
     first.set_read_timeout(Some(WAIT)).expect("a time-out");
     let mut rest = Vec::new();
     assert!(first.read_to_end(&mut rest).is_ok(), "half a request is not kept");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_keeps_the_listener_from_listening_and_answering_is_named_by_check_in_the_words_of_run() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let token = folder.path().join("token");
+    let world = World::start(&format!("token_file = \"{}\"", token.display())).await;
+    assert_eq!(world.program.run(&["topics", "--create"]).await.code, 0);
+
+    // Another program has the address, and the token is missing.
+    let other = TcpListener::bind(world.listen).expect("the address is free");
+    let taken = format!("[http] listen = \"{}\": address in use", world.listen);
+    let check = world.program.run(&["check", "calm"]).await;
+    assert_eq!(check.code, 78, "{check:?}");
+    assert!(check.out.contains("FAIL  listen") && check.out.contains(&taken), "{check:?}");
+    let unread = "[http] the token cannot be read, so that no request is answered";
+    assert!(check.out.contains("FAIL  token") && check.out.contains(unread), "{check:?}");
+    assert!(check.out.contains("1 account, Kafka and the registry: 2 problems"), "{check:?}");
+    world.program.run(&["run"]).await.refused(78, &[&taken, "→ use another address"]);
+    drop(other);
+
+    // The address is free again. The service answers no request until there is a token.
+    let mut service = world.program.spawn(&["run"]);
+    crate::program::await_line(&mut service, "status page at /");
+    let (code, text) = world.get("/metrics", &[]).await;
+    assert!(code == 503 && text.contains("→"), "{code} {text}");
+    assert!(crate::program::await_line(&mut service, unread).contains("→"));
+    std::fs::write(&token, HTTP_TOKEN).expect("a token");
+    let check = world.program.run(&["check", "calm"]).await;
+    assert_eq!(check.code, 0, "{check:?}");
+    assert!(check.out.contains("a running scimtail has the address"), "{check:?}");
+    drop(Service { child: service });
+    let check = world.program.run(&["check", "calm", "--format", "json"]).await;
+    let json: Value = serde_json::from_str(&check.out).expect("JSON");
+    assert_eq!((&json["http"]["exit_code"], &json["http"]["findings"][0]["result"]), (&0.into(), &"ok".into()));
+    assert_eq!(json["http"]["address"], world.listen.to_string());
+}
+
+/// The topics do not say it. The instance that owns the account does.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_page_says_that_an_account_is_stopped_whose_records_cannot_be_understood() {
+    let world = World::start("").await;
+    world.program.run(&["run", "--once", "--account", "calm"]).await;
+    let partition = partition_of("calm", 2);
+    crate::meddling::write(
+        &services().bootstrap,
+        &world.program.topic("users"),
+        partition,
+        Some("calm/Users/1"),
+        Some(b"no Avro"),
+    );
+    let _service = world.serve();
+    let deadline = Instant::now() + WAIT;
+    while TcpStream::connect(world.listen).is_err() {
+        assert!(Instant::now() < deadline, "it does not listen");
+        tokio::time::sleep(POLL).await;
+    }
+    loop {
+        let (_, json) = world.get("/status", &[]).await;
+        let json: Value = serde_json::from_str(&json).expect("JSON");
+        let accounts = json["accounts"].as_array().cloned().unwrap_or_default();
+        let calm = accounts.iter().find(|account| account["account"] == "calm").cloned().unwrap_or_default();
+        if calm["status"] == "stopped" {
+            assert_eq!(calm["needs_person"], true, "{calm:#}");
+            assert!(calm["reason"].as_str().is_some_and(|reason| reason.contains("no Confluent framing")), "{calm:#}");
+            break;
+        }
+        assert!(Instant::now() < deadline, "the page does not say it: {json:#}");
+        tokio::time::sleep(POLL).await;
+    }
+    let (_, page) = world.get("/", &[]).await;
+    assert!(page.contains("Stopped") && page.contains("no Confluent framing"), "{page}");
 }
 
 #[tokio::test]

@@ -1,5 +1,5 @@
-//! `check`: tests credentials, directories, Kafka and the registry. Prints one line for each fact, with its remedy, and
-//! publishes nothing: what it writes to try a right is aborted.
+//! `check`: tests credentials, directories, Kafka, the registry and the HTTP listener. Prints one line for each fact,
+//! with its remedy, and publishes nothing: what it writes to try a right is aborted.
 
 use std::collections::HashMap;
 
@@ -10,6 +10,7 @@ use tracing::Instrument;
 
 mod account;
 mod kafka;
+mod listener;
 mod report;
 mod settings;
 
@@ -45,6 +46,9 @@ struct Document {
     accounts: Vec<Checked>,
     kafka: Checked,
     registry: Checked,
+    /// The HTTP listener, if there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    http: Option<Checked>,
     problems: usize,
     held: usize,
     exit_code: u8,
@@ -125,12 +129,21 @@ pub async fn check(config: &Config, options: Options) -> Result<Exit, Failure> {
     check_registry(config, &mut registry).await;
     say(format!("{:width$}  {}", "registry", config.registry.url), &registry)?;
     sum.add(&registry);
+    let mut http = None;
+    if let Some(configured) = &config.http {
+        let (address, mut report) = (configured.listen.to_string(), Report::default());
+        listener::check(configured, &mut report).await;
+        say(format!("{:width$}  {address}", "http"), &report)?;
+        sum.add(&report);
+        http = Some(Checked::of(&address, report));
+    }
     match options.format {
         Format::Text => print(&sum.line(accounts.len()))?,
         Format::Json => print_document(&Document {
             accounts: checked,
             kafka: Checked::of(&config.kafka.brokers, kafka),
             registry: Checked::of(&config.registry.url, registry),
+            http,
             problems: sum.problems,
             held: sum.held,
             exit_code: sum.exit.code(),
