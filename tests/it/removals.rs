@@ -139,6 +139,14 @@ async fn g3_a_membership_that_get_still_shows_is_kept() {
     assert_eq!(world.lines(0).len(), 29);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_limit_is_told_in_the_numbers_of_the_configuration() {
+    let mut world = baseline().await;
+    (world.account.limits.max_ratio, world.account.limits.min_losses) = (0.07, 1);
+    let reason = world.sync(&directory(0..20)).await.reason.unwrap();
+    assert!(reason.ends_with("the limit is 7 % (from 1 loss) or 500"), "{reason}");
+}
+
 /// G4: a loss beyond the limit is held whole, additions included, until released.
 #[tokio::test(flavor = "multi_thread")]
 async fn g4_a_mass_removal_is_held_whole_until_it_is_released() {

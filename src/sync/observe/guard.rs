@@ -59,11 +59,8 @@ fn in_words(losses: &Losses, evidence: &Evidence, vanishing: &BTreeSet<String>, 
     .flatten()
     .collect();
     let limits = &account.limits;
-    format!(
-        "{}; the limit is {} % (from {} losses) or {}",
-        parts.join(", "),
-        limits.max_ratio * 100.0,
-        limits.min_losses,
-        limits.max_absolute
-    )
+    // 0.07 times 100 is not 7 in binary fractions.
+    let percent = (limits.max_ratio * 10_000.0).round() / 100.0;
+    let (from, losses) = (limits.min_losses, if limits.min_losses == 1 { "loss" } else { "losses" });
+    format!("{}; the limit is {percent} % (from {from} {losses}) or {}", parts.join(", "), limits.max_absolute)
 }
