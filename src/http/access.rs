@@ -15,6 +15,8 @@ use secrecy::{ExposeSecret, SecretString};
 use subtle::ConstantTimeEq;
 use tracing::warn;
 
+use crate::directory::Problem;
+
 /// How a browser asks a person for the token: as the password of any user (RFC 7617). Programs send it as a bearer
 /// token (RFC 6750).
 const CHALLENGE: &str = "Basic realm=\"scimtail\", charset=\"UTF-8\"";
@@ -52,11 +54,18 @@ pub async fn check(State(access): State<Access>, request: Request, next: Next) -
         }
         read => {
             let reason = read.ok().and_then(Result::err).unwrap_or_default();
-            warn!("{}", super::no_token(&reason));
+            warn!("{}", no_token(&reason));
             (StatusCode::SERVICE_UNAVAILABLE, "the token cannot be read; → the log of scimtail says why\n")
                 .into_response()
         }
     }
+}
+
+/// What is said of a token that cannot be read.
+pub fn no_token(reason: &str) -> Problem {
+    let (reason, remedy) = reason.split_once("; → ").unwrap_or((reason, "correct http.token_file"));
+    Problem::new(format!("[http] the token cannot be read, so that no request is answered: {reason}"))
+        .with_remedy(remedy)
 }
 
 /// Whether the request names loopback, with any port.

@@ -18,7 +18,7 @@ use tracing::info;
 use url::Url;
 
 use access::Access;
-pub use access::ReadToken;
+pub use access::{ReadToken, no_token};
 
 use crate::directory::Problem;
 use crate::telemetry;
@@ -61,13 +61,6 @@ async fn is_scimtail(mut address: SocketAddr) -> bool {
     let client = Transport::default().builder(&url).map(|builder| builder.timeout(ASK_WAIT).build());
     let Ok(Ok(client)) = client else { return false };
     client.get(url).send().await.is_ok_and(|answer| answer.headers().get(SERVER) == Some(&NAME))
-}
-
-/// What is said of a token that cannot be read.
-pub fn no_token(reason: &str) -> Problem {
-    let (reason, remedy) = reason.split_once("; → ").unwrap_or((reason, "correct http.token_file"));
-    Problem::new(format!("[http] the token cannot be read, so that no request is answered: {reason}"))
-        .with_remedy(remedy)
 }
 
 /// Serves `more`, `/metrics`, `/healthz` (200 while the process runs) and `/readyz` (503 while Kafka does not answer)

@@ -46,6 +46,8 @@ async fn check_plan_and_run_once_print_one_document_whose_fields_are_documented(
     let account = |name, base_url| AccountText { name, provider: "chargebee", base_url, more: "" };
     let accounts = [account("zulu", directory.base_url()), account("lost", nowhere)];
     let program = Program::new(services(), &unique_prefix("documents"), TOKEN, "5m", &accounts);
+    let text = std::fs::read_to_string(program.file()).expect("the configuration");
+    std::fs::write(program.file(), format!("{text}\n[http]\nlisten = \"127.0.0.1:0\"\n")).expect("it is written");
     let mut found = BTreeSet::new();
     let mut run = async |program: &Program, arguments: &[&str]| {
         let ended = program.run(&[arguments, &["--format", "json"]].concat()).await;
