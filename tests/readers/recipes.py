@@ -6,6 +6,7 @@ page cannot show code that does not work, and nothing is tested that a page does
 
 import re
 import sys
+import threading
 
 import builds
 import services as real
@@ -76,12 +77,14 @@ def complete_lines(text):
     return sorted(text[: text.rfind("\n") + 1].splitlines())
 
 
-def python(world):
-    directory = world.work / "recipe-python"
-    directory.mkdir()
+def environment():
+    """Python with what the page says to install."""
     install = block("clients.md", "sh", "pip install")
     requirements = CACHE / "recipe-python.txt"
-    requirements.write_text("\n".join(re.findall(r"'([^']+)'", install)) + "\n")
+    # Two threads may come here at once, and neither reads half of it.
+    written = CACHE / f"recipe-python-{threading.get_ident()}.txt"
+    written.write_text("\n".join(re.findall(r"'([^']+)'", install)) + "\n")
+    written.replace(requirements)
 
     def build(into):
         run("venv", [sys.executable, "-m", "venv", into], CACHE, builds.BUILD_SECONDS_MAX)
@@ -91,13 +94,19 @@ def python(world):
         )
         run("pip", ["sh", "-c", command], CACHE, builds.BUILD_SECONDS_MAX)
 
+    return built_once("recipe-python", [requirements], build)
+
+
+def python(world):
+    directory = world.work / "recipe-python"
+    directory.mkdir()
     program = directory / "events.py"
     code = block("clients.md", "python", "# events.py")
     program.write_text(
         adapted(code, places(world, "python", "http://localhost:8081", world.services.registry))
     )
-    python = built_once("recipe-python", [requirements], build) / "bin/python"
-    follow("events", [python, program], directory, events(world), complete_lines)
+    command = [environment() / "bin/python", program]
+    follow("events", command, directory, events(world), complete_lines)
 
 
 def go(world):
