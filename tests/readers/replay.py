@@ -253,9 +253,11 @@ class Replay:
                 == [(account,) for account in sorted(others)]
             )
             consumer.process.wait_until(forgotten, CATCH_UP_SECONDS_MAX)
+        for consumer in self.consumers:
             # The marker from before is still there, as long as nothing is compacted.
             consumer.process.kill()
             consumer.start()
+        for consumer in self.consumers:
             waits = lambda consumer=consumer: consumer.says(f"{RETIRED}: no sync of this") == 2
             consumer.process.wait_until(waits, CATCH_UP_SECONDS_MAX)
         command = self.world.python("forget.py", self.scimtail.topic("events"))
