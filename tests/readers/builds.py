@@ -30,11 +30,26 @@ def services():
 
 
 def python():
-    requirements = HERE / "requirements.txt"
+    return environment("python", requirements="requirements.txt")
+
+
+def clickhouse():
+    """ClickHouse as a library of Python, in chdb."""
+    return environment("clickhouse", "--no-deps")
+
+
+def tenzir():
+    return environment("tenzir", "--no-deps")
+
+
+def environment(name, *options, requirements=None):
+    """Python with the packages of a file of requirements."""
+    requirements = HERE / (requirements or f"requirements-{name}.txt")
 
     def build(directory):
+        venv = [sys.executable, "-m", "venv", directory]
         try:
-            run("venv", [sys.executable, "-m", "venv", directory], CACHE, BUILD_SECONDS_MAX)
+            run(f"venv-{name}", venv, CACHE, BUILD_SECONDS_MAX)
         except Failed as error:
             raise Failed(f"{error}\n  {VENV_HINT}") from None
         install = [
@@ -44,10 +59,11 @@ def python():
             "install",
             "--quiet",
             "--disable-pip-version-check",
+            *options,
         ]
-        run("pip", [*install, "--requirement", requirements], CACHE, BUILD_SECONDS_MAX)
+        run(f"pip-{name}", [*install, "--requirement", requirements], CACHE, BUILD_SECONDS_MAX)
 
-    return built_once("python", [requirements], build)
+    return built_once(name, [requirements], build)
 
 
 def java():
@@ -57,6 +73,11 @@ def java():
 
 def replay_java():
     return maven("replay-java", ROOT / "examples/replay/java", "output.dir")
+
+
+def flink():
+    """The class path of Flink SQL in lib/."""
+    return maven("flink", HERE / "flink", "flink.dir")
 
 
 # Maven's own folder of jars is not made for two that fill it at once.
@@ -99,4 +120,4 @@ def go():
     return built_once("go", sources, build)
 
 
-MAVEN = [services, java, replay_java]
+MAVEN = [services, java, replay_java, flink]

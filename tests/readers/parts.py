@@ -234,6 +234,9 @@ class Part:
 ALL = {
     "replay": Part(replay_part, [builds.replay_java], reads_world=False),
     "recipes": Part(recipes.recipes_part, [builds.java, recipes.environment]),
+    "flink": Part(recipes.flink_part, [builds.flink]),
+    "clickhouse": Part(recipes.clickhouse_part, [builds.clickhouse]),
+    "tenzir": Part(recipes.tenzir_part, [builds.tenzir]),
     "connect": Part(connect_part, [builds.java]),
     "streams": Part(streams_part, [builds.java]),
     "position": Part(position_part),
