@@ -1,6 +1,7 @@
 """Downloads and builds for the readers, each once, until its sources change."""
 
 import sys
+import threading
 
 from processes import CACHE, HERE, ROOT, Failed, built_once, require, run
 
@@ -23,21 +24,32 @@ def require_all():
     require("go", GO_HINT, at_least=(1, 24))
 
 
-def all_readers():
-    services(), python(), java(), go(), replay_java()
-
-
 def services():
     """Kafka in kafka/, the registry in apicurio/."""
     return maven("services", ROOT / "tests/services", "services.dir")
 
 
 def python():
-    requirements = HERE / "requirements.txt"
+    return environment("python", requirements="requirements.txt")
+
+
+def clickhouse():
+    """ClickHouse as a library of Python, in chdb."""
+    return environment("clickhouse", "--no-deps")
+
+
+def tenzir():
+    return environment("tenzir", "--no-deps")
+
+
+def environment(name, *options, requirements=None):
+    """Python with the packages of a file of requirements."""
+    requirements = HERE / (requirements or f"requirements-{name}.txt")
 
     def build(directory):
+        venv = [sys.executable, "-m", "venv", directory]
         try:
-            run("venv", [sys.executable, "-m", "venv", directory], CACHE, BUILD_SECONDS_MAX)
+            run(f"venv-{name}", venv, CACHE, BUILD_SECONDS_MAX)
         except Failed as error:
             raise Failed(f"{error}\n  {VENV_HINT}") from None
         install = [
@@ -47,10 +59,11 @@ def python():
             "install",
             "--quiet",
             "--disable-pip-version-check",
+            *options,
         ]
-        run("pip", [*install, "--requirement", requirements], CACHE, BUILD_SECONDS_MAX)
+        run(f"pip-{name}", [*install, "--requirement", requirements], CACHE, BUILD_SECONDS_MAX)
 
-    return built_once("python", [requirements], build)
+    return built_once(name, [requirements], build)
 
 
 def java():
@@ -60,6 +73,15 @@ def java():
 
 def replay_java():
     return maven("replay-java", ROOT / "examples/replay/java", "output.dir")
+
+
+def flink():
+    """The class path of Flink SQL in lib/."""
+    return maven("flink", HERE / "flink", "flink.dir")
+
+
+# Maven's own folder of jars is not made for two that fill it at once.
+ONE_MAVEN = threading.Lock()
 
 
 def maven(name, project, output):
@@ -78,7 +100,8 @@ def maven(name, project, output):
             "package",
             f"-D{output}={directory}",
         ]
-        run("mvn", command, directory, BUILD_SECONDS_MAX)
+        with ONE_MAVEN:
+            run("mvn", command, directory, BUILD_SECONDS_MAX)
 
     return built_once(name, sources, build)
 
@@ -95,3 +118,6 @@ def go():
         )
 
     return built_once("go", sources, build)
+
+
+MAVEN = [services, java, replay_java, flink]

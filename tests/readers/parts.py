@@ -2,6 +2,8 @@
 
 import json
 import secrets
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
 import builds
 import recipes
@@ -219,12 +221,25 @@ def replay_part(world, checks):
         play.end()
 
 
+@dataclass
+class Part:
+    run: Callable
+    # Beside the services and the environment of Python, which every part needs.
+    builds: list = field(default_factory=list)
+    # Whether it reads what scenario.py publishes.
+    reads_world: bool = True
+
+
+# The longest come first, because some run at once.
 ALL = {
-    "python": python_part,
-    "position": position_part,
-    "connect": connect_part,
-    "streams": streams_part,
-    "go": go_part,
-    "recipes": recipes.recipes_part,
-    "replay": replay_part,
+    "replay": Part(replay_part, [builds.replay_java], reads_world=False),
+    "recipes": Part(recipes.recipes_part, [builds.java, recipes.environment]),
+    "flink": Part(recipes.flink_part, [builds.flink]),
+    "clickhouse": Part(recipes.clickhouse_part, [builds.clickhouse]),
+    "tenzir": Part(recipes.tenzir_part, [builds.tenzir]),
+    "connect": Part(connect_part, [builds.java]),
+    "streams": Part(streams_part, [builds.java]),
+    "position": Part(position_part),
+    "python": Part(python_part),
+    "go": Part(go_part, [builds.go]),
 }

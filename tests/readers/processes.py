@@ -8,7 +8,9 @@ import signal
 import socket
 import subprocess
 import tempfile
+import threading
 import time
+from collections import defaultdict
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -125,8 +127,17 @@ def require(program, hint, *, at_least=None):
         raise Failed(f"{program} is too old or does not work: {done.stdout.strip()[:100]}. {hint}")
 
 
+# Each name is built by one thread. The others wait for it.
+BUILDING = defaultdict(threading.Lock)
+
+
 def built_once(name, definitions, build):
     """A directory that `build(directory)` fills, again only when one of the files changes."""
+    with BUILDING[name]:
+        return built_by_one(name, definitions, build)
+
+
+def built_by_one(name, definitions, build):
     digest = hashlib.sha256()
     for definition in sorted(definitions):
         digest.update(definition.name.encode() + b"\0" + definition.read_bytes())

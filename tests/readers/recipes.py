@@ -4,8 +4,12 @@ Only addresses, the prefix and the names of groups are replaced, each of which a
 page cannot show code that does not work, and nothing is tested that a page does not show.
 """
 
+import json
 import re
 import sys
+import threading
+import tomllib
+from collections import Counter
 
 import builds
 import services as real
@@ -76,12 +80,14 @@ def complete_lines(text):
     return sorted(text[: text.rfind("\n") + 1].splitlines())
 
 
-def python(world):
-    directory = world.work / "recipe-python"
-    directory.mkdir()
+def environment():
+    """Python with what the page says to install."""
     install = block("clients.md", "sh", "pip install")
     requirements = CACHE / "recipe-python.txt"
-    requirements.write_text("\n".join(re.findall(r"'([^']+)'", install)) + "\n")
+    # Two threads may come here at once, and neither reads half of it.
+    written = CACHE / f"recipe-python-{threading.get_ident()}.txt"
+    written.write_text("\n".join(re.findall(r"'([^']+)'", install)) + "\n")
+    written.replace(requirements)
 
     def build(into):
         run("venv", [sys.executable, "-m", "venv", into], CACHE, builds.BUILD_SECONDS_MAX)
@@ -91,13 +97,19 @@ def python(world):
         )
         run("pip", ["sh", "-c", command], CACHE, builds.BUILD_SECONDS_MAX)
 
+    return built_once("recipe-python", [requirements], build)
+
+
+def python(world):
+    directory = world.work / "recipe-python"
+    directory.mkdir()
     program = directory / "events.py"
     code = block("clients.md", "python", "# events.py")
     program.write_text(
         adapted(code, places(world, "python", "http://localhost:8081", world.services.registry))
     )
-    python = built_once("recipe-python", [requirements], build) / "bin/python"
-    follow("events", [python, program], directory, events(world), complete_lines)
+    command = [environment() / "bin/python", program]
+    follow("events", command, directory, events(world), complete_lines)
 
 
 def go(world):
@@ -153,11 +165,147 @@ def streams(world):
     follow("access", command, directory, expected, access)
 
 
+def clickhouse(world):
+    """The statements of the page, in a ClickHouse of its own. The rows have every column of the page."""
+    directory = world.work / "recipe-clickhouse"
+    directory.mkdir()
+    statements = block("databases.md", "sql", "CREATE TABLE events_queue (")
+    columns = re.findall(r"(\w+) [A-Z][\w()]*[,\n]", statements.partition(") ENGINE")[0])
+    replaced = places(world, "clickhouse", "http://localhost:8081", world.services.registry)
+    replaced["'clickhouse'"] = f"'{replaced.pop('access-review')}'"
+    (directory / "events.sql").write_text(adapted(statements, replaced))
+    topic = world.scimtail.topic("events")
+    expected = sorted(
+        canonical({name: record["value"][name] for name in columns})
+        for record in world.reference
+        if record["topic"] == topic
+    )
+    command = [
+        builds.clickhouse() / "bin/python",
+        HERE / "python/clickhouse.py",
+        "events.sql",
+        "SELECT * FROM events FINAL SETTINGS date_time_output_format = 'iso'",
+        directory / "tables",
+    ]
+    read = lambda text: sorted(canonical(json.loads(line)) for line in complete_lines(text))
+    follow("clickhouse", command, directory, expected, read)
+
+
+def tenzir(world):
+    """The pipeline of the page, with its rows as JSON: each is what scimtail prints of the event."""
+    directory = world.work / "recipe-tenzir"
+    directory.mkdir()
+    pipeline = block("pipelines.md", "tql", "from_kafka")
+    replaced = places(world, "tenzir", "http://localhost:8081", world.services.registry)
+    replaced = {
+        shown: used for shown, used in replaced.items() if shown in ["localhost:9092", "scim."]
+    }
+    replaced['"tenzir"'] = f'"{world.scimtail.prefix}-tenzir"'
+    (directory / "events.tql").write_text(
+        adapted(pipeline, replaced) + "write_ndjson\nsave_stdout\n"
+    )
+    expected = sorted(canonical(event) for event in printed(world, "ocsf"))
+    # The program of the wheel names the folder in which it was installed, and that was renamed.
+    begin = "from tenzir._bin.tenzir import main; main()"
+    command = [builds.tenzir() / "bin/python", "-c", begin, "-f", "events.tql"]
+    read = lambda text: sorted(canonical(json.loads(line)) for line in complete_lines(text))
+    follow("tenzir", command, directory, expected, read)
+
+
+def printed(world, name):
+    """The events in a format of others, as scimtail prints them."""
+    text = world.scimtail.run("tail", "--from", "beginning", "--exit", "--format", name)
+    return [json.loads(line) for line in text.splitlines()]
+
+
+# The classes of the JDK that Flink's serialisers open.
+OPEN = [
+    f"--add-opens=java.base/{package}=ALL-UNNAMED"
+    for package in ["java.lang", "java.util", "java.time"]
+]
+
+
+def flink(world):
+    """The tables of the page, with the query of the page and one that shows a whole table."""
+    directory = world.work / "recipe-flink"
+    directory.mkdir()
+    created = block("databases.md", "sql", "-- What the tables have in common.\nCREATE TABLE scim")
+    replaced = places(world, "flink", "http://localhost:8081", world.services.registry)
+    # Flink has no group here.
+    del replaced["access-review"]
+    joined = block("databases.md", "sql", "SELECT m.account, u.user_name")
+    users = "SELECT * FROM users"
+    state = folded(world, world.reference)
+    columns = re.findall(
+        r"^ {4}(\w+) [A-Z]", created.partition("CREATE TABLE users")[2].partition(")")[0], re.M
+    )
+    expected = Counter()
+    for key, user in state["users"].items():
+        row = {name: user[name] for name in ["account", *columns]}
+        expected[canonical({"query": users, "key": key} | row)] += 1
+    for key, membership in state["memberships"].items():
+        if membership["principal_type"] == "user":
+            user, group = state["users"][user_key(key)], state["groups"][group_key(key)]
+            row = {name: user[name] for name in ["account", "user_name", "active"]}
+            expected[
+                canonical({"query": joined.strip("\n;"), "group_name": group["display_name"]} | row)
+            ] += 1
+    tables = adapted(created, replaced)
+    statements = [*tables.strip("\n;").split(";\n\n"), users, joined.strip("\n;")]
+    files = [directory / f"{number}.sql" for number in range(len(statements))]
+    for file, statement in zip(files, statements):
+        file.write_text(statement)
+    command = [
+        *real.java(directory, 512),
+        *OPEN,
+        "-cp",
+        builds.flink() / "lib/*",
+        "readers.Flink",
+        *files,
+    ]
+    follow("flink", command, directory, expected, rows_of_changes)
+
+
+def rows_of_changes(text):
+    """The rows that a stream of changes leaves, each with how often it is there."""
+    rows = Counter()
+    for line in text[: text.rfind("\n") + 1].splitlines():
+        row = json.loads(line)
+        times = 1 if row.pop("kind") in ["+I", "+U"] else -1
+        rows[canonical(row)] += times
+    return Counter({row: times for row, times in rows.items() if times})
+
+
+def canonical(row):
+    return json.dumps(row, sort_keys=True)
+
+
 def complete_lines_in_order(text):
     return [line for line in text[: text.rfind("\n") + 1].splitlines() if "\t" in line]
 
 
+def readable(world):
+    """Each block of TOML and of YAML, also of what is not run."""
+    read = {"toml": 0, "yaml": 0}
+    for page in sorted(PAGES.glob("*.md")):
+        for language, text in re.findall(r"```(toml|yaml)\n(.*?)```", page.read_text(), re.S):
+            read[language] += 1
+            if language == "toml":
+                try:
+                    tomllib.loads(text)
+                except tomllib.TOMLDecodeError as error:
+                    raise Failed(f"{page.name}: {error}\n{text}") from None
+            else:
+                file = world.work / f"recipe-{page.stem}-{read[language]}.yaml"
+                file.write_text(text)
+                program = "import sys, yaml; yaml.safe_load(open(sys.argv[1]))"
+                run("yaml", [builds.python() / "bin/python", "-c", program, file], world.work, 60)
+    if 0 in read.values():
+        raise Failed(f"the pages have blocks of {read}")
+
+
 def recipes_part(world, checks):
+    checks("the TOML and YAML of all recipes can be read", readable, world)
     checks(
         "the recipe for Python, installed and run as its page says, prints every event",
         python,
@@ -165,3 +313,19 @@ def recipes_part(world, checks):
     )
     checks("the recipe for Go, built from its page, prints every event", go, world)
     checks("the recipe for Kafka Streams, run from its page, prints who has access", streams, world)
+
+
+def flink_part(world, checks):
+    checks(
+        "the recipe for Flink SQL, run from its page, has the users and prints who has access",
+        flink,
+        world,
+    )
+
+
+def clickhouse_part(world, checks):
+    checks("the recipe for ClickHouse, run from its page, has every event", clickhouse, world)
+
+
+def tenzir_part(world, checks):
+    checks("the recipe for Tenzir, run from its page, has every event in OCSF", tenzir, world)

@@ -7,6 +7,7 @@ import contextlib
 import functools
 import random
 import sqlite3
+import threading
 import time
 
 import builds
@@ -50,10 +51,10 @@ class Consumer:
     def start(self):
         self.process = Process("consumer", self.command, self.directory)
 
-    def kill_and_restart(self, rng):
-        """At a random moment of its start and load, or while it applies events."""
-        if rng.random() < 0.5:
-            time.sleep(rng.uniform(0, EARLY_SECONDS_MAX))
+    def kill_and_restart(self, early):
+        """After that many seconds of its start and load, or, if None, while it applies events."""
+        if early is not None:
+            time.sleep(early)
         else:
             applied = self.applied()
             deadline = time.monotonic() + APPLY_SECONDS_MAX
@@ -168,14 +169,25 @@ class Replay:
                 running.append(self.late)
             # The last one, and those before the consumers start, are left in peace.
             if HEAD_START < number < ROUNDS - 1:
-                for consumer in self.rng.sample(running, self.rng.randint(1, len(running))):
-                    consumer.kill_and_restart(self.rng)
+                self.kill_some(running)
                 if self.rng.random() < 0.4:
                     time.sleep(self.rng.uniform(0, EARLY_SECONDS_MAX))
                     sync.kill()
                     continue
             sync.finish(SYNC_SECONDS_MAX)
         self.catch_up()
+
+    def kill_some(self, running):
+        """Each at a moment of its own, and none waits for the others."""
+        killers = []
+        for consumer in self.rng.sample(running, self.rng.randint(1, len(running))):
+            early = self.rng.uniform(0, EARLY_SECONDS_MAX) if self.rng.random() < 0.5 else None
+            killer = threading.Thread(target=consumer.kill_and_restart, args=[early], daemon=True)
+            killers.append(killer)
+        for killer in killers:
+            killer.start()
+        for killer in killers:
+            killer.join()
 
     def load(self, consumers):
         """The consumers may have been killed any number of times; from here on each follows the syncs in peace."""
@@ -255,6 +267,7 @@ class Replay:
             consumer.process.wait_until(forgotten, CATCH_UP_SECONDS_MAX)
             # The marker from before is still there, as long as nothing is compacted.
             consumer.process.kill()
+            # One after the other: the events that go next must not go before a consumer has read them.
             consumer.start()
             waits = lambda consumer=consumer: consumer.says(f"{RETIRED}: no sync of this") == 2
             consumer.process.wait_until(waits, CATCH_UP_SECONDS_MAX)

@@ -89,7 +89,8 @@ page_size = {directory.PAGE_ROWS_MAX}
 
     def run(self, *arguments, codes=(0,)):
         return run(
-            "scimtail",
+            # Parts that run at once call different commands, and each has an output of its own.
+            f"scimtail-{arguments[0]}",
             self.command(*arguments),
             self.work,
             SYNC_SECONDS_MAX,

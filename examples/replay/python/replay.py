@@ -371,6 +371,8 @@ class Topics:
             "bootstrap.servers": bootstrap,
             "isolation.level": "read_committed",
             "enable.partition.eof": True,
+            # So long the broker waits before it says that a partition has ended: 500 ms by default.
+            "fetch.wait.max.ms": 100,
             # The next event is gone: better ended than passed over. The restart loads state again.
             "auto.offset.reset": "error",
             # Required, but not used.
