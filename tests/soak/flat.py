@@ -44,7 +44,7 @@ AT_MOST = {
 MEASURES = tuple(AT_REST)
 # A shorter soak judges instances that are still warming up: their caches fill in the first minutes.
 LONG_SECONDS = 600
-SHORT_FACTOR = 6
+SHORT_FACTOR = 10
 
 
 def bounds(seconds):

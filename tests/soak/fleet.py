@@ -212,7 +212,7 @@ baseline = "{baseline(number)}"
             # Its supervisor says by which signal it ended, and that is told already.
             member.strange.clear()
             self.ended_badly.append(str(error))
-            self.say(f"{member.name} ended badly: {error}")
+            self.say(f"{member.name} ended badly: {str(error).splitlines()[0]}")
 
     def kill(self, role):
         self.running.pop(role).kill()

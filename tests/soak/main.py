@@ -172,8 +172,8 @@ def judge_all(soak, checks):
     samples = soak.measurements.samples
     for name in long_lived(samples, soak.rounds):
         own = [sample for sample in samples if sample.name == name]
-        checks(f"{name} is flat", judge, own, soak.rounds)
-        if name.startswith(ROLES[0]):
+        # What is not flat is refused without being doctored.
+        if checks(f"{name} is flat", judge, own, soak.rounds):
             sentence = f"growth is noticed in the samples of {name}"
             checks(sentence, doctored.refuse_doctored, own, soak.rounds)
 
