@@ -32,7 +32,7 @@ USER = "scimtail"
 # The supervisor starts the program at once.
 PROGRAM_SECONDS_MAX = 10
 # From the start of an instance: Kafka, registry, the end of a dead instance's session, and a rebalance.
-ASSIGNED_SECONDS_MAX = 90
+ASSIGNED_SECONDS_MAX = 120
 # `transaction.timeout.ms` (60 s), a new acquisition, and pauses between tries of a directory.
 RECOVERY_SECONDS_MAX = 150
 # A change of the files is seen within 15 s.
