@@ -173,8 +173,12 @@ class Soak:
         self.checker.counts.clear()
         tenants = {name: account.tenant for name, account in self.fleet.accounts.items()}
         self.checker.check(tenants)
-        self.checker.forget(self.work / "records.jsonl")
+        self.checker.forget(self.records_file(self.rounds))
         self.records.update(self.checker.counts)
+
+    def records_file(self, number):
+        """What the checker read in a round."""
+        return self.work / f"records-{number}.jsonl"
 
     def measure_at_rest(self):
         time.sleep(REST_SECONDS)
