@@ -7,7 +7,16 @@ import socket
 import time
 
 from confluent_kafka import IsolationLevel, KafkaError, KafkaException, TopicPartition
-from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, OffsetSpec, ResourceType
+from confluent_kafka.admin import (
+    AdminClient,
+    ConfigResource,
+    NewTopic,
+    OffsetSpec,
+    ResourceType,
+    ScramCredentialInfo,
+    ScramMechanism,
+    UserScramCredentialUpsertion,
+)
 
 import services as real
 from processes import ROOT, Failed, Process, built_once, run
@@ -35,6 +44,10 @@ PORTS = range(20_000, 32_000)
 # As many as a broker needs to lead some and to follow some. By default 50, which only makes a start slower.
 INTERNAL_PARTITIONS = 6
 CLUSTER_ID = "c2NpbXRhaWwtY2x1c3Rlcg"
+# How users prove themselves at the listener that asks for it.
+MECHANISM = "SCRAM-SHA-512"
+# Kafka's default.
+SCRAM_ITERATIONS = 4096
 
 
 def jars(version):
@@ -63,8 +76,10 @@ def free_port(taken):
 
 
 class Broker:
-    def __init__(self, cluster, node, port):
+    def __init__(self, cluster, node, port, scram_port):
         self.cluster, self.node, self.port = cluster, node, port
+        # Of the listener that takes users only; None without one.
+        self.scram_port = scram_port
         self.directory = cluster.directory / f"broker-{node}"
         self.directory.mkdir()
         self.properties = self.directory / "server.properties"
@@ -81,14 +96,24 @@ class Broker:
     def configure(self, controllers):
         """`controllers`: the port of each node's controller."""
         voters = ",".join(f"{node}@127.0.0.1:{port}" for node, port in controllers.items())
+        address, protocol, settings = "", "", ""
+        if self.scram_port is not None:
+            address = f",SCRAM://127.0.0.1:{self.scram_port}"
+            protocol = ",SCRAM:SASL_PLAINTEXT"
+            module = "org.apache.kafka.common.security.scram.ScramLoginModule required;"
+            settings = f"""
+sasl.enabled.mechanisms={MECHANISM}
+listener.name.scram.{MECHANISM.lower()}.sasl.jaas.config={module}
+"""
         # min.insync.replicas is left alone: 1 is Kafka's default, and scimtail has to set it for its topics.
         self.properties.write_text(
             f"""
 process.roles=broker,controller
 node.id={self.node}
-listeners=PLAINTEXT://127.0.0.1:{self.port},CONTROLLER://127.0.0.1:{controllers[self.node]}
-advertised.listeners=PLAINTEXT://127.0.0.1:{self.port}
-listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
+listeners=PLAINTEXT://127.0.0.1:{self.port},CONTROLLER://127.0.0.1:{controllers[self.node]}{address}
+advertised.listeners=PLAINTEXT://127.0.0.1:{self.port}{address}
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT{protocol}
+inter.broker.listener.name=PLAINTEXT
 controller.listener.names=CONTROLLER
 controller.quorum.voters={voters}
 log.dirs={self.directory / "data"}
@@ -102,12 +127,14 @@ transaction.state.log.min.isr=2
 group.initial.rebalance.delay.ms=0
 # The default takes half of the heap.
 log.cleaner.dedupe.buffer.size=8388608
-"""
+{settings}"""
         )
 
     def format(self):
         """Begins to format the storage."""
         tool = ["format", "--cluster-id", CLUSTER_ID, "--config", self.properties]
+        for user, password in self.cluster.users.items():
+            tool += ["--add-scram", f"{MECHANISM}=[name={user},password={password}]"]
         command = self.java("kafka.tools.StorageTool", *tool)
         return Process("format", command, self.directory)
 
@@ -144,15 +171,19 @@ log.cleaner.dedupe.buffer.size=8388608
 
 
 class Cluster:
-    """The brokers of one version of Kafka."""
+    """The brokers of one version of Kafka. With `users`, by name their passwords, a further listener takes only these."""
 
-    def __init__(self, version, work):
+    def __init__(self, version, work, users=None):
         self.version = version
+        self.users = users or {}
         self.jars = jars(version)
         self.directory = work / f"kafka-{version}"
         self.directory.mkdir()
         taken = set()
-        self.brokers = {node: Broker(self, node, free_port(taken)) for node in NODES}
+        self.brokers = {
+            node: Broker(self, node, free_port(taken), free_port(taken) if users else None)
+            for node in NODES
+        }
         controllers = {node: free_port(taken) for node in NODES}
         for broker in self.brokers.values():
             broker.configure(controllers)
@@ -160,6 +191,10 @@ class Cluster:
     @property
     def bootstrap(self):
         return [f"127.0.0.1:{broker.port}" for broker in self.brokers.values()]
+
+    @property
+    def bootstrap_of_users(self):
+        return [f"127.0.0.1:{broker.scram_port}" for broker in self.brokers.values()]
 
     def start(self):
         formats = [broker.format() for broker in self.brokers.values()]
@@ -347,6 +382,15 @@ class Cluster:
             )
         committed, written = ends
         return sorted(f"{t}[{p}]" for (t, p), end in written.items() if committed[(t, p)] < end)
+
+    def change_password(self, user, password):
+        """From now on a new connection of this user needs the new password; those that there are stay."""
+        info = ScramCredentialInfo(ScramMechanism.SCRAM_SHA_512, SCRAM_ITERATIONS)
+        change = UserScramCredentialUpsertion(user, info, password.encode())
+        admin = self.admin()
+        changed = admin.alter_user_scram_credentials([change], request_timeout=ADMIN_SECONDS_MAX)
+        changed[user].result(ADMIN_SECONDS_MAX)
+        self.users[user] = password
 
     def create(self, topic):
         admin = self.admin()

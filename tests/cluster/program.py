@@ -15,6 +15,8 @@ STOP_SECONDS_MAX = 60
 ONCE_SECONDS_MAX = 180
 # It asks the registry a few questions about each topic.
 SCHEMAS_SECONDS_MAX = 60
+# It reads the topic `syncs`.
+STATUS_SECONDS_MAX = 60
 LINES_SHOWN = 6
 
 
@@ -53,6 +55,12 @@ def schemas_check(file, directory, token):
     """What `schemas --check` prints, which has to end with 0."""
     asked = command(file, "schemas", "--check")
     return run("schemas", asked, directory, SCHEMAS_SECONDS_MAX, **{TOKEN_VARIABLE: token})
+
+
+def run_status(file, directory):
+    """`scimtail status`, which ends with another code than 0 if an account needs a person. Returns its last line."""
+    said = run("status", command(file, "status"), directory, STATUS_SECONDS_MAX)
+    return said.strip().splitlines()[-1]
 
 
 class Instance:

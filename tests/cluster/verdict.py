@@ -35,9 +35,13 @@ class Checker:
             end = self.log.read_text()[-2000:]
             raise Failed(f"the checker broke down at {name}: {error}\n{end}") from None
 
-    def begin(self, prefix, partitions, accounts):
+    def begin(self, prefix, partitions, accounts, refuses_proof=False):
+        """`accounts`: their baselines. `refuses_proof`: GETs of single principals may fail too."""
         self.counts.clear()
-        baselines = {name: {"baseline": baseline} for name, baseline in accounts.items()}
+        baselines = {
+            name: {"baseline": baseline, "refuses_proof": refuses_proof}
+            for name, baseline in accounts.items()
+        }
         self.order("begin", {"prefix": prefix, "partitions": partitions, "accounts": baselines})
 
     def check(self, tenants):
@@ -54,6 +58,10 @@ class Checker:
     def keep(self, file):
         """Writes the orders and the records to a file."""
         self.order("keep", {"file": str(file)})
+
+    def forget(self, file):
+        """Appends them to a file instead, and forgets them."""
+        self.order("forget", {"file": str(file)})
 
     def stop(self):
         self.process.kill()

@@ -4,13 +4,16 @@ It shares no code with scimtail: it knows README.md, the schemas that the regist
 what the directories really held. It reads orders as lines of JSON on standard input and answers
 each with a line:
 
-  {"begin": {"prefix", "partitions", "accounts": {NAME: {"baseline"}}}}    forget all that was read
+  {"begin": {"prefix", "partitions", "accounts": {NAME: {"baseline", "refuses_proof"?}}}}
+                                                              forget all that was read
   {"version": {"account", "users", "groups"}}                 a directory holds this from now on
   {"untouched": {"account", "from": "state" | "everything"}}  from now on, no such record of it
   {"check": {"denied": {NAME: [[ENDPOINT, ID], ...]}, "converged": BOOL}}  read and judge the new
   {"doctor": {}}                                              doctor the records: is it noticed?
   {"keep": {"file"}}                                          write the orders and the records
+  {"forget": {"file"}}                                        append them to the file, and forget them
 
+`refuses_proof`: after a whole list the directory may fail to say whether something is gone.
 `denied` are the ids of which the directory said 404 since the check before. `converged`: faults have
 stopped and the state has to be that of the newest version. A judgement is {"complaints": [...],
 "records", "events", "transactions", "completed"}; judge.py says what no complaints means.
@@ -64,6 +67,11 @@ def main():
             with open(content["file"], "w") as file:
                 file.writelines(json.dumps({order: content}) + "\n" for order, content in history)
             answer = {}
+        elif order == "forget":
+            # What the judge needs of them it has taken; all of them would fill the memory in a long run.
+            with open(content["file"], "a") as file:
+                file.writelines(json.dumps({order: content}) + "\n" for order, content in history)
+            history, answer = [], {}
         else:
             if order == "check":
                 content["records"] = reader.new_records()

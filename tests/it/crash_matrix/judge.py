@@ -11,7 +11,8 @@ No complaints is the verdict that:
   - at every transaction, folding the events gives the state, and each event fits the state
     before it;
   - number and digest of the state records are those that the syncs record states;
-  - a completed sync's state is a version of the directory, and versions never go back;
+  - a completed sync's state is a version of the directory, and versions never go back; if the sync says that a
+    directory which refuses proof has left it in doubt, the state may hold more, but only what it held before;
   - a removal is of something that the version does not have, and, for principals, of an id that a
     GET denied;
   - numbers of syncs and times never go back, an attempt is numbered once, control offsets never go
@@ -23,6 +24,8 @@ import copy
 import json
 import urllib.parse
 from collections import Counter
+
+from versions import difference, facts, is_kept_beside
 
 STATE = ("users", "groups", "memberships")
 POSITIONED = ("events",) + STATE
@@ -48,7 +51,7 @@ class Judge:
     def __init__(self, world):
         self.partitions = world["partitions"]
         self.accounts = {
-            name: Account(name, settings["baseline"])
+            name: Account(name, settings["baseline"], settings.get("refuses_proof", False))
             for name, settings in world["accounts"].items()
         }
 
@@ -98,8 +101,10 @@ class Judge:
 
 
 class Account:
-    def __init__(self, name, baseline):
+    def __init__(self, name, baseline, refuses_proof):
         self.name, self.baseline = name, baseline
+        # Its directory may show a whole list, and then not say whether something is gone.
+        self.refuses_proof = refuses_proof
         self.versions, self.version = [], -1
         self.untouched, self.denied, self.broken = None, set(), False
         # Topic to records that no syncs record covered yet; the syncs records themselves.
@@ -111,6 +116,8 @@ class Account:
         # What the events say, and what the compacted topics say. Principals by (endpoint, id),
         # memberships by (endpoint, id, group).
         self.fold, self.state = {}, {}
+        # The state at the last completed sync.
+        self.before = {}
 
     def enqueue(self, record):
         topic, value = record["topic"], record["value"]
@@ -351,14 +358,21 @@ class Account:
 
     def complete(self, status):
         state = {key: image for key, (image, _) in self.state.items()}
+        # A sync that is in doubt says so.
+        doubts = self.refuses_proof and (status["removals_suppressed"] or status["findings"])
         for number, version in enumerate(self.versions):
-            if number >= self.version and facts(version) == state:
+            if number < self.version:
+                continue
+            if facts(version) == state or (doubts and is_kept_beside(state, self.before, version)):
                 break
         else:
             known = f"since {self.version} of {len(self.versions)}"
             newest = difference(state, facts(self.versions[-1]))
             raise Complaint(f"the state is not a version {known}; newest: {newest}")
-        self.version, self.completed = number, status
+        # Versions never go back, so those before are not asked for again.
+        passed = slice(max(self.version, 0), number)
+        self.versions[passed] = [None] * (number - passed.start)
+        self.version, self.completed, self.before = number, status, state
         version = self.versions[number]
         expect(status["users_read"] == len(version["users"]), f"users_read {status['users_read']}")
         expect(
@@ -419,29 +433,6 @@ def image_of(value):
     image = {path: value[field] for field, path in names.items() if value.get(field) is not None}
     image.update((path, json.loads(text)) for path, text in value["attributes"].items())
     return image
-
-
-def facts(version):
-    """The state that follows if the directory holds `version`."""
-    if "facts" not in version:
-        found = {("Users", name): user for name, user in version["users"].items()}
-        for name, group in version["groups"].items():
-            found[("Groups", name)] = {"displayName": group["displayName"]}
-        for name, group in version["groups"].items():
-            for member in group["members"]:
-                who = ("Groups" if member.startswith("g") else "Users", member)
-                # Servers go on listing removed members.
-                if who in found:
-                    found[who + (name,)] = True
-        version["facts"] = found
-    return version["facts"]
-
-
-def difference(one, other):
-    keys = [key for key in one.keys() | other.keys() if one.get(key) != other.get(key)]
-    return "; ".join(
-        f"{key}: {one.get(key)} instead of {other.get(key)}" for key in sorted(keys)[:3]
-    )
 
 
 def check_headers(name, record):
