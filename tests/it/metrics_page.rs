@@ -31,7 +31,8 @@ Metrics are written once a sync, list, request or transaction, never by row.
 
 ## Dashboard
 
-`deploy/grafana/scimtail.json` is a dashboard for Grafana 10 or newer. Import it, and choose the data source above. `Fleet`
+`deploy/grafana/scimtail.json` is a dashboard for Grafana 10 or newer. Import it, and choose the data source above. The
+chart brings it as a ConfigMap for Grafana's sidecar, with `dashboard.enabled`. `Fleet`
 shows what needs a person, and how old the state of each account is. `Accounts` has durations, events, counts, requests and
 waiting of the accounts that are chosen above. `Kafka` and `Process` are by instance. `deploy/grafana/check` lets promtool
 parse its expressions.
