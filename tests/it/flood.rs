@@ -12,13 +12,16 @@ use crate::program::{AccountText, Program};
 use crate::services::{services, unique_prefix};
 
 const TOKEN: &str = "flood-test-token";
-/// How long the directories flood the program.
+/// Accounts whose directories flood the program.
+const FLOODS: [&str; 3] = ["bodies", "answers", "rows"];
+/// How long they do so at least, and until each of them has reached its bound at most.
 const FLOOD: Duration = Duration::from_secs(30);
+const FLOOD_MAX: Duration = Duration::from_secs(240);
 /// Most memory that the process may ever have had.
 const RESIDENT_MAX: u64 = 512 << 20;
-/// Bound on the interval of the healthy account: its second, and a share of the machine for other tests.
-/// Alone, it was 1.12 s on two cores.
-const BETWEEN_SYNCS_MAX: Duration = Duration::from_secs(4);
+/// Bound on the interval of the healthy account: its second, and a share of the machine for other tests. Alone, it was
+/// 1.33 s on two cores, unoptimised. A directory that held up the others would hold them up for minutes.
+const BETWEEN_SYNCS_MAX: Duration = Duration::from_secs(15);
 
 /// Most memory that the process ever had, in bytes.
 fn peak(child: &Child) -> u64 {
@@ -69,14 +72,18 @@ async fn g11_directories_that_flood_the_process_take_neither_its_memory_nor_the_
         }
     });
     let watched = tokio::task::spawn_blocking(move || {
-        let (mut completed, mut failed) = (Vec::new(), Vec::new());
-        let deadline = Instant::now() + FLOOD;
+        let (mut completed, mut failed) = (Vec::new(), Vec::<String>::new());
+        let begun = Instant::now();
+        let mut deadline = begun + FLOOD;
         while let Ok((at, line)) = lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
             match line["message"].as_str() {
                 Some("sync completed") if line["account"] == "good" => completed.push(at),
                 Some(text) if text.starts_with("sync failed") => failed.push(line["account"].to_string()),
                 _ => {}
             }
+            // Each flood has to reach its bound, however slow this build and this machine are.
+            let all = FLOODS.iter().all(|name| failed.iter().any(|account| account.contains(name)));
+            deadline = begun + if all { FLOOD } else { FLOOD_MAX };
         }
         (completed, failed)
     });
@@ -89,7 +96,7 @@ async fn g11_directories_that_flood_the_process_take_neither_its_memory_nor_the_
     println!("{} MiB at most, {} syncs, {longest:?} between two, failed: {failed:?}", resident >> 20, completed.len());
     assert!(resident <= RESIDENT_MAX, "{} MiB", resident >> 20);
     assert!(longest <= BETWEEN_SYNCS_MAX, "{longest:?} between two syncs of the account that is well");
-    for name in ["bodies", "answers", "rows"] {
+    for name in FLOODS {
         assert!(failed.iter().any(|account| account.contains(name)), "{name} does not fail: {failed:?}");
     }
 }
