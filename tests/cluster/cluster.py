@@ -9,6 +9,8 @@ import time
 from confluent_kafka import IsolationLevel, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import (
     AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
     ConfigResource,
     NewTopic,
     OffsetSpec,
@@ -352,6 +354,21 @@ class Cluster:
                 if error.args[0].code() != UNKNOWN_TOPIC or time.monotonic() > deadline:
                     raise
                 time.sleep(LOOK_SECONDS)
+
+    def set(self, topics, settings):
+        """Changes these settings of each topic."""
+        entries = [
+            ConfigEntry(name, str(value), incremental_operation=AlterConfigOpType.SET)
+            for name, value in settings.items()
+        ]
+        resources = [
+            ConfigResource(ResourceType.TOPIC, topic, incremental_configs=entries)
+            for topic in topics
+        ]
+        admin = self.admin()
+        changed = admin.incremental_alter_configs(resources, request_timeout=ADMIN_SECONDS_MAX)
+        for future in changed.values():
+            future.result(ADMIN_SECONDS_MAX)
 
     def replicas(self, topics):
         """How many replicas the partitions of each topic have."""

@@ -9,8 +9,8 @@ from statistics import median
 
 from processes import Failed
 
-# Of the rounds. Caches fill, and each kind of disturbance has happened to the allocator.
-WARM_UP_SHARE = 0.2
+# Of the rounds. Caches fill, each kind of disturbance has happened to the allocator, and brokers remove old records.
+WARM_UP_SHARE = 0.25
 THIRDS = 3
 # Calm samples of each third that prove something.
 CALM_SAMPLES_MIN = 3
