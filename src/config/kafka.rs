@@ -17,7 +17,8 @@ use super::oauth::OauthSection;
 use super::secret::{Purpose, Secret};
 use crate::kafka::KafkaClient;
 use crate::kafka::cause::Failures;
-use crate::kafka::client::{OAUTHBEARER, SecretProperty};
+use crate::kafka::client::OAUTHBEARER;
+use crate::kafka::credentials::SecretProperty;
 #[cfg(not(feature = "msk-iam"))]
 use crate::kafka::oauth::Tokens;
 use crate::log::Topic;

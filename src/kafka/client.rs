@@ -1,13 +1,11 @@
 //! Connection settings shared by every Kafka client of the process.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use rdkafka::ClientContext;
-use rdkafka::client::Client;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::KafkaError as Error;
@@ -17,8 +15,9 @@ use tracing::debug;
 use super::alive::Alive;
 use super::cause::{Cause, FailedConnection, Failures};
 use super::certificate::{self, Trusted};
+use super::credentials::{Credentials, Given, SecretProperty};
 use super::error::{Meaning, PERMIT, in_words, is_unreachable, meaning, meaning_of};
-use super::oauth::{Given, Tokens};
+use super::oauth::Tokens;
 use super::partition::partition_of;
 use crate::directory::Problem;
 use crate::log::Topic;
@@ -69,29 +68,6 @@ pub struct KafkaClient {
     /// Why connections of the clients that are made from this one fail.
     pub failures: Failures,
 }
-
-/// The value of a property that is read again for each new client, so that its rotation takes effect.
-#[derive(Clone)]
-pub struct SecretProperty {
-    /// Where it is, in words that reveal nothing.
-    pub place: String,
-    pub read: Arc<dyn Fn() -> Result<SecretString, String> + Send + Sync>,
-}
-
-impl fmt::Debug for SecretProperty {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str(&self.place)
-    }
-}
-
-/// Two are equal if they are in the same place: what is there is read when it is needed.
-impl PartialEq for SecretProperty {
-    fn eq(&self, other: &SecretProperty) -> bool {
-        self.place == other.place
-    }
-}
-
-impl Eq for SecretProperty {}
 
 /// Sends librdkafka's own lines to our log, at the level `debug`, and keeps why connections fail.
 #[derive(Clone, Debug, Default)]
@@ -216,23 +192,21 @@ impl KafkaClient {
     fn consumer(&self, config: &ClientConfig) -> Result<BaseConsumer<Quiet>, ServiceError> {
         let made = config.create_with_context(self.context());
         let consumer: BaseConsumer<Quiet> = made.map_err(|error| KafkaClient::misconfigured(&error))?;
-        self.give_token(consumer.client(), &Given::default())?;
+        self.credentials().give(consumer.client(), &Given::default())?;
         Ok(consumer)
     }
 
-    /// Gives a new client its token, if clients have one. Blocks.
-    ///
-    /// # Errors
-    /// No token is issued.
-    pub fn give_token<C: ClientContext>(&self, client: &Client<C>, given: &Given) -> Result<(), ServiceError> {
-        self.tokens.as_ref().map_or(Ok(()), |tokens| tokens.give(client, given))
-    }
-
-    /// Gives a client each newer token. To be called about every second; it never waits.
-    pub fn renew_token<C: ClientContext>(&self, client: &Client<C>, given: &Given) {
-        if let Some(tokens) = &self.tokens {
-            tokens.renew(client, given);
-        }
+    /// Where the credentials of a client come from that may change while it lives.
+    pub fn credentials(&self) -> Credentials {
+        const LOGIN: [&str; 2] = ["sasl.username", "sasl.password"];
+        let fixed = |name: &str| {
+            let value = SecretString::from(self.property(name)?.to_owned());
+            Some(SecretProperty { place: name.to_owned(), read: Arc::new(move || Ok(value.clone())) })
+        };
+        let part = |name: &str| self.secrets.get(name).cloned().or_else(|| fixed(name));
+        let changes = LOGIN.iter().any(|name| self.secrets.contains_key(*name));
+        let login = part(LOGIN[0]).zip(part(LOGIN[1])).filter(|_| changes);
+        Credentials { tokens: self.tokens.clone(), login }
     }
 
     /// The context of a client that does nothing but ask.

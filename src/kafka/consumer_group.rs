@@ -22,8 +22,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use super::client::{KafkaClient, Quiet};
+use super::credentials::Given;
 use super::error::{Meaning, in_words, is_unreachable, meaning};
-use super::oauth::Given;
 use crate::failpoint::{self, Point};
 use crate::log::Topic;
 use crate::service::ServiceError;
@@ -95,7 +95,7 @@ pub fn join(
         .create_with_context(Follower { moves, quiet: client.context() })
         .map_err(|error| KafkaClient::misconfigured(&error))?;
     let given = Given::default();
-    client.give_token(consumer.client(), &given)?;
+    client.credentials().give(consumer.client(), &given)?;
     consumer.subscribe(&[&client.topic(Topic::Syncs)]).map_err(|error| KafkaClient::misconfigured(&error))?;
     let (over, is_over) = oneshot::channel();
     let client = client.clone();
@@ -118,8 +118,9 @@ fn follow(
     leave: &CancellationToken,
 ) -> Option<ServiceError> {
     let mut complaint: Option<(Error, Instant)> = None;
+    let credentials = client.credentials();
     while !leave.is_cancelled() {
-        client.renew_token(consumer.client(), given);
+        credentials.renew(consumer.client(), given);
         match consumer.poll(POLL_WAIT) {
             // A record that was fetched before the pause is dropped.
             None | Some(Ok(_)) => {}

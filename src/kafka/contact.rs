@@ -6,8 +6,8 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::metadata::Metadata;
 
 use super::client::{KafkaClient, Quiet};
+use super::credentials::Given;
 use super::error::{Meaning, is_unreachable, meaning_of};
-use super::oauth::Given;
 use crate::service::ServiceError;
 
 /// Without an answer, if nothing says why.
@@ -54,9 +54,10 @@ impl Contact {
         let client = &self.client;
         let began = Instant::now();
         let mut question = QUESTION_WAIT;
+        let credentials = client.credentials();
         loop {
-            // A contact that is kept outlives its token.
-            client.renew_token(self.consumer.client(), &self.given);
+            // A contact that is kept outlives its token and its password.
+            credentials.renew(self.consumer.client(), &self.given);
             match self.consumer.fetch_metadata(None, question) {
                 Ok(metadata) => {
                     // What librdkafka said before is over, and must not be taken for news later.

@@ -7,6 +7,7 @@ pub mod certificate;
 pub mod client;
 pub mod consumer_group;
 pub mod contact;
+pub mod credentials;
 pub mod error;
 pub mod group;
 pub mod oauth;

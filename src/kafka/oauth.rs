@@ -7,15 +7,12 @@
 use std::ffi::{CString, c_char};
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::thread;
 
 use rdkafka::ClientContext;
 use rdkafka::bindings::{rd_kafka_oauthbearer_set_token, rd_kafka_resp_err_t};
 use rdkafka::client::Client;
-use rdkafka::producer::{Producer, ProducerContext, ThreadedProducer};
 use secrecy::{ExposeSecret, SecretString};
 use tracing::{info, warn};
 
@@ -27,8 +24,6 @@ use crate::service::ServiceError;
 const RENEWED_AFTER_PERCENT: i64 = 75;
 /// Time between a failed attempt to replace a token and the next one, milliseconds.
 const ATTEMPTS_APART_MS: i64 = 10_000;
-/// How soon a client is given a newer token.
-const HANDED_OVER: Duration = Duration::from_secs(1);
 /// Bytes of librdkafka's reason not to take a token.
 const REASON_BYTES_MAX: usize = 256;
 
@@ -238,34 +233,6 @@ impl Tokens {
         // librdkafka's reason repeats the token.
         let problem = Problem::new("a token for Kafka holds characters that SASL does not take, or has expired");
         Err(ServiceError::refused(problem.with_remedy("check [kafka.oauth] or [kafka.msk_iam], and the clock")))
-    }
-
-    /// Gives a producer each newer token, until the result is dropped.
-    pub fn keep<C: ProducerContext + 'static>(&self, producer: &ThreadedProducer<C>, given: Given) -> Keeper {
-        let (tokens, producer) = (self.clone(), producer.clone());
-        let (stop, stopped) = mpsc::channel::<()>();
-        let thread = thread::spawn(move || {
-            while stopped.recv_timeout(HANDED_OVER) == Err(RecvTimeoutError::Timeout) {
-                tokens.renew(producer.client(), &given);
-            }
-        });
-        Keeper { stop: Some(stop), thread: Some(thread) }
-    }
-}
-
-/// A thread that gives a producer each newer token. If it is dropped, it holds the producer no longer.
-pub struct Keeper {
-    stop: Option<mpsc::Sender<()>>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Drop for Keeper {
-    fn drop(&mut self) {
-        self.stop = None;
-        if let Some(thread) = self.thread.take() {
-            // It panics only if librdkafka's call does, and then nothing is left to give up.
-            drop(thread.join());
-        }
     }
 }
 

@@ -14,8 +14,8 @@ use rdkafka::message::{BorrowedMessage, Headers, Message};
 use rdkafka::topic_partition_list::Offset;
 
 use super::client::{KafkaClient, Quiet};
+use super::credentials::Given;
 use super::error::is_unreachable;
-use super::oauth::Given;
 use crate::directory::Problem;
 use crate::log::Topic;
 use crate::service::ServiceError;
@@ -226,9 +226,9 @@ fn read_spans(
 
     let mut last_progress = Instant::now();
     let mut records: u64 = 0;
-    let given = Given::default();
+    let (credentials, given) = (client.credentials(), Given::default());
     loop {
-        client.renew_token(reader.client(), &given);
+        credentials.renew(reader.client(), &given);
         match reader.poll(POLL_WAIT) {
             Some(Ok(message)) => {
                 let Some((topic, _)) = names.iter().find(|(_, name)| name == message.topic()) else { continue };
@@ -307,9 +307,9 @@ pub fn follow(
     reader.assign(&assignment).map_err(|error| client.explain(&name, &error))?;
     // Since when no broker answers, and whether `answered` was told.
     let (mut lost, mut said) = (None, false);
-    let given = Given::default();
+    let (credentials, given) = (client.credentials(), Given::default());
     loop {
-        client.renew_token(reader.client(), &given);
+        credentials.renew(reader.client(), &given);
         let polled = reader.poll(POLL_WAIT);
         if matches!(&polled, Some(Err(error)) if is_unreachable(error)) {
             lost.get_or_insert_with(Instant::now);

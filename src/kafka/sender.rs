@@ -11,8 +11,8 @@ use rdkafka::message::{Header, Message, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, DeliveryResult, Producer, ProducerContext, ThreadedProducer};
 
 use super::client::{KafkaClient, Quiet};
+use super::credentials::{Given, Keeper};
 use super::error::{Meaning, in_words, is_unreachable, meaning, not_permitted};
-use super::oauth::{Given, Keeper};
 use crate::failpoint::{self, Point};
 use crate::log::{Positions, Record, Topic};
 use crate::service::ServiceError;
@@ -164,8 +164,8 @@ impl Sender {
         let producer = config.create_with_context(deliveries);
         let producer: ThreadedProducer<Deliveries> = producer.map_err(|error| KafkaClient::misconfigured(&error))?;
         let given = Given::default();
-        client.give_token(producer.client(), &given)?;
-        let keeper = client.tokens.as_ref().map(|tokens| tokens.keep(&producer, given));
+        client.credentials().give(producer.client(), &given)?;
+        let keeper = client.credentials().keep(&producer, given);
         Ok(Sender { _keeper: keeper, producer, topics, partition, wait })
     }
 

@@ -9,8 +9,8 @@ use rdkafka::metadata::{Metadata, MetadataTopic};
 use super::blocking::blocking;
 use super::client::{KafkaClient, Quiet, hidden};
 use super::contact::{self, Contact};
+use super::credentials::Given;
 use super::error::{Meaning, code_in_words, meaning_of, not_permitted};
-use super::oauth::Given;
 use crate::directory::Problem;
 use crate::log::Topic;
 use crate::service::ServiceError;
@@ -386,7 +386,7 @@ fn addresses(metadata: &Metadata) -> Vec<String> {
 fn admin(client: &KafkaClient) -> Result<AdminClient<Quiet>, ServiceError> {
     let made = client.config(&[])?.create_with_context(client.context());
     let admin: AdminClient<Quiet> = made.map_err(|error| KafkaClient::misconfigured(&error))?;
-    client.give_token(admin.inner(), &Given::default())?;
+    client.credentials().give(admin.inner(), &Given::default())?;
     Ok(admin)
 }
 

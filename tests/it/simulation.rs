@@ -63,26 +63,41 @@ struct Life {
 fn g1_whatever_happens_in_a_simulated_life_what_readers_see_is_true() {
     let setting = |name: &str| std::env::var(name).ok().map(|text| text.parse().expect("a number"));
     let (first, runs) = (setting("SIMULATION_SEED").unwrap_or(0), setting("SIMULATION_RUNS").unwrap_or(RUNS));
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().expect("a runtime");
-    let _within = runtime.enter();
     let started = Instant::now();
-    let mut counts = Counts::new();
-    for seed in first..first + runs {
-        let life = std::panic::AssertUnwindSafe(|| runtime.block_on(Life::new(seed).live()));
-        match std::panic::catch_unwind(life) {
-            Ok(lived) => lived.into_iter().for_each(|(name, times)| *counts.entry(name).or_default() += times),
-            Err(_) => panic!(
-                "repeat it: SIMULATION_SEED={seed} SIMULATION_RUNS=1 cargo test --test it simulated_life -- --nocapture"
-            ),
-        }
-    }
+    // Each life is alone with its clock, whichever thread it is on.
+    let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let counts = std::thread::scope(|scope| {
+        let share = |thread: usize| move || lives((first..first + runs).skip(thread).step_by(threads));
+        let threads: Vec<_> = (0..threads).map(|thread| scope.spawn(share(thread))).collect();
+        threads.into_iter().fold(Counts::new(), |all, thread| added(all, thread.join().expect("every life ends well")))
+    });
     println!("{runs} lives from seed {first} in {:.1} s: {counts:#?}", started.elapsed().as_secs_f64());
     if runs >= RUNS {
         let times = |name: &str| counts.get(name).copied().unwrap_or(0);
         let seldom: Vec<_> = LEAST.iter().filter(|(name, least)| times(name) < *least).collect();
         assert!(seldom.is_empty(), "too seldom in {runs} lives: {seldom:?} of {counts:#?}");
     }
+}
+
+/// What happened in these lives.
+fn lives(seeds: impl Iterator<Item = u64>) -> Counts {
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().expect("a runtime");
+    let _within = runtime.enter();
+    seeds.fold(Counts::new(), |counts, seed| {
+        let life = std::panic::AssertUnwindSafe(|| runtime.block_on(Life::new(seed).live()));
+        match std::panic::catch_unwind(life) {
+            Ok(lived) => added(counts, lived),
+            Err(_) => panic!(
+                "repeat it: SIMULATION_SEED={seed} SIMULATION_RUNS=1 cargo test --test it simulated_life -- --nocapture"
+            ),
+        }
+    })
+}
+
+fn added(mut counts: Counts, more: Counts) -> Counts {
+    more.into_iter().for_each(|(name, times)| *counts.entry(name).or_default() += times);
+    counts
 }
 
 impl Life {

@@ -112,6 +112,7 @@ fn start() -> Secured {
         ("EXPIRED", "SSL"),
         ("ONLYPLAIN", "SASL_SSL"),
         ("OAUTH", "SASL_SSL"),
+        ("SESSIONS", "SASL_SSL"),
     ]
     .into_iter()
     .map(|(name, protocol)| Listener { name, protocol, port: free_port().expect("a free port") })
@@ -137,6 +138,9 @@ fn start() -> Secured {
          listener.name.sasltls.plain.sasl.jaas.config={plain}\n\
          listener.name.saslplain.scram-sha-512.sasl.jaas.config={SCRAM}\n\
          listener.name.saslplain.plain.sasl.jaas.config={plain}\n\
+         listener.name.sessions.sasl.enabled.mechanisms=SCRAM-SHA-512\n\
+         listener.name.sessions.scram-sha-512.sasl.jaas.config={SCRAM}\n\
+         listener.name.sessions.scram-sha-512.connections.max.reauth.ms=10000\n\
          listener.name.onlyplain.sasl.enabled.mechanisms=PLAIN\n\
          listener.name.onlyplain.plain.sasl.jaas.config={plain}\n\
          listener.name.oauth.sasl.enabled.mechanisms=OAUTHBEARER\n\
@@ -154,7 +158,7 @@ fn start() -> Secured {
         wrong_name = wrong_name.display(),
         expired = expired.display(),
     );
-    let users = ["scimtail", "scim-reader", "scim-operator"]
+    let users = ["scimtail", "scim-reader", "scim-operator", "rotated"]
         .map(|user| format!("SCRAM-SHA-512=[name={user},password={PASSWORD}]"))
         .to_vec();
     // Kafka 4 reads keys only from where its operator permits it.

@@ -223,6 +223,50 @@ async fn a_secret_is_read_again_for_each_client_and_never_printed() {
     assert!(said.len() > 1_000 && !said.contains("canary"), "a secret is printed");
 }
 
+/// The broker ends sessions after 10 s, as some clouds do after an hour. Connections that are broken have the same effect.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_outlives_the_password_that_it_started_with() {
+    const SESSIONS: usize = 3;
+    let secured = secured();
+    let directory = BenchDirectory::start(20, 2, 5, 20, TOKEN).await;
+    let prefix = unique_prefix("outlived");
+    grant_all(secured, "rotated", &prefix);
+    let file = secured.file("living-password");
+    std::fs::copy(secured.file("password"), &file).expect("a file");
+    let lines = scram(secured, "rotated", "living-password");
+    let program = program(&secured.at("SESSIONS"), &prefix, &directory.base_url(), &lines);
+    let text = std::fs::read_to_string(program.file()).expect("a configuration");
+    std::fs::write(program.file(), text.replace("interval = \"5m\"", "interval = \"1s\"")).expect("it is written");
+    let mut service = program.spawn(&["run"]);
+    crate::program::await_line(&mut service, "sync completed");
+    let mut present = secured.file("password");
+    for session in 0..SESSIONS {
+        let password = format!("canary-of-session-{session}");
+        let kept = std::fs::read_to_string(&present).expect("a password");
+        assert_ne!(kept, password);
+        // The file first, as a tool that rotates does.
+        std::fs::write(&file, &password).expect("a password");
+        let config = format!("SCRAM-SHA-512=[password={password}]");
+        let user = ["--entity-type", "users", "--entity-name", "rotated", "--alter", "--add-config", &config];
+        let arguments = [&["--bootstrap-server", secured.broker.bootstrap.as_str()][..], &user[..]].concat();
+        kafka_tool("kafka.admin.ConfigCommand", &arguments);
+        present = file.clone();
+        // The sessions of all clients end meanwhile.
+        let until = std::time::Instant::now() + std::time::Duration::from_secs(15);
+        let mut seed = 0;
+        while std::time::Instant::now() < until {
+            seed += 1;
+            directory.churn(0.3, seed);
+            crate::program::await_line(&mut service, "sync completed");
+        }
+    }
+    let requests = program.run(&["pause", "acme"]).await;
+    assert_eq!(requests.code, 0, "{requests:?}");
+    crate::program::await_line(&mut service, "paused");
+    service.kill().expect("it runs");
+    service.wait().expect("it ended");
+}
+
 /// Every right to what an installation with this prefix uses.
 fn grant_all(secured: &Secured, principal: &str, prefix: &str) {
     let principal = format!("User:{principal}");
