@@ -28,7 +28,6 @@ import signal
 import sys
 import tempfile
 import time
-import traceback
 from pathlib import Path
 
 import builds
@@ -37,6 +36,7 @@ import faults
 import program
 import registries
 import services as real
+from checks import Checks
 from cluster import Cluster
 from processes import CACHE, Failed, require
 from verdict import Checker
@@ -80,29 +80,6 @@ class Stage:
 BEGAN = time.monotonic()
 
 
-class Checks:
-    def __init__(self):
-        self.passed = self.failed = 0
-
-    def __call__(self, sentence, function, *arguments):
-        """Runs one check, which raises Failed or returns, and prints how it ended."""
-        signal.alarm(CHECK_SECONDS_MAX)
-        try:
-            said = function(*arguments)
-            signal.alarm(0)
-        except Failed as error:
-            self.failed += 1
-            print(f"FAIL {sentence}\n  {error}", flush=True)
-        except Exception:
-            self.failed += 1
-            print(f"FAIL {sentence}\n{traceback.format_exc()}", flush=True)
-        else:
-            self.passed += 1
-            print(f"ok   {sentence}" + (f": {said}" if said else ""), flush=True)
-        finally:
-            signal.alarm(0)
-
-
 def parsed():
     parser = argparse.ArgumentParser(
         prog="tests/cluster/run",
@@ -136,7 +113,7 @@ def main():
     # Ends everything that was started, too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     signal.signal(signal.SIGALRM, too_long)
-    checks = Checks()
+    checks = Checks(CHECK_SECONDS_MAX)
     print(f"     seed {arguments.seed}", flush=True)
     if arguments.doctored:
         checks("doctored", doctored.check, arguments.doctored, arguments.seed, arguments.doctorings)

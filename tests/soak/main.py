@@ -24,7 +24,6 @@ import signal
 import sys
 import tempfile
 import time
-import traceback
 from pathlib import Path
 
 import builds
@@ -35,6 +34,7 @@ import onlooker
 import picture
 import program
 import report
+from checks import Checks
 from fleet import ROLES
 from flat import judge, long_lived
 from processes import CACHE, Failed, require
@@ -49,31 +49,6 @@ CHECK_SECONDS_MAX = 1_200
 DOCTORINGS = 3
 WORK = CACHE.parent / "soak"
 BEGAN = time.monotonic()
-
-
-class Checks:
-    def __init__(self):
-        self.passed = self.failed = 0
-
-    def __call__(self, sentence, function, *arguments):
-        """Runs one check, which raises Failed or returns, and prints how it ended. Returns whether it passed."""
-        signal.alarm(CHECK_SECONDS_MAX)
-        try:
-            said = function(*arguments)
-            signal.alarm(0)
-        except Failed as error:
-            self.failed += 1
-            print(f"FAIL {sentence}\n  {error}", flush=True)
-        except Exception:
-            self.failed += 1
-            print(f"FAIL {sentence}\n{traceback.format_exc()}", flush=True)
-        else:
-            self.passed += 1
-            print(f"ok   {sentence}" + (f": {said}" if said else ""), flush=True)
-            return True
-        finally:
-            signal.alarm(0)
-        return False
 
 
 def say(text):
@@ -114,7 +89,7 @@ def main():
     # Ends everything that was started, too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     signal.signal(signal.SIGALRM, too_long)
-    checks = Checks()
+    checks = Checks(CHECK_SECONDS_MAX)
     print(f"     seed {arguments.seed}", flush=True)
     checks("growth is noticed in samples that are made", growth.check, arguments.seed)
     if not arguments.doctored:
