@@ -26,19 +26,15 @@ mod topics;
 mod version;
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::config::Config;
-use crate::kafka::alive;
 use crate::telemetry::{self, LogFormat};
 
 pub use failure::{Exit, Failure};
 
-/// For the clients of Kafka at the end of a command.
-const CLIENTS_WAIT: Duration = Duration::from_secs(3);
 /// The default of `--config`.
 const CONFIG_FILE: &str = "scimtail.toml";
 
@@ -131,10 +127,9 @@ pub fn run(arguments: Arguments) -> Result<Exit, Failure> {
         .build()
         .map_err(|error| Failure::new(Exit::Failed, format!("the runtime does not start: {error}")))?;
     let result = runtime.block_on(dispatch(arguments));
-    // Blocking calls may still wait for a broker that has gone. Their results do not matter any more, but their clients
-    // have to end before the process does.
-    runtime.shutdown_background();
-    alive::wait_for_end(CLIENTS_WAIT);
+    // Blocking calls may still wait for a broker that has gone. Their results do not matter any more, so the process
+    // ends without them. Until then they may use the runtime: one that asks the registry panics on one that is shut down.
+    std::mem::forget(runtime);
     result
 }
 

@@ -12,7 +12,6 @@ use rdkafka::error::KafkaError as Error;
 use secrecy::{ExposeSecret, SecretString};
 use tracing::debug;
 
-use super::alive::Alive;
 use super::cause::{Cause, FailedConnection, Failures};
 use super::certificate::{self, Trusted};
 use super::credentials::{Credentials, Given, SecretProperty};
@@ -73,7 +72,6 @@ pub struct KafkaClient {
 #[derive(Clone, Debug, Default)]
 pub struct Quiet {
     failures: Failures,
-    _alive: Alive,
 }
 
 impl ClientContext for Quiet {
@@ -109,6 +107,9 @@ impl KafkaClient {
     /// # Errors
     /// A secret cannot be read.
     pub fn config(&self, ours: &[(&str, &str)]) -> Result<ClientConfig, ServiceError> {
+        // Before librdkafka does it, which lets OpenSSL free what it has when the process exits. Threads of librdkafka
+        // may still use it then, and the process would end by a signal (SIGSEGV), although its work is done.
+        openssl_sys::init();
         let mut config = ClientConfig::new();
         // Metrics that are pushed to the broker would name this client to the broker's operator: off unless configured.
         config.set("enable.metrics.push", "false");
@@ -211,7 +212,7 @@ impl KafkaClient {
 
     /// The context of a client that does nothing but ask.
     pub fn context(&self) -> Quiet {
-        Quiet { failures: self.failures.clone(), _alive: Alive::default() }
+        Quiet { failures: self.failures.clone() }
     }
 
     /// No broker answers: says why, if that is known. Whatever the cause, Kafka answered once, and may do so again.

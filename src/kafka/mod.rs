@@ -1,6 +1,5 @@
 //! The Kafka edge. It knows bytes, keys and offsets, and never names a user.
 
-pub mod alive;
 pub mod blocking;
 pub mod cause;
 pub mod certificate;

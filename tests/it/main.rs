@@ -24,6 +24,7 @@ mod dashboard;
 mod demo;
 mod embedded_kafka;
 mod end_to_end;
+mod ending;
 mod events_page;
 mod first_sync;
 mod flood;
