@@ -22,6 +22,10 @@ use crate::service::ServiceError;
 
 const WATERMARKS_WAIT: Duration = Duration::from_secs(30);
 const POLL_WAIT: Duration = Duration::from_millis(100);
+/// How long the broker holds a fetch back when there is nothing more, in milliseconds. A reader that wants to know the
+/// end would otherwise wait for librdkafka's 500 ms. One that follows a topic keeps these: it would ask 100 times a
+/// second.
+const FETCH_WAIT: (&str, &str) = ("fetch.wait.max.ms", "10");
 /// For a broker to answer that it is there.
 const ANSWER_WAIT: Duration = Duration::from_millis(500);
 /// Without an answer for so long, no broker is there. A broker that starts accepts connections before it keeps them.
@@ -210,7 +214,7 @@ fn read_spans(
         return Ok(());
     }
     let total: i64 = spans.iter().map(|span| span.end - span.position).sum();
-    let reader = client.reader("read_committed")?;
+    let reader = client.with(FETCH_WAIT).reader("read_committed")?;
     let mut assignment = TopicPartitionList::new();
     for span in &spans {
         assignment

@@ -81,17 +81,11 @@ fn join<T>(one: ScopedJoinHandle<'_, T>) -> T {
 }
 
 /// `client` with a setting that holds unless it is configured.
-fn with(client: &KafkaClient, (name, value): (&str, &str)) -> KafkaClient {
-    let mut client = client.clone();
-    client.properties.entry(name.to_owned()).or_insert_with(|| value.to_owned());
-    client
-}
-
 /// READ on every topic, and the group of readers if it is not granted. All are tried at once, because an error does not
 /// name its topic, and each takes its time.
 fn reads(client: &KafkaClient, topics: &[Topic]) -> Result<Vec<Right>, ServiceError> {
     let names: Vec<String> = topics.iter().map(|topic| client.topic(*topic)).collect();
-    let client = &with(client, FETCH_WAIT);
+    let client = &client.with(FETCH_WAIT);
     let read_one = |name: &String| -> Result<Result<bool, Error>, ServiceError> {
         Ok(read(&client.reader("read_committed")?, name))
     };
@@ -184,7 +178,7 @@ fn end(consumer: &BaseConsumer<Quiet>, name: &str, deadline: Instant) -> Result<
 
 /// The `transactional.id`, WRITE on every topic, and READ on the consumer group.
 fn transactions(client: &KafkaClient, topics: &[Topic], random: u32) -> Result<Vec<Right>, ServiceError> {
-    let client = &with(client, RETRY_WAIT);
+    let client = &client.with(RETRY_WAIT);
     let ids = format!("transactional ids {}", TransactionalProducer::id(client, "*"));
     let right = |tried| Right { name: ids.clone(), tried };
     let shard = format!("{PROBE}-{random:08x}");
