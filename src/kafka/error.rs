@@ -60,7 +60,31 @@ fn entry(code: Code) -> Option<(Meaning, &'static str, Option<&'static str>)> {
         Code::LeaderNotAvailable | Code::NotLeaderForPartition => {
             (Unreachable, "the partition has no leader at the moment", None)
         }
-        Code::OperationTimedOut | Code::RequestTimedOut => (TimedOut, "no answer in time", None),
+        // Brokers that start, end or leave. librdkafka and Kafka's protocol call these errors passing ones.
+        Code::BrokerDestroy
+        | Code::DestroyBroker
+        | Code::NodeUpdate
+        | Code::RebootstrapRequired
+        | Code::BrokerNotAvailable
+        | Code::ReplicaNotAvailable
+        | Code::NetworkException
+        | Code::KafkaStorageError
+        | Code::ListenerNotFound
+        | Code::NotController
+        | Code::FencedLeaderEpoch
+        | Code::UnknownLeaderEpoch
+        | Code::OffsetNotAvailable
+        | Code::PreferredLeaderNotAvailable
+        | Code::EligibleLeadersNotAvailable => {
+            (Unreachable, "a broker starts, ends or changes its part at the moment", None)
+        }
+        Code::WaitingForCoordinator
+        | Code::CoordinatorLoadInProgress
+        | Code::CoordinatorNotAvailable
+        | Code::NotCoordinator => (Unreachable, "the coordinator moves or starts at the moment", None),
+        Code::OperationTimedOut | Code::RequestTimedOut | Code::TimedOutQueue | Code::WaitCache | Code::Retry => {
+            (TimedOut, "no answer in time", None)
+        }
         Code::ThrottlingQuotaExceeded => (TimedOut, "the brokers throttle this user", None),
         Code::UnknownTopic | Code::UnknownPartition | Code::UnknownTopicOrPartition => {
             (Missing, "a topic or its partition does not exist", Some("scimtail topics"))
@@ -150,5 +174,52 @@ pub fn in_words(error: &Error) -> Problem {
     match error.rdkafka_error_code() {
         Some(code) => code_in_words(code),
         None => Problem::new(error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rdkafka::types::RDKafkaRespErr;
+
+    use super::*;
+
+    /// The errors of Kafka's protocol that are retriable (org.apache.kafka.common.protocol.Errors) and that an answer to
+    /// a question can be; those of records and memberships are elsewhere. Negative numbers are librdkafka's.
+    const PASSING: [RDKafkaRespErr; 24] = {
+        use RDKafkaRespErr::*;
+        [
+            RD_KAFKA_RESP_ERR_LEADER_NOT_AVAILABLE,
+            RD_KAFKA_RESP_ERR_NOT_LEADER_FOR_PARTITION,
+            RD_KAFKA_RESP_ERR_REQUEST_TIMED_OUT,
+            RD_KAFKA_RESP_ERR_BROKER_NOT_AVAILABLE,
+            RD_KAFKA_RESP_ERR_REPLICA_NOT_AVAILABLE,
+            RD_KAFKA_RESP_ERR_NETWORK_EXCEPTION,
+            RD_KAFKA_RESP_ERR_COORDINATOR_LOAD_IN_PROGRESS,
+            RD_KAFKA_RESP_ERR_COORDINATOR_NOT_AVAILABLE,
+            RD_KAFKA_RESP_ERR_NOT_COORDINATOR,
+            RD_KAFKA_RESP_ERR_NOT_CONTROLLER,
+            RD_KAFKA_RESP_ERR_KAFKA_STORAGE_ERROR,
+            RD_KAFKA_RESP_ERR_LISTENER_NOT_FOUND,
+            RD_KAFKA_RESP_ERR_FENCED_LEADER_EPOCH,
+            RD_KAFKA_RESP_ERR_UNKNOWN_LEADER_EPOCH,
+            RD_KAFKA_RESP_ERR_OFFSET_NOT_AVAILABLE,
+            RD_KAFKA_RESP_ERR_PREFERRED_LEADER_NOT_AVAILABLE,
+            RD_KAFKA_RESP_ERR_ELIGIBLE_LEADERS_NOT_AVAILABLE,
+            RD_KAFKA_RESP_ERR_THROTTLING_QUOTA_EXCEEDED,
+            RD_KAFKA_RESP_ERR__TRANSPORT,
+            RD_KAFKA_RESP_ERR__DESTROY_BROKER,
+            RD_KAFKA_RESP_ERR__WAIT_COORD,
+            RD_KAFKA_RESP_ERR__NODE_UPDATE,
+            RD_KAFKA_RESP_ERR__TIMED_OUT_QUEUE,
+            RD_KAFKA_RESP_ERR__RETRY,
+        ]
+    };
+
+    #[test]
+    fn no_error_that_passes_by_itself_is_a_refusal() {
+        for code in PASSING {
+            let error = Error::MetadataFetch(code.into());
+            assert!(is_unreachable(&error), "{code:?}: {}", in_words(&error));
+        }
     }
 }
