@@ -116,6 +116,7 @@ fn entry(code: Code) -> Option<(Meaning, &'static str, Option<&'static str>)> {
             (Other, "the transactional.id is not permitted (ACL)", Some(PERMIT))
         }
         Code::ClusterAuthorizationFailed => (Other, "idempotent writing is not permitted (ACL)", Some(PERMIT)),
+        Code::UnsupportedFeature | Code::UnsupportedVersion => (Other, "this Kafka does not offer it", None),
         Code::InvalidTransactionTimeout => (
             Other,
             "transactions may not live that long here",

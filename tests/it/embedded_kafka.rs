@@ -1,6 +1,7 @@
 //! The Kafka that `demo` brings along keeps what the demo shows: what was not committed is not read, and a producer that
 //! was replaced cannot commit. librdkafka is the judge.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use rdkafka::ClientConfig;
@@ -10,9 +11,13 @@ use rdkafka::message::Message;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use scimtail::demo::kafka::EmbeddedKafka;
+use scimtail::kafka::consumer_group::{self, MOVES, Move};
+use scimtail::kafka::group::{self, Group};
 use scimtail::kafka::{KafkaClient, topics};
 use scimtail::log::Topic;
 use scimtail::schedule::now_millis;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 
 const WAIT: Duration = Duration::from_secs(20);
 
@@ -147,4 +152,24 @@ async fn times_lead_to_offsets_and_an_offset_behind_the_end_is_refused() {
     });
     let (early, late) = found.await.expect("it returned");
     assert_eq!((early, late), (vec![(0, Offset::Offset(0))], vec![(0, Offset::End)]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_group_says_which_member_has_which_partitions() {
+    let embedded = embedded().await;
+    let client = embedded.client.clone();
+    let described = || group::describe(&client).expect("an answer");
+    assert_eq!(described(), None, "a group that nothing has joined");
+    let (moves, mut moved) = mpsc::channel(MOVES);
+    let leave = CancellationToken::new();
+    let left = consumer_group::join(&client, moves, leave.clone()).expect("a member");
+    let Some(Move::Assigned(partitions)) = moved.recv().await else { panic!("it is assigned nothing") };
+    assert_eq!(partitions, [0, 1]);
+    let owner = |partition| (partition, "127.0.0.1".to_owned());
+    assert_eq!(described(), Some(Group { instances: 1, owners: HashMap::from([owner(0), owner(1)]) }));
+    leave.cancel();
+    // What is given away is not waited for any longer.
+    drop(moved.recv().await);
+    drop(left.await);
+    assert_eq!(described().map(|group| group.instances), Some(0));
 }

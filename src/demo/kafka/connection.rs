@@ -11,11 +11,13 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 
 use super::code::{Code, code_of};
-use super::group::Join;
-use super::shared::{Caught, Shared};
+use super::group_requests::{
+    commit_offsets, describe_groups, fetch_offsets, heartbeat, join_group, leave_group, list_groups, sync_group,
+};
+use super::shared::{Caught, Shared, WAIT_MAX};
 
 /// The requests that are answered, each with the newest version of it.
-const APIS: [(ApiKey, i16); 17] = [
+const APIS: [(ApiKey, i16); 19] = [
     (ApiKey::Produce, 8),
     (ApiKey::Fetch, 11),
     (ApiKey::ListOffsets, 5),
@@ -27,6 +29,8 @@ const APIS: [(ApiKey, i16); 17] = [
     (ApiKey::Heartbeat, 3),
     (ApiKey::LeaveGroup, 2),
     (ApiKey::SyncGroup, 3),
+    (ApiKey::DescribeGroups, 4),
+    (ApiKey::ListGroups, 2),
     (ApiKey::ApiVersions, 3),
     (ApiKey::CreateTopics, 4),
     (ApiKey::InitProducerId, 1),
@@ -37,10 +41,6 @@ const APIS: [(ApiKey, i16); 17] = [
 const BROKER: BrokerId = BrokerId(1);
 /// Bytes of a request; scimtail sends messages of one million bytes at most.
 const REQUEST_BYTES_MAX: usize = 32 << 20;
-/// How soon a member that waits for others notices that one of them is gone.
-const GROUP_LOOK: Duration = Duration::from_millis(200);
-/// A request waits no longer than this for records or for members.
-const WAIT_MAX: Duration = Duration::from_secs(60);
 const READ_COMMITTED: i8 = 1;
 /// In a question for offsets: the first one, the last one.
 const EARLIEST: i64 = -2;
@@ -170,18 +170,16 @@ async fn answer(shared: &Arc<Shared>, mut request: Bytes) -> Option<Answer> {
         }
         ApiKey::Heartbeat => {
             let asked = HeartbeatRequest::decode(body, version).ok()?;
-            let mut cluster = shared.cluster();
-            let group = cluster.groups.entry(asked.group_id.to_string()).or_default();
-            let beat = group.beat(&asked.member_id, asked.generation_id, Instant::now());
-            encoded(id, key, version, &HeartbeatResponse::default().with_error_code(code_of(&beat)))
+            encoded(id, key, version, &heartbeat(shared, &asked))
         }
         ApiKey::LeaveGroup => {
             let asked = LeaveGroupRequest::decode(body, version).ok()?;
-            if let Some(group) = shared.cluster().groups.get_mut(asked.group_id.as_str()) {
-                group.leave(&asked.member_id, Instant::now());
-            }
-            shared.changed();
-            encoded(id, key, version, &LeaveGroupResponse::default())
+            encoded(id, key, version, &leave_group(shared, &asked))
+        }
+        ApiKey::ListGroups => encoded(id, key, version, &list_groups(shared)),
+        ApiKey::DescribeGroups => {
+            let asked = DescribeGroupsRequest::decode(body, version).ok()?;
+            encoded(id, key, version, &describe_groups(shared, &asked))
         }
         ApiKey::OffsetCommit => {
             let asked = OffsetCommitRequest::decode(body, version).ok()?;
@@ -440,114 +438,4 @@ fn is_caught(shared: &Shared, asked: &EndTxnRequest) -> bool {
         return false;
     }
     trap.take().is_some_and(|set| set.caught.send(Caught { records }).is_ok())
-}
-
-async fn join_group(shared: &Shared, asked: JoinGroupRequest, version: i16) -> JoinGroupResponse {
-    let millis = |millis: i32| Duration::from_millis(u64::try_from(millis).unwrap_or(0)).min(WAIT_MAX);
-    let session = millis(asked.session_timeout_ms);
-    let rebalance = if version == 0 { session } else { millis(asked.rebalance_timeout_ms) };
-    let protocols = asked.protocols.iter().map(|one| (one.name.to_string(), one.metadata.clone())).collect();
-    let group = asked.group_id.to_string();
-    let refused = |code: Code| {
-        JoinGroupResponse::default().with_error_code(code as i16).with_protocol_name(Some(StrBytes::default()))
-    };
-    let join = Join { protocols, session, rebalance };
-    let entered =
-        shared.cluster().groups.entry(group.clone()).or_default().enter(&asked.member_id, join, Instant::now());
-    let member = match entered {
-        Ok(member) => member,
-        Err(code) => return refused(code),
-    };
-    shared.changed();
-    let joined = wait(shared, || {
-        let mut cluster = shared.cluster();
-        cluster.groups.get_mut(&group).and_then(|group| group.joined(&member, Instant::now()))
-    });
-    let Some(joined) = joined.await else { return refused(Code::RebalanceInProgress) };
-    shared.changed();
-    let listed = |(id, metadata): (String, Bytes)| {
-        join_group_response::JoinGroupResponseMember::default()
-            .with_member_id(StrBytes::from_string(id))
-            .with_metadata(metadata)
-    };
-    JoinGroupResponse::default()
-        .with_generation_id(joined.generation)
-        .with_protocol_name(Some(StrBytes::from_string(joined.protocol)))
-        .with_leader(StrBytes::from_string(joined.leader))
-        .with_member_id(StrBytes::from_string(member))
-        .with_members(joined.members.into_iter().map(listed).collect())
-}
-
-async fn sync_group(shared: &Shared, asked: SyncGroupRequest) -> SyncGroupResponse {
-    let (group, member) = (asked.group_id.to_string(), asked.member_id.to_string());
-    if !asked.assignments.is_empty() {
-        let assignments = asked.assignments.iter().map(|one| (one.member_id.to_string(), one.assignment.clone()));
-        let assignments = assignments.collect();
-        if let Some(group) = shared.cluster().groups.get_mut(&group) {
-            group.assign(assignments);
-        }
-        shared.changed();
-    }
-    let assigned = wait(shared, || {
-        let mut cluster = shared.cluster();
-        let Some(group) = cluster.groups.get_mut(&group) else { return Some(Err(Code::UnknownMemberId)) };
-        group.assigned(&member, asked.generation_id, Instant::now()).transpose()
-    });
-    match assigned.await.unwrap_or(Err(Code::RebalanceInProgress)) {
-        Ok(assignment) => SyncGroupResponse::default().with_assignment(assignment),
-        Err(code) => SyncGroupResponse::default().with_error_code(code as i16),
-    }
-}
-
-/// Asks after each change until there is an answer; `None` if there is none in time.
-async fn wait<T>(shared: &Shared, mut ask: impl FnMut() -> Option<T>) -> Option<T> {
-    let mut changes = shared.changes.subscribe();
-    let until = Instant::now() + WAIT_MAX;
-    loop {
-        changes.mark_unchanged();
-        if let Some(answer) = ask() {
-            return Some(answer);
-        }
-        let now = Instant::now();
-        if now >= until {
-            return None;
-        }
-        // A member that is gone makes no change: looking again notices it.
-        drop(timeout_at(until.min(now + GROUP_LOOK), changes.changed()).await);
-    }
-}
-
-fn commit_offsets(shared: &Shared, asked: &OffsetCommitRequest) -> OffsetCommitResponse {
-    use offset_commit_response::{OffsetCommitResponsePartition, OffsetCommitResponseTopic};
-    let mut cluster = shared.cluster();
-    let mut topics = Vec::new();
-    for topic in &asked.topics {
-        let mut partitions = Vec::new();
-        for partition in &topic.partitions {
-            let key = (asked.group_id.to_string(), topic.name.to_string(), partition.partition_index);
-            cluster.offsets.insert(key, partition.committed_offset);
-            partitions.push(OffsetCommitResponsePartition::default().with_partition_index(partition.partition_index));
-        }
-        topics.push(OffsetCommitResponseTopic::default().with_name(topic.name.clone()).with_partitions(partitions));
-    }
-    OffsetCommitResponse::default().with_topics(topics)
-}
-
-fn fetch_offsets(shared: &Shared, asked: &OffsetFetchRequest) -> OffsetFetchResponse {
-    use offset_fetch_response::{OffsetFetchResponsePartition, OffsetFetchResponseTopic};
-    let cluster = shared.cluster();
-    let topic = |topic: &offset_fetch_request::OffsetFetchRequestTopic| {
-        let partition = |index: &i32| {
-            let key = (asked.group_id.to_string(), topic.name.to_string(), *index);
-            OffsetFetchResponsePartition::default()
-                .with_partition_index(*index)
-                .with_committed_offset(cluster.offsets.get(&key).copied().unwrap_or(-1))
-                .with_committed_leader_epoch(-1)
-                .with_metadata(Some(StrBytes::default()))
-        };
-        OffsetFetchResponseTopic::default()
-            .with_name(topic.name.clone())
-            .with_partitions(topic.partition_indexes.iter().map(partition).collect())
-    };
-    OffsetFetchResponse::default().with_topics(asked.topics.iter().flatten().map(topic).collect())
 }

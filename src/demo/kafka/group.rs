@@ -132,6 +132,13 @@ impl Group {
         }
     }
 
+    /// The id of each member, and what it was assigned.
+    pub fn members(&mut self, now: Instant) -> Vec<(String, Bytes)> {
+        self.expire(now);
+        let member = |(id, member): (&String, &Member)| (id.clone(), member.assignment.clone().unwrap_or_default());
+        self.members.iter().map(member).collect()
+    }
+
     /// A member goes; the others have to join again.
     pub fn leave(&mut self, member: &str, now: Instant) {
         if self.members.remove(member).is_some() && !self.members.is_empty() {
@@ -191,6 +198,7 @@ mod tests {
         assert_eq!(group.assigned(&second, 2, start), Ok(None));
         group.assign(vec![(second.clone(), Bytes::from_static(b"all"))]);
         assert_eq!(group.assigned(&second, 2, start), Ok(Some(Bytes::from_static(b"all"))));
+        assert_eq!(group.members(start), [(first.clone(), Bytes::new()), (second.clone(), Bytes::from_static(b"all"))]);
         assert_eq!(group.beat(&second, 1, start), Err(Code::IllegalGeneration));
         group.leave(&first, start);
         assert_eq!(group.beat(&second, 2, start), Err(Code::RebalanceInProgress));

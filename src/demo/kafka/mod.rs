@@ -9,6 +9,7 @@ mod cluster;
 mod code;
 mod connection;
 mod group;
+mod group_requests;
 mod log;
 mod shared;
 

@@ -2,10 +2,14 @@
 
 use std::net::SocketAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::{oneshot, watch};
 
 use super::cluster::Cluster;
+
+/// A request waits no longer than this for records or for members.
+pub const WAIT_MAX: Duration = Duration::from_secs(60);
 
 /// A transaction whose commit was asked for, and is never answered.
 #[derive(Clone, Copy, Debug)]
