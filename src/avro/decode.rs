@@ -107,14 +107,11 @@ impl Decoder {
             ServiceError::Unreachable(problem) | ServiceError::Cancelled(problem) => Undecodable::Unreachable(problem),
             ServiceError::Refused(problem) => Undecodable::UnknownSchema(problem),
         })?;
-        let schema = Schema::parse_str(&text).map_err(|_| format!("schema {id} is not an Avro schema"))?;
-        if self.own.is_some()
-            && Topic::STATE.contains(&topic)
-            && schema::has_more_fields(&schema, schema::parsed(topic))
+        let schema = schema::kept(&text).map_err(|what| format!("schema {id} {what}"))?;
+        if self.own.is_some() && Topic::STATE.contains(&topic) && schema::has_more_fields(schema, schema::parsed(topic))
         {
             return Err(Undecodable::Newer(id));
         }
-        // A handful of schema versions in the life of a process.
-        Ok(Box::leak(Box::new(schema)))
+        Ok(schema)
     }
 }

@@ -1,6 +1,7 @@
 //! The six schemas: the files are the one canonical text, because registries compare text.
 
-use std::sync::LazyLock;
+use std::collections::BTreeMap;
+use std::sync::{LazyLock, Mutex, PoisonError};
 
 use apache_avro::Schema;
 use apache_avro::reader::datum::GenericDatumReader;
@@ -61,6 +62,27 @@ pub fn parsed(topic: Topic) -> &'static Schema {
     &SCHEMAS[topic as usize]
 }
 
+/// Schemas of the registry that a process keeps; there is a handful.
+const KEPT_MAX: usize = 1_000;
+
+/// A schema of the registry. A process parses and keeps each text once, however many readers ask for it.
+///
+/// # Errors
+/// What the text is: for the end of a sentence.
+pub fn kept(text: &str) -> Result<&'static Schema, &'static str> {
+    static KEPT: Mutex<BTreeMap<String, &'static Schema>> = Mutex::new(BTreeMap::new());
+    let mut all = KEPT.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(schema) = all.get(text) {
+        return Ok(schema);
+    }
+    if all.len() == KEPT_MAX {
+        return Err("is one schema more than a process keeps");
+    }
+    let schema: &'static Schema = Box::leak(Box::new(Schema::parse_str(text).map_err(|_| "is not an Avro schema")?));
+    all.insert(text.to_owned(), schema);
+    Ok(schema)
+}
+
 /// Fields are only ever appended: a schema with a field that ours lacks is a newer one.
 pub fn has_more_fields(schema: &Schema, than: &Schema) -> bool {
     let names = |schema: &Schema| match schema {
@@ -91,6 +113,13 @@ pub fn reader(schema: &'static Schema) -> Result<GenericDatumReader<'static>, St
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_text_is_parsed_once_in_the_life_of_a_process() {
+        let text = r#"{"type":"record","name":"Kept","fields":[]}"#;
+        assert!(std::ptr::eq(kept(text).unwrap(), kept(text).unwrap()));
+        assert_eq!(kept("{").unwrap_err(), "is not an Avro schema");
+    }
 
     #[test]
     fn every_schema_parses_and_has_a_writer() {
