@@ -18,6 +18,8 @@ pub enum Meaning {
     /// The brokers do not take the number of replicas of a new topic: more than have registered, or a number that they
     /// never take.
     ReplicasRefused,
+    /// The log does not have the offset that is to be read next. It had it when reading began.
+    OutOfLog,
     /// The record cannot be written as it is. Writing it again changes nothing.
     RecordRefused,
     /// The user may not read or write the topic.
@@ -88,6 +90,9 @@ fn entry(code: Code) -> Option<(Meaning, &'static str, Option<&'static str>)> {
         Code::ThrottlingQuotaExceeded => (TimedOut, "the brokers throttle this user", None),
         Code::UnknownTopic | Code::UnknownPartition | Code::UnknownTopicOrPartition => {
             (Missing, "a topic or its partition does not exist", Some("scimtail topics"))
+        }
+        Code::AutoOffsetReset | Code::OffsetOutOfRange | Code::LogTruncation => {
+            (OutOfLog, "the log does not have the offset that is to be read next", None)
         }
         Code::TopicAlreadyExists => (AlreadyExists, "the topic exists already", None),
         Code::InvalidReplicationFactor => {

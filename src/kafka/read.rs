@@ -15,7 +15,7 @@ use rdkafka::topic_partition_list::Offset;
 
 use super::client::{KafkaClient, Quiet};
 use super::credentials::Given;
-use super::error::is_unreachable;
+use super::error::{Meaning, in_words, is_unreachable, meaning};
 use crate::directory::Problem;
 use crate::log::Topic;
 use crate::service::ServiceError;
@@ -257,6 +257,11 @@ fn read_spans(
             }
             // librdkafka reconnects by itself; the stall bound ends it.
             Some(Err(error)) if is_unreachable(&error) => {}
+            // Old records went, or the leader changed, after the start was looked up. Reading again begins at a new one.
+            Some(Err(error)) if meaning(&error) == Meaning::OutOfLog => {
+                let problem = in_words(&error).of(&format!("kafka {}", client.brokers));
+                return Err(ServiceError::Unreachable(problem.with_remedy("try again")));
+            }
             Some(Err(error)) => return Err(client.explain("reading", &error)),
         }
         let left: i64 = spans.iter().map(|span| (span.end - span.position).max(0)).sum();

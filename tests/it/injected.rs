@@ -12,8 +12,10 @@ use rdkafka::types::RDKafkaApiKey::{self, AddPartitionsToTxn, EndTxn, InitProduc
 use rdkafka::types::RDKafkaRespErr::{self, *};
 use scimtail::kafka::cause::Failures;
 use scimtail::kafka::producer::NotCommitted;
+use scimtail::kafka::read::read_to_end;
 use scimtail::kafka::{KafkaClient, TransactionalProducer};
 use scimtail::log::{Batch, Positions, Record, Topic};
+use scimtail::service::ServiceError;
 use tokio_util::sync::CancellationToken;
 
 const BROKERS: i32 = 2;
@@ -107,6 +109,21 @@ fn outcomes(api: RDKafkaApiKey, batch: fn() -> Batch, cases: &[(&[RDKafkaRespErr
 
 fn case(error: &'static RDKafkaRespErr, name: &'static str) -> (&'static [RDKafkaRespErr], &'static str) {
     (std::slice::from_ref(error), name)
+}
+
+/// A restore that begins anew has the whole log again, so that no person has to act.
+#[test]
+fn a_log_that_loses_its_start_while_it_is_read_is_no_refusal() {
+    let (cluster, client) = cluster();
+    fence(&client).expect("the shard").commit(&[batch()]).expect("it commits");
+    let read = || read_to_end(&client, &[Topic::Users], &[0], |_| Ok(()), |_| Ok(()));
+    cluster.request_errors(RDKafkaApiKey::Fetch, &[RD_KAFKA_RESP_ERR_OFFSET_OUT_OF_RANGE]);
+    match read() {
+        Err(ServiceError::Unreachable(problem)) => assert!(problem.what.contains("the log does not have"), "{problem}"),
+        other => panic!("{other:?}"),
+    }
+    cluster.clear_request_errors(RDKafkaApiKey::Fetch);
+    read().expect("it has a start again");
 }
 
 #[test]
