@@ -24,6 +24,7 @@ use tracing::{debug, info, warn};
 use super::client::{KafkaClient, Quiet};
 use super::credentials::Given;
 use super::error::{Meaning, in_words, is_unreachable, meaning};
+use super::read::NEW_CLIENT_AFTER;
 use crate::failpoint::{self, Point};
 use crate::log::Topic;
 use crate::service::ServiceError;
@@ -43,6 +44,8 @@ pub const REVOKE_WAIT: Duration = Duration::from_secs(7);
 pub const MOVES: usize = 16;
 /// How soon the thread notices that it shall leave.
 const POLL_WAIT: Duration = Duration::from_millis(100);
+/// For a broker to answer that it is there.
+const ANSWER_WAIT: Duration = Duration::from_millis(500);
 /// The shortest time between two lines about the same error.
 const COMPLAINT_INTERVAL: Duration = Duration::from_secs(60);
 
@@ -72,37 +75,24 @@ pub fn join(
     moves: mpsc::Sender<Move>,
     leave: CancellationToken,
 ) -> Result<oneshot::Receiver<ServiceError>, ServiceError> {
-    let mut config = client.config(&[
-        ("group.id", &client.topic_prefix),
-        ("group.protocol", "classic"),
-        ("partition.assignment.strategy", "cooperative-sticky"),
-        ("enable.auto.commit", "false"),
-        ("enable.auto.offset.store", "false"),
-        ("enable.partition.eof", "false"),
-        // Nothing is ever read; from the end there is also nothing to fetch before the pause.
-        ("auto.offset.reset", "latest"),
-    ])?;
-    for (name, value) in [
-        ("session.timeout.ms", SESSION_TIMEOUT_MS),
-        ("heartbeat.interval.ms", HEARTBEAT_INTERVAL_MS),
-        ("max.poll.interval.ms", MAX_POLL_INTERVAL_MS),
-    ] {
-        if !client.properties.contains_key(name) {
-            config.set(name, value);
-        }
-    }
-    let consumer: BaseConsumer<Follower> = config
-        .create_with_context(Follower { moves, quiet: client.context() })
-        .map_err(|error| KafkaClient::misconfigured(&error))?;
-    let given = Given::default();
-    client.credentials().give(consumer.client(), &given)?;
-    consumer.subscribe(&[&client.topic(Topic::Syncs)]).map_err(|error| KafkaClient::misconfigured(&error))?;
+    let mut member = Member::new(client, moves.clone())?;
     let (over, is_over) = oneshot::channel();
     let client = client.clone();
     thread::spawn(move || {
-        let fatal = follow(&client, &consumer, &given, &leave);
-        // Leaving is a revocation of everything: it waits until the shards have stopped, then tells the group.
-        drop(consumer);
+        let fatal = loop {
+            let end = follow(&client, &member, &leave);
+            // Leaving is a revocation of everything: it waits until the shards have stopped, then tells the group.
+            drop(member);
+            match end {
+                End::Left => break None,
+                End::Over(error) => break Some(error),
+                End::Unanswered => info!("no broker has answered for long; joining the consumer group anew"),
+            }
+            match joined_anew(&client, &moves, &leave) {
+                Some(new) => member = new,
+                None => break None,
+            }
+        };
         if let Some(error) = fatal {
             // If nothing waits for the answer any more, the process ends anyway.
             drop(over.send(error));
@@ -111,23 +101,88 @@ pub fn join(
     Ok(is_over)
 }
 
-fn follow(
-    client: &KafkaClient,
-    consumer: &BaseConsumer<Follower>,
-    given: &Given,
-    leave: &CancellationToken,
-) -> Option<ServiceError> {
+/// A client that is a member.
+struct Member {
+    consumer: BaseConsumer<Follower>,
+    given: Given,
+}
+
+impl Member {
+    fn new(client: &KafkaClient, moves: mpsc::Sender<Move>) -> Result<Member, ServiceError> {
+        let mut config = client.config(&[
+            ("group.id", &client.topic_prefix),
+            ("group.protocol", "classic"),
+            ("partition.assignment.strategy", "cooperative-sticky"),
+            ("enable.auto.commit", "false"),
+            ("enable.auto.offset.store", "false"),
+            ("enable.partition.eof", "false"),
+            // Nothing is ever read; from the end there is also nothing to fetch before the pause.
+            ("auto.offset.reset", "latest"),
+        ])?;
+        for (name, value) in [
+            ("session.timeout.ms", SESSION_TIMEOUT_MS),
+            ("heartbeat.interval.ms", HEARTBEAT_INTERVAL_MS),
+            ("max.poll.interval.ms", MAX_POLL_INTERVAL_MS),
+        ] {
+            if !client.properties.contains_key(name) {
+                config.set(name, value);
+            }
+        }
+        let consumer: BaseConsumer<Follower> = config
+            .create_with_context(Follower { moves, quiet: client.context() })
+            .map_err(|error| KafkaClient::misconfigured(&error))?;
+        let given = Given::default();
+        client.credentials().give(consumer.client(), &given)?;
+        consumer.subscribe(&[&client.topic(Topic::Syncs)]).map_err(|error| KafkaClient::misconfigured(&error))?;
+        Ok(Member { consumer, given })
+    }
+}
+
+/// `None` if it is to leave. A secret that cannot be read ends no service that already runs: it is tried again.
+fn joined_anew(client: &KafkaClient, moves: &mpsc::Sender<Move>, leave: &CancellationToken) -> Option<Member> {
+    let mut complained: Option<Instant> = None;
+    while !leave.is_cancelled() {
+        match Member::new(client, moves.clone()) {
+            Ok(member) => return Some(member),
+            Err(error) if complained.is_none_or(|at| at.elapsed() > COMPLAINT_INTERVAL) => {
+                complained = Some(Instant::now());
+                warn!(reason = error.to_string(), "the consumer group cannot be joined");
+            }
+            Err(_) => {}
+        }
+        thread::sleep(POLL_WAIT);
+    }
+    None
+}
+
+/// Why a member is none any more.
+enum End {
+    /// It was told to leave.
+    Left,
+    /// The group is over for this instance.
+    Over(ServiceError),
+    /// No broker answers for longer than [`NEW_CLIENT_AFTER`].
+    Unanswered,
+}
+
+fn follow(client: &KafkaClient, member: &Member, leave: &CancellationToken) -> End {
+    let Member { consumer, given } = member;
     let mut complaint: Option<(Error, Instant)> = None;
-    let credentials = client.credentials();
+    // Since when no broker answers.
+    let mut lost: Option<Instant> = None;
+    let (credentials, topic) = (client.credentials(), client.topic(Topic::Syncs));
     while !leave.is_cancelled() {
         credentials.renew(consumer.client(), given);
         match consumer.poll(POLL_WAIT) {
             // A record that was fetched before the pause is dropped.
             None | Some(Ok(_)) => {}
             Some(Err(error)) if is_over(consumer, &error) => {
-                return Some(client.explain("the consumer group", &error));
+                return End::Over(client.explain("the consumer group", &error));
             }
-            Some(Err(error)) if is_unreachable(&error) => debug!(%error, "librdkafka"),
+            Some(Err(error)) if is_unreachable(&error) => {
+                debug!(%error, "librdkafka");
+                lost.get_or_insert_with(Instant::now);
+            }
             Some(Err(error)) => {
                 let repeated = complaint.as_ref().is_some_and(|(last, at)| {
                     last.rdkafka_error_code() == error.rdkafka_error_code() && at.elapsed() < COMPLAINT_INTERVAL
@@ -142,8 +197,16 @@ fn follow(
                 }
             }
         }
+        if let Some(since) = lost {
+            // A lost connection may be one of several.
+            if consumer.client().fetch_metadata(Some(&topic), ANSWER_WAIT).is_ok() {
+                lost = None;
+            } else if since.elapsed() > NEW_CLIENT_AFTER {
+                return End::Unanswered;
+            }
+        }
     }
-    None
+    End::Left
 }
 
 /// A person has to act. A right that is taken away from a member that has shards may come back before they are lost.

@@ -30,6 +30,9 @@ const FETCH_WAIT: (&str, &str) = ("fetch.wait.max.ms", "10");
 const ANSWER_WAIT: Duration = Duration::from_millis(500);
 /// Without an answer for so long, no broker is there. A broker that starts accepts connections before it keeps them.
 const LOST_WAIT: Duration = Duration::from_secs(5);
+/// Without an answer for so long, a new client takes the place of the one that follows a topic: certificates, keys and
+/// passwords of librdkafka are those of the time at which a client is made. Longer than a broker takes to start.
+pub const NEW_CLIENT_AFTER: Duration = Duration::from_secs(60);
 /// Records between two calls of `progress`, while records come.
 const RECORDS_PER_PROGRESS: u64 = 1_024;
 /// Without any progress for so long, reading fails: a hanging transaction, or a lost broker. Longer than a
@@ -292,6 +295,35 @@ fn update_positions(reader: &BaseConsumer<Quiet>, names: &[(Topic, String)], spa
     moved
 }
 
+fn assign(
+    client: &KafkaClient,
+    reader: &BaseConsumer<Quiet>,
+    name: &str,
+    from: &[(i32, Offset)],
+) -> Result<(), ServiceError> {
+    let mut assignment = TopicPartitionList::new();
+    for (partition, offset) in from {
+        assignment
+            .add_partition_offset(name, *partition, *offset)
+            .map_err(|error| client.explain("reading", &error))?;
+    }
+    reader.assign(&assignment).map_err(|error| client.explain(name, &error))
+}
+
+/// Where a reader goes on that began at `from`.
+fn positions(reader: &BaseConsumer<Quiet>, name: &str, from: &[(i32, Offset)]) -> Vec<(i32, Offset)> {
+    let Ok(positions) = reader.position() else { return from.to_vec() };
+    let position = |(partition, start): &(i32, Offset)| {
+        let element = positions.find_partition(name, *partition);
+        match element.map(|element| element.offset()) {
+            Some(position @ Offset::Offset(_)) => (*partition, position),
+            // It has read nothing yet.
+            _ => (*partition, *start),
+        }
+    };
+    from.iter().map(position).collect()
+}
+
 /// Follows partitions of one topic from given offsets until `each` says stop. Blocks; `each` is called with
 /// `None` at least every poll interval, or every second while no broker answers, so that it can end the following.
 /// `answered` is called with false when no broker answers any more, and with true when one answers again.
@@ -305,19 +337,29 @@ pub fn follow(
     mut answered: impl FnMut(bool),
     mut each: impl FnMut(Option<ReadRecord<'_>>) -> Result<std::ops::ControlFlow<()>, ServiceError>,
 ) -> Result<(), ServiceError> {
-    let reader = client.reader("read_committed")?;
     let name = client.topic(topic);
-    let mut assignment = TopicPartitionList::new();
-    for (partition, offset) in from {
-        assignment
-            .add_partition_offset(&name, *partition, *offset)
-            .map_err(|error| client.explain("reading", &error))?;
+    let mut reader = client.reader("read_committed")?;
+    // A new client has to begin where this one did, so the end is the present one.
+    let mut from = from.to_vec();
+    for (partition, start) in &mut from {
+        if *start == Offset::End {
+            *start = Offset::Offset(ends(client, &reader, topic, *partition)?.1);
+        }
     }
-    reader.assign(&assignment).map_err(|error| client.explain(&name, &error))?;
+    assign(client, &reader, &name, &from)?;
     // Since when no broker answers, and whether `answered` was told.
-    let (mut lost, mut said) = (None, false);
-    let (credentials, given) = (client.credentials(), Given::default());
+    let (mut lost, mut said) = (None::<Instant>, false);
+    let (mut made, credentials, mut given) = (Instant::now(), client.credentials(), Given::default());
     loop {
+        if lost.is_some_and(|since| since.max(made).elapsed() > NEW_CLIENT_AFTER) {
+            made = Instant::now();
+            from = positions(&reader, &name, &from);
+            // A secret may be unreadable at the moment. The next client is made after the same time.
+            if let Ok(new) = client.reader("read_committed") {
+                assign(client, &new, &name, &from)?;
+                (reader, given) = (new, Given::default());
+            }
+        }
         credentials.renew(reader.client(), &given);
         let polled = reader.poll(POLL_WAIT);
         if matches!(&polled, Some(Err(error)) if is_unreachable(error)) {

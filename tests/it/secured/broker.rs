@@ -65,6 +65,14 @@ impl Secured {
         self.directory.path().join(name)
     }
 
+    /// The broker is away meanwhile. Afterwards it and the files for its clients have certificates of another CA, and
+    /// neither side trusts the one before.
+    pub fn change_certificates(&mut self) {
+        self.broker.kill();
+        certify(self.directory.path());
+        self.broker.restart();
+    }
+
     /// `"name" = "value"`: the CA of the broker.
     pub fn ca(&self) -> String {
         format!("\"ssl.ca.location\" = \"{}\"", self.file("ca.pem").display())
@@ -74,7 +82,7 @@ impl Secured {
 /// The secured broker of this test process. The first call starts it.
 pub fn secured() -> &'static Secured {
     static STARTED: OnceLock<Secured> = OnceLock::new();
-    STARTED.get_or_init(start)
+    STARTED.get_or_init(another)
 }
 
 fn write(directory: &Path, name: &str, text: &str) -> PathBuf {
@@ -83,26 +91,35 @@ fn write(directory: &Path, name: &str, text: &str) -> PathBuf {
     path
 }
 
-fn start() -> Secured {
+/// A CA, and what it signs for the broker and for its clients, in place of what there is.
+fn certify(folder: &Path) {
+    let authority = Authority::new("scimtail tests");
+    write(folder, "ca.pem", &authority.pem);
+    let (key, certificate) = authority.sign("scimtail-client", &["client.example"], false);
+    write(folder, "client.key", &key);
+    write(folder, "client.crt", &certificate);
+    for (name, hosts, expired) in [
+        ("server", &["localhost", "127.0.0.1"][..], false),
+        ("wrong-name", &["kafka.example"], false),
+        ("expired", &["localhost", "127.0.0.1"], true),
+    ] {
+        let (key, certificate) = authority.sign(name, hosts, expired);
+        write(folder, &format!("{name}.pem"), &format!("{key}{certificate}"));
+    }
+}
+
+/// Starts an extra one.
+pub fn another() -> Secured {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let folder = directory.path();
-    let (authority, other) = (Authority::new("scimtail tests"), Authority::new("another CA"));
-    let ca = write(folder, "ca.pem", &authority.pem);
-    write(folder, "other.pem", &other.pem);
+    certify(folder);
+    write(folder, "other.pem", &Authority::new("another CA").pem);
     write(folder, "password", PASSWORD);
     write(folder, "wrong-password", "canary-that-is-wrong");
     let secret = write(folder, "oauth-secret", SECRET);
     fs::set_permissions(&secret, PermissionsExt::from_mode(0o600)).expect("a file of ours");
-    let (key, certificate) = authority.sign("scimtail-client", &["client.example"], false);
-    write(folder, "client.key", &key);
-    write(folder, "client.crt", &certificate);
-    let store = |name: &str, hosts: &[&str], expired: bool| {
-        let (key, certificate) = authority.sign(name, hosts, expired);
-        write(folder, &format!("{name}.pem"), &format!("{key}{certificate}"))
-    };
-    let own = store("server", &["localhost", "127.0.0.1"], false);
-    let wrong_name = store("wrong-name", &["kafka.example"], false);
-    let expired = store("expired", &["localhost", "127.0.0.1"], true);
+    let [ca, own, wrong_name, expired] =
+        ["ca.pem", "server.pem", "wrong-name.pem", "expired.pem"].map(|name| folder.join(name));
     let listeners: Vec<Listener> = [
         ("TLS", "SSL"),
         ("MTLS", "SSL"),

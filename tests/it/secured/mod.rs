@@ -9,16 +9,19 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::future::join_all;
+use rustix::process::{Pid, Signal, kill_process};
 use tokio::sync::Semaphore;
 
 use crate::broker::directory::BenchDirectory;
 use crate::program::{AccountText, Ended, Program, await_line};
-use crate::secured::broker::{Secured, secured};
+use crate::secured::broker::{Secured, another, secured};
 use crate::services::{Services, free_port, kafka_tool, services, unique_prefix};
 
 const TOKEN: &str = "secured-token";
 /// The file of the right password.
 const RIGHT: &str = "password";
+/// Two starts of a broker, and the time after which clients are made anew.
+const OUTLIVED_MAX: Duration = Duration::from_secs(300);
 /// Programs that run at once.
 const PROGRAMS: usize = 6;
 
@@ -51,6 +54,16 @@ fn scram(secured: &Secured, user: &str, password: &str) -> Vec<String> {
         property("sasl.username", user),
         format!("\"sasl.password\" = {{ file = \"{}\" }}", secured.file(password).display()),
         secured.ca(),
+    ]
+}
+
+/// With the client certificate.
+fn certified(secured: &Secured) -> Vec<String> {
+    vec![
+        property("security.protocol", "ssl"),
+        secured.ca(),
+        property("ssl.certificate.location", &secured.file("client.crt").display().to_string()),
+        property("ssl.key.location", &secured.file("client.key").display().to_string()),
     ]
 }
 
@@ -171,12 +184,7 @@ async fn scram_over_tls_and_client_certificates_publish() {
     let secured = secured();
     let directory = BenchDirectory::start(5, 1, 3, 5, TOKEN).await;
     let prefix = unique_prefix("mutual");
-    let certificates = vec![
-        property("security.protocol", "ssl"),
-        secured.ca(),
-        property("ssl.certificate.location", &secured.file("client.crt").display().to_string()),
-        property("ssl.key.location", &secured.file("client.key").display().to_string()),
-    ];
+    let certificates = certified(secured);
     grant_all(secured, "scimtail", &prefix);
     grant_all(secured, "CN=scimtail-client", &prefix);
     for (brokers, properties) in
@@ -260,6 +268,39 @@ async fn a_service_outlives_the_password_that_it_started_with() {
     let requests = program.run(&["pause", "acme"]).await;
     assert_eq!(requests.code, 0, "{requests:?}");
     crate::program::await_line(&mut service, "paused");
+    service.kill().expect("it runs");
+    service.wait().expect("it ended");
+}
+
+/// A living client of librdkafka keeps the certificates that it was made with, so others take its place.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_outlives_the_certificates_that_it_started_with() {
+    let mut secured = another();
+    let directory = BenchDirectory::start(20, 2, 5, 20, TOKEN).await;
+    let prefix = unique_prefix("certified");
+    grant_all(&secured, "CN=scimtail-client", &prefix);
+    let lines = certified(&secured);
+    let program = program(&secured.at("MTLS"), &prefix, &directory.base_url(), &lines);
+    let text = std::fs::read_to_string(program.file()).expect("a configuration");
+    std::fs::write(program.file(), text.replace("interval = \"5m\"", "interval = \"1s\"")).expect("it is written");
+    let mut service = program.spawn(&["run"]);
+    let process = Pid::from_child(&service);
+    let waited = tokio::spawn(async move {
+        // The log ends with the process, so that nothing below waits for ever.
+        tokio::time::sleep(OUTLIVED_MAX).await;
+        kill_process(process, Signal::KILL).expect("it is there");
+    });
+    await_line(&mut service, "sync completed");
+    secured.change_certificates();
+    await_line(&mut service, "joining the consumer group anew");
+    await_line(&mut service, "shard acquired");
+    directory.churn(0.3, 1);
+    await_line(&mut service, "sync completed");
+    // The reader of requests, and each command.
+    let requests = program.run(&["pause", "acme"]).await;
+    assert_eq!(requests.code, 0, "{requests:?}");
+    await_line(&mut service, "paused");
+    waited.abort();
     service.kill().expect("it runs");
     service.wait().expect("it ended");
 }
