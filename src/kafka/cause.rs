@@ -27,6 +27,10 @@ pub enum Cause {
     ConnectionRefused,
     /// The connection was not set up in time.
     Silent,
+    /// It was, and nothing answers.
+    Unanswered,
+    /// What answers is not Kafka.
+    NotKafka,
     /// OpenSSL refuses the broker's certificate. It does not say why; [`super::certificate`] finds out.
     Certificate,
     /// The broker refuses our certificate, or asks for one.
@@ -81,8 +85,12 @@ impl FailedConnection {
             Cause::Unresolved
         } else if has("Connection refused") {
             Cause::ConnectionRefused
-        } else if has("timed out in state CONNECT") || has("Connection setup timed out") || has("unreachable (after") {
+        } else if has("timed out in state CONNECT") || has("unreachable (after") {
             Cause::Silent
+        } else if has("Connection setup timed out") {
+            Cause::Unanswered
+        } else if has("Invalid response size") {
+            Cause::NotKafka
         } else if has("certificate verify failed") {
             Cause::Certificate
         } else if has("PLAINTEXT broker listener") || has("wrong version number") || has("packet length too long") {
@@ -116,7 +124,10 @@ impl FailedConnection {
 
     /// True if the connection fails until a person changes something. Otherwise the broker or the network may come back.
     pub fn needs_person(&self) -> bool {
-        !matches!(self.cause, Cause::Unresolved | Cause::ConnectionRefused | Cause::Silent | Cause::NoToken)
+        !matches!(
+            self.cause,
+            Cause::Unresolved | Cause::ConnectionRefused | Cause::Silent | Cause::Unanswered | Cause::NoToken
+        )
     }
 
     /// `mechanism`: as configured.
@@ -134,6 +145,14 @@ impl FailedConnection {
             Cause::Silent => (
                 "no connection in time".to_owned(),
                 "check kafka.brokers, and that no firewall is between this machine and Kafka".to_owned(),
+            ),
+            Cause::Unanswered => (
+                "connections are accepted, and nothing answers as Kafka does".to_owned(),
+                "check that kafka.brokers has the port of Kafka, and that Kafka runs".to_owned(),
+            ),
+            Cause::NotKafka => (
+                "what answers at this address is not Kafka".to_owned(),
+                "kafka.brokers: the port of a Kafka listener".to_owned(),
             ),
             Cause::Certificate => (
                 "the broker's TLS certificate is refused".to_owned(),
@@ -246,7 +265,7 @@ mod tests {
     use super::*;
 
     /// Lines of librdkafka 2.12.1 with OpenSSL 3, against Kafka 4.1.1 and against nothing.
-    const LINES: [(&str, &str, &str); 16] = [
+    const LINES: [(&str, &str, &str); 18] = [
         (
             "[thrd:nosuchhost.invalid:9092/bootstrap]: nosuchhost.invalid:9092/bootstrap: Failed to resolve 'nosuchhost.invalid:9092': Name or service not known (after 0ms in state CONNECT)",
             "nosuchhost.invalid:9092",
@@ -261,6 +280,16 @@ mod tests {
             "[thrd:10.0.0.1:9092/bootstrap]: 10.0.0.1:9092/bootstrap: Connection setup timed out in state CONNECT (after 30027ms in state CONNECT)",
             "10.0.0.1:9092",
             "no connection in time",
+        ),
+        (
+            "[thrd:127.0.0.1:19080/bootstrap]: 127.0.0.1:19080/bootstrap: Connection setup timed out in state APIVERSION_QUERY (after 3011ms in state APIVERSION_QUERY)",
+            "127.0.0.1:19080",
+            "nothing answers as Kafka does",
+        ),
+        (
+            "[thrd:ssl://kafka.example:443/bootstrap]: ssl://kafka.example:443/bootstrap: Receive failed: Invalid response size 1213486160 (0..100000000): increase receive.message.max.bytes (after 5ms in state APIVERSION_QUERY)",
+            "kafka.example:443",
+            "is not Kafka",
         ),
         (
             "[thrd:ssl://localhost:19091/bootstrap]: ssl://localhost:19091/bootstrap: SSL handshake failed: error:0A000086:SSL routines::certificate verify failed: broker certificate could not be verified, verify that ssl.ca.location is correctly configured or root CA certificates are installed (install ca-certificates package) (after 78ms in state SSL_HANDSHAKE)",
@@ -358,8 +387,8 @@ mod tests {
     fn what_may_pass_by_itself_needs_no_person() {
         let needs: Vec<bool> =
             LINES.iter().map(|(line, ..)| FailedConnection::read(line).unwrap().needs_person()).collect();
-        assert_eq!(needs[..3], [false; 3]);
-        assert!(needs[3..].iter().all(|needs| *needs));
+        assert_eq!(needs[..4], [false; 4]);
+        assert!(needs[4..].iter().all(|needs| *needs));
     }
 
     #[test]

@@ -5,6 +5,8 @@ mod issuer;
 mod oauth;
 
 use std::collections::BTreeSet;
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, TcpListener};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -76,6 +78,19 @@ struct Wrong {
     words: &'static str,
 }
 
+/// `host:port` of what refuses each request, as web servers refuse what they do not understand. It ends with the process.
+fn web_server() -> String {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
+    let address = listener.local_addr().expect("its address");
+    std::thread::spawn(move || {
+        for mut client in listener.incoming().flatten() {
+            // A client that has gone has its answer.
+            drop(client.read(&mut [0; 64]).and_then(|_| client.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n")));
+        }
+    });
+    address.to_string()
+}
+
 fn wrongs(secured: &Secured) -> Vec<Wrong> {
     let tls = || vec![property("security.protocol", "ssl"), secured.ca()];
     let wrong = |name, brokers: String, properties, code, words| Wrong { name, brokers, properties, code, words };
@@ -87,7 +102,12 @@ fn wrongs(secured: &Secured) -> Vec<Wrong> {
         properties
     };
     let credentials = || scram(secured, "scimtail", RIGHT);
+    let registry = services().registry.trim_start_matches("http://");
+    let registry = registry.split('/').next().unwrap_or(registry).to_owned();
     vec![
+        // It waits for the end of a line that never comes.
+        wrong("port of the registry", registry, Vec::new(), 69, "nothing answers as Kafka does"),
+        wrong("port of a web server", web_server(), Vec::new(), 78, "is not Kafka"),
         wrong(
             "password",
             secured.at("SASLTLS"),
