@@ -6,7 +6,8 @@
 //! stopped, because its next owner then finds nothing open. The wait is bounded, because the next owner fences a shard
 //! that hangs anyway. The consumer never reads a record and never commits an offset: its partitions are paused as soon
 //! as they are assigned, and it exists only for the membership. A thread of its own polls it and does nothing else, so
-//! that no shard can keep this instance from staying a member.
+//! that no shard can keep this instance from staying a member. If no broker answers for long, a new client takes the
+//! place of the member. The old one first gives everything up, so an instance is never two members.
 
 use std::convert::Infallible;
 use std::sync::mpsc::{self as blocking, RecvTimeoutError};
@@ -86,9 +87,11 @@ pub fn join(
             match end {
                 End::Left => break None,
                 End::Over(error) => break Some(error),
-                End::Unanswered => info!("no broker has answered for long; joining the consumer group anew"),
+                End::Unanswered => {
+                    info!("no broker has answered for a minute; joining the consumer group with a new client")
+                }
             }
-            match joined_anew(&client, &moves, &leave) {
+            match joined_again(&client, &moves, &leave) {
                 Some(new) => member = new,
                 None => break None,
             }
@@ -139,7 +142,7 @@ impl Member {
 }
 
 /// `None` if it is to leave. A secret that cannot be read ends no service that already runs: it is tried again.
-fn joined_anew(client: &KafkaClient, moves: &mpsc::Sender<Move>, leave: &CancellationToken) -> Option<Member> {
+fn joined_again(client: &KafkaClient, moves: &mpsc::Sender<Move>, leave: &CancellationToken) -> Option<Member> {
     let mut complained: Option<Instant> = None;
     while !leave.is_cancelled() {
         match Member::new(client, moves.clone()) {

@@ -1,6 +1,5 @@
 //! How a process ends while something of it is at work.
 
-use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::process::{Command, Stdio};
@@ -10,13 +9,12 @@ use axum::Router;
 use axum::body::Bytes;
 use axum::http::{Method, StatusCode, Uri, header};
 use rustix::process::{Pid, Signal, kill_process};
-use scimtail::kafka::KafkaClient;
-use scimtail::kafka::cause::Failures;
 use tokio::net::TcpSocket;
 use tokio::task::spawn_blocking;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::broker::directory::BenchDirectory;
+use crate::injected::client;
 use crate::program::{AccountText, Program, await_line};
 use crate::services::{Services, free_port, services, unique_prefix};
 use crate::tls::Ca;
@@ -74,16 +72,7 @@ fn connect_until_told(brokers: String) {
         ("reconnect.backoff.ms", "0"),
         ("reconnect.backoff.max.ms", "1"),
     ];
-    let client = KafkaClient {
-        brokers,
-        topic_prefix: "ending".to_owned(),
-        partitions: 1,
-        outputs: Vec::new(),
-        properties: BTreeMap::from(properties.map(|(name, value)| (name.to_owned(), value.to_owned()))),
-        secrets: BTreeMap::new(),
-        tokens: None,
-        failures: Failures::default(),
-    };
+    let client = client(brokers, &properties);
     let _clients: Vec<_> = (0..CLIENTS).map(|_| client.reader("read_committed").expect("a client")).collect();
     std::io::stdin().read_to_end(&mut Vec::new()).expect("the end of standard input");
     std::process::exit(0);

@@ -36,17 +36,22 @@ fn cluster() -> (Cluster, KafkaClient) {
         ("transaction.timeout.ms", "4000"),
         ("topic.metadata.refresh.interval.ms", "200"),
     ];
-    let client = KafkaClient {
-        brokers: cluster.bootstrap_servers(),
+    let client = client(cluster.bootstrap_servers(), &properties);
+    (cluster, client)
+}
+
+/// A client of one partition, with these properties of librdkafka.
+pub fn client(brokers: String, properties: &[(&str, &str)]) -> KafkaClient {
+    KafkaClient {
+        brokers,
         topic_prefix: "mock".to_owned(),
         partitions: 1,
         outputs: Vec::new(),
-        properties: BTreeMap::from(properties.map(|(name, value)| (name.to_owned(), value.to_owned()))),
+        properties: properties.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
         secrets: BTreeMap::new(),
         tokens: None,
         failures: Failures::default(),
-    };
-    (cluster, client)
+    }
 }
 
 fn fence(client: &KafkaClient) -> Result<TransactionalProducer, String> {
@@ -111,7 +116,7 @@ fn case(error: &'static RDKafkaRespErr, name: &'static str) -> (&'static [RDKafk
     (std::slice::from_ref(error), name)
 }
 
-/// A restore that begins anew has the whole log again, so that no person has to act.
+/// A restore that begins again has the whole log, so that no person has to act.
 #[test]
 fn a_log_that_loses_its_start_while_it_is_read_is_no_refusal() {
     let (cluster, client) = cluster();

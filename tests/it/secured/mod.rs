@@ -22,7 +22,7 @@ use crate::services::{Services, free_port, kafka_tool, services, unique_prefix};
 const TOKEN: &str = "secured-token";
 /// The file of the right password.
 const RIGHT: &str = "password";
-/// Two starts of a broker, and the time after which clients are made anew.
+/// Two starts of a broker, and the time after which new clients are made.
 const OUTLIVED_MAX: Duration = Duration::from_secs(300);
 /// Programs that run at once.
 const PROGRAMS: usize = 6;
@@ -42,6 +42,11 @@ fn program(brokers: &str, prefix: &str, base_url: &str, lines: &[String]) -> Pro
     let with = format!("[kafka.properties]\n{}[kafka.secrets]\n{}[registry]", joined(properties), joined(secrets));
     std::fs::write(program.file(), text.replacen("[registry]", &with, 1)).expect("a configuration");
     program
+}
+
+fn sync_each_second(program: &Program) {
+    let text = std::fs::read_to_string(program.file()).expect("a configuration");
+    std::fs::write(program.file(), text.replace("interval = \"5m\"", "interval = \"1s\"")).expect("it is written");
 }
 
 fn property(name: &str, value: &str) -> String {
@@ -263,8 +268,7 @@ async fn a_service_outlives_the_password_that_it_started_with() {
     std::fs::copy(secured.file("password"), &file).expect("a file");
     let lines = scram(secured, "rotated", "living-password");
     let program = program(&secured.at("SESSIONS"), &prefix, &directory.base_url(), &lines);
-    let text = std::fs::read_to_string(program.file()).expect("a configuration");
-    std::fs::write(program.file(), text.replace("interval = \"5m\"", "interval = \"1s\"")).expect("it is written");
+    sync_each_second(&program);
     let mut service = program.spawn(&["run"]);
     crate::program::await_line(&mut service, "sync completed");
     for session in 0..SESSIONS {
@@ -301,8 +305,7 @@ async fn a_service_outlives_the_certificates_that_it_started_with() {
     grant_all(&secured, "CN=scimtail-client", &prefix);
     let lines = certified(&secured);
     let program = program(&secured.at("MTLS"), &prefix, &directory.base_url(), &lines);
-    let text = std::fs::read_to_string(program.file()).expect("a configuration");
-    std::fs::write(program.file(), text.replace("interval = \"5m\"", "interval = \"1s\"")).expect("it is written");
+    sync_each_second(&program);
     let mut service = program.spawn(&["run"]);
     let process = Pid::from_child(&service);
     let waited = tokio::spawn(async move {
@@ -312,7 +315,7 @@ async fn a_service_outlives_the_certificates_that_it_started_with() {
     });
     await_line(&mut service, "sync completed");
     secured.change_certificates();
-    await_line(&mut service, "joining the consumer group anew");
+    await_line(&mut service, "joining the consumer group with a new client");
     await_line(&mut service, "shard acquired");
     directory.churn(0.3, 1);
     await_line(&mut service, "sync completed");
