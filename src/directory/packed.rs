@@ -1,6 +1,8 @@
 //! A principal at rest: one allocation instead of a dozen, so that a directory of a million users
 //! fits into memory. Unpacked only when its bytes changed.
 
+use std::borrow::Cow;
+
 use super::principal::{ENTERPRISE, Id, Principal};
 
 /// Replaces [`ENTERPRISE`] at the head of an attribute's path; no SCIM path begins with it.
@@ -41,31 +43,25 @@ impl PackedPrincipal {
     }
 
     pub fn unpack(&self, id: Id) -> Principal {
+        self.fields().to_principal(id)
+    }
+
+    /// The same, read in place: a look at one field of every principal allocates nothing.
+    pub fn fields(&self) -> Fields<'_> {
         let mut reader = Reader(&self.0);
-        let mut principal = Principal::new(id);
-        principal.user_name = reader.optional();
-        principal.display_name = reader.optional();
-        principal.external_id = reader.optional();
-        principal.email = reader.optional();
-        principal.active = match reader.byte() {
-            0 => None,
-            active => Some(active == 2),
-        };
-        principal.created = reader.time();
-        principal.last_modified = reader.time();
-        for _ in 0..reader.length() {
-            let path = reader.text();
-            let path = match path.strip_prefix(ENTERPRISE_MARK) {
-                Some(rest) => format!("{ENTERPRISE}{rest}"),
-                None => path.to_owned(),
-            };
-            let value = reader.text().to_owned();
-            principal.attributes.insert(path, value);
+        Fields {
+            user_name: reader.optional(),
+            display_name: reader.optional(),
+            external_id: reader.optional(),
+            email: reader.optional(),
+            active: match reader.byte() {
+                0 => None,
+                active => Some(active == 2),
+            },
+            created: reader.time(),
+            last_modified: reader.time(),
+            lists: reader.0,
         }
-        for _ in 0..reader.length() {
-            principal.omitted.push(reader.text().to_owned());
-        }
-        principal
     }
 
     pub fn bytes(&self) -> &[u8] {
@@ -76,6 +72,85 @@ impl PackedPrincipal {
     #[expect(clippy::len_without_is_empty, reason = "never empty")]
     pub fn len(&self) -> usize {
         self.0.len()
+    }
+}
+
+/// The fields of a [`PackedPrincipal`], borrowed from it; they mean what those of [`Principal`] mean.
+#[derive(Clone, Copy)]
+pub struct Fields<'a> {
+    pub user_name: Option<&'a str>,
+    pub display_name: Option<&'a str>,
+    pub external_id: Option<&'a str>,
+    pub email: Option<&'a str>,
+    pub active: Option<bool>,
+    pub created: Option<i64>,
+    pub last_modified: Option<i64>,
+    /// Attributes, then omitted paths.
+    lists: &'a [u8],
+}
+
+impl<'a> Fields<'a> {
+    /// The same without the server's times.
+    pub fn without_times(self) -> Fields<'a> {
+        Fields { created: None, last_modified: None, ..self }
+    }
+
+    /// As [`Principal::name`].
+    pub fn name(&self) -> Option<&'a str> {
+        self.user_name.or(self.display_name)
+    }
+
+    pub fn to_principal(&self, id: Id) -> Principal {
+        let owned = |text: Option<&str>| text.map(str::to_owned);
+        Principal {
+            id,
+            user_name: owned(self.user_name),
+            display_name: owned(self.display_name),
+            active: self.active,
+            external_id: owned(self.external_id),
+            email: owned(self.email),
+            created: self.created,
+            last_modified: self.last_modified,
+            attributes: self.attributes().map(|(path, value)| (path.into_owned(), value.to_owned())).collect(),
+            omitted: self.omitted().map(str::to_owned).collect(),
+        }
+    }
+
+    /// SCIM path and JSON text, sorted by path.
+    pub fn attributes(&self) -> impl ExactSizeIterator<Item = (Cow<'a, str>, &'a str)> + use<'a> {
+        let mut reader = Reader(self.lists);
+        let count = reader.length();
+        (0..count).map(move |_| {
+            let path = reader.text();
+            let path = match path.strip_prefix(ENTERPRISE_MARK) {
+                Some(rest) => Cow::Owned(format!("{ENTERPRISE}{rest}")),
+                None => Cow::Borrowed(path),
+            };
+            (path, reader.text())
+        })
+    }
+
+    /// Paths of the attributes that are left out because the principal would be too large.
+    pub fn omitted(&self) -> impl ExactSizeIterator<Item = &'a str> + use<'a> {
+        let mut reader = Reader(self.lists);
+        for _ in 0..2 * reader.length() {
+            reader.text();
+        }
+        let count = reader.length();
+        (0..count).map(move |_| reader.text())
+    }
+
+    /// True where [`Principal::published`] has the path.
+    pub fn holds(&self, path: &str) -> bool {
+        let field = match path {
+            "userName" => self.user_name.is_some(),
+            "displayName" => self.display_name.is_some(),
+            "active" => self.active.is_some(),
+            "externalId" => self.external_id.is_some(),
+            "meta.created" => self.created.is_some(),
+            _ => false,
+        };
+        field || self.attributes().any(|(held, _)| held == path)
     }
 }
 
@@ -135,9 +210,9 @@ impl<'a> Reader<'a> {
         self.str(length)
     }
 
-    fn optional(&mut self) -> Option<String> {
+    fn optional(&mut self) -> Option<&'a str> {
         let length = self.length();
-        (length > 0).then(|| self.str(length - 1).to_owned())
+        (length > 0).then(|| self.str(length - 1))
     }
 
     fn time(&mut self) -> Option<i64> {
@@ -170,7 +245,15 @@ mod tests {
             principal.attributes = attributes;
             principal.attributes.insert(format!("{ENTERPRISE}department"), department);
             principal.omitted = omitted;
-            prop_assert_eq!(PackedPrincipal::pack(&principal).unpack("id".into()), principal);
+            let packed = PackedPrincipal::pack(&principal);
+            prop_assert_eq!(packed.unpack("id".into()), principal.clone());
+            let fields = packed.fields();
+            prop_assert_eq!((fields.name(), fields.active), (principal.name(), principal.active));
+            let published = principal.published();
+            let paths = ["userName", "displayName", "active", "externalId", "meta.created", "email", "omitted"];
+            for path in paths.into_iter().chain(principal.attributes.keys().map(String::as_str)) {
+                prop_assert_eq!(fields.holds(path), published.contains_key(path), "{}", path);
+            }
         }
     }
 }

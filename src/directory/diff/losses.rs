@@ -84,7 +84,7 @@ impl Diff<'_> {
         if disabled == 0 {
             return users.len() as u64;
         }
-        users.iter().filter(|(id, entry)| entry.packed.unpack((*id).clone()).active != Some(false)).count() as u64
+        users.iter().filter(|(_, entry)| entry.packed.fields().active != Some(false)).count() as u64
     }
 
     /// Adds to `evidence` which attributes vanish, given that fewer than `min_losses` losers never matter.
@@ -104,7 +104,7 @@ impl Diff<'_> {
         }
         let lost_active = self.active.lost.len() as u64;
         if lost_active >= min_losses.max(1) {
-            let holds = |(id, entry): &(&Id, &Entry)| entry.packed.unpack((*id).clone()).active.is_some();
+            let holds = |(_, entry): &(&Id, &Entry)| entry.packed.fields().active.is_some();
             let holding = self.known.table(Kind::User).iter().filter(holds).count() as u64;
             evidence.vanishing.push((lost_active, holding));
             if vanishes(lost_active, holding) {
@@ -112,7 +112,7 @@ impl Diff<'_> {
             }
         }
         for ((kind, path), losing) in losers.into_iter().filter(|(_, losing)| *losing >= min_losses.max(1)) {
-            let holds = |(id, entry): &(&Id, &Entry)| entry.packed.unpack((*id).clone()).published().contains_key(path);
+            let holds = |(_, entry): &(&Id, &Entry)| entry.packed.fields().holds(path);
             let holding = self.known.table(kind).iter().filter(holds).count() as u64;
             evidence.vanishing.push((losing, holding));
             if vanishes(losing, holding) {

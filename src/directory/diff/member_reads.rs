@@ -161,8 +161,8 @@ impl Diff<'_> {
         let nameless = |group: &ListedGroup| group.id.is_none();
         if self.reads.of_users.values().any(|read| read.groups.iter().any(nameless)) {
             for id in self.groups() {
-                let name = self.principal(Kind::Group, id).and_then(|group| group.display_name);
-                by_name.entry(name.unwrap_or_default()).or_default().push(id.clone());
+                let name = self.packed(Kind::Group, id).and_then(|group| group.fields().display_name);
+                by_name.entry(name.unwrap_or_default().to_owned()).or_default().push(id.clone());
             }
         }
         by_name

@@ -7,6 +7,7 @@ use super::sightings::{Diff, GroupRead};
 use crate::directory::changes::{Event, EventType, KeyChange, RemovalReason, StateWrite};
 use crate::directory::key::StateKey;
 use crate::directory::observed::directer;
+use crate::directory::packed::PackedPrincipal;
 use crate::directory::principal::{Id, Kind, Member};
 use crate::directory::status::Baseline;
 
@@ -29,18 +30,20 @@ pub(super) struct Plan {
 pub(super) fn plan(diff: &Diff<'_>, now: i64) -> Plan {
     let mut plan = Plan::default();
     for (group, reason) in &diff[Kind::Group].gone {
-        for member in sorted_members(diff, group) {
+        for (member, cause) in sorted_members(diff, group, |member| {
             // Where both go, the member is the cause: it explains more than the group does.
-            let cause = gone(diff, &member).unwrap_or((Kind::Group, group.clone(), *reason));
+            Some(gone(diff, member).unwrap_or((Kind::Group, group.clone(), *reason)))
+        }) {
             plan.removed.push(remove(diff, group, member, Some(cause), now));
         }
     }
+    let all_stay = Kind::BOTH.into_iter().all(|kind| diff[kind].gone.is_empty());
     for group in diff.groups() {
         let mut dangling: BTreeSet<Id> = BTreeSet::new();
         let mut count = diff.known.members(group).map_or(0, |members| members.len());
         // Members that go with their principal. A group that was not read again still lists them.
-        for member in sorted_members(diff, group) {
-            if let Some(cause) = gone(diff, &member) {
+        if !all_stay {
+            for (member, cause) in sorted_members(diff, group, |member| gone(diff, member)) {
                 dangling.insert(member.id.clone());
                 plan.removed.push(remove(diff, group, member, Some(cause), now));
                 count -= 1;
@@ -140,20 +143,18 @@ fn redirected(
     })
 }
 
-fn sorted_members(diff: &Diff<'_>, group: &Id) -> Vec<Member> {
-    let mut members: Vec<Member> =
-        diff.known.members(group).into_iter().flat_map(|members| members.keys()).cloned().collect();
-    members.sort_unstable();
+/// Why a membership goes: the removal of which principal takes it along.
+type Cause = (Kind, Id, RemovalReason);
+
+/// The known members of the group that go, sorted: only those are copied, a directory may have a million members.
+fn sorted_members(diff: &Diff<'_>, group: &Id, goes: impl Fn(&Member) -> Option<Cause>) -> Vec<(Member, Cause)> {
+    let known = diff.known.members(group).into_iter().flat_map(|members| members.keys());
+    let mut members: Vec<_> = known.filter_map(|member| Some((member.clone(), goes(member)?))).collect();
+    members.sort_unstable_by(|one, other| one.0.cmp(&other.0));
     members
 }
 
-fn remove(
-    diff: &Diff<'_>,
-    group: &Id,
-    member: Member,
-    cause: Option<(Kind, Id, RemovalReason)>,
-    observed_at: i64,
-) -> KeyChange {
+fn remove(diff: &Diff<'_>, group: &Id, member: Member, cause: Option<Cause>, observed_at: i64) -> KeyChange {
     let reason = cause.as_ref().map_or(RemovalReason::NotListed, |(_, _, reason)| *reason);
     let event = membership_event(diff, EventType::MembershipRemoved, group, &member).map(|event| Event {
         removal_reason: Some(reason),
@@ -176,9 +177,10 @@ fn membership_event(diff: &Diff<'_>, event_type: EventType, group: &Id, member: 
     {
         return None;
     }
+    let fields = |kind: Kind, id: &Id| diff.packed(kind, id).map(PackedPrincipal::fields);
     Some(Event {
-        principal_name: diff.principal(member.kind, &member.id).and_then(|found| found.name().map(str::to_owned)),
-        group_name: diff.principal(Kind::Group, group).and_then(|found| found.display_name),
+        principal_name: fields(member.kind, &member.id).and_then(|member| member.name()).map(str::to_owned),
+        group_name: fields(Kind::Group, group).and_then(|group| group.display_name).map(str::to_owned),
         ..Event::new(event_type)
     })
 }

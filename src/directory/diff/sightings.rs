@@ -8,6 +8,7 @@ use crate::directory::changes::RemovalReason;
 use crate::directory::known::Known;
 use crate::directory::maps::{Map, Set};
 use crate::directory::observed::{ListedGroup, ListedMember};
+use crate::directory::packed::PackedPrincipal;
 use crate::directory::principal::{Id, Kind, Principal, RawHash};
 use crate::directory::rules::Rules;
 use crate::directory::strategy::Strategy;
@@ -214,12 +215,15 @@ impl<'k> Diff<'k> {
         self.appeared(kind, id) || (self.known.table(kind).contains(id) && !self[kind].gone.contains_key(id))
     }
 
-    /// Name of a principal for an event: as just read, else as known.
+    /// A principal as just read, else as known.
+    pub(super) fn packed(&self, kind: Kind, id: &Id) -> Option<&PackedPrincipal> {
+        let read = self[kind].changed.get(id).map(|changed| &changed.packed);
+        read.or_else(|| self.known.table(kind).get(id).map(|entry| &entry.packed))
+    }
+
+    /// As [`Diff::packed`], unpacked.
     pub(super) fn principal(&self, kind: Kind, id: &Id) -> Option<Principal> {
-        match self[kind].changed.get(id) {
-            Some(changed) => Some(changed.packed.unpack(id.clone())),
-            None => self.known.table(kind).principal(id),
-        }
+        self.packed(kind, id).map(|packed| packed.unpack(id.clone()))
     }
 
     /// Groups that exist after this sync.
