@@ -66,6 +66,8 @@ struct Ledger {
     /// The transaction that is counted. Reports of an earlier one come late and do not count.
     transaction: usize,
     settled: usize,
+    /// How many records the waiting thread waits for; 0 while none waits. It is woken once, not once a record.
+    awaited: usize,
     failed: Option<Error>,
     /// Of each batch of the transaction, the offset after its last acknowledged record, by topic. Batches of several
     /// accounts lie in one partition, but none counts another's records: its positions are exactly its own.
@@ -118,8 +120,12 @@ impl ProducerContext for Deliveries {
                 ledger.failed.get_or_insert(error.clone());
             }
         }
+        let all_came = ledger.settled == ledger.awaited;
+        let wake = all_came || result.is_err();
         drop(ledger);
-        self.moved.notify_all();
+        if wake {
+            self.moved.notify_all();
+        }
     }
 }
 
@@ -236,10 +242,10 @@ impl Sender {
         failpoint::hit(Point::DrainBefore);
         let outstanding = |ledger: &mut Ledger| ledger.settled < sent && ledger.failed.is_none();
         let context = self.producer.context();
-        let (mut ledger, waited) = context
-            .moved
-            .wait_timeout_while(self.ledger(), self.wait, outstanding)
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut ledger = self.ledger();
+        ledger.awaited = sent;
+        let waited = context.moved.wait_timeout_while(ledger, self.wait, outstanding);
+        let (mut ledger, waited) = waited.unwrap_or_else(PoisonError::into_inner);
         match ledger.failed.take() {
             Some(error) => return Err(Undelivered::Failed(error)),
             // The message timeout comes first.
