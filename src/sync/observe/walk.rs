@@ -19,8 +19,8 @@ use crate::telemetry::Metric;
 const BARREN_PAGES_MAX: usize = 100;
 /// Rows parsed before the diff takes them: a bound on memory beside the page itself.
 const ROWS_AT_ONCE: usize = 2_000;
-/// Below this, starting a thread costs more than it saves.
-const TWO_THREADS_MIN: usize = 200;
+/// Below this, moving to a thread for blocking work costs more than it saves.
+const BLOCKING_MIN: usize = 200;
 /// Rows that cannot be read and are named; the others are only counted.
 const ROWS_NAMED: usize = 10;
 
@@ -147,11 +147,10 @@ fn bounded(account: &Account, memory: &mut Reserved, diff: &Diff<'_>, kind: Kind
 /// Parsing thousands of rows takes long enough to keep a thread of the runtime from other accounts.
 fn on_a_blocking_thread<T>(rows: usize, work: impl FnOnce() -> T) -> T {
     let many = Handle::try_current().is_ok_and(|handle| handle.runtime_flavor() == RuntimeFlavor::MultiThread);
-    if many && rows >= TWO_THREADS_MIN { tokio::task::block_in_place(work) } else { work() }
+    if many && rows >= BLOCKING_MIN { tokio::task::block_in_place(work) } else { work() }
 }
 
-/// Parses the rows whose bytes are not recognised. Where the first one is not, most are new (a first load, a
-/// restart), and a second thread takes half of them. `None`: one has to be sent again.
+/// Parses the rows whose bytes are not recognised. `None`: one has to be sent again.
 fn read<D: Directory>(
     directory: &D,
     diff: &Diff<'_>,
@@ -161,33 +160,17 @@ fn read<D: Directory>(
     first: usize,
     unread: &mut UnreadRows,
 ) -> Option<Vec<Row>> {
-    let read = |rows: &[RawRow]| -> Option<Vec<Row>> {
-        let each = rows.iter().map(|row| {
-            if diff.recognises(kind, row.hash) {
-                return Some(Row::Same(row.hash));
-            }
-            match directory.read(kind, page, row) {
-                Parsed::Resource(observed) => Some(Row::Read(observed)),
-                Parsed::NoId => Some(Row::NoId),
-                Parsed::Stale => None,
-            }
-        });
-        each.collect()
-    };
-    let known = rows.first().is_none_or(|row| diff.recognises(kind, row.hash));
-    let rows = if known || rows.len() < TWO_THREADS_MIN {
-        read(rows)?
-    } else {
-        let (here, there) = rows.split_at(rows.len() / 2);
-        std::thread::scope(|scope| {
-            let there = scope.spawn(|| read(there));
-            let here = read(here);
-            let there = there.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-            let mut rows = here?;
-            rows.extend(there?);
-            Some(rows)
-        })?
-    };
+    let each = rows.iter().map(|row| {
+        if diff.recognises(kind, row.hash) {
+            return Some(Row::Same(row.hash));
+        }
+        match directory.read(kind, page, row) {
+            Parsed::Resource(observed) => Some(Row::Read(observed)),
+            Parsed::NoId => Some(Row::NoId),
+            Parsed::Stale => None,
+        }
+    });
+    let rows: Vec<Row> = each.collect::<Option<_>>()?;
     for (number, row) in rows.iter().enumerate() {
         if let Some(row) = unread_row(row, first + number + 1) {
             unread.take(row);
