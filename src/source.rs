@@ -55,7 +55,7 @@ pub enum Parsed {
 }
 
 /// A row as the server sent it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RawRow {
     pub hash: RawHash,
     pub bytes: RowBytes,

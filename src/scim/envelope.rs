@@ -22,7 +22,7 @@ const SCHEMAS_MAX: usize = 500;
 const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
 
 /// One page as the server sent it.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub struct ListPage {
     pub rows: Vec<RawRow>,
     /// False if `Resources` is absent or null: on a first page that is an empty list only if the numbers say so.
@@ -59,16 +59,8 @@ pub fn no_rows() -> ReadError {
 pub fn split_list(body: &Bytes) -> Result<ListPage, ReadError> {
     let body = utf_8(body)?;
     let fields: Fields<'_> = serde_json::from_slice(&body).map_err(|error| not_a_list(kind_of(&error)))?;
-    let field = |name: &str| fields.agreed(name).map_err(|()| not_a_list(&format!("it has two `{name}`")));
-    if field("schemas")?.is_some_and(names_an_error) {
-        return Err(not_a_list("it is a SCIM error with status 200"));
-    }
-    let number =
-        |name| Ok::<_, ReadError>(field(name)?.and_then(|raw| raw.get().trim_matches('"').parse::<u64>().ok()));
-    let (total, items_per_page) = (number("totalResults")?, number("itemsPerPage")?);
-    let next_cursor = field("nextCursor")?.and_then(text).map(std::borrow::Cow::into_owned);
-    let next_cursor = next_cursor.filter(|cursor| !cursor.is_empty() && cursor.len() <= CURSOR_BYTES_MAX);
-    let resources = field("Resources")?.map(RawValue::get).filter(|text| *text != "null");
+    let page = beside_rows(&fields)?;
+    let resources = field(&fields, "Resources")?.map(RawValue::get).filter(|text| *text != "null");
     let rows = match resources {
         None => Vec::new(),
         Some(text) => {
@@ -77,7 +69,27 @@ pub fn split_list(body: &Bytes) -> Result<ListPage, ReadError> {
             rows.0.into_iter().map(|row| raw_row(body.slice_ref(row.get().as_bytes()))).collect()
         }
     };
-    Ok(ListPage { rows, has_resources: resources.is_some(), total, items_per_page, next_cursor })
+    Ok(ListPage { rows, has_resources: resources.is_some(), ..page })
+}
+
+/// What a page says beside its rows.
+///
+/// # Errors
+/// The object is an error, or says two things of one attribute.
+pub(super) fn beside_rows(fields: &Fields<'_>) -> Result<ListPage, ReadError> {
+    if field(fields, "schemas")?.is_some_and(names_an_error) {
+        return Err(not_a_list("it is a SCIM error with status 200"));
+    }
+    let number =
+        |name| Ok::<_, ReadError>(field(fields, name)?.and_then(|raw| raw.get().trim_matches('"').parse::<u64>().ok()));
+    let (total, items_per_page) = (number("totalResults")?, number("itemsPerPage")?);
+    let next_cursor = field(fields, "nextCursor")?.and_then(text).map(std::borrow::Cow::into_owned);
+    let next_cursor = next_cursor.filter(|cursor| !cursor.is_empty() && cursor.len() <= CURSOR_BYTES_MAX);
+    Ok(ListPage { rows: Vec::new(), has_resources: false, total, items_per_page, next_cursor })
+}
+
+fn field<'f>(fields: &Fields<'f>, name: &str) -> Result<Option<&'f RawValue>, ReadError> {
+    fields.agreed(name).map_err(|()| not_a_list(&format!("it has two `{name}`")))
 }
 
 /// A resource with the hash it is recognised by.

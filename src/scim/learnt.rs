@@ -7,7 +7,8 @@ use url::Url;
 
 use super::advertised::{self, Advertised};
 use super::client::Client;
-use crate::directory::RawHash;
+use super::places::Places;
+use crate::directory::{Kind, RawHash};
 
 /// Pages remembered of one directory; more than that are read again each time.
 const REMEMBERED_MAX: usize = 20_000;
@@ -20,6 +21,8 @@ pub struct Learnt {
     /// Pages by their URL, as the server last sent them with an ETag. They live no longer than the client, as the
     /// hashes by which rows are recognised live no longer than their acquisition.
     pages: Arc<Mutex<HashMap<Url, RememberedPage>>>,
+    /// Where the last walk of each kind found which row.
+    places: Arc<Mutex<[Arc<Places>; 2]>>,
 }
 
 /// A page without its bytes: its rows by hash.
@@ -53,6 +56,15 @@ impl Learnt {
             Some(page) if pages.len() < REMEMBERED_MAX || pages.contains_key(&url) => drop(pages.insert(url, page)),
             _ => drop(pages.remove(&url)),
         }
+    }
+
+    /// Where the last walk of this kind found which row; empty before it.
+    pub(super) fn places(&self, kind: Kind) -> Arc<Places> {
+        Arc::clone(&self.places.lock().unwrap_or_else(PoisonError::into_inner)[kind as usize])
+    }
+
+    pub(super) fn remember_places(&self, kind: Kind, places: Places) {
+        self.places.lock().unwrap_or_else(PoisonError::into_inner)[kind as usize] = Arc::new(places);
     }
 
     /// All pages have to be sent again, with their bytes.

@@ -9,6 +9,7 @@
 
 use crate::directory::{Id, Kind, RawHash, ReasonCode, Set};
 use std::pin::pin;
+use std::sync::Arc;
 
 use async_stream::try_stream;
 use futures::{Stream, StreamExt};
@@ -22,6 +23,7 @@ use super::envelope::{self, ListPage};
 use super::error::ReadError;
 use super::http::Body;
 use super::learnt::{Learnt, RememberedPage};
+use super::places::{Places, split_expected};
 use super::profile::Paging;
 use super::refusal::refusal;
 use super::value;
@@ -54,6 +56,8 @@ struct Fetched {
     next_cursor: Option<String>,
     /// False if a first page of this form is not a list, rather than an empty one.
     is_an_answer: bool,
+    /// How many rows of the last walk lie before the page that comes next, if the order is the same.
+    place: usize,
 }
 
 /// Ids of all rows that a filter matches.
@@ -124,11 +128,14 @@ struct Walked {
     first_received: usize,
     /// The largest total that any page stated.
     total: Option<u64>,
+    /// All rows in their order, for the next walk.
+    places: Places,
 }
 
 impl Walked {
     /// Takes out the rows that an earlier page showed, and those that this page shows twice.
     fn take(&mut self, page: &mut Page) {
+        page.rows.iter().for_each(|row| self.places.push(row));
         let mut here: Set<RawHash> = Set::default();
         let (mut doubled, mut repeated) = (0, 0);
         page.rows.retain(|row| {
@@ -165,7 +172,7 @@ fn walk(client: Client, learnt: Learnt, query: Query) -> impl Stream<Item = Resu
         'walk: loop {
             let mut walked = Walked::default();
             let mut at = begin.clone();
-            let mut request = list.fetch(&at, count);
+            let mut request = list.fetch(&at, count, 0);
             for number_here in 0.. {
                 number += 1;
                 let pages_max = client.patience().pages;
@@ -197,7 +204,7 @@ fn walk(client: Client, learnt: Learnt, query: Query) -> impl Stream<Item = Resu
                     }
                     fetched => fetched?,
                 };
-                let Fetched { mut page, next_cursor, is_an_answer } = fetched;
+                let Fetched { mut page, next_cursor, is_an_answer, place } = fetched;
                 if number_here == 0 && !is_an_answer {
                     Err(envelope::no_rows())?;
                 }
@@ -227,17 +234,18 @@ fn walk(client: Client, learnt: Learnt, query: Query) -> impl Stream<Item = Resu
                 page.more = matches!(next, Some(At::Cursor(_)));
                 match next {
                     None => {
+                        list.remember(std::mem::take(&mut walked.places));
                         yield page;
                         return;
                     }
                     Some(next) if page.bytes > LARGE_BODY => {
                         yield page;
-                        request = list.fetch(&next, count);
+                        request = list.fetch(&next, count, place);
                         at = next;
                     }
                     // The next page is on its way while this one is compared.
                     Some(next) => {
-                        request = list.fetch(&next, count);
+                        request = list.fetch(&next, count, place);
                         at = next;
                         yield page;
                     }
@@ -297,14 +305,26 @@ struct List {
 }
 
 impl List {
-    /// Asks for a page, splits it into rows and hashes them, on a task of its own.
-    fn fetch(&self, at: &At, count: u32) -> Request {
+    /// Asks for a page, splits it into rows and hashes them, on a task of its own. `place`: that of its first row in
+    /// the last walk.
+    fn fetch(&self, at: &At, count: u32, place: usize) -> Request {
         let (list, at) = (self.clone(), at.clone());
         #[expect(clippy::disallowed_methods, reason = "the handle aborts the request when the walk is dropped")]
-        AbortOnDropHandle::new(tokio::spawn(async move { list.ask(at, count).await }.in_current_span()))
+        AbortOnDropHandle::new(tokio::spawn(async move { list.ask(at, count, place).await }.in_current_span()))
     }
 
-    async fn ask(&self, at: At, count: u32) -> Result<Fetched, ReadError> {
+    /// Rows of a filter are others with every walk, and a page that comes without its bytes has none to compare.
+    fn expects_places(&self) -> bool {
+        self.query.filter.is_none() && !self.client.profile().list_etags
+    }
+
+    fn remember(&self, places: Places) {
+        if self.expects_places() {
+            self.learnt.remember_places(self.query.kind, places);
+        }
+    }
+
+    async fn ask(&self, at: At, count: u32, place: usize) -> Result<Fetched, ReadError> {
         let Query { kind, filter, attributes } = &self.query;
         let client = &self.client;
         let reply = if let At::Search(start) = at {
@@ -333,10 +353,10 @@ impl List {
             }
             client.get(url).await?
         };
-        self.read(reply, matches!(at, At::Search(_))).await
+        self.read(reply, matches!(at, At::Search(_)), place).await
     }
 
-    async fn read(&self, reply: Reply, is_search: bool) -> Result<Fetched, ReadError> {
+    async fn read(&self, reply: Reply, is_search: bool, place: usize) -> Result<Fetched, ReadError> {
         match reply.status.as_u16() {
             200 => {}
             400 if envelope::refuses_cursor(&reply.body) => {
@@ -349,11 +369,12 @@ impl List {
         }
         let Reply { skew, received_at, body, .. } = reply;
         let bytes = body.len();
-        let list = split(body).await?;
+        let places = if self.expects_places() { self.learnt.places(self.query.kind) } else { Arc::default() };
+        let (list, place) = split(body, places, place).await?;
         let is_an_answer = list.is_an_answer();
         let ListPage { rows, total, next_cursor, .. } = list;
         let page = Page { rows, total, bytes, skew, received_at, ..Page::default() };
-        Ok(Fetched { page, next_cursor, is_an_answer })
+        Ok(Fetched { page, next_cursor, is_an_answer, place })
     }
 
     /// A page whose ETag still matches holds the rows it held: they come without their bytes.
@@ -365,10 +386,10 @@ impl List {
         if let (304, Some(RememberedPage { rows, total, next_cursor, .. })) = (reply.status.as_u16(), remembered) {
             let rows = rows.into_iter().map(|hash| RawRow { hash, bytes: RowBytes::Unchanged }).collect();
             let page = Page { rows, total, skew, received_at, ..Page::default() };
-            return Ok(Fetched { page, next_cursor, is_an_answer: true });
+            return Ok(Fetched { page, next_cursor, is_an_answer: true, place: 0 });
         }
         let etag = reply.etag.clone();
-        let fetched = self.read(reply, false).await?;
+        let fetched = self.read(reply, false, 0).await?;
         let (rows, total) = (fetched.page.rows.iter().map(|row| row.hash).collect(), fetched.page.total);
         let next_cursor = fetched.next_cursor.clone();
         self.learnt.remember(url, etag.map(|etag| RememberedPage { etag, rows, total, next_cursor }));
@@ -383,7 +404,7 @@ impl List {
         let advertised = self.learnt.advertised(&self.client).await.and_then(|advertised| advertised.max_page_size);
         let advertised = advertised.and_then(|size| u32::try_from(size).ok()).filter(|size| *size > 0);
         for size in advertised.into_iter().chain(SIZES_TRIED).filter(|size| *size < count) {
-            if self.ask(at.clone(), size).await.is_ok() {
+            if self.ask(at.clone(), size, 0).await.is_ok() {
                 let what = format!("the server refuses {count} rows a page (HTTP 400) and serves {size}");
                 return ReadError::new(ReasonCode::PageSizeRefused, what)
                     .with_remedy(format!("[account.profile] page_size = {size}"));
@@ -399,7 +420,7 @@ impl List {
             At::Search(_) => At::Search(2),
             At::Cursor(_) | At::Everything => return Ok(false),
         };
-        let fetched = self.ask(second, self.client.profile().page_size).await?;
+        let fetched = self.ask(second, self.client.profile().page_size, 1).await?;
         Ok(first.is_some() && fetched.page.rows.first().map(|row| row.hash) == first)
     }
 }
@@ -408,12 +429,22 @@ async fn page(request: Request) -> Result<Fetched, ReadError> {
     request.await.unwrap_or_else(|_| Err(ReadError::new(ReasonCode::Unreachable, "the request was cut off")))
 }
 
-/// A body large enough to hold up others is split on a thread that may block.
-async fn split(body: Body) -> Result<ListPage, ReadError> {
-    if body.len() <= LARGE_BODY {
-        return envelope::split_list(&body);
+/// A body large enough to hold up others is split on a thread that may block. Returns the page, and the place in the
+/// last walk behind it.
+async fn split(body: Body, places: Arc<Places>, place: usize) -> Result<(ListPage, usize), ReadError> {
+    let large = body.len() > LARGE_BODY;
+    let split = move || match split_expected(&body, &places, place) {
+        Some(split) => Ok(split),
+        None => {
+            let page = envelope::split_list(&body)?;
+            let next = place + page.rows.len();
+            Ok((page, next))
+        }
+    };
+    if !large {
+        return split();
     }
-    let split = tokio::task::spawn_blocking(move || envelope::split_list(&body)).await;
+    let split = tokio::task::spawn_blocking(split).await;
     split.unwrap_or_else(|_| Err(ReadError::new(ReasonCode::Unreachable, "the request was cut off")))
 }
 

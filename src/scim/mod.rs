@@ -14,6 +14,7 @@ pub mod layers;
 pub mod profile;
 pub mod urls;
 pub mod envelope;
+pub mod places;
 pub mod refusal;
 pub mod advice;
 pub mod pace;

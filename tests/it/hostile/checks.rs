@@ -8,13 +8,15 @@ use futures::StreamExt;
 use scimtail::directory::principal::ENTERPRISE;
 use scimtail::directory::reduction::RESOURCE_BYTES_MAX;
 use scimtail::directory::{AttributeList, Kind, StateKey};
-use scimtail::scim::envelope::{PAGE_ROWS_MAX, split_list};
+use scimtail::scim::envelope::{ListPage, PAGE_ROWS_MAX, raw_row, split_list};
 use scimtail::scim::members::MEMBERS_MAX;
+use scimtail::scim::places::{Places, split_expected};
 use scimtail::scim::resource::{Reading, read_resource};
 use scimtail::scim::value::{ID_BYTES_MAX, id_of};
 use scimtail::scim::{Client, Credential, Patience, Profile, Reach, ReadError, ScimDirectory};
-use scimtail::source::Directory;
+use scimtail::source::{Directory, RawRow};
 use serde::de::IgnoredAny;
+use serde_json::value::RawValue;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use url::Url;
@@ -40,7 +42,10 @@ fn readings() -> [Reading; 3] {
 /// A list is refused or has rows. A row is refused or is a resource with an id, within every limit, and holds only
 /// attributes that were asked for.
 pub fn list_response(body: &[u8]) {
-    let page = match split_list(&Bytes::copy_from_slice(body)) {
+    let body = Bytes::copy_from_slice(body);
+    let page = split_list(&body);
+    split_as_expected(&body, page.as_ref().ok());
+    let page = match page {
         Ok(page) => page,
         Err(error) => return in_our_words(&error),
     };
@@ -76,6 +81,26 @@ pub fn list_response(body: &[u8]) {
         }
         let again = read_resource(kind, bytes, &reading).expect("it was read before");
         assert_eq!((&again.principal, &again.members), (principal, &resource.members));
+    }
+}
+
+/// A page is split the same, or is left to `split_list`, wherever the last walk found its rows.
+fn split_as_expected(body: &Bytes, whole: Option<&ListPage>) {
+    const ROWS_MAX: usize = 16;
+    let objects = (0..body.len()).filter(|at| body[*at] == b'{').filter_map(|at| {
+        let mut values = serde_json::Deserializer::from_slice(&body[at..]).into_iter::<&RawValue>();
+        values.next()?.ok()?;
+        Some(raw_row(body.slice(at..at + values.byte_offset())))
+    });
+    let objects: Vec<RawRow> = objects.take(ROWS_MAX).collect();
+    for first in 0..objects.len() {
+        for step in [1, 2] {
+            let mut places = Places::default();
+            objects.iter().skip(first).step_by(step).for_each(|row| places.push(row));
+            if let Some((split, _)) = split_expected(body, &places, 0) {
+                assert_eq!(Some(&split), whole);
+            }
+        }
     }
 }
 
