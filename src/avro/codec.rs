@@ -2,13 +2,14 @@
 
 use serde::Serialize;
 
-use super::event_context::{After, EventContext};
+use super::event_context::{After, EventContext, STATE_BYTES};
+use super::record::{self, Image};
 use super::schema::{self, SchemaIds};
 use super::wire;
 use crate::account::Account;
 use crate::directory::key::principal_key;
 use crate::directory::status::SyncStatus;
-use crate::directory::{Id, KeyChange, Kind, Known, Member, Principal, StateKey, StateWrite};
+use crate::directory::{Id, KeyChange, Kind, Known, Member, StateKey, StateWrite};
 use crate::log::{Record, Topic, state_digest};
 
 /// Encodes by the schemas under their registered ids.
@@ -21,8 +22,6 @@ pub struct Codec {
 #[derive(Debug)]
 pub struct Encoded {
     pub records: Vec<Record>,
-    /// The events that the first records hold.
-    pub events: Vec<wire::ChangeEvent>,
     /// `sequence` of the last event; `None` for a silent write.
     pub sequence: Option<i64>,
     /// The new record's share of the state digest; 0 for a removal.
@@ -34,123 +33,96 @@ pub struct Encoded {
 impl Codec {
     /// Confluent framing: magic byte, schema id, datum.
     fn frame(&self, topic: Topic, value: &impl Serialize) -> Result<Vec<u8>, String> {
-        let mut bytes = Vec::with_capacity(512);
-        bytes.push(0);
-        bytes.extend_from_slice(&self.ids.of(topic).to_be_bytes());
+        let mut bytes = self.header(topic);
         schema::writer(topic).write_ser(&mut bytes, value).map_err(|error| error.to_string())?;
         Ok(bytes)
     }
 
+    /// As [`Codec::frame`], for a datum that is encoded without apache-avro.
+    fn framed(&self, topic: Topic, encode: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
+        let mut bytes = self.header(topic);
+        encode(&mut bytes);
+        bytes
+    }
+
+    fn header(&self, topic: Topic) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(STATE_BYTES);
+        bytes.push(0);
+        bytes.extend_from_slice(&self.ids.of(topic).to_be_bytes());
+        bytes
+    }
+
     /// Encodes a unit. `sequence` is the account's last one and moves by one for each event.
-    ///
-    /// # Errors
-    /// A value that does not fit its schema: a defect of scimtail, never of the directory.
     pub fn encode_change(
         &self,
         context: &EventContext,
         known: &Known,
         unit: &KeyChange,
         sequence: &mut i64,
-    ) -> Result<Encoded, String> {
+    ) -> Encoded {
         let key = unit.write.key();
         let key_text = key.text(&context.account);
-        let after = After::of(unit, known);
+        let after = After::of(&unit.write, known);
+        let newest = known.newest_sequence(&key);
         let mut records = Vec::with_capacity(unit.events.len() + 1);
         let mut caused_by = Vec::new();
-        let events = context.change_events(known, unit, sequence);
-        for event in &events {
-            let record = self.encode_event(context, unit.observed_at, event, event_key(context, &key))?;
-            caused_by =
-                record.headers.iter().filter(|(name, _)| matches!(*name, "ce_id" | "ce_sequence")).cloned().collect();
-            records.push(record);
+        for event in &unit.events {
+            *sequence += 1;
+            let event = context.event(unit, event, &after, (&key_text, newest), *sequence);
+            let headers = headers(&event);
+            caused_by = headers.iter().filter(|(name, _)| matches!(*name, "ce_id" | "ce_sequence")).cloned().collect();
+            let value = self.framed(Topic::Events, |bytes| event.encode(bytes));
+            let key = event_key(context, &key);
+            records.push(Record { topic: Topic::Events, key, value: Some(value), headers });
         }
         let last = (!unit.events.is_empty()).then_some(*sequence);
         // A silent rewrite keeps the sequence of the record it replaces.
-        let kept = if known.record_digest(&key).is_some() { known.newest_sequence(&key) } else { 0 };
+        let kept = if known.record_digest(&key).is_some() { newest } else { 0 };
+        let sequence = last.unwrap_or(kept);
+        let topic = state_topic(&key);
         let value = match &unit.write {
-            StateWrite::Put { kind, .. } => {
-                let principal = after.principal.clone().ok_or("a put without its principal")?;
-                Some(self.encode_principal(context, unit, *kind, principal, &after, last.unwrap_or(kept))?)
+            StateWrite::Put {
+                kind,
+                id,
+                packed,
+                first_seen_at,
+                changed_at,
+                missing_since,
+                missing_walks,
+                members_unread,
+                ..
+            } => {
+                let image = Image { kind: *kind, id, fields: packed.fields() };
+                let state = record::State {
+                    first_seen_at: *first_seen_at,
+                    changed_at: *changed_at,
+                    sequence,
+                    sync: context.sync,
+                    missing_since: *missing_since,
+                    missing_walks: *missing_walks,
+                    members_unread: *members_unread,
+                    ..context.state(image, after.dangling)
+                };
+                Some(self.framed(topic, |bytes| state.encode(bytes)))
             }
             StateWrite::PutMembership { group, member, direct, first_seen_at } => {
-                let state = wire::MembershipState {
+                let state = record::Membership {
                     first_seen_at: *first_seen_at,
-                    sequence: last.unwrap_or(kept),
+                    sequence,
                     sync: context.sync,
-                    ..context.membership_state(group, member, *direct)
+                    ..context.membership(group, member, *direct)
                 };
-                Some(self.frame(Topic::Memberships, &state)?)
+                Some(self.framed(topic, |bytes| state.encode(bytes)))
             }
             StateWrite::Remove { .. } | StateWrite::RemoveMembership { .. } => None,
         };
         let digest = value.as_deref().map_or(0, |value| state_digest(&key_text, value));
-        let is_put = matches!(unit.write, StateWrite::Put { .. });
-        let reduced = is_put && after.principal.is_some_and(|principal| !principal.omitted.is_empty());
-        records.push(Record { topic: state_topic(&key), key: key_text, value, headers: caused_by });
-        Ok(Encoded { records, events, sequence: last, digest, reduced })
-    }
-
-    fn encode_principal(
-        &self,
-        context: &EventContext,
-        unit: &KeyChange,
-        kind: Kind,
-        principal: Principal,
-        after: &After,
-        sequence: i64,
-    ) -> Result<Vec<u8>, String> {
-        let StateWrite::Put { first_seen_at, changed_at, missing_since, missing_walks, members_unread, .. } =
-            &unit.write
-        else {
-            return Err("a state record of something that is not put".to_owned());
+        let reduced = match &unit.write {
+            StateWrite::Put { packed, .. } => packed.fields().omitted().len() > 0,
+            _ => false,
         };
-        match kind {
-            Kind::User => {
-                let state = wire::UserState {
-                    first_seen_at: *first_seen_at,
-                    changed_at: *changed_at,
-                    sequence,
-                    sync: context.sync,
-                    missing_since: *missing_since,
-                    missing_walks: i64::from(*missing_walks),
-                    ..context.user_state(principal)
-                };
-                self.frame(Topic::Users, &state)
-            }
-            Kind::Group => {
-                let state = wire::GroupState {
-                    first_seen_at: *first_seen_at,
-                    changed_at: *changed_at,
-                    sequence,
-                    sync: context.sync,
-                    missing_since: *missing_since,
-                    missing_walks: i64::from(*missing_walks),
-                    members_unread: *members_unread,
-                    ..context.group_state(principal, &after.dangling)
-                };
-                self.frame(Topic::Groups, &state)
-            }
-        }
-    }
-
-    fn encode_event(
-        &self,
-        context: &EventContext,
-        observed_at: i64,
-        value: &wire::ChangeEvent,
-        key: String,
-    ) -> Result<Record, String> {
-        let mut headers = vec![
-            ("ce_specversion", "1.0".to_owned()),
-            ("ce_id", value.event_id.clone()),
-            ("ce_source", format!("scimtail/{}", context.account)),
-            ("ce_type", format!("scimtail.{}", value.event_type)),
-            ("ce_time", rfc3339(observed_at)),
-            ("ce_sequence", format!("{:019}", value.sequence)),
-            ("content-type", "application/avro".to_owned()),
-        ];
-        headers.extend(value.correlation_id.clone().map(|id| ("ce_correlationid", id)));
-        Ok(Record { topic: Topic::Events, key, value: Some(self.frame(Topic::Events, value)?), headers })
+        records.push(Record { topic, key: key_text, value, headers: caused_by });
+        Encoded { records, sequence: last, digest, reduced }
     }
 
     /// The `syncs` record of a completed sync. Its key is the account's name.
@@ -184,6 +156,21 @@ impl Codec {
     }
 }
 
+/// The event as CloudEvents describes it (Kafka protocol binding, binary mode).
+fn headers(event: &record::Event<'_>) -> Vec<(&'static str, String)> {
+    let mut headers = vec![
+        ("ce_specversion", "1.0".to_owned()),
+        ("ce_id", event.id.to_string()),
+        ("ce_source", format!("scimtail/{}", event.account)),
+        ("ce_type", format!("scimtail.{}", event.event_type.as_str())),
+        ("ce_time", rfc3339(event.observed_at)),
+        ("ce_sequence", format!("{:019}", event.sequence)),
+        ("content-type", "application/avro".to_owned()),
+    ];
+    headers.extend(event.correlation_id.map(|id| ("ce_correlationid", id.to_string())));
+    headers
+}
+
 /// Milliseconds since 1970-01-01 UTC as RFC 3339; the epoch for times beyond the year 9999.
 pub fn rfc3339(millis: i64) -> String {
     jiff::Timestamp::from_millisecond(millis).unwrap_or_default().to_string()
@@ -210,4 +197,157 @@ pub fn state_topic(key: &StateKey) -> Topic {
 pub fn membership_of(state: &wire::MembershipState) -> Option<(Id, Member)> {
     let kind = Kind::parse_principal_type(&state.principal_type)?;
     Some((state.group_id.as_str().into(), Member { kind, id: state.principal_id.as_str().into() }))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde::de::DeserializeOwned;
+
+    use super::*;
+    use crate::directory::changes::Event;
+    use crate::directory::principal::ENTERPRISE;
+    use crate::directory::{
+        AttributeChange, Entry, EventType, GroupPattern, PackedPrincipal, Principal, RemovalReason,
+    };
+
+    /// What apache-avro reads of the record, encoded again by apache-avro.
+    fn again<T: DeserializeOwned + Serialize>(topic: Topic, record: &Record) -> (T, Vec<u8>) {
+        let datum = &record.value.as_deref().expect("no tombstone")[5..];
+        let reader = schema::reader(schema::parsed(topic)).unwrap();
+        let mut rest = datum;
+        let value: T = reader.read_deser(&mut rest).unwrap();
+        assert!(rest.is_empty(), "{} bytes are left of {topic:?}", rest.len());
+        let mut bytes = datum[..0].to_vec();
+        schema::writer(topic).write_ser(&mut bytes, &value).unwrap();
+        (value, bytes)
+    }
+
+    fn texts() -> impl Strategy<Value = Option<String>> {
+        proptest::option::of(".{0,100}")
+    }
+
+    prop_compose! {
+        fn principals()(
+            names in proptest::collection::vec(texts(), 4),
+            active: Option<bool>,
+            times in any::<[Option<i64>; 2]>(),
+            attributes in proptest::collection::btree_map("[a-z.]{1,20}", ".{0,300}", 0..5),
+            department in texts(),
+            omitted in proptest::collection::vec("[a-z]{1,5}", 0..3),
+            is_user: bool,
+        ) -> (Kind, Principal) {
+            let mut principal = Principal::new("id/1");
+            let [user_name, display_name, external_id, email] = names.try_into().expect("four");
+            (principal.display_name, principal.external_id) = (display_name, external_id);
+            [principal.created, principal.last_modified] = times;
+            (principal.attributes, principal.omitted) = (attributes, omitted);
+            if is_user {
+                (principal.user_name, principal.email, principal.active) = (user_name, email, active);
+            }
+            principal.attributes.extend(department.map(|text| (format!("{ENTERPRISE}department"), text)));
+            (if is_user { Kind::User } else { Kind::Group }, principal)
+        }
+    }
+
+    prop_compose! {
+        fn events()(
+            event_type in proptest::sample::select(EventType::ALL.to_vec()),
+            changes in proptest::collection::vec(("[a-z]{1,9}", texts(), texts()), 0..3),
+            removal_reason in proptest::option::of(Just(RemovalReason::Absent)),
+            is_caused: bool,
+            principal_name in texts(),
+            group_name in proptest::option::of(prop_oneof![Just("CB/a/x".to_owned()), ".{0,20}"]),
+            occurred_at: Option<i64>,
+        ) -> Event {
+            let change = |(attribute, old, new)| AttributeChange { attribute, old, new };
+            Event {
+                changes: changes.into_iter().map(change).collect(),
+                removal_reason,
+                cause: is_caused.then(|| (event_type, StateKey::Principal(Kind::Group, "g".into()))),
+                principal_name,
+                group_name,
+                occurred_at,
+                ..Event::new(event_type)
+            }
+        }
+    }
+
+    proptest! {
+        /// apache-avro is the reference, and what readers of other languages agree with.
+        #[test]
+        fn a_record_has_the_bytes_that_apache_avro_gives_it(
+            (kind, principal) in principals(),
+            before in principals(),
+            events in proptest::collection::vec(events(), 0..3),
+            which in 0..4_u8,
+            direct: Option<bool>,
+            dangling in proptest::option::of(proptest::collection::vec("[a-z]{1,9}", 0..3)),
+            numbers in any::<[i64; 4]>(),
+            missing: (Option<i64>, u32),
+            flags in any::<[bool; 2]>(),
+        ) {
+            let mut account = Account::unconfigured("acme", "scimtail", 0);
+            account.pattern = Some(GroupPattern::parse("CB/{domain}/{name}").unwrap());
+            let mut known = Known::new(1);
+            let (known_kind, known_principal) = before;
+            let entry = Entry {
+                packed: PackedPrincipal::pack(&known_principal),
+                raw: None,
+                digest: 7,
+                first_seen_at: 0,
+                changed_at: 0,
+                sequence: numbers[0],
+                missing_since: None,
+                missing_walks: 0,
+                members_unread: false,
+            };
+            known.put_principal(known_kind, "id/1".into(), entry, None);
+            let member = Member { kind, id: "id/1".into() };
+            let write = match which {
+                0 => StateWrite::Remove { kind, id: "id/1".into() },
+                1 => StateWrite::PutMembership { group: "g".into(), member, direct, first_seen_at: numbers[1] },
+                2 => StateWrite::RemoveMembership { group: "g".into(), member },
+                _ => StateWrite::Put {
+                    kind,
+                    id: "id/1".into(),
+                    packed: PackedPrincipal::pack(&principal),
+                    dangling: dangling.map(|ids| ids.into_iter().map(Into::into).collect()),
+                    first_seen_at: numbers[1],
+                    changed_at: numbers[2],
+                    missing_since: missing.0,
+                    missing_walks: missing.1,
+                    members_unread: flags[0],
+                },
+            };
+            let unit = KeyChange { events, write, observed_at: 0, loses_attribute: false, snapshot: flags[1] };
+            let context = EventContext::new(&account, &known, &SyncStatus::initial(account.settings(), 0));
+            let codec = Codec { ids: schema::SchemaIds([1; Topic::ALL.len()]) };
+            let (mut sequence, mut counted) = (numbers[3] >> 1, numbers[3] >> 1);
+            let encoded = codec.encode_change(&context, &known, &unit, &mut sequence);
+            let events = context.change_events(&known, &unit, &mut counted);
+            prop_assert_eq!(sequence, counted);
+            for (record, event) in encoded.records.iter().zip(&events) {
+                let (read, bytes) = again::<wire::ChangeEvent>(Topic::Events, record);
+                prop_assert_eq!((&bytes[..], &read), (&record.value.as_ref().unwrap()[5..], event));
+            }
+            let state = encoded.records.last().unwrap();
+            let datum = state.value.as_ref().map(|value| &value[5..]);
+            let bytes = match state.topic {
+                _ if datum.is_none() => return Ok(()),
+                Topic::Users => {
+                    let (read, bytes) = again::<wire::UserState>(Topic::Users, state);
+                    prop_assert_eq!(read.into_principal(), principal);
+                    bytes
+                }
+                Topic::Groups => {
+                    let (read, bytes) = again::<wire::GroupState>(Topic::Groups, state);
+                    prop_assert_eq!(read.into_principal(), principal);
+                    bytes
+                }
+                topic => again::<wire::MembershipState>(topic, state).1,
+            };
+            prop_assert_eq!(&bytes[..], datum.unwrap());
+        }
+    }
 }

@@ -1,17 +1,14 @@
 //! From a unit of changes to the events that consumers read: ids, causes, and what all events of one sync share.
 
-use serde::Serialize;
 use uuid::Uuid;
 
-use super::schema;
+use super::record::{self, Image};
 use super::wire;
 use crate::account::Account;
 use crate::directory::changes::Event;
+use crate::directory::packed::Fields;
 use crate::directory::status::SyncStatus;
-use crate::directory::{
-    Entitlement, EventType, GroupPattern, Id, KeyChange, Kind, Known, Member, Principal, StateKey, StateWrite,
-};
-use crate::log::Topic;
+use crate::directory::{Entitlement, EventType, GroupPattern, Id, KeyChange, Kind, Known, Member, StateWrite};
 
 /// Namespace of every UUIDv5 that scimtail makes; part of the contract, never changes.
 const NAMESPACE: Uuid = Uuid::from_u128(0x6b1d_5c52_8f0e_5f4a_9c0e_73c1_6d74_6169);
@@ -46,82 +43,62 @@ impl EventContext {
 
     /// The events of a unit as consumers will see them. `sequence` moves by one for each.
     pub fn change_events(&self, known: &Known, unit: &KeyChange, sequence: &mut i64) -> Vec<wire::ChangeEvent> {
-        if unit.events.is_empty() {
-            return Vec::new();
-        }
-        let (key, after) = (unit.write.key(), After::of(unit, known));
+        let key = unit.write.key();
+        let text = key.text(&self.account);
+        let (newest, after) = (known.newest_sequence(&key), After::of(&unit.write, known));
         let each = unit.events.iter().map(|event| {
             *sequence += 1;
-            self.change_event(known, unit, event, &after, &key, *sequence)
+            self.event(unit, event, &after, (&text, newest), *sequence).to_wire()
         });
         each.collect()
     }
 
-    fn change_event(
-        &self,
-        known: &Known,
-        unit: &KeyChange,
-        event: &Event,
-        after: &After,
-        key: &StateKey,
+    /// One event of a unit. `key`: of the unit's state record, as text, and the sequence of the newest record under it.
+    pub(super) fn event<'a>(
+        &'a self,
+        unit: &'a KeyChange,
+        event: &'a Event,
+        after: &After<'a>,
+        key: (&str, i64),
         sequence: i64,
-    ) -> wire::ChangeEvent {
-        let key_text = &key.text(&self.account);
-        let event_id = self.event_id(event.event_type, key_text, known.newest_sequence(key), after, &unit.write);
-        let correlation_id = event.cause.as_ref().map(|(cause, key)| {
-            let text = key.text(&self.account);
-            self.uuid(&[cause.as_str().as_bytes(), text.as_bytes()]).to_string()
-        });
-        let (kind, principal_id, group_id) = match key {
-            StateKey::Principal(Kind::User, id) => (Kind::User, id, None),
-            StateKey::Principal(Kind::Group, id) => (Kind::Group, id, Some(id)),
-            StateKey::Membership { member, group } => (member.kind, &member.id, Some(group)),
+    ) -> record::Event<'a> {
+        let (kind, principal_id, group_id) = match &unit.write {
+            StateWrite::Put { kind, id, .. } | StateWrite::Remove { kind, id } => {
+                (*kind, id, (*kind == Kind::Group).then_some(id))
+            }
+            StateWrite::PutMembership { group, member, .. } | StateWrite::RemoveMembership { group, member } => {
+                (member.kind, &member.id, Some(group))
+            }
         };
-        let (user, group) = match (key, after.principal.clone()) {
-            (StateKey::Principal(Kind::User, _), Some(user)) => (Some(user), None),
-            (StateKey::Principal(Kind::Group, _), Some(group)) => (None, Some(group)),
-            _ => (None, None),
-        };
-        let image = user.as_ref().or(group.as_ref());
-        let group_name = event.group_name.clone().or_else(|| group.as_ref()?.display_name.clone());
-        let (entitlement_domain, entitlement_kind, entitlement_name) =
-            entitlement_fields(self.entitlement(group_name.as_deref()));
-        let removed = event.removal_reason.is_some() && matches!(key, StateKey::Principal(Kind::User, _));
-        wire::ChangeEvent {
-            event_id: event_id.to_string(),
-            event_type: event.event_type.as_str().to_owned(),
-            account: self.account.clone(),
-            provider: self.provider.clone(),
+        let image = after.fields.map(|fields| Image { kind, id: principal_id, fields });
+        let group_name = || image.filter(|image| image.kind == Kind::Group)?.fields.display_name;
+        let group_name = event.group_name.as_deref().or_else(group_name);
+        let is_user_removed = event.event_type == EventType::UserRemoved;
+        record::Event {
+            id: self.event_id(event.event_type, key, after, &unit.write),
+            event_type: event.event_type,
+            account: &self.account,
+            provider: &self.provider,
             sequence,
             sync: self.sync,
             snapshot: self.snapshot || unit.snapshot,
-            principal_type: kind.principal_type().to_owned(),
-            principal_id: principal_id.to_string(),
-            principal_name: event.principal_name.clone().or_else(|| image?.name().map(str::to_owned)),
-            group_id: group_id.map(ToString::to_string),
+            kind,
+            principal_id,
+            principal_name: event.principal_name.as_deref().or_else(|| image?.name()),
+            group_id: group_id.map(AsRef::as_ref),
             group_name,
-            entitlement_domain,
-            entitlement_kind,
-            entitlement_name,
+            entitlement: self.entitlement(group_name).unwrap_or_default(),
             observed_at: unit.observed_at,
             window_start: self.window_start,
             occurred_at: event.occurred_at,
-            removal_reason: event.removal_reason.map(|reason| reason.as_str().to_owned()),
-            removal_means: self.removal_means.clone().filter(|_| removed),
-            correlation_id,
-            omitted_attributes: image.map(|image| image.omitted.clone()).unwrap_or_default(),
-            changed_attributes: event.changes.iter().map(|change| change.attribute.clone()).collect(),
-            changes: event
-                .changes
-                .iter()
-                .map(|change| wire::AttributeChange {
-                    attribute: change.attribute.clone(),
-                    old_value: change.old.clone(),
-                    new_value: change.new.clone(),
-                })
-                .collect(),
-            user: user.map(Into::into),
-            group: group.map(Into::into),
+            removal_reason: event.removal_reason,
+            removal_means: self.removal_means.as_deref().filter(|_| is_user_removed),
+            correlation_id: event.cause.as_ref().map(|(cause, key)| {
+                let text = key.text(&self.account);
+                self.uuid(&[cause.as_str().as_bytes(), text.as_bytes()])
+            }),
+            changes: &event.changes,
+            image,
         }
     }
 
@@ -140,149 +117,105 @@ impl EventContext {
         Uuid::new_v5(&NAMESPACE, &name)
     }
 
-    /// A user's state, without what scimtail adds to it: times, numbers, counts.
-    pub(super) fn user_state(&self, user: Principal) -> wire::UserState {
-        wire::UserState {
-            account: self.account.clone(),
-            provider: self.provider.clone(),
-            id: user.id.to_string(),
-            user_name: user.user_name,
-            display_name: user.display_name,
-            active: user.active,
-            external_id: user.external_id,
-            email: user.email,
-            created: user.created,
-            last_modified: user.last_modified,
-            attributes: user.attributes,
-            omitted_attributes: user.omitted,
-            ..wire::UserState::default()
+    /// A principal's state, without what scimtail adds to it: times, numbers, counts. `dangling`: listed members without
+    /// a principal.
+    pub(super) fn state<'a>(&'a self, image: Image<'a>, dangling: &'a [Id]) -> record::State<'a> {
+        let entitlement = match image.kind {
+            Kind::Group => self.entitlement(image.fields.display_name).unwrap_or_default(),
+            Kind::User => Entitlement::default(),
+        };
+        record::State {
+            account: &self.account,
+            provider: &self.provider,
+            image,
+            first_seen_at: 0,
+            changed_at: 0,
+            sequence: 0,
+            sync: 0,
+            missing_since: None,
+            missing_walks: 0,
+            entitlement,
+            dangling,
+            members_unread: false,
         }
     }
 
-    /// As [`EventContext::user_state`]. `dangling`: listed members without a principal.
-    pub(super) fn group_state(&self, group: Principal, dangling: &[Id]) -> wire::GroupState {
-        let entitlement = self.entitlement(group.display_name.as_deref());
-        let (entitlement_domain, entitlement_kind, entitlement_name) = entitlement_fields(entitlement);
-        wire::GroupState {
-            account: self.account.clone(),
-            provider: self.provider.clone(),
-            id: group.id.to_string(),
-            display_name: group.display_name,
-            external_id: group.external_id,
-            created: group.created,
-            last_modified: group.last_modified,
-            attributes: group.attributes,
-            omitted_attributes: group.omitted,
-            entitlement_domain,
-            entitlement_kind,
-            entitlement_name,
-            dangling: fitting(dangling),
-            ..wire::GroupState::default()
-        }
-    }
-
-    /// As [`EventContext::user_state`].
-    pub(super) fn membership_state(&self, group: &Id, member: &Member, direct: Option<bool>) -> wire::MembershipState {
-        wire::MembershipState {
-            account: self.account.clone(),
-            provider: self.provider.clone(),
-            principal_type: member.kind.principal_type().to_owned(),
-            principal_id: member.id.to_string(),
-            group_id: group.to_string(),
+    /// As [`EventContext::state`].
+    pub(super) fn membership<'a>(
+        &'a self,
+        group: &'a str,
+        member: &'a Member,
+        direct: Option<bool>,
+    ) -> record::Membership<'a> {
+        record::Membership {
+            account: &self.account,
+            provider: &self.provider,
+            member,
+            group,
             direct,
-            ..wire::MembershipState::default()
+            first_seen_at: 0,
+            sequence: 0,
+            sync: 0,
         }
     }
 
     /// The same change has the same id, also if an aborted attempt is repeated. Nothing in it depends on the attempt:
     /// not its number, its times, or the sequence it was given. It covers the record that the change leads to, as Avro
     /// encodes it, without what scimtail and the server add to the state: times, numbers, counts, the provider's name.
-    fn event_id(&self, event_type: EventType, key: &str, newest: i64, after: &After, write: &StateWrite) -> Uuid {
-        let principal = || {
-            let known = after.principal.clone().unwrap_or_else(|| Principal::new(""));
-            Principal { created: None, last_modified: None, ..known }
-        };
-        let state = match write {
-            StateWrite::Put { kind: Kind::User, .. } => {
-                datum(Topic::Users, &wire::UserState { provider: String::new(), ..self.user_state(principal()) })
+    fn event_id(&self, event_type: EventType, key: (&str, i64), after: &After<'_>, write: &StateWrite) -> Uuid {
+        let mut state = Vec::with_capacity(STATE_BYTES);
+        match (write, after.fields) {
+            (StateWrite::Put { kind, id, .. }, Some(fields)) => {
+                let image = Image { kind: *kind, id, fields: fields.without_times() };
+                let state_of = self.state(image, after.dangling);
+                record::State { provider: "", ..state_of }.encode(&mut state);
             }
-            StateWrite::Put { kind: Kind::Group, .. } => {
-                let state = self.group_state(principal(), &after.dangling);
-                datum(Topic::Groups, &wire::GroupState { provider: String::new(), ..state })
+            (StateWrite::PutMembership { group, member, direct, .. }, _) => {
+                let membership = self.membership(group, member, *direct);
+                record::Membership { provider: "", ..membership }.encode(&mut state);
             }
-            StateWrite::PutMembership { group, member, direct, .. } => {
-                let state = self.membership_state(group, member, *direct);
-                datum(Topic::Memberships, &wire::MembershipState { provider: String::new(), ..state })
-            }
-            StateWrite::Remove { .. } | StateWrite::RemoveMembership { .. } => Vec::new(),
-        };
+            _ => {}
+        }
+        let (key, newest) = key;
         self.uuid(&[event_type.as_str().as_bytes(), key.as_bytes(), &newest.to_be_bytes(), &state])
     }
 }
 
-/// A record's Avro datum, without a schema id. A record that does not fit its schema has none; encoding the same state
-/// for Kafka then fails, so that no event bears an id that was made without it.
-fn datum(topic: Topic, state: &impl Serialize) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(512);
-    match schema::writer(topic).write_ser(&mut bytes, state) {
-        Ok(_) => bytes,
-        Err(_) => Vec::new(),
-    }
-}
+/// About what the record of a user takes.
+pub(super) const STATE_BYTES: usize = 512;
 
 /// What a unit leaves behind: for a removal the principal as last known.
-pub(super) struct After {
-    pub principal: Option<Principal>,
-    pub dangling: Vec<Id>,
+pub(super) struct After<'a> {
+    pub fields: Option<Fields<'a>>,
+    /// Of a group: listed members without a principal.
+    pub dangling: &'a [Id],
 }
 
-impl After {
-    pub fn of(unit: &KeyChange, known: &Known) -> After {
-        match &unit.write {
+impl<'a> After<'a> {
+    pub fn of(write: &'a StateWrite, known: &'a Known) -> After<'a> {
+        match write {
             StateWrite::Put { kind, id, packed, dangling, .. } => {
                 let dangling = match dangling {
-                    Some(dangling) => dangling.clone(),
-                    None if *kind == Kind::Group => known.dangling(id).to_vec(),
-                    None => Vec::new(),
+                    Some(dangling) => dangling,
+                    None if *kind == Kind::Group => known.dangling(id),
+                    None => &[],
                 };
-                After { principal: Some(packed.unpack(id.clone())), dangling }
+                After { fields: Some(packed.fields()), dangling }
             }
             StateWrite::Remove { kind, id } => {
-                After { principal: known.table(*kind).principal(id), dangling: Vec::new() }
+                After { fields: known.table(*kind).get(id).map(|entry| entry.packed.fields()), dangling: &[] }
             }
             StateWrite::PutMembership { .. } | StateWrite::RemoveMembership { .. } => {
-                After { principal: None, dangling: Vec::new() }
+                After { fields: None, dangling: &[] }
             }
         }
     }
 }
 
-pub(super) fn entitlement_fields(entitlement: Option<Entitlement>) -> (Option<String>, Option<String>, Option<String>) {
-    let some = |text: String| (!text.is_empty()).then_some(text);
-    match entitlement {
-        Some(Entitlement { domain, kind, name }) => (some(domain), some(kind), some(name)),
-        None => (None, None, None),
-    }
-}
-
-/// Ids of dangling members that fit into a record beside the rest. Those that are cut are asked for again after a
-/// restore.
-fn fitting(dangling: &[Id]) -> Vec<String> {
-    const DANGLING_BYTES_MAX: usize = 300_000;
-    let mut left = DANGLING_BYTES_MAX;
-    dangling
-        .iter()
-        .map_while(|id| {
-            left = left.checked_sub(id.len() + 2)?;
-            Some(id.to_string())
-        })
-        .collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::directory::PackedPrincipal;
+    use crate::directory::{PackedPrincipal, Principal};
 
     /// Readers remove doubles by these ids: they never change without a word in the changelog.
     #[test]

@@ -2,9 +2,11 @@
 //! (0x00, 4-byte big-endian schema id, datum).
 
 pub mod codec;
+mod datum;
 pub mod decode;
 pub mod event_context;
 pub mod lint;
+mod record;
 pub mod registry;
 pub mod schema;
 pub mod wire;

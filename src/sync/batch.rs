@@ -65,8 +65,14 @@ impl Batches {
         let BatchBounds { principals: principals_max, units: units_max, bytes: bytes_max } = owned.account.batch;
         while principals < principals_max && units.len() < units_max && bytes < bytes_max {
             let Some(unit) = self.units.next() else { break };
-            let encoded = owned.codec.encode_change(&self.context, &owned.known, &unit, &mut self.status.sequence)?;
-            let copies = copies(&owned.account.outputs, &encoded, &mut carried.copies_reduced)?;
+            let mut before = self.status.sequence;
+            let encoded = owned.codec.encode_change(&self.context, &owned.known, &unit, &mut self.status.sequence);
+            let copies = if owned.account.outputs.is_empty() {
+                Vec::new()
+            } else {
+                let events = self.context.change_events(&owned.known, &unit, &mut before);
+                copies(&owned.account.outputs, &events, &encoded.records, &mut carried.copies_reduced)?
+            };
             principals += usize::from(matches!(unit.write, StateWrite::Put { .. } | StateWrite::Remove { .. }));
             carried.reduced += usize::from(encoded.reduced);
             bytes += encoded.records.iter().chain(&copies).map(Record::len).sum::<usize>();

@@ -1,6 +1,5 @@
 //! Copies of the events as JSON, for readers that cannot decode Avro.
 
-use crate::avro::Encoded;
 use crate::avro::wire::ChangeEvent;
 use crate::log::{Record, Topic};
 use crate::mapping::{Change, ecs, ocsf, reduced};
@@ -10,9 +9,15 @@ use crate::mapping::{Change, ecs, ocsf, reduced};
 const COPY_BYTES_MAX: usize = 900_000;
 
 /// A unit's events as JSON, beside the Avro and in its transaction: under the same key, with the same headers.
-pub(super) fn copies(outputs: &[Topic], encoded: &Encoded, reduced: &mut usize) -> Result<Vec<Record>, String> {
+/// `records`: those of the events come first.
+pub(super) fn copies(
+    outputs: &[Topic],
+    events: &[ChangeEvent],
+    records: &[Record],
+    reduced: &mut usize,
+) -> Result<Vec<Record>, String> {
     let mut copies = Vec::new();
-    for (event, record) in encoded.events.iter().zip(&encoded.records) {
+    for (event, record) in events.iter().zip(records) {
         for topic in outputs {
             let (json, is_reduced) = copy(*topic, event)?;
             *reduced += usize::from(is_reduced);
