@@ -303,7 +303,7 @@ fn apply(undo: Undo, known: &mut Known) -> Result<(), String> {
                     return Err("a removal does not have the image of its principal".to_owned());
                 }
                 (StateKey::Membership { member, group }, _) => {
-                    let membership = Membership { direct: None, first_seen_at, sequence: 0, digest: 0 };
+                    let membership = Membership { direct: None, first_seen_at, sequence: 0, digest: 0.into() };
                     known.put_membership(group, member, membership);
                 }
             }

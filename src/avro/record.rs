@@ -93,7 +93,7 @@ impl<'a> Image<'a> {
         optional(out, fields.created, long);
         optional(out, fields.last_modified, long);
         block(out, fields.attributes(), |out, (path, value)| {
-            text(out, &path);
+            text(out, path);
             text(out, value);
         });
     }

@@ -84,7 +84,7 @@ fn climb<'k>(from: &'k Id, parents: &Map<&'k Id, Vec<(&'k Id, i64)>>) -> Vec<Abo
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::directory::known::Membership;
+    use crate::directory::members::Membership;
     use crate::directory::principal::Member;
 
     /// `child in parent` a line, first seen at the number of the line; `child indirectly-in parent` otherwise.
@@ -98,7 +98,7 @@ mod tests {
             known.put_membership(
                 parent.into(),
                 member,
-                Membership { direct, first_seen_at: at, sequence: 0, digest: 0 },
+                Membership { direct, first_seen_at: at, sequence: 0, digest: 0.into() },
             );
         }
         known

@@ -10,6 +10,7 @@ use std::collections::BTreeSet;
 use super::changes::{Bytes, KeyChange, StateWrite};
 use super::key::StateKey;
 use super::maps::Map;
+use super::members::{Members, Membership};
 use super::packed::PackedPrincipal;
 use super::principal::{Id, Kind, Member, Principal, RawHash};
 use super::status::{KindsRead, SyncStatus};
@@ -34,15 +35,6 @@ pub struct Entry {
     pub missing_walks: u32,
     /// Groups only: no completed sync has read its members, so that they are not news when one does.
     pub members_unread: bool,
-}
-
-/// A membership as its state record in Kafka.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Membership {
-    pub direct: Option<bool>,
-    pub first_seen_at: i64,
-    pub sequence: i64,
-    pub digest: u128,
 }
 
 /// The known principals of one kind.
@@ -71,6 +63,11 @@ impl Table {
 
     pub fn principal(&self, id: &str) -> Option<Principal> {
         self.entries.get_key_value(id).map(|(id, entry)| entry.packed.unpack(id.clone()))
+    }
+
+    /// The id as the table holds it.
+    fn shared(&self, id: &Id) -> Option<Id> {
+        self.entries.get_key_value(id).map(|(id, _)| id.clone())
     }
 
     pub fn ids(&self) -> impl Iterator<Item = &Id> {
@@ -146,7 +143,7 @@ pub struct Known {
     users: Table,
     groups: Table,
     /// Group → its members.
-    memberships: Map<Id, Map<Member, Membership>>,
+    memberships: Map<Id, Members>,
     memberships_len: usize,
     /// Group → sorted ids that it lists but that are not published.
     dangling: Map<Id, Vec<Id>>,
@@ -185,7 +182,7 @@ impl Known {
         }
     }
 
-    pub fn members(&self, group: &str) -> Option<&Map<Member, Membership>> {
+    pub fn members(&self, group: &str) -> Option<&Members> {
         self.memberships.get(group)
     }
 
@@ -198,6 +195,14 @@ impl Known {
     /// Principals that only their memberships tell of: their own records were lost.
     pub fn orphans(&self, kind: Kind) -> impl Iterator<Item = &Id> {
         self.orphans.iter().filter(move |(of, _)| *of == kind).map(|(_, id)| id)
+    }
+
+    /// Lets members share the ids of their principals: a restore may read the memberships first.
+    pub fn share_ids(&mut self) {
+        for members in self.memberships.values_mut() {
+            let tables = [&self.users, &self.groups];
+            members.share_ids(|member| tables[member.kind as usize].shared(&member.id));
+        }
     }
 
     /// Looks for orphans, which takes a look at every membership: once a restore, and after that only where there are
@@ -252,7 +257,7 @@ impl Known {
         match key {
             StateKey::Principal(kind, id) => self.table(*kind).get(id).map(|entry| entry.digest),
             StateKey::Membership { member, group } => {
-                self.members(group).and_then(|members| members.get(member)).map(|membership| membership.digest)
+                self.members(group).and_then(|members| members.get(member)).map(|membership| membership.digest.into())
             }
         }
     }
@@ -320,9 +325,11 @@ impl Known {
 
     pub fn put_membership(&mut self, group: Id, member: Member, membership: Membership) {
         self.groups.set_raw(&group, None);
-        self.digest = self.digest.wrapping_add(membership.digest);
-        match self.memberships.entry(group).or_default().insert(member, membership) {
-            Some(old) => self.digest = self.digest.wrapping_sub(old.digest),
+        self.digest = self.digest.wrapping_add(membership.digest.into());
+        // One id for all memberships of a principal, and for the principal.
+        let id = self.table(member.kind).shared(&member.id).unwrap_or(member.id);
+        match self.memberships.entry(group).or_default().insert(Member { id, ..member }, membership) {
+            Some(old) => self.digest = self.digest.wrapping_sub(old.digest.into()),
             None => self.memberships_len += 1,
         }
     }
@@ -331,7 +338,7 @@ impl Known {
         self.groups.set_raw(group, None);
         if let Some(members) = self.memberships.get_mut(group) {
             if let Some(old) = members.remove(member) {
-                self.digest = self.digest.wrapping_sub(old.digest);
+                self.digest = self.digest.wrapping_sub(old.digest.into());
                 self.memberships_len -= 1;
             }
             if members.is_empty() {
@@ -389,7 +396,7 @@ impl Known {
                     direct: *direct,
                     first_seen_at: *first_seen_at,
                     sequence: sequence.unwrap_or(kept),
-                    digest,
+                    digest: digest.into(),
                 };
                 self.put_membership(group.clone(), member.clone(), membership);
             }

@@ -1,12 +1,37 @@
 //! A principal at rest: one allocation instead of a dozen, so that a directory of a million users
 //! fits into memory. Unpacked only when its bytes changed.
 
-use std::borrow::Cow;
+use super::principal::{Id, Principal};
 
-use super::principal::{ENTERPRISE, Id, Principal};
+/// A path of the enterprise extension (`principal::ENTERPRISE`).
+macro_rules! enterprise {
+    ($name:literal) => {
+        concat!("urn:ietf:params:scim:schemas:extension:enterprise:2.0:User:", $name)
+    };
+}
 
-/// Replaces [`ENTERPRISE`] at the head of an attribute's path; no SCIM path begins with it.
-const ENTERPRISE_MARK: char = '\u{1}';
+/// Paths that nearly every user has: stored as [`COMMON_MARK`] and one character, their paths would be a third of what
+/// a user takes.
+const COMMON: [&str; 16] = [
+    "name.formatted",
+    "name.givenName",
+    "name.familyName",
+    "emails",
+    "userType",
+    "title",
+    "roles",
+    "entitlements",
+    enterprise!("department"),
+    enterprise!("organization"),
+    enterprise!("division"),
+    enterprise!("costCenter"),
+    enterprise!("employeeNumber"),
+    enterprise!("manager"),
+    enterprise!("manager.value"),
+    enterprise!("manager.displayName"),
+];
+/// No SCIM path begins with it.
+const COMMON_MARK: u8 = 1;
 
 /// All of a [`Principal`] but its id. Equal principals have equal bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -14,32 +39,19 @@ pub struct PackedPrincipal(Box<[u8]>);
 
 impl PackedPrincipal {
     pub fn pack(principal: &Principal) -> PackedPrincipal {
-        let mut bytes = Vec::with_capacity(256);
-        for field in [&principal.user_name, &principal.display_name, &principal.external_id, &principal.email] {
-            put_optional(&mut bytes, field.as_deref());
-        }
-        bytes.push(match principal.active {
-            None => 0,
-            Some(false) => 1,
-            Some(true) => 2,
-        });
-        for time in [principal.created, principal.last_modified] {
-            bytes.push(u8::from(time.is_some()));
-            bytes.extend(time.iter().flat_map(|millis| millis.to_be_bytes()));
-        }
-        put_length(&mut bytes, principal.attributes.len());
-        for (path, value) in &principal.attributes {
-            match path.strip_prefix(ENTERPRISE) {
-                Some(rest) => put(&mut bytes, &format!("{ENTERPRISE_MARK}{rest}")),
-                None => put(&mut bytes, path),
-            }
-            put(&mut bytes, value);
-        }
-        put_length(&mut bytes, principal.omitted.len());
-        for path in &principal.omitted {
-            put(&mut bytes, path);
-        }
-        PackedPrincipal(bytes.into_boxed_slice())
+        let Principal { user_name, display_name, external_id, email, active, created, last_modified, .. } = principal;
+        let fields = Fields {
+            user_name: user_name.as_deref(),
+            display_name: display_name.as_deref(),
+            external_id: external_id.as_deref(),
+            email: email.as_deref(),
+            active: *active,
+            created: *created,
+            last_modified: *last_modified,
+            lists: &[],
+        };
+        let attributes = principal.attributes.iter().map(|(path, value)| (path.as_str(), value.as_str()));
+        fields.pack(attributes, principal.omitted.iter().map(String::as_str))
     }
 
     pub fn unpack(&self, id: Id) -> Principal {
@@ -76,7 +88,7 @@ impl PackedPrincipal {
 }
 
 /// The fields of a [`PackedPrincipal`], borrowed from it; they mean what those of [`Principal`] mean.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 pub struct Fields<'a> {
     pub user_name: Option<&'a str>,
     pub display_name: Option<&'a str>,
@@ -90,6 +102,37 @@ pub struct Fields<'a> {
 }
 
 impl<'a> Fields<'a> {
+    /// The fields with other attributes, which are sorted by path, and other omitted paths.
+    pub fn pack<'b>(
+        &self,
+        attributes: impl ExactSizeIterator<Item = (&'b str, &'b str)>,
+        omitted: impl ExactSizeIterator<Item = &'b str>,
+    ) -> PackedPrincipal {
+        let mut bytes = Vec::with_capacity(256);
+        for field in [self.user_name, self.display_name, self.external_id, self.email] {
+            put_optional(&mut bytes, field);
+        }
+        bytes.push(match self.active {
+            None => 0,
+            Some(false) => 1,
+            Some(true) => 2,
+        });
+        for time in [self.created, self.last_modified] {
+            bytes.push(u8::from(time.is_some()));
+            bytes.extend(time.iter().flat_map(|millis| millis.to_be_bytes()));
+        }
+        put_length(&mut bytes, attributes.len());
+        for (path, value) in attributes {
+            put_path(&mut bytes, path);
+            put(&mut bytes, value);
+        }
+        put_length(&mut bytes, omitted.len());
+        for path in omitted {
+            put(&mut bytes, path);
+        }
+        PackedPrincipal(bytes.into_boxed_slice())
+    }
+
     /// The same without the server's times.
     pub fn without_times(self) -> Fields<'a> {
         Fields { created: None, last_modified: None, ..self }
@@ -111,23 +154,16 @@ impl<'a> Fields<'a> {
             email: owned(self.email),
             created: self.created,
             last_modified: self.last_modified,
-            attributes: self.attributes().map(|(path, value)| (path.into_owned(), value.to_owned())).collect(),
+            attributes: self.attributes().map(|(path, value)| (path.to_owned(), value.to_owned())).collect(),
             omitted: self.omitted().map(str::to_owned).collect(),
         }
     }
 
     /// SCIM path and JSON text, sorted by path.
-    pub fn attributes(&self) -> impl ExactSizeIterator<Item = (Cow<'a, str>, &'a str)> + use<'a> {
+    pub fn attributes(&self) -> impl ExactSizeIterator<Item = (&'a str, &'a str)> + use<'a> {
         let mut reader = Reader(self.lists);
         let count = reader.length();
-        (0..count).map(move |_| {
-            let path = reader.text();
-            let path = match path.strip_prefix(ENTERPRISE_MARK) {
-                Some(rest) => Cow::Owned(format!("{ENTERPRISE}{rest}")),
-                None => Cow::Borrowed(path),
-            };
-            (path, reader.text())
-        })
+        (0..count).map(move |_| (reader.path(), reader.text()))
     }
 
     /// Paths of the attributes that are left out because the principal would be too large.
@@ -165,6 +201,13 @@ fn put_length(bytes: &mut Vec<u8>, mut length: usize) {
 fn put(bytes: &mut Vec<u8>, text: &str) {
     put_length(bytes, text.len());
     bytes.extend_from_slice(text.as_bytes());
+}
+
+fn put_path(bytes: &mut Vec<u8>, path: &str) {
+    match COMMON.iter().position(|common| *common == path) {
+        Some(index) => bytes.extend_from_slice(&[2, COMMON_MARK, index as u8]),
+        None => put(bytes, path),
+    }
 }
 
 /// Length + 1, so that absent (0) and empty (1) differ.
@@ -210,6 +253,14 @@ impl<'a> Reader<'a> {
         self.str(length)
     }
 
+    fn path(&mut self) -> &'a str {
+        let length = self.length();
+        match self.take(length) {
+            [COMMON_MARK, index] => COMMON[usize::from(*index)],
+            path => std::str::from_utf8(path).expect("pack wrote UTF-8"),
+        }
+    }
+
     fn optional(&mut self) -> Option<&'a str> {
         let length = self.length();
         (length > 0).then(|| self.str(length - 1))
@@ -222,8 +273,18 @@ impl<'a> Reader<'a> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::principal::{AttributeList, ENTERPRISE};
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn common_paths_are_as_the_default_list_spells_them() {
+        let list = AttributeList::default();
+        for path in COMMON {
+            assert!(list.paths().iter().any(|listed| path.starts_with(listed.as_str())), "{path}");
+        }
+        assert!(enterprise!("x").starts_with(ENTERPRISE));
+    }
 
     proptest! {
         #[test]
@@ -234,6 +295,7 @@ mod tests {
             attributes in proptest::collection::btree_map("[a-z.]{1,20}", ".{0,300}", 0..5),
             department in ".*",
             omitted in proptest::collection::vec("[a-z]{1,5}", 0..3),
+            common in proptest::sample::subsequence(&COMMON, 0..COMMON.len()),
         ) {
             let mut principal = Principal::new("id");
             principal.user_name = names[0].clone();
@@ -243,7 +305,8 @@ mod tests {
             principal.active = active;
             principal.created = created;
             principal.attributes = attributes;
-            principal.attributes.insert(format!("{ENTERPRISE}department"), department);
+            principal.attributes.extend(common.into_iter().map(|path| (path.to_owned(), department.clone())));
+            principal.attributes.insert(format!("{ENTERPRISE}other"), department);
             principal.omitted = omitted;
             let packed = PackedPrincipal::pack(&principal);
             prop_assert_eq!(packed.unpack("id".into()), principal.clone());

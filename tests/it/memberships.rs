@@ -139,7 +139,7 @@ async fn a_server_in_trouble_is_not_asked_about_every_user() {
 async fn a_user_says_whether_it_is_a_member_directly_and_a_change_of_that_is_no_event() {
     let direct = |world: &World, group: &str| {
         let member = Member { kind: Kind::User, id: "u1".into() };
-        world.known.members(group).unwrap()[&member].direct
+        world.known.members(group).unwrap().get(&member).unwrap().direct
     };
     let mut world = world();
     let mut directory = showing(Strategy::User, BEFORE);

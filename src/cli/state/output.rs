@@ -218,7 +218,7 @@ mod tests {
     }
 
     fn join(known: &mut Known, kind: Kind, id: &str, group: &str, direct: Option<bool>, first_seen_at: i64) {
-        let membership = Membership { direct, first_seen_at, sequence: 0, digest: 0 };
+        let membership = Membership { direct, first_seen_at, sequence: 0, digest: 0.into() };
         known.put_membership(Id::from(group), Member { kind, id: id.into() }, membership);
     }
 
