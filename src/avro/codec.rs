@@ -204,6 +204,7 @@ mod tests {
     use proptest::prelude::*;
     use serde::de::DeserializeOwned;
 
+    use super::super::stored::{StoredMembership, StoredPrincipal};
     use super::*;
     use crate::directory::changes::Event;
     use crate::directory::principal::ENTERPRISE;
@@ -221,6 +222,10 @@ mod tests {
         let mut bytes = datum[..0].to_vec();
         schema::writer(topic).write_ser(&mut bytes, &value).unwrap();
         (value, bytes)
+    }
+
+    fn decoded<T: DeserializeOwned>(topic: Topic, mut datum: &[u8]) -> Option<T> {
+        schema::reader(schema::parsed(topic)).unwrap().read_deser(&mut datum).ok()
     }
 
     fn texts() -> impl Strategy<Value = Option<String>> {
@@ -286,6 +291,8 @@ mod tests {
             numbers in any::<[i64; 4]>(),
             missing: (Option<i64>, u32),
             flags in any::<[bool; 2]>(),
+            damage in proptest::collection::vec(any::<(proptest::sample::Index, u8)>(), 0..3),
+            cut in 0..3_usize,
         ) {
             let mut account = Account::unconfigured("acme", "scimtail", 0);
             account.pattern = Some(GroupPattern::parse("CB/{domain}/{name}").unwrap());
@@ -332,22 +339,48 @@ mod tests {
                 prop_assert_eq!((&bytes[..], &read), (&record.value.as_ref().unwrap()[5..], event));
             }
             let state = encoded.records.last().unwrap();
-            let datum = state.value.as_ref().map(|value| &value[5..]);
+            let Some(datum) = state.value.as_ref().map(|value| &value[5..]) else { return Ok(()) };
             let bytes = match state.topic {
-                _ if datum.is_none() => return Ok(()),
                 Topic::Users => {
                     let (read, bytes) = again::<wire::UserState>(Topic::Users, state);
-                    prop_assert_eq!(read.into_principal(), principal);
+                    prop_assert_eq!(read.clone().into_principal(), principal);
+                    prop_assert_eq!(StoredPrincipal::read(Kind::User, datum), Some(read.into()));
                     bytes
                 }
                 Topic::Groups => {
                     let (read, bytes) = again::<wire::GroupState>(Topic::Groups, state);
-                    prop_assert_eq!(read.into_principal(), principal);
+                    prop_assert_eq!(read.clone().into_principal(), principal);
+                    prop_assert_eq!(StoredPrincipal::read(Kind::Group, datum), Some(read.into()));
                     bytes
                 }
-                topic => again::<wire::MembershipState>(topic, state).1,
+                topic => {
+                    let (read, bytes) = again::<wire::MembershipState>(topic, state);
+                    prop_assert_eq!(StoredMembership::read(datum), Some(read.into()));
+                    bytes
+                }
             };
-            prop_assert_eq!(&bytes[..], datum.unwrap());
+            prop_assert_eq!(&bytes[..], datum);
+            // Whatever else is in a topic: what is read of it is what apache-avro reads.
+            let mut broken = datum.to_vec();
+            for (at, byte) in damage {
+                let at = at.index(broken.len());
+                broken[at] = byte;
+            }
+            let broken = &broken[..broken.len() - cut.min(broken.len())];
+            match state.topic {
+                Topic::Users => {
+                    let read = StoredPrincipal::read(Kind::User, broken);
+                    prop_assert!(read.is_none() || read == decoded::<wire::UserState>(Topic::Users, broken).map(Into::into));
+                }
+                Topic::Groups => {
+                    let read = StoredPrincipal::read(Kind::Group, broken);
+                    prop_assert!(read.is_none() || read == decoded::<wire::GroupState>(Topic::Groups, broken).map(Into::into));
+                }
+                topic => {
+                    let read = StoredMembership::read(broken);
+                    prop_assert!(read.is_none() || read == decoded::<wire::MembershipState>(topic, broken).map(Into::into));
+                }
+            }
         }
     }
 }

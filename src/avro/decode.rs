@@ -8,7 +8,9 @@ use serde::de::DeserializeOwned;
 
 use super::registry::Registry;
 use super::schema::{self, SchemaIds};
-use crate::directory::Problem;
+use super::stored::{StoredMembership, StoredPrincipal};
+use super::wire::{GroupState, MembershipState, UserState};
+use crate::directory::{Kind, Problem};
 use crate::log::Topic;
 use crate::service::ServiceError;
 
@@ -58,7 +60,14 @@ pub struct Decoder {
     own: Option<SchemaIds>,
     registry: Registry,
     runtime: tokio::runtime::Handle,
-    readers: HashMap<u32, GenericDatumReader<'static>>,
+    readers: HashMap<u32, Reader>,
+}
+
+/// Of one schema id.
+struct Reader {
+    reader: GenericDatumReader<'static>,
+    /// The topic whose schema in this binary has the same binary form.
+    own: Option<Topic>,
 }
 
 impl Decoder {
@@ -86,20 +95,56 @@ impl Decoder {
     /// # Errors
     /// Says what is wrong with the bytes: no framing, an unknown schema, a datum that does not fit.
     pub fn decode<T: DeserializeOwned>(&mut self, topic: Topic, value: &[u8]) -> Result<T, Undecodable> {
-        let Some((&[0, a, b, c, d], mut datum)) = value.split_first_chunk::<5>() else {
-            return Err("the value has no Confluent framing (0x00 and a schema id)".into());
+        let (id, mut datum) = framing(value)?;
+        let reader = &self.reader(topic, id)?.reader;
+        reader.read_deser(&mut datum).map_err(|_| format!("the value does not fit its schema (id {id})").into())
+    }
+
+    /// As [`Decoder::decode`], for a record of `users` or `groups`.
+    ///
+    /// # Errors
+    /// As [`Decoder::decode`].
+    pub fn principal<'v>(&mut self, kind: Kind, value: &'v [u8]) -> Result<StoredPrincipal<'v>, Undecodable> {
+        let topic = match kind {
+            Kind::User => Topic::Users,
+            Kind::Group => Topic::Groups,
         };
-        let id = u32::from_be_bytes([a, b, c, d]);
+        let read = self.own_datum(topic, value)?.and_then(|datum| StoredPrincipal::read(kind, datum));
+        match (read, kind) {
+            (Some(read), _) => Ok(read),
+            (None, Kind::User) => self.decode::<UserState>(topic, value).map(Into::into),
+            (None, Kind::Group) => self.decode::<GroupState>(topic, value).map(Into::into),
+        }
+    }
+
+    /// As [`Decoder::decode`], for a record of `memberships`.
+    ///
+    /// # Errors
+    /// As [`Decoder::decode`].
+    pub fn membership<'v>(&mut self, value: &'v [u8]) -> Result<StoredMembership<'v>, Undecodable> {
+        match self.own_datum(Topic::Memberships, value)?.and_then(StoredMembership::read) {
+            Some(read) => Ok(read),
+            None => self.decode::<MembershipState>(Topic::Memberships, value).map(Into::into),
+        }
+    }
+
+    /// The datum, if its schema is that of this binary.
+    fn own_datum<'v>(&mut self, topic: Topic, value: &'v [u8]) -> Result<Option<&'v [u8]>, Undecodable> {
+        let (id, datum) = framing(value)?;
+        Ok((self.reader(topic, id)?.own == Some(topic)).then_some(datum))
+    }
+
+    fn reader(&mut self, topic: Topic, id: u32) -> Result<&Reader, Undecodable> {
         if !self.readers.contains_key(&id) {
             let writer = match self.own.filter(|own| own.of(topic) == id) {
                 Some(_) => schema::parsed(topic),
                 None => self.fetch(topic, id)?,
             };
-            self.readers.insert(id, schema::reader(writer)?);
+            let form = writer.canonical_form();
+            let own = Topic::STATE.into_iter().find(|topic| schema::parsed(*topic).canonical_form() == form);
+            self.readers.insert(id, Reader { reader: schema::reader(writer)?, own });
         }
-        self.readers[&id]
-            .read_deser(&mut datum)
-            .map_err(|_| format!("the value does not fit its schema (id {id})").into())
+        Ok(&self.readers[&id])
     }
 
     fn fetch(&self, topic: Topic, id: u32) -> Result<&'static Schema, Undecodable> {
@@ -113,5 +158,13 @@ impl Decoder {
             return Err(Undecodable::Newer(id));
         }
         Ok(schema)
+    }
+}
+
+/// The schema id of a value, and its datum.
+fn framing(value: &[u8]) -> Result<(u32, &[u8]), Undecodable> {
+    match value.split_first_chunk::<5>() {
+        Some((&[0, a, b, c, d], datum)) => Ok((u32::from_be_bytes([a, b, c, d]), datum)),
+        _ => Err("the value has no Confluent framing (0x00 and a schema id)".into()),
     }
 }

@@ -9,6 +9,7 @@ pub mod lint;
 mod record;
 pub mod registry;
 pub mod schema;
+pub mod stored;
 pub mod wire;
 
 pub use codec::{Codec, Encoded};

@@ -224,27 +224,31 @@ impl Registry {
     pub async fn ids(&self, prefix: &str, register: bool) -> Result<SchemaIds, ServiceError> {
         self.probe().await?;
         let mut ids = [0; Topic::ALL.len()];
-        for topic in Topic::ALL {
-            let subject = schema::subject(prefix, topic);
-            ids[topic as usize] = match self.look_up(&subject, schema::text(topic)).await? {
-                Some(id) => {
-                    if register && self.compatibility(&subject).await?.as_deref() != Some(COMPATIBILITY) {
-                        self.set_compatibility(&subject).await?;
-                    }
-                    id
-                }
-                None if register => self.register_or_find(&subject, schema::text(topic)).await?,
-                None => {
-                    let what = format!(
-                        "registry {}: {subject} does not have this schema and registry.register = false",
-                        self.url
-                    );
-                    let remedy = "scimtail schemas --print shows what to register";
-                    return Err(ServiceError::Refused(Problem::new(what).with_remedy(remedy)));
-                }
-            };
+        // All at once, because a registry far away would make a start wait a dozen times.
+        let asked = Topic::ALL.map(|topic| async move { (topic, self.id(prefix, topic, register).await) });
+        for (topic, id) in futures::future::join_all(asked).await {
+            ids[topic as usize] = id?;
         }
         Ok(SchemaIds(ids))
+    }
+
+    async fn id(&self, prefix: &str, topic: Topic, register: bool) -> Result<u32, ServiceError> {
+        let subject = schema::subject(prefix, topic);
+        match self.look_up(&subject, schema::text(topic)).await? {
+            Some(id) => {
+                if register && self.compatibility(&subject).await?.as_deref() != Some(COMPATIBILITY) {
+                    self.set_compatibility(&subject).await?;
+                }
+                Ok(id)
+            }
+            None if register => self.register_or_find(&subject, schema::text(topic)).await,
+            None => {
+                let what =
+                    format!("registry {}: {subject} does not have this schema and registry.register = false", self.url);
+                let remedy = "scimtail schemas --print shows what to register";
+                Err(ServiceError::Refused(Problem::new(what).with_remedy(remedy)))
+            }
+        }
     }
 
     /// The id of exactly this schema under the subject.

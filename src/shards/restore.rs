@@ -1,15 +1,16 @@
 //! Restore: what the compacted topics of one partition say of each account becomes its `Known`.
 
-use crate::directory::{Entry, Id, Known, Membership, PackedPrincipal, ReasonCode, StateKey, Status, SyncStatus};
+use crate::directory::{Entry, Id, Kind, Known, Membership, ReasonCode, StateKey, Status, SyncStatus};
 use std::collections::{BTreeMap, HashMap};
 
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use crate::account::Account;
+use crate::avro::Decoder;
 use crate::avro::decode::Undecodable;
-use crate::avro::wire::{GroupState, MembershipState, SyncStatus as SyncRecord, UserState};
-use crate::avro::{Decoder, codec};
+use crate::avro::stored::{StoredMembership, StoredPrincipal};
+use crate::avro::wire::SyncStatus as SyncRecord;
 use crate::directory::Problem;
 use crate::failpoint::{self, Point};
 use crate::kafka::KafkaClient;
@@ -204,55 +205,27 @@ pub fn take(
     };
     let digest = state_digest(key, value);
     match topic {
-        Topic::Users => {
-            let state: UserState = decoder.decode(topic, value)?;
-            known.seen.note(state.sync, state.sequence);
-            let UserState { first_seen_at, changed_at, sequence, missing_since, missing_walks, .. } = state;
-            let principal = state.into_principal();
-            let entry = Entry {
-                packed: PackedPrincipal::pack(&principal),
-                raw: None,
-                digest,
-                first_seen_at,
-                changed_at,
-                sequence,
-                missing_since,
-                missing_walks: u32::try_from(missing_walks).unwrap_or(0),
-                members_unread: false,
-            };
-            put_principal(known, key, &principal.id, entry, None)
-        }
+        Topic::Users => put_principal(known, key, decoder.principal(Kind::User, value)?, None, digest),
         Topic::Groups => {
-            let mut state: GroupState = decoder.decode(topic, value)?;
-            known.seen.note(state.sync, state.sequence);
-            let dangling = std::mem::take(&mut state.dangling).into_iter().map(Into::into).collect();
-            let GroupState { first_seen_at, changed_at, sequence, missing_since, missing_walks, .. } = state;
-            let members_unread = state.members_unread;
-            let principal = state.into_principal();
-            let entry = Entry {
-                packed: PackedPrincipal::pack(&principal),
-                raw: None,
-                digest,
-                first_seen_at,
-                changed_at,
-                sequence,
-                missing_since,
-                missing_walks: u32::try_from(missing_walks).unwrap_or(0),
-                members_unread,
-            };
-            put_principal(known, key, &principal.id, entry, Some(dangling))
+            let mut stored = decoder.principal(Kind::Group, value)?;
+            let dangling = Some(std::mem::take(&mut stored.dangling));
+            put_principal(known, key, stored, dangling, digest)
         }
         Topic::Memberships => {
-            let state: MembershipState = decoder.decode(topic, value)?;
-            known.seen.note(state.sync, state.sequence);
-            let (group, member) = codec::membership_of(&state).ok_or("principal_type is neither user nor group")?;
-            let expected = StateKey::Membership { member: member.clone(), group: group.clone() };
-            if StateKey::parse(key) != Some(expected) {
-                return Err(KEY_DIFFERS.into());
+            let stored = decoder.membership(value)?;
+            known.seen.note(stored.sync, stored.sequence);
+            let kind = stored.kind.ok_or("principal_type is neither user nor group")?;
+            match StateKey::parse(key) {
+                Some(StateKey::Membership { member, group })
+                    if member.kind == kind && *member.id == *stored.principal_id && *group == *stored.group_id =>
+                {
+                    let StoredMembership { direct, first_seen_at, sequence, .. } = stored;
+                    let digest = digest.into();
+                    known.put_membership(group, member, Membership { direct, first_seen_at, sequence, digest });
+                    Ok(())
+                }
+                _ => Err(KEY_DIFFERS.into()),
             }
-            let MembershipState { direct, first_seen_at, sequence, .. } = state;
-            known.put_membership(group, member, Membership { direct, first_seen_at, sequence, digest });
-            Ok(())
         }
         Topic::Syncs => {
             let record = decoder.decode::<SyncRecord>(topic, value)?;
@@ -275,17 +248,29 @@ pub fn take(
 fn put_principal(
     known: &mut Known,
     key: &str,
-    id: &Id,
-    entry: Entry,
+    stored: StoredPrincipal<'_>,
     dangling: Option<Vec<Id>>,
+    digest: u128,
 ) -> Result<(), Undecodable> {
-    let Some(StateKey::Principal(kind, key_id)) = StateKey::parse(key) else {
+    known.seen.note(stored.sync, stored.sequence);
+    let Some(StateKey::Principal(kind, id)) = StateKey::parse(key) else {
         return Err("a key of no known form".into());
     };
-    if key_id != *id {
+    if *id != *stored.id {
         return Err(KEY_DIFFERS.into());
     }
-    known.put_principal(kind, key_id, entry, dangling);
+    let entry = Entry {
+        packed: stored.packed,
+        raw: None,
+        digest,
+        first_seen_at: stored.first_seen_at,
+        changed_at: stored.changed_at,
+        sequence: stored.sequence,
+        missing_since: stored.missing_since,
+        missing_walks: u32::try_from(stored.missing_walks).unwrap_or(0),
+        members_unread: stored.members_unread,
+    };
+    known.put_principal(kind, id, entry, dangling);
     Ok(())
 }
 
@@ -333,6 +318,7 @@ pub fn complete(
     } else if unfinished {
         known.repair = Some("what was lost before is not yet read again".to_owned());
     }
+    known.share_ids();
     // Members that the profile vouches for have no records of their own.
     if !account.habits.publish_unlisted {
         known.find_orphans();
