@@ -304,9 +304,11 @@ impl AttributeList {
     /// The list's own spelling of the entry that covers `path` (the entry itself or something below
     /// it), so that a server that changes the case of a name causes no change.
     pub fn entry(&self, path: &str) -> Option<&str> {
+        // What ends the entry is looked at first: this is asked several times for each attribute of each user, and the
+        // paths of an extension differ only behind 58 characters.
         let covers = |entry: &str| {
-            path.get(..entry.len()).is_some_and(|head| head.eq_ignore_ascii_case(entry))
-                && matches!(path.as_bytes().get(entry.len()), None | Some(b'.'))
+            matches!(path.as_bytes().get(entry.len()), None | Some(b'.'))
+                && path.get(..entry.len()).is_some_and(|head| head.eq_ignore_ascii_case(entry))
         };
         if NEVER.iter().any(|never| covers(never)) {
             return None;

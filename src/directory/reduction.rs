@@ -23,6 +23,9 @@ const EVENT_BYTES_MAX: usize = 3 * RESOURCE_BYTES_MAX;
 pub fn reduce(principal: &mut Principal, kind: Kind, list: &AttributeList) {
     /// Lengths and branches of the encoding, for every path.
     const FRAME: usize = 3;
+    if at_most(principal) <= EVENT_BYTES_MAX {
+        return;
+    }
     // Sizes as JSON, because that is how an event states them.
     let names = [
         ("userName", &principal.user_name, 4),
@@ -60,6 +63,16 @@ pub fn reduce(principal: &mut Principal, kind: Kind, list: &AttributeList) {
         }
         principal.omitted.push(list.entry(&path).unwrap_or(&path).to_owned());
     }
+}
+
+/// A bound on what is reckoned below, without making any of it: nearly every principal is far from being too large.
+fn at_most(principal: &Principal) -> usize {
+    /// Bytes that JSON makes of one, times the most often that a text is stated.
+    const EACH: usize = 6 * 8;
+    let Principal { user_name, display_name, external_id, email, attributes, .. } = principal;
+    let texts = [user_name, display_name, external_id, email].into_iter().flatten().map(|text| text.len() + 2);
+    let attributes = attributes.iter().map(|(path, value)| path.len() + value.len() + 2);
+    EACH * texts.chain(attributes).sum::<usize>()
 }
 
 #[cfg(test)]

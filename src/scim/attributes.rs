@@ -24,8 +24,9 @@ pub(super) fn is_of(path: &str, attribute: &str) -> bool {
 }
 
 fn is_below(path: &str, name: &str) -> bool {
-    path.get(..name.len()).is_some_and(|head| head.eq_ignore_ascii_case(name))
-        && matches!(path.as_bytes().get(name.len()), Some(b'.' | b':'))
+    // The cheaper question first, as in `AttributeList::entry`.
+    matches!(path.as_bytes().get(name.len()), Some(b'.' | b':'))
+        && path.get(..name.len()).is_some_and(|head| head.eq_ignore_ascii_case(name))
 }
 
 /// True if the list covers the attribute, something below it, or something of that extension.

@@ -35,9 +35,10 @@ pub const CURSOR_RESTARTS_MAX: usize = 3;
 const SMALLER: u32 = 10;
 /// Page sizes that are tried after a server refused the one it was asked for, to name one that it takes.
 const SIZES_TRIED: [u32; 4] = [50, 25, 10, 1];
-/// Bytes of a large body. The page behind it is asked for only when it is done with, so that an account holds one of
-/// them at a time, and it is split on a thread of its own.
+/// Bytes of a body that is split on a thread of its own.
 const LARGE_BODY: usize = 1 << 20;
+/// Bytes of a body for which an account holds one at a time: the page behind it is asked for when it is done with.
+const ALONE_BODY: usize = 4 << 20;
 
 /// Where in a walk a page begins.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -238,7 +239,7 @@ fn walk(client: Client, learnt: Learnt, query: Query) -> impl Stream<Item = Resu
                         yield page;
                         return;
                     }
-                    Some(next) if page.bytes > LARGE_BODY => {
+                    Some(next) if page.bytes > ALONE_BODY => {
                         yield page;
                         request = list.fetch(&next, count, place);
                         at = next;
