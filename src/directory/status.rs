@@ -203,6 +203,18 @@ impl SyncStatus {
     }
 
     /// Takes over what the sync read.
+    /// The same attempt with what `other` says was published in it.
+    pub fn with_published_of(self, other: &SyncStatus) -> SyncStatus {
+        SyncStatus {
+            published: other.published,
+            sequence: other.sequence,
+            state_records: other.state_records,
+            state_digest: other.state_digest,
+            positions: other.positions.clone(),
+            ..self
+        }
+    }
+
     pub fn read(&mut self, changes: &Changes) {
         self.users_read = changes.users_read;
         self.groups_read = changes.groups_read;

@@ -42,13 +42,24 @@ pub async fn fail<L: Log>(owned: &mut OwnedAccount<L>, reason: Reason) -> Result
     conclude(owned, attempt, Status::Failed, reason).await
 }
 
-/// Records a sync that publishes nothing, because its directory cannot be read truthfully or a person has to look first.
+/// Records a sync that publishes nothing (more), because its directory cannot be read truthfully or a person has to look
+/// first.
 pub(super) async fn refuse<L: Log>(
     owned: &mut OwnedAccount<L>,
     attempt: SyncStatus,
     refusal: Refusal,
 ) -> Result<SyncStatus, Ended> {
+    // A first sync may have written some of what it read.
+    let written = owned.known.latest.as_ref().filter(|latest| latest.sync == attempt.sync);
+    let attempt = match written {
+        Some(written) => attempt.with_published_of(written),
+        None => attempt,
+    };
     match refusal {
+        Refusal::NotCommitted(CommitError::Ended(ended)) => Err(ended),
+        Refusal::NotCommitted(CommitError::Aborted(text)) => {
+            conclude(owned, attempt, Status::Failed, Reason::new(ReasonCode::CommitAborted, text)).await
+        }
         Refusal::Failed(reason) => {
             // Whatever failed, the next attempt reads everything.
             owned.known.walked_at = None;

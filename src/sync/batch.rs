@@ -5,12 +5,12 @@ use std::vec::IntoIter;
 
 use super::attempt::committed_so_far;
 use super::copies::copies;
-use super::owned::OwnedAccount;
-use crate::account::BatchBounds;
+use super::owned::{Writing, not_before};
+use crate::account::{Account, BatchBounds};
 use crate::avro::EventContext;
 use crate::directory::changes::Bytes;
 use crate::failpoint::{self, Point};
-use crate::log::{CommitError, Log, Positions, Record};
+use crate::log::{Batch, Positions, Record};
 use crate::telemetry::{self, Carried};
 
 /// Encodes the units of one sync, batch by batch.
@@ -36,47 +36,66 @@ pub struct EncodedBatch {
 }
 
 impl Batches {
-    pub fn new<L>(owned: &OwnedAccount<L>, attempt: &SyncStatus, changes: Changes) -> Batches {
-        failpoint::hit(Point::DiffAfter);
-        let mut status = attempt.clone();
-        status.read(&changes);
-        // Admitted without a release: the directory recovered, and the hold goes with that.
-        status.hold = status.release.as_ref().map(|release| release.hold.clone());
-        let context = EventContext::new(&owned.account, &owned.known, &status);
-        Batches { units: changes.units.into_iter().peekable(), context, status, bytes: Some(changes.bytes) }
+    /// Without a unit yet. `attempt`: the sync as it begins.
+    pub fn new(account: &Account, known: &Known, attempt: &SyncStatus) -> Batches {
+        Batches {
+            units: Vec::new().into_iter().peekable(),
+            context: EventContext::new(account, known, attempt),
+            status: attempt.clone(),
+            bytes: None,
+        }
     }
 
-    /// The next transaction; the last one always comes, even without a unit, and completes the sync.
+    /// Takes units of a sync that reads on. All that were taken before are encoded.
+    pub fn take_some(&mut self, units: Vec<KeyChange>) {
+        self.units = units.into_iter().peekable();
+    }
+
+    /// Takes all that is left, so that the sync completes with it. `attempt`: what its reading found.
+    pub fn take_rest(&mut self, attempt: &SyncStatus, changes: Changes) {
+        failpoint::hit(Point::DiffAfter);
+        self.status = attempt.clone().with_published_of(&self.status);
+        self.status.read(&changes);
+        // Admitted without a release: the directory recovered, and the hold goes with that.
+        self.status.hold = self.status.release.as_ref().map(|release| release.hold.clone());
+        self.take_some(changes.units);
+        self.bytes = Some(changes.bytes);
+    }
+
+    /// The next transaction. The last one always comes, even without a unit, and completes the sync.
     ///
     /// # Errors
     /// A value that does not fit its schema.
-    pub fn next<L: Log>(&mut self, owned: &OwnedAccount<L>) -> Option<Result<EncodedBatch, Reason>> {
-        self.bytes.as_ref()?;
+    pub fn next<L>(&mut self, writing: Writing<'_, L>, known: &Known) -> Option<Result<EncodedBatch, Reason>> {
+        if self.bytes.is_none() && self.units.peek().is_none() {
+            return None;
+        }
         failpoint::hit(Point::EncodeBefore);
-        let encoded = self.encode(owned).map_err(|text| Reason::new(ReasonCode::EncodingFailed, text));
+        let encoded = self.encode(writing, known).map_err(|text| Reason::new(ReasonCode::EncodingFailed, text));
         failpoint::hit(Point::EncodeAfter);
         Some(encoded)
     }
 
-    fn encode<L: Log>(&mut self, owned: &OwnedAccount<L>) -> Result<EncodedBatch, String> {
+    fn encode<L>(&mut self, writing: Writing<'_, L>, known: &Known) -> Result<EncodedBatch, String> {
+        let Writing { account, codec, clock, .. } = writing;
         let (mut records, mut units) = (Vec::new(), Vec::new());
         let (mut principals, mut bytes, mut carried) = (0, 0, Carried::default());
         let published = self.status.published;
-        let BatchBounds { principals: principals_max, units: units_max, bytes: bytes_max } = owned.account.batch;
+        let BatchBounds { principals: principals_max, units: units_max, bytes: bytes_max } = account.batch;
         while principals < principals_max && units.len() < units_max && bytes < bytes_max {
             let Some(unit) = self.units.next() else { break };
             let mut before = self.status.sequence;
-            let encoded = owned.codec.encode_change(&self.context, &owned.known, &unit, &mut self.status.sequence);
-            let copies = if owned.account.outputs.is_empty() {
+            let encoded = codec.encode_change(&self.context, known, &unit, &mut self.status.sequence);
+            let copies = if account.outputs.is_empty() {
                 Vec::new()
             } else {
-                let events = self.context.change_events(&owned.known, &unit, &mut before);
-                copies(&owned.account.outputs, &events, &encoded.records, &mut carried.copies_reduced)?
+                let events = self.context.change_events(known, &unit, &mut before);
+                copies(&account.outputs, &events, &encoded.records, &mut carried.copies_reduced)?
             };
             principals += usize::from(matches!(unit.write, StateWrite::Put { .. } | StateWrite::Remove { .. }));
             carried.reduced += usize::from(encoded.reduced);
             bytes += encoded.records.iter().chain(&copies).map(Record::len).sum::<usize>();
-            self.account_for(&owned.known, &unit, encoded.digest);
+            self.account_for(known, &unit, encoded.digest);
             records.extend(encoded.records);
             records.extend(copies);
             units.push((unit, encoded.sequence, encoded.digest));
@@ -88,7 +107,7 @@ impl Batches {
         let completes = if self.units.peek().is_none() { self.bytes.take() } else { None };
         if completes.is_some() {
             self.status.status = Status::Completed;
-            self.status.finished_at = Some(owned.now());
+            self.status.finished_at = Some(not_before(known, clock));
             // What a release still lets through ends with the sync that used it. The person who released stays on
             // record.
             if let Some(release) = &mut self.status.release {
@@ -115,47 +134,41 @@ impl Batches {
 }
 
 impl EncodedBatch {
-    /// Commits the batch, and last its `syncs` records: the completeness marker when the sync completes, and always
+    /// The batch for the log, and last its `syncs` records: the completeness marker when the sync completes, and always
     /// `latest`. `attempt`: the sync as it began.
-    ///
-    /// # Errors
-    /// Nothing was written, or the acquisition is over.
-    pub async fn commit<L: Log>(
-        &mut self,
-        owned: &OwnedAccount<L>,
-        attempt: &SyncStatus,
-    ) -> Result<Positions, CommitError> {
+    pub fn for_log<L>(&mut self, writing: Writing<'_, L>, known: &Known, attempt: &SyncStatus) -> Batch {
         // Positions as far as committed: this transaction moves only those of the topics it writes.
-        self.status.positions = committed_so_far(&owned.known, attempt).positions;
-        let (account, codec, status) = (owned.account.clone(), owned.codec.clone(), self.status.clone());
+        self.status.positions = committed_so_far(known, attempt).positions;
+        let (account, codec, status) = (writing.account.clone(), writing.codec.clone(), self.status.clone());
         let completes = self.completes.is_some();
         let closing = move |reached: &Positions| {
             let status = SyncStatus { positions: account.positions(&status.positions, reached), ..status.clone() };
             let completed = completes.then(|| codec.encode_completed(&account, &status));
             completed.into_iter().chain([codec.encode_latest(&account, &status)]).collect()
         };
-        owned.commit(std::mem::take(&mut self.records), closing).await
+        let records = std::mem::take(&mut self.records);
+        Batch { acquisition: known.acquisition, records, closing: Box::new(closing) }
     }
 
-    /// Lets `known` follow what [`EncodedBatch::commit`] wrote.
-    pub fn apply<L>(self, owned: &mut OwnedAccount<L>, reached: &Positions) {
+    /// Lets `known` follow a batch that was committed.
+    pub fn apply(self, account: &Account, known: &mut Known, reached: &Positions) {
         let EncodedBatch { units, mut status, carried, completes, .. } = self;
-        status.positions = owned.account.positions(&status.positions, reached);
+        status.positions = account.positions(&status.positions, reached);
         failpoint::hit(Point::ApplyBefore);
         for (unit, sequence, digest) in &units {
-            owned.known.apply(unit, *sequence, *digest);
+            known.apply(unit, *sequence, *digest);
             failpoint::hit(Point::ApplyMiddle);
         }
-        telemetry::committed(&owned.account.name, status.sync, carried);
+        telemetry::committed(&account.name, status.sync, carried);
         match completes {
             Some(bytes) => {
                 // A sync that read only what was modified says nothing of how many users there are.
                 if status.users_read.is_some() {
-                    owned.known.walked_at = Some(status.started_at);
+                    known.walked_at = Some(status.started_at);
                 }
-                owned.known.complete(status, bytes);
+                known.complete(status, bytes);
             }
-            None => owned.known.latest = Some(status),
+            None => known.latest = Some(status),
         }
         failpoint::hit(Point::ApplyAfter);
     }

@@ -3,12 +3,15 @@
 //! ```text
 //! begin → observe (walk, diff, proof, guard) → batches: commit, then apply to known → the newest `syncs` record
 //! ```
+//!
+//! A first sync commits batches of users while it observes (`stream`).
 
 pub mod attempt;
 pub mod batch;
 mod copies;
 pub mod observe;
 pub mod owned;
+mod stream;
 
 use crate::directory::{Changes, HoldId, Kind, Known, Reason, ReasonCode, RemovalReason, SyncStatus};
 use std::collections::BTreeSet;
@@ -30,22 +33,24 @@ pub use owned::OwnedAccount;
 /// The end of the acquisition: `known` is void with it.
 pub async fn sync<D: Directory, L: Log>(owned: &mut OwnedAccount<L>, directory: &D) -> Result<SyncStatus, Ended> {
     let mut attempt = attempt::begin(&owned.account, &owned.known, owned.now());
-    let changes = match observe::observe(owned, directory, &mut attempt).await {
-        Ok(changes) => changes,
+    let mut batches = Batches::new(&owned.account, &owned.known, &attempt);
+    let (writing, known) = owned.parts();
+    match observe::observe(writing, known, directory, &mut attempt, &mut batches).await {
+        Ok(changes) => batches.take_rest(&attempt, changes),
         Err(refusal) => return attempt::refuse(owned, attempt, refusal).await,
-    };
-    let mut batches = Batches::new(owned, &attempt, changes);
-    let mut next = batches.next(owned);
+    }
+    let mut next = batches.next(writing, known);
     while let Some(encoded) = next {
         let mut batch = match encoded {
             Ok(batch) => batch,
             Err(reason) => return attempt::stop(owned, &attempt, reason).await,
         };
+        let for_log = batch.for_log(writing, known, &attempt);
         // The next batch is encoded while this one is on its way: it looks at `known`, which moves only below.
-        let (committed, following) = join!(batch.commit(owned, &attempt), async { batches.next(owned) });
+        let (committed, following) = join!(writing.log.commit(for_log), async { batches.next(writing, known) });
         match committed {
             // Only now: memory follows the log, never leads it.
-            Ok(positions) => batch.apply(owned, &positions),
+            Ok(positions) => batch.apply(writing.account, known, &positions),
             Err(CommitError::Aborted(text)) => {
                 return attempt::stop(owned, &attempt, Reason::new(ReasonCode::CommitAborted, text)).await;
             }
@@ -69,7 +74,7 @@ pub async fn plan<D: Directory>(account: &Account, directory: &D, known: &Known,
     let now = || owned::not_before(known, clock);
     let mut attempt = attempt::begin(account, known, now());
     let mut diff = observe::diff(account, known, &attempt);
-    match observe::look(account, known, directory, &mut diff, &mut attempt, None, now).await {
+    match observe::look(account, directory, &mut diff, &mut attempt, None, now, None).await {
         Ok(vanishing) => {
             let changes = diff.finish(&vanishing, now());
             attempt.read(&changes);
@@ -87,5 +92,6 @@ pub async fn plan<D: Directory>(account: &Account, directory: &D, known: &Known,
             Planned::Held(attempt, *hold, reason, changes)
         }
         Err(Refusal::Failed(reason)) => Planned::Failed(reason),
+        Err(Refusal::NotCommitted(error)) => unreachable!("nothing is committed without a log: {error}"),
     }
 }

@@ -16,6 +16,30 @@ pub struct OwnedAccount<L> {
     pub clock: fn() -> i64,
 }
 
+/// How an account writes: all of [`OwnedAccount`] but what is known.
+pub struct Writing<'a, L> {
+    pub account: &'a Account,
+    pub log: &'a L,
+    pub codec: &'a Codec,
+    pub clock: fn() -> i64,
+}
+
+impl<L> Clone for Writing<'_, L> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<L> Copy for Writing<'_, L> {}
+
+impl<L> OwnedAccount<L> {
+    /// What is known, and how it is written, to be borrowed apart from each other.
+    pub fn parts(&mut self) -> (Writing<'_, L>, &mut Known) {
+        let OwnedAccount { account, known, log, codec, clock } = self;
+        (Writing { account, log, codec, clock: *clock }, known)
+    }
+}
+
 impl<L: Log> OwnedAccount<L> {
     /// Milliseconds since 1970-01-01 UTC, never before the last recorded time.
     pub fn now(&self) -> i64 {

@@ -1,9 +1,18 @@
 //! An account's first sync is cut off on the way. The next one goes on, and publishes no event about a resource that
 //! was new only to scimtail.
 
-use scimtail::directory::{Baseline, Kind, ReasonCode, Status};
+use bytes::Bytes;
+use futures::Stream;
+use scimtail::directory::{AttributeList, Baseline, Id, Kind, ReasonCode, Status};
+use scimtail::log::Topic;
+use scimtail::scim::ReadError;
+use scimtail::scim::directory::parse_row;
+use scimtail::scim::envelope::raw_row;
+use scimtail::scim::resource::Reading;
+use scimtail::source::{Answer, Directory, Page, Parsed, RawRow};
+use serde_json::{Value, json};
 
-use crate::memory::{Crash, Faults, MemoryDirectory, World, account, advance};
+use crate::memory::{Crash, Faults, MemoryDirectory, World, account, advance, clock};
 
 const BEFORE: &str =
     "user u1 ann\nuser u2 bob\nuser u3 cid\nuser u4 dan\nuser u5 eve\ngroup g1 Admins: u1 u2 u5\ngroup g2 Staff: u3 u4";
@@ -144,4 +153,140 @@ async fn memberships_unknown_from_the_beginning_are_none_read_and_no_news_once_s
     let status = world.completed(&MemoryDirectory::parse(BEFORE)).await;
     assert_eq!((status.memberships_read, status.memberships_as_of), (Some(5), Some(2)));
     assert_eq!((world.lines(0), world.known.memberships_len()), (vec![], 5));
+}
+
+/// Users whose rows lie on these pages, and an error behind them if it is so.
+struct Pages {
+    users: Vec<Vec<Value>>,
+    fails: bool,
+}
+
+impl Directory for Pages {
+    type Error = ReadError;
+
+    fn list(&self, kind: Kind, _since: Option<i64>) -> impl Stream<Item = Result<Page, ReadError>> + Send {
+        let rows = |values: &[Value]| values.iter().map(|value| raw_row(Bytes::from(value.to_string()))).collect();
+        let page = |values: &[Value]| Ok(Page { rows: rows(values), received_at: clock(), ..Page::default() });
+        let users = if kind == Kind::User { &self.users[..] } else { &[] };
+        let mut pages: Vec<Result<Page, ReadError>> = users.iter().map(|values| page(values)).collect();
+        pages.push(match self.fails && kind == Kind::User {
+            true => Err(ReadError::new(ReasonCode::HttpStatus, "the server answers HTTP 500")),
+            false => page(&[]),
+        });
+        futures::stream::iter(pages)
+    }
+
+    fn read(&self, kind: Kind, page: &Page, row: &RawRow) -> Parsed {
+        parse_row(kind, page, row, &Reading::plain(AttributeList::default()))
+    }
+
+    async fn get(&self, _kind: Kind, _id: &Id) -> Answer {
+        Answer::NotFound
+    }
+
+    async fn matching(&self, _: Kind, _: &'static str, _: &Id) -> Result<Vec<Id>, ReadError> {
+        Ok(Vec::new())
+    }
+}
+
+fn user(id: usize, title: &str) -> Value {
+    json!({ "id": format!("u{id}"), "userName": format!("user {id}"), "active": true, "title": title })
+}
+
+fn with_events() -> World {
+    let mut world = World::new(account("acme"));
+    world.account.baseline = Baseline::Events;
+    world
+}
+
+/// What was read before the failure is written, and said so in the record of the attempt.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_first_sync_writes_users_as_their_pages_come() {
+    let mut world = with_events();
+    let pages =
+        |fails| Pages { users: (0..4).map(|page| vec![user(2 * page, "A"), user(2 * page + 1, "A")]).collect(), fails };
+    let status = world.sync_with(&pages(true)).await;
+    // Those of the last page were not enough for a transaction.
+    assert_eq!((status.status, status.state_records, status.sequence), (Status::Failed, 6, 6));
+    assert!(world.known.completed.is_none());
+    // Each transaction has the newest record of the attempt as it was then.
+    let latest = world.log.statuses().into_iter().filter(|(key, _)| key == "acme/latest");
+    let records: Vec<(String, i64)> = latest.map(|(_, record)| (record.status, record.state_records)).collect();
+    assert!(records.len() > 2 && records[0].1 == 2, "{records:?}");
+    assert!(records.is_sorted_by_key(|(_, records)| *records), "{records:?}");
+    // The next sync goes on: none of them is added twice.
+    advance(1_000);
+    let status = world.sync_with(&pages(false)).await;
+    assert_eq!((status.status, status.users_read, status.sequence), (Status::Completed, Some(8), 8));
+    assert!(world.lines(0).iter().all(|line| line.starts_with("user.added")));
+}
+
+/// A row that slides to the next page while it changes is compared with what was written.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_user_who_comes_again_on_a_later_page_is_added_once() {
+    let mut world = with_events();
+    let pages = Pages { users: vec![vec![user(1, "A"), user(2, "A")], vec![user(2, "B"), user(3, "A")]], fails: false };
+    let status = world.sync_with(&pages).await;
+    assert_eq!((status.status, status.users_read), (Status::Completed, Some(3)));
+    let added: Vec<String> = world.lines(0).into_iter().filter(|line| line.starts_with("user.added")).collect();
+    assert_eq!(added, ["user.added u1 snapshot", "user.added u2 snapshot", "user.added u3 snapshot"]);
+    // Unchanged, and no news.
+    let before = world.log.events().len();
+    advance(1_000);
+    world.sync_with(&pages).await;
+    assert_eq!(world.lines(before), [""; 0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_membership_follows_its_user_and_its_group_in_a_first_sync_that_streams() {
+    let mut world = with_events();
+    world.completed(&MemoryDirectory::parse(BEFORE)).await;
+    let lines = world.lines(0);
+    let place = |begin: &str| lines.iter().position(|line| line.starts_with(begin)).unwrap();
+    for (user, group) in [("u1", "g1"), ("u2", "g1"), ("u5", "g1"), ("u3", "g2"), ("u4", "g2")] {
+        let membership = place(&format!("membership.added {user} in {group}"));
+        assert!(
+            place(&format!("user.added {user} ")) < membership && place(&format!("group.added {group} ")) < membership
+        );
+    }
+    let names = world.log.events().into_iter().filter(|event| event.event_type == "membership.added");
+    assert!(names.into_iter().all(|event| event.principal_name.is_some() && event.group_name.is_some()));
+}
+
+/// Wherever it is cut off: the next owner knows what the log holds, and adds none of them twice.
+#[tokio::test(flavor = "multi_thread")]
+async fn g1_a_first_sync_that_streams_adds_no_user_twice_wherever_it_is_cut_off() {
+    let pages =
+        || Pages { users: (0..5).map(|page| vec![user(page, "A"), user(page + 1, "A")]).collect(), fails: false };
+    for crash in (0..6).flat_map(|number| [Crash::Before(number), Crash::After(number), Crash::Abort(number)]) {
+        let mut world = with_events();
+        *world.log.crash.lock().unwrap() = Some(crash);
+        drop(world.try_sync_with(&pages()).await);
+        world.restart();
+        advance(1_000);
+        let status = world.sync_with(&pages()).await;
+        assert_eq!((status.status, status.users_read), (Status::Completed, Some(6)), "{crash:?}");
+        let mut added: Vec<String> = world.lines(0);
+        added.sort_unstable();
+        added.dedup();
+        assert_eq!(added.len(), world.log.events().len(), "{crash:?}");
+        assert_eq!(added.len(), 6, "{crash:?}: {added:?}");
+        let users = world.log.state().into_keys().filter(|(topic, _)| *topic == Topic::Users).count();
+        assert_eq!(users, 6, "{crash:?}");
+    }
+}
+
+/// A sync that is called off while a transaction is under way knows what became of it.
+#[tokio::test(start_paused = true)]
+async fn a_first_sync_that_is_called_off_knows_what_it_has_written() {
+    let mut world = with_events();
+    let mut directory = MemoryDirectory::parse(BEFORE);
+    directory.faults.groups_never_answer = true;
+    let status = world.sync(&directory).await;
+    assert_eq!(status.reason_code.as_ref().map(ReasonCode::as_str), Some("sync_timeout"));
+    assert_eq!((status.state_records, world.known.table(Kind::User).len()), (3, 3));
+    assert!(world.known.is_first());
+    world.completed(&MemoryDirectory::parse(BEFORE)).await;
+    let added = world.lines(0).into_iter().filter(|line| line.starts_with("user.added")).count();
+    assert_eq!(added, 5);
 }

@@ -76,6 +76,8 @@ pub struct Faults {
     pub with_a_device: Option<String>,
     /// The list never answers.
     pub never_answers: bool,
+    /// The list of groups never answers.
+    pub groups_never_answer: bool,
     /// Users say that they are in these groups indirectly.
     pub indirect: BTreeSet<String>,
 }
@@ -233,7 +235,7 @@ impl Directory for MemoryDirectory {
             pages.truncate(page);
             pages.push(Err(ReadError::new(ReasonCode::HttpStatus, "the server answers HTTP 500")));
         }
-        let silence = self.faults.never_answers;
+        let silence = self.faults.never_answers || self.faults.groups_never_answer && kind == Kind::Group;
         futures::stream::once(async move {
             if silence {
                 std::future::pending::<()>().await;

@@ -3,7 +3,9 @@
 use bytes::Bytes;
 use proptest::prelude::*;
 use proptest::strategy::Strategy as _;
-use scimtail::directory::{AttributeList, Baseline, Diff, KeyChange, Kind, Known, Row, Rules, Strategy};
+use scimtail::directory::{
+    AttributeList, Baseline, Diff, Id, KeyChange, Kind, Known, PackedPrincipal, Row, Rules, Strategy,
+};
 use scimtail::scim::directory::parse_row;
 use scimtail::scim::envelope::raw_row;
 use scimtail::scim::resource::Reading;
@@ -52,6 +54,28 @@ fn written(users: &[Value], groups: &[Value]) -> Vec<KeyChange> {
     diff.finish(&Default::default(), 0).units
 }
 
+/// What is known of users once a first sync of these pages has written them, page by page if it streams.
+fn known(pages: &[Vec<Value>], streams: bool) -> Vec<(Id, PackedPrincipal)> {
+    let write = |known: &mut Known, units: Vec<KeyChange>| units.iter().for_each(|unit| known.apply(unit, None, 0));
+    let (mut known, fixed) = (Known::new(1), Known::new(1));
+    let mut diff = if streams { Diff::growing(&mut known, rules()) } else { Diff::against(&fixed, rules()) };
+    diff.read_memberships_by(Strategy::List, false);
+    diff.begin_walk(Kind::User);
+    for page in pages {
+        diff.take_page(Kind::User, rows(Kind::User, page));
+        if streams {
+            let units = diff.drain_users();
+            diff.follow(|known| write(known, units));
+        }
+    }
+    let rest = diff.finish(&Default::default(), 0).units;
+    write(&mut known, rest);
+    let mut users: Vec<_> =
+        known.table(Kind::User).iter().map(|(id, entry)| (id.clone(), entry.packed.clone())).collect();
+    users.sort_by(|one, other| one.0.cmp(&other.0));
+    users
+}
+
 fn user() -> impl proptest::strategy::Strategy<Value = Value> {
     let title = proptest::option::of(prop_oneof![Just("A"), Just("B")]);
     (proptest::option::of(any::<bool>()), title)
@@ -66,6 +90,19 @@ fn group() -> impl proptest::strategy::Strategy<Value = Value> {
 }
 
 proptest! {
+    #[test]
+    fn a_first_sync_that_writes_page_by_page_knows_what_it_would_know_at_the_end(
+        users in proptest::collection::vec(user(), 1..5),
+        seed: u64,
+        size in 1..4_usize,
+    ) {
+        let others: Vec<Value> = (2..6).map(|id| json!({ "id": id.to_string(), "userName": "other" })).collect();
+        let mut users = [users, others].concat();
+        fastrand::Rng::with_seed(seed).shuffle(&mut users);
+        let pages: Vec<Vec<Value>> = users.chunks(size).map(<[Value]>::to_vec).collect();
+        prop_assert_eq!(known(&pages, true), known(&pages, false));
+    }
+
     #[test]
     fn rows_of_one_id_are_merged_whatever_their_order(
         users in proptest::collection::vec(user(), 1..5),

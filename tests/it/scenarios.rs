@@ -177,7 +177,7 @@ async fn a_baseline_of_events_is_marked_as_snapshot() {
     world.completed(&directory).await;
     assert_eq!(
         world.lines(0),
-        ["group.added g1 snapshot", "user.added u1 snapshot", "membership.added u1 in g1 snapshot"]
+        ["user.added u1 snapshot", "group.added g1 snapshot", "membership.added u1 in g1 snapshot"]
     );
     world.completed(&directory).await;
     assert_eq!(world.lines(0).len(), 3);

@@ -78,9 +78,14 @@ impl Diff<'_> {
         }
         group_units
             .sort_by_key(|unit| unit.events.first().is_none_or(|event| event.event_type != EventType::GroupAdded));
-        changes.units.extend(group_units);
-        for (id, changed) in users {
-            changes.units.push(self.put(Kind::User, id, changed, None, vanishing));
+        let user_units = users.into_iter().map(|(id, changed)| self.put(Kind::User, id, changed, None, vanishing));
+        if self.rules.first_sync {
+            // It may have written users before it read a group, and goes on in that order.
+            changes.units.extend(user_units);
+            changes.units.extend(group_units);
+        } else {
+            changes.units.extend(group_units);
+            changes.units.extend(user_units);
         }
         changes.units.extend(plan.removed);
         changes.units.extend(plan.added);
@@ -93,6 +98,16 @@ impl Diff<'_> {
         let memberships_settled = memberships_known && !self.rules.repair;
         changes.bytes.recognised = self.take_recognised(memberships_settled, &plan.unsettled);
         changes
+    }
+
+    /// Takes out the users that were read so far, to be written while the walk goes on. They are committed, and known
+    /// follows ([`Diff::follow`]), before another row is taken.
+    pub fn drain_users(&mut self) -> Vec<KeyChange> {
+        let users = std::mem::take(&mut self[Kind::User].changed);
+        let bytes: usize = users.iter().map(|(id, changed)| changed.bytes(id)).sum();
+        self.kept = self.kept.saturating_sub(bytes);
+        let nothing_vanishes = BTreeSet::new();
+        users.into_iter().map(|(id, changed)| self.put(Kind::User, id, changed, None, &nothing_vanishes)).collect()
     }
 
     /// The bytes that the next sync recognises: only those of which all that they say is published.

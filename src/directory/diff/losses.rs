@@ -13,7 +13,7 @@ use crate::directory::principal::{Id, Kind};
 impl Diff<'_> {
     /// What the guard looks at, with everything missing taken for lost.
     pub fn evidence(&self) -> Evidence {
-        let known = self.known;
+        let known = self.known();
         let [no_user_again, no_group_again] = Kind::BOTH.map(|kind| self.none_again(kind));
         // If none of the known principals is seen again, all of them are at stake, however many walks their loss takes.
         let at_stake = |kind: Kind, none_again: bool| if none_again { self.missing(kind) } else { self.losing(kind) };

@@ -153,7 +153,7 @@ impl Diff<'_> {
 
     fn is_known_member(&self, group: &Id, user: &Id) -> bool {
         let member = Member { kind: Kind::User, id: user.clone() };
-        self.known.members(group).is_some_and(|members| members.contains_key(&member))
+        self.known.members(group).is_some_and(|members| members.contains(&member))
     }
 
     fn groups_by_name(&self) -> Map<String, Vec<Id>> {

@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 use super::sightings::{Confirmation, Diff, GroupRead};
 use crate::directory::changes::RemovalReason;
 use crate::directory::maps::Map;
+use crate::directory::members::Members;
 use crate::directory::observed::ListedMember;
 use crate::directory::principal::{Id, Kind, Member};
 use crate::directory::status::Baseline;
@@ -45,7 +46,7 @@ pub(super) fn are_known(diff: &Diff<'_>, group: &Id, members: &[ListedMember]) -
             .is_some_and(|known| listed.direct.is_none() || listed.direct == known.direct),
         None => dangling.binary_search(&listed.id).is_ok(),
     };
-    members.len() == known.map_or(0, Map::len) + dangling.len() && members.iter().all(is_known)
+    members.len() == known.map_or(0, Members::len) + dangling.len() && members.iter().all(is_known)
 }
 
 /// Known members that the group no longer shows, apart from those whose principal is proven gone.
@@ -70,7 +71,7 @@ pub(super) fn added(diff: &Diff<'_>, group: &Id, read: &GroupRead) -> usize {
         return 0;
     }
     let known = diff.known.members(group);
-    let is_new = |member: &Member| !known.is_some_and(|known| known.contains_key(member));
+    let is_new = |member: &Member| !known.is_some_and(|known| known.contains(member));
     let new: BTreeSet<Member> =
         read.members.iter().filter_map(|listed| resolve(diff, group, listed)).filter(is_new).collect();
     new.len()

@@ -105,7 +105,7 @@ fn read_group(
         }
     }
     for (member, direct) in shown {
-        if known.is_some_and(|known| known.contains_key(&member)) {
+        if known.is_some_and(|known| known.contains(&member)) {
             plan.rewritten.extend(redirected(diff, group, read, member, direct));
             continue;
         }

@@ -2,12 +2,20 @@
 
 use super::compare::{Changed, Looked, Otherwise, compare};
 use super::sightings::Diff;
-use crate::directory::known::Membership;
 use crate::directory::maps::Set;
+use crate::directory::members::{Members, Membership};
 use crate::directory::observed::{ListedGroup, ListedMember, Observed, Readable, Row};
 use crate::directory::packed::PackedPrincipal;
 use crate::directory::principal::{Id, Kind, Member, Principal, RawHash};
 use crate::directory::strategy::Strategy;
+
+/// What a principal's record says of its absence from lists.
+#[derive(Clone, Copy)]
+struct Absence {
+    since: Option<i64>,
+    walks: u32,
+    first_seen_at: i64,
+}
 
 impl Diff<'_> {
     /// A walk begins: what earlier walks listed stays listed.
@@ -126,7 +134,7 @@ impl Diff<'_> {
         Observed {
             principal: self.known.table(kind).principal(id).unwrap_or_else(|| Principal::new(id.clone())),
             raw: RawHash::MIN,
-            members: members.into_iter().flatten().map(member).collect(),
+            members: members.into_iter().flat_map(Members::iter).map(member).collect(),
             groups: groups.map(group).collect(),
             observed_at: self.rules.not_before,
             modified_at: None,
@@ -191,6 +199,11 @@ impl Diff<'_> {
         let id = observed.principal.id.clone();
         let entry = self.known.table(kind).get(&id);
         let old = entry.map(|entry| entry.packed.unpack(id.clone()));
+        let before = entry.map(|entry| Absence {
+            since: entry.missing_since,
+            walks: entry.missing_walks,
+            first_seen_at: entry.first_seen_at,
+        });
         if observed.readable == Readable::IdOnly && old.is_none() {
             return false;
         }
@@ -213,21 +226,26 @@ impl Diff<'_> {
         if kind == Kind::User {
             self.note_active(&id, old.as_ref(), active_stated, unlisted);
         }
+        // A first sync has written what the first row of the walk said, and another row contradicts it.
+        let taken_back = self.rules.first_sync && self.active.contradicted.contains(&id);
         // Unknown never replaces a known value.
-        new.active = new.active.or_else(|| old.as_ref().and_then(|old| old.active));
+        new.active = new.active.or_else(|| old.as_ref().and_then(|old| old.active).filter(|_| !taken_back));
         // Last seen by GET, and listed now.
-        let hidden = entry.filter(|entry| entry.missing_since.is_some() && entry.missing_walks == 0);
+        let hidden = before.filter(|before| before.since.is_some() && before.walks == 0);
         let otherwise = match hidden {
             // No list has ever shown it: what only one of the two shows has not changed.
-            Some(entry) if entry.missing_since == Some(entry.first_seen_at) => Otherwise::NeverListed,
+            Some(before) if before.since == Some(before.first_seen_at) => Otherwise::NeverListed,
             Some(_) => Otherwise::Hidden,
             None => Otherwise::No,
         };
         let looked = Looked { observed_at, modified_at, composed_name, otherwise };
-        let changed = compare(&self.rules, kind, old.as_ref(), &new, looked);
-        let since = entry.and_then(|entry| entry.missing_since);
+        let mut changed = compare(&self.rules, kind, old.as_ref(), &new, looked);
+        if let Some(changed) = changed.as_mut().filter(|_| taken_back && old.is_some()) {
+            changed.events.clear();
+        }
+        let since = before.and_then(|before| before.since);
         let missing_since = unlisted.then(|| since.unwrap_or(observed_at));
-        let rewrite = entry.is_some_and(|entry| entry.missing_since != missing_since || entry.missing_walks > 0);
+        let rewrite = before.is_some_and(|before| before.since != missing_since || before.walks > 0);
         match changed {
             Some(changed) => self.keep(kind, &id, Changed { missing_since, ..changed }),
             None if rewrite => {

@@ -1,7 +1,7 @@
 //! What a sync has seen so far, beside what is known: of each kind, of memberships, and of `active`.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::{Index, IndexMut};
+use std::ops::{Deref, Index, IndexMut};
 
 use super::compare::Changed;
 use crate::directory::changes::RemovalReason;
@@ -13,21 +13,36 @@ use crate::directory::principal::{Id, Kind, Principal, RawHash};
 use crate::directory::rules::Rules;
 use crate::directory::strategy::Strategy;
 
-/// About what a changed principal takes beside its attributes: its places in maps and sets, its counters.
-const CHANGED_BYTES: usize = 256;
-
 /// About what one member takes that was read and not yet published.
 const MEMBER_BYTES: usize = 64;
 
+/// What a difference is taken to.
+pub(super) enum Base<'k> {
+    Fixed(&'k Known),
+    /// A first sync writes the users that it has read while it reads on, and known follows.
+    Growing(&'k mut Known),
+}
+
+impl Deref for Base<'_> {
+    type Target = Known;
+
+    fn deref(&self) -> &Known {
+        match self {
+            Base::Fixed(known) => known,
+            Base::Growing(known) => known,
+        }
+    }
+}
+
 /// The difference between what is known and what a sync sees. `diff[kind]` is what it has seen of one kind.
 pub struct Diff<'k> {
-    pub(super) known: &'k Known,
+    pub(super) known: Base<'k>,
     pub(super) rules: Rules,
     kinds: [Sightings; 2],
     pub(super) reads: MembershipReads,
     pub(super) active: ActiveReads,
     /// Bytes that the changed principals and the members read take.
-    kept: usize,
+    pub(super) kept: usize,
     /// Some user and some group have the same id.
     pub(super) ids_are_shared: bool,
 }
@@ -137,15 +152,43 @@ impl IndexMut<Kind> for Diff<'_> {
 
 impl<'k> Diff<'k> {
     pub fn against(known: &'k Known, rules: Rules) -> Diff<'k> {
+        Diff::to(Base::Fixed(known), rules)
+    }
+
+    /// As [`Diff::against`], for a first sync that writes what [`Diff::drain_users`] returns. No principal may be known.
+    pub fn growing(known: &'k mut Known, rules: Rules) -> Diff<'k> {
+        Diff::to(Base::Growing(known), rules)
+    }
+
+    fn to(known: Base<'k>, rules: Rules) -> Diff<'k> {
+        let ids_are_shared = known.table(Kind::Group).ids().any(|id| known.table(Kind::User).contains(id));
         Diff {
+            ids_are_shared,
             known,
             rules,
             kinds: Default::default(),
             reads: MembershipReads::default(),
             active: ActiveReads::default(),
             kept: 0,
-            ids_are_shared: known.table(Kind::Group).ids().any(|id| known.table(Kind::User).contains(id)),
         }
+    }
+
+    pub fn known(&self) -> &Known {
+        &self.known
+    }
+
+    /// Lets known follow a commit of what [`Diff::drain_users`] returned, before the next row is taken: a row that comes
+    /// again is compared with what was written.
+    pub fn follow(&mut self, apply: impl FnOnce(&mut Known)) {
+        let Base::Growing(known) = &mut self.known else { return };
+        apply(known);
+        // Whatever of it is known was listed first.
+        self[Kind::User].known_listed = self.known.table(Kind::User).len();
+    }
+
+    /// How many users [`Diff::drain_users`] would return.
+    pub fn changed_users(&self) -> usize {
+        self[Kind::User].changed.len()
     }
 
     pub fn strategy(&self) -> Strategy {
@@ -173,7 +216,7 @@ impl<'k> Diff<'k> {
         self.recognise(kind, raw).is_some()
     }
 
-    fn recognise(&self, kind: Kind, raw: RawHash) -> Option<&'k Id> {
+    fn recognise(&self, kind: Kind, raw: RawHash) -> Option<&Id> {
         let table = self.known.table(kind);
         let id = table.recognise(raw)?;
         // One that was missing is listed again: its record has to say so.
@@ -258,7 +301,7 @@ impl<'k> Diff<'k> {
     }
 
     pub(super) fn keep(&mut self, kind: Kind, id: &Id, changed: Changed) {
-        self.kept += changed.packed.len() + id.len() + CHANGED_BYTES;
+        self.kept += changed.bytes(id);
         self[kind].changed.insert(id.clone(), changed);
     }
 }

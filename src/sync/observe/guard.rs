@@ -13,8 +13,9 @@ pub(super) struct Judgement {
 
 /// Lets the guard look, and a release cover what the guard would hold. The guard does not apply to a
 /// first sync: no reader relies on anything yet.
-pub(super) fn judge<D>(seen: &Observation<'_, '_, D>) -> Judgement {
-    let Observation { account, known, diff, attempt, .. } = seen;
+pub(super) fn judge<D>(seen: &Observation<'_, '_, '_, D>) -> Judgement {
+    let Observation { account, diff, attempt, .. } = seen;
+    let known = diff.known();
     if known.is_first() {
         return Judgement { held: None, vanishing: BTreeSet::new() };
     }

@@ -34,13 +34,15 @@ pub(super) fn remembered(known: &Known) -> Strategy {
 
 /// Where the list showed no member at all, GET of some groups may: then all of them are read so. Those that had members
 /// are asked first, the others in an order that differs from sync to sync.
-pub(super) async fn find_out<D: Directory>(seen: &mut Observation<'_, '_, D>) {
-    let (directory, known, sync) = (seen.directory, seen.known, seen.attempt.sync);
+pub(super) async fn find_out<D: Directory>(seen: &mut Observation<'_, '_, '_, D>) {
+    let (directory, sync) = (seen.directory, seen.attempt.sync);
     let diff = &mut *seen.diff;
     if diff.strategy() != Strategy::List || diff.shows_members() {
         return;
     }
     let mut groups = diff.seen(Kind::Group);
+    let known = diff.known();
+    let shown_before = known.has_shown_members_by(Strategy::Get);
     groups.sort_by_key(|id| (known.members(id).is_none(), xxh3_64_with_seed(id.as_bytes(), sync as u64)));
     groups.truncate(GROUPS_ASKED);
     let mut answers =
@@ -50,7 +52,6 @@ pub(super) async fn find_out<D: Directory>(seen: &mut Observation<'_, '_, D>) {
     while let Some(answer) = answers.next().await {
         match answer {
             Answer::Found(observed) if !observed.members.is_empty() => {
-                let shown_before = known.has_shown_members_by(Strategy::Get);
                 diff.read_memberships_by(Strategy::Get, shown_before);
                 return;
             }
@@ -66,7 +67,7 @@ pub(super) async fn find_out<D: Directory>(seen: &mut Observation<'_, '_, D>) {
 
 /// Reads what the walks did not bring. What cannot be read stays as it was.
 pub(super) async fn read_memberships<D: Directory>(
-    seen: &mut Observation<'_, '_, D>,
+    seen: &mut Observation<'_, '_, '_, D>,
     now: impl Fn() -> i64,
 ) -> Result<(), Refusal> {
     let directory = seen.directory;
@@ -160,7 +161,7 @@ async fn filters_work<D: Directory>(directory: &D, kind: Kind, attribute: &'stat
 
 /// Asks about every principal of `kind` by a filter on the other kind.
 async fn filtered<D: Directory>(
-    seen: &mut Observation<'_, '_, D>,
+    seen: &mut Observation<'_, '_, '_, D>,
     kind: Kind,
     take: impl Fn(&mut Diff<'_>, &Id, Vec<Id>),
 ) {
@@ -227,9 +228,9 @@ fn note_unread(attempt: &mut SyncStatus, kind: Kind, left: &BTreeSet<Id>, said: 
 }
 
 /// Members known as dangling may have come back without being listed: each is asked for when its time comes.
-pub(super) async fn recheck_dangling<D: Directory>(seen: &mut Observation<'_, '_, D>) {
+pub(super) async fn recheck_dangling<D: Directory>(seen: &mut Observation<'_, '_, '_, D>) {
     let mut ids_left = seen.budget / GETS_OF_UNTYPED;
-    let mut ids = proof::due(seen.diff.dangling(), seen.known, seen.attempt, &mut ids_left);
+    let mut ids = proof::due(seen.diff.dangling(), seen.diff.known(), seen.attempt, &mut ids_left);
     seen.budget -= GETS_OF_UNTYPED * ids.len();
     for kind in Kind::BOTH {
         let mut left = Vec::new();
@@ -246,7 +247,7 @@ pub(super) async fn recheck_dangling<D: Directory>(seen: &mut Observation<'_, '_
 
 /// Members that no list shows are published only if GET finds them. A member that is not asked for, or gets no answer,
 /// is asked in the next sync.
-pub(super) async fn ask_members<D: Directory>(seen: &mut Observation<'_, '_, D>) {
+pub(super) async fn ask_members<D: Directory>(seen: &mut Observation<'_, '_, '_, D>) {
     let mut members = seen.diff.unlisted_members();
     let affordable = members.iter().take_while(|member| {
         let gets = if member.kind.is_none() { GETS_OF_UNTYPED } else { 1 };
@@ -299,7 +300,7 @@ pub(super) async fn ask_members<D: Directory>(seen: &mut Observation<'_, '_, D>)
 }
 
 /// Groups whose dangling member appeared after they were listed are read again.
-pub(super) async fn reread_groups<D: Directory>(seen: &mut Observation<'_, '_, D>) {
+pub(super) async fn reread_groups<D: Directory>(seen: &mut Observation<'_, '_, '_, D>) {
     for (_, answer) in ask(seen.directory, Kind::Group, seen.diff.rereads()).await {
         if let Answer::Found(observed) = answer
             && shows_members(&observed.readable)
@@ -310,7 +311,7 @@ pub(super) async fn reread_groups<D: Directory>(seen: &mut Observation<'_, '_, D
 }
 
 /// GET of a group has to agree that it lost members. Where it does not, they stay, and a person is told.
-pub(super) async fn confirm_groups<D: Directory>(seen: &mut Observation<'_, '_, D>) {
+pub(super) async fn confirm_groups<D: Directory>(seen: &mut Observation<'_, '_, '_, D>) {
     let (directory, diff) = (seen.directory, &mut *seen.diff);
     let groups = diff.groups_that_lost_members().into_iter().map(|id| async move {
         let answer = directory.get(Kind::Group, &id).await;

@@ -20,7 +20,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::owned::OwnedAccount;
+use super::batch::Batches;
+use super::owned::Writing;
+use super::stream::{Stream, can_stream};
 use crate::account::Account;
 use crate::failpoint::{self, Point};
 use crate::log::Log;
@@ -42,25 +44,43 @@ const OVERLAP_MS: i64 = 600_000;
 ///
 /// # Errors
 /// The directory cannot be read truthfully, or a person has to look first.
-pub async fn observe<D: Directory, L: Log>(
-    owned: &OwnedAccount<L>,
+pub(super) async fn observe<D: Directory, L: Log>(
+    writing: Writing<'_, L>,
+    known: &mut Known,
     directory: &D,
     attempt: &mut SyncStatus,
+    batches: &mut Batches,
 ) -> Result<Changes, Refusal> {
-    let OwnedAccount { account, known, .. } = owned;
+    let Writing { account, clock, .. } = writing;
     let since = modified_since(account, known, attempt.started_at);
-    let mut diff = diff(account, known, attempt);
-    let vanishing = look(account, known, directory, &mut diff, attempt, since, || owned.now()).await?;
+    let rules = rules(account, known, attempt);
+    // No time of a sync is before its beginning, which is not before any time that was recorded.
+    let not_before = attempt.started_at;
+    let now = || clock().max(not_before);
+    let (mut diff, mut stream) = if can_stream(known) {
+        (Diff::growing(known, rules), Some(Stream::new(writing, batches, attempt)))
+    } else {
+        (Diff::against(known, rules), None)
+    };
+    let looked = look(account, directory, &mut diff, attempt, since, now, stream.as_mut()).await;
+    if let Some(stream) = &mut stream {
+        stream.settle(&mut diff).await?;
+    }
+    let vanishing = looked?;
     failpoint::hit(Point::DiffBefore);
-    Ok(diff.finish(&vanishing, owned.now()))
+    Ok(diff.finish(&vanishing, now()))
 }
 
 /// The difference that an attempt computes, before it has read anything.
 pub(super) fn diff<'k>(account: &Account, known: &'k Known, attempt: &SyncStatus) -> Diff<'k> {
+    Diff::against(known, rules(account, known, attempt))
+}
+
+fn rules(account: &Account, known: &Known, attempt: &SyncStatus) -> Rules {
     // The lists of the newest *completed* sync: an attempt that failed has published nothing under its own.
     let previous = known.completed.as_ref().map(|completed| &completed.settings);
     let read = known.kinds_read();
-    let rules = Rules {
+    Rules {
         baseline: account.baseline,
         first: [!read.users, !read.groups],
         first_sync: known.is_first(),
@@ -78,8 +98,7 @@ pub(super) fn diff<'k>(account: &Account, known: &'k Known, attempt: &SyncStatus
         publish_unlisted: account.habits.publish_unlisted,
         window_start: known.completed.as_ref().map(|completed| completed.started_at),
         not_before: attempt.started_at,
-    };
-    Diff::against(known, rules)
+    }
 }
 
 /// Between two full walks, where the profile allows that: from when on modifications are read. Never after a restart,
@@ -92,24 +111,24 @@ fn modified_since(account: &Account, known: &Known, now: i64) -> Option<i64> {
 
 /// Walks the directory into `diff` and decides. Fills in what the attempt's record says about it. Returns the
 /// attributes whose loss counts against a release. `since`: only what was modified since then is read, and no principal
-/// is missing. Times are milliseconds since 1970-01-01 UTC.
+/// is missing. Times are milliseconds since 1970-01-01 UTC. `stream` writes what a first sync has read.
 ///
 /// # Errors
 /// The directory cannot be read truthfully, or a person has to look first.
-pub(super) async fn look<'k, D: Directory>(
+pub(super) async fn look<D: Directory>(
     account: &Account,
-    known: &'k Known,
     directory: &D,
-    diff: &mut Diff<'k>,
+    diff: &mut Diff<'_>,
     attempt: &mut SyncStatus,
     since: Option<i64>,
     now: impl Fn() -> i64,
+    stream: Option<&mut Stream<'_>>,
 ) -> Result<BTreeSet<String>, Refusal> {
     let seen = Observation {
         account,
-        known,
         directory,
         diff,
+        stream,
         attempt,
         since,
         memory: Reserved::default(),
@@ -127,7 +146,7 @@ pub(super) async fn look<'k, D: Directory>(
 }
 
 async fn read_and_judge<D: Directory>(
-    mut seen: Observation<'_, '_, D>,
+    mut seen: Observation<'_, '_, '_, D>,
     now: impl Fn() -> i64,
 ) -> Result<BTreeSet<String>, Refusal> {
     let seen = &mut seen;
@@ -145,9 +164,10 @@ async fn read_and_judge<D: Directory>(
 }
 
 /// Walks every list that the directory serves. What is known of a kind that it does not serve stays as it is.
-async fn read_lists<D: Directory>(seen: &mut Observation<'_, '_, D>) -> Result<(), Refusal> {
-    let strategy = seen.account.habits.memberships.unwrap_or_else(|| members::remembered(seen.known));
-    seen.diff.read_memberships_by(strategy, seen.known.has_shown_members_by(strategy));
+async fn read_lists<D: Directory>(seen: &mut Observation<'_, '_, '_, D>) -> Result<(), Refusal> {
+    let strategy = seen.account.habits.memberships.unwrap_or_else(|| members::remembered(seen.diff.known()));
+    let shown_before = seen.diff.known().has_shown_members_by(strategy);
+    seen.diff.read_memberships_by(strategy, shown_before);
     if !seen.served().contains(&Kind::Group) {
         seen.diff.mark_unread(Kind::Group);
     }
@@ -171,10 +191,10 @@ async fn read_lists<D: Directory>(seen: &mut Observation<'_, '_, D>) -> Result<(
 
 /// Finds out what a GET is worth here, because that decides what "missing" means. A GET is tried only if a principal is
 /// to be asked for. Returns the hidden principals that are due to be asked for, by kind.
-async fn weigh_gets<D: Directory>(seen: &mut Observation<'_, '_, D>) -> [Vec<Id>; 2] {
+async fn weigh_gets<D: Directory>(seen: &mut Observation<'_, '_, '_, D>) -> [Vec<Id>; 2] {
     let mut hidden: [Vec<Id>; 2] = Default::default();
     for kind in Kind::BOTH {
-        let due = proof::due(seen.diff.hidden(kind), seen.known, seen.attempt, &mut seen.budget);
+        let due = proof::due(seen.diff.hidden(kind), seen.diff.known(), seen.attempt, &mut seen.budget);
         if !seen.diff.missing(kind).is_empty() || !due.is_empty() {
             let control = proof::control(seen, kind).await;
             seen.controls[kind as usize] = Some(control);
@@ -191,7 +211,7 @@ async fn weigh_gets<D: Directory>(seen: &mut Observation<'_, '_, D>) -> [Vec<Id>
 ///
 /// # Errors
 /// The guard holds, and the lists are not to blame.
-async fn hold_early<D: Directory>(seen: &mut Observation<'_, '_, D>) -> Result<(), Refusal> {
+async fn hold_early<D: Directory>(seen: &mut Observation<'_, '_, '_, D>) -> Result<(), Refusal> {
     if judge(seen).held.is_none() {
         return Ok(());
     }
@@ -215,7 +235,7 @@ async fn hold_early<D: Directory>(seen: &mut Observation<'_, '_, D>) -> Result<(
 
 /// Asks for every missing principal, and for the hidden ones that are due.
 async fn settle_missing<D: Directory>(
-    seen: &mut Observation<'_, '_, D>,
+    seen: &mut Observation<'_, '_, '_, D>,
     mut hidden: [Vec<Id>; 2],
 ) -> Result<(), Refusal> {
     for kind in seen.served() {
@@ -232,7 +252,10 @@ async fn settle_missing<D: Directory>(
 }
 
 /// Reads memberships, and asks about members that no list shows and about groups that lost some.
-async fn read_members<D: Directory>(seen: &mut Observation<'_, '_, D>, now: impl Fn() -> i64) -> Result<(), Refusal> {
+async fn read_members<D: Directory>(
+    seen: &mut Observation<'_, '_, '_, D>,
+    now: impl Fn() -> i64,
+) -> Result<(), Refusal> {
     members::recheck_dangling(seen).await;
     if seen.since.is_none() {
         members::read_memberships(seen, now).await?;
@@ -247,7 +270,7 @@ async fn read_members<D: Directory>(seen: &mut Observation<'_, '_, D>, now: impl
 }
 
 /// Unknown never replaces a known value, but a person has to hear of it.
-fn note_active<D>(seen: &mut Observation<'_, '_, D>) {
+fn note_active<D>(seen: &mut Observation<'_, '_, '_, D>) {
     let contradictory = seen.diff.contradictory();
     if contradictory > 0 {
         seen.attempt.find(format!(

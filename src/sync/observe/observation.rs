@@ -1,18 +1,20 @@
 //! One reading of a directory: what all its steps share.
 
 use crate::account::Account;
-use crate::directory::{Diff, Kind, Known, SyncStatus};
+use crate::directory::{Diff, Kind, SyncStatus};
 use crate::memory::Reserved;
+use crate::sync::stream::Stream;
 
 /// GETs of one sync for principals known as hidden, members known as dangling and members that no list shows. What is
 /// missing unexpectedly is asked beside that, within the guard's limits or a person's release.
 pub(super) const BUDGET: usize = 200;
 
-pub(super) struct Observation<'a, 'k, D> {
+pub(super) struct Observation<'a, 'k, 's, D> {
     pub account: &'a Account,
-    pub known: &'k Known,
     pub directory: &'a D,
     pub diff: &'a mut Diff<'k>,
+    /// Where users go as they are read, if the sync is the first of its account.
+    pub stream: Option<&'a mut Stream<'s>>,
     /// The record of this attempt: counts and findings.
     pub attempt: &'a mut SyncStatus,
     /// Only what was modified since then is read, and no principal is missing. Milliseconds since 1970-01-01 UTC.
@@ -57,7 +59,7 @@ pub(super) enum Control {
     Unclear,
 }
 
-impl<D> Observation<'_, '_, D> {
+impl<D> Observation<'_, '_, '_, D> {
     /// The kinds that this directory serves.
     pub fn served(&self) -> &'static [Kind] {
         if self.account.habits.groups { &Kind::BOTH } else { &[Kind::User] }

@@ -16,7 +16,7 @@ const CONTROLS: usize = 2;
 const RECHECK_MS: i64 = 24 * 3600 * 1000;
 
 /// Asks for a listed id of the kind; where the list is empty, of the other kind.
-pub(super) async fn control<D: Directory>(seen: &Observation<'_, '_, D>, kind: Kind) -> Control {
+pub(super) async fn control<D: Directory>(seen: &Observation<'_, '_, '_, D>, kind: Kind) -> Control {
     let diff = &*seen.diff;
     let kind = match (diff.listed(kind), kind) {
         (0, Kind::User) => Kind::Group,
@@ -60,7 +60,7 @@ pub(super) fn due(ids: Vec<Id>, known: &Known, attempt: &SyncStatus, budget: &mu
 /// The cause of a hold may be a broken list, so a sample of what is missing is asked for. If one of them answers that
 /// ought to be listed, the list is wrong. Returns how many missing users there are if the sample shows that this
 /// directory hides its inactive users.
-pub(super) async fn sample<D: Directory>(seen: &Observation<'_, '_, D>, at_stake: &Losses) -> Result<u64, Refusal> {
+pub(super) async fn sample<D: Directory>(seen: &Observation<'_, '_, '_, D>, at_stake: &Losses) -> Result<u64, Refusal> {
     let (diff, sync) = (&*seen.diff, seen.attempt.sync);
     let mut hidden = 0;
     for kind in Kind::BOTH {
@@ -93,12 +93,12 @@ pub(super) async fn sample<D: Directory>(seen: &Observation<'_, '_, D>, at_stake
 
 /// Settles what the walk of one kind left out; `hidden`: those known as hidden that are due to be asked.
 pub(super) async fn prove<D: Directory>(
-    seen: &mut Observation<'_, '_, D>,
+    seen: &mut Observation<'_, '_, '_, D>,
     kind: Kind,
     control: Control,
     hidden: Vec<Id>,
 ) -> Result<(), Refusal> {
-    let (directory, known, diff) = (seen.directory, seen.known, &mut *seen.diff);
+    let (directory, diff) = (seen.directory, &mut *seen.diff);
     let missing = diff.missing(kind);
     let list_is_empty = diff.listed(kind) == 0;
     if control == Control::NotAvailable && !list_is_empty {
@@ -120,19 +120,19 @@ pub(super) async fn prove<D: Directory>(
         return Err(failed(ReasonCode::ListIncomplete, problem));
     }
     // An empty list was held before it came here; released and empty again, it is its own proof.
-    let empty_before = known.latest.as_ref().is_some_and(|latest| {
-        let read = if kind == Kind::User { latest.users_read } else { latest.groups_read };
-        read == Some(0)
-    });
+    let known = diff.known();
+    let empty_before = !known.is_first()
+        && known.latest.as_ref().is_some_and(|latest| {
+            let read = if kind == Kind::User { latest.users_read } else { latest.groups_read };
+            read == Some(0)
+        });
     let mut unproven: Option<String> = None;
     for (id, answer) in answers {
         match answer {
             Answer::Found(observed) => diff.take_found(kind, *observed),
             Answer::Unproven(said) if !list_is_empty => unproven = Some(said),
             Answer::NotFound if control == Control::Works => diff.record_removal(kind, id, RemovalReason::NotFound),
-            _ if list_is_empty && empty_before && !known.is_first() => {
-                diff.record_removal(kind, id, RemovalReason::Absent)
-            }
+            _ if list_is_empty && empty_before => diff.record_removal(kind, id, RemovalReason::Absent),
             // Kept, and shown in `removals_suppressed`.
             _ => {}
         }

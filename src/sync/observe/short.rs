@@ -10,7 +10,7 @@ use crate::source::{Directory, RawRow};
 ///
 /// # Errors
 /// It is still short. Says what the list does, with the remedy for that.
-pub(super) async fn complete<D: Directory>(seen: &mut Observation<'_, '_, D>, kind: Kind) -> Result<(), Refusal> {
+pub(super) async fn complete<D: Directory>(seen: &mut Observation<'_, '_, '_, D>, kind: Kind) -> Result<(), Refusal> {
     if !is_short(seen, kind) {
         return Ok(());
     }
@@ -22,7 +22,7 @@ pub(super) async fn complete<D: Directory>(seen: &mut Observation<'_, '_, D>, ki
     }
     if is_short(seen, kind) {
         let problem = shortage(seen, kind).await.of(kind.endpoint());
-        let (known, attempt) = (seen.known, &seen.attempt);
+        let (known, attempt) = (seen.diff.known(), &seen.attempt);
         let again = known.latest.as_ref().is_some_and(|latest| latest.reason_code == Some(ReasonCode::WalkIncomplete));
         let blind = again && attempt.sync - known.base() >= BLIND_SYNCS;
         let problem = if blind { problem.of("removals cannot be seen") } else { problem };
@@ -32,17 +32,17 @@ pub(super) async fn complete<D: Directory>(seen: &mut Observation<'_, '_, D>, ki
 }
 
 /// True where fewer principals were seen or settled than the server says there are.
-fn is_short<D>(seen: &Observation<'_, '_, D>, kind: Kind) -> bool {
+fn is_short<D>(seen: &Observation<'_, '_, '_, D>, kind: Kind) -> bool {
     (seen.diff.accounted_for(kind) as u64) < seen.walks[kind as usize].total
 }
 
 /// Which of three lists this is: one whose pages overlap always alike, one whose total counts rows of which several
 /// are the same principal, or one whose total counts what is never listed.
-async fn shortage<D: Directory>(seen: &Observation<'_, '_, D>, kind: Kind) -> Problem {
+async fn shortage<D: Directory>(seen: &Observation<'_, '_, '_, D>, kind: Kind) -> Problem {
     let walked = &seen.walks[kind as usize];
     let (total, read) = (walked.total, seen.diff.accounted_for(kind));
     let short = |what: String| {
-        let half = "could be read, twice, and nothing is published from half a list";
+        let half = "could be read, twice, and a sync does not complete on half a list";
         Problem::new(format!("{read} of {total} {half}. {what}"))
     };
     if walked.repeats_itself {

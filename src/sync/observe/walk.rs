@@ -42,7 +42,7 @@ impl UnreadRows {
 }
 
 /// Reads all pages of one kind.
-pub(super) async fn walk<D: Directory>(seen: &mut Observation<'_, '_, D>, kind: Kind) -> Result<Walked, Refusal> {
+pub(super) async fn walk<D: Directory>(seen: &mut Observation<'_, '_, '_, D>, kind: Kind) -> Result<Walked, Refusal> {
     let begun = Instant::now();
     let mut unread = UnreadRows::default();
     let mut walked = match walk_once(seen, kind, &mut unread).await? {
@@ -74,11 +74,12 @@ pub(super) async fn walk<D: Directory>(seen: &mut Observation<'_, '_, D>, kind: 
 
 /// `None`: a page has to be sent again, see [`Parsed::Stale`].
 async fn walk_once<D: Directory>(
-    seen: &mut Observation<'_, '_, D>,
+    seen: &mut Observation<'_, '_, '_, D>,
     kind: Kind,
     unread: &mut UnreadRows,
 ) -> Result<Option<Walked>, Refusal> {
     let (directory, diff) = (seen.directory, &mut *seen.diff);
+    let mut stream = seen.stream.as_deref_mut().filter(|_| kind == Kind::User);
     let mut walk = Walked::default();
     let mut barren = 0;
     let mut pages = pin!(directory.list(kind, seen.since));
@@ -99,6 +100,9 @@ async fn walk_once<D: Directory>(
             let first = walk.received + number * ROWS_AT_ONCE;
             let read = on_a_blocking_thread(rows.len(), || read(directory, diff, kind, &page, rows, first, unread));
             let Some(rows) = read else { return Ok(None) };
+            if let Some(stream) = &mut stream {
+                stream.settle(diff).await?;
+            }
             fresh += diff.take_page(kind, rows);
         }
         walk.received += received + page.repeated + page.doubled;
@@ -108,6 +112,9 @@ async fn walk_once<D: Directory>(
         walk.pages += 1;
         barren = if fresh == 0 { barren + 1 } else { 0 };
         bounded(seen.account, &mut seen.memory, diff, kind, &page)?;
+        if let Some(stream) = &mut stream {
+            stream.write(diff).await?;
+        }
         if page.more {
             // The server says that there is more: only its word ends a walk by cursor, or our patience.
             if barren == BARREN_PAGES_MAX {
