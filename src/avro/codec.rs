@@ -81,26 +81,16 @@ impl Codec {
         let sequence = last.unwrap_or(kept);
         let topic = state_topic(&key);
         let value = match &unit.write {
-            StateWrite::Put {
-                kind,
-                id,
-                packed,
-                first_seen_at,
-                changed_at,
-                missing_since,
-                missing_walks,
-                members_unread,
-                ..
-            } => {
-                let image = Image { kind: *kind, id, fields: packed.fields() };
+            StateWrite::Put(put) => {
+                let image = Image { kind: put.kind, id: &put.id, fields: put.packed.fields() };
                 let state = record::State {
-                    first_seen_at: *first_seen_at,
-                    changed_at: *changed_at,
+                    first_seen_at: put.first_seen_at,
+                    changed_at: put.changed_at,
                     sequence,
                     sync: context.sync,
-                    missing_since: *missing_since,
-                    missing_walks: *missing_walks,
-                    members_unread: *members_unread,
+                    missing_since: put.missing_since,
+                    missing_walks: put.missing_walks,
+                    members_unread: put.members_unread,
                     ..context.state(image, after.dangling)
                 };
                 Some(self.framed(topic, |bytes| state.encode(bytes)))
@@ -118,7 +108,7 @@ impl Codec {
         };
         let digest = value.as_deref().map_or(0, |value| state_digest(&key_text, value));
         let reduced = match &unit.write {
-            StateWrite::Put { packed, .. } => packed.fields().omitted().len() > 0,
+            StateWrite::Put(put) => put.packed.fields().omitted().len() > 0,
             _ => false,
         };
         records.push(Record { topic, key: key_text, value, headers: caused_by });
@@ -209,7 +199,7 @@ mod tests {
     use crate::directory::changes::Event;
     use crate::directory::principal::ENTERPRISE;
     use crate::directory::{
-        AttributeChange, Entry, EventType, GroupPattern, PackedPrincipal, Principal, RemovalReason,
+        AttributeChange, Entry, EventType, GroupPattern, PackedPrincipal, Principal, Put, RemovalReason,
     };
 
     /// What apache-avro reads of the record, encoded again by apache-avro.
@@ -315,7 +305,7 @@ mod tests {
                 0 => StateWrite::Remove { kind, id: "id/1".into() },
                 1 => StateWrite::PutMembership { group: "g".into(), member, direct, first_seen_at: numbers[1] },
                 2 => StateWrite::RemoveMembership { group: "g".into(), member },
-                _ => StateWrite::Put {
+                _ => StateWrite::Put(Box::new(Put {
                     kind,
                     id: "id/1".into(),
                     packed: PackedPrincipal::pack(&principal),
@@ -325,7 +315,7 @@ mod tests {
                     missing_since: missing.0,
                     missing_walks: missing.1,
                     members_unread: flags[0],
-                },
+                })),
             };
             let unit = KeyChange { events, write, observed_at: 0, loses_attribute: false, snapshot: flags[1] };
             let context = EventContext::new(&account, &known, &SyncStatus::initial(account.settings(), 0));

@@ -63,9 +63,8 @@ impl EventContext {
         sequence: i64,
     ) -> record::Event<'a> {
         let (kind, principal_id, group_id) = match &unit.write {
-            StateWrite::Put { kind, id, .. } | StateWrite::Remove { kind, id } => {
-                (*kind, id, (*kind == Kind::Group).then_some(id))
-            }
+            StateWrite::Put(put) => (put.kind, &put.id, (put.kind == Kind::Group).then_some(&put.id)),
+            StateWrite::Remove { kind, id } => (*kind, id, (*kind == Kind::Group).then_some(id)),
             StateWrite::PutMembership { group, member, .. } | StateWrite::RemoveMembership { group, member } => {
                 (member.kind, &member.id, Some(group))
             }
@@ -165,8 +164,8 @@ impl EventContext {
     fn event_id(&self, event_type: EventType, key: (&str, i64), after: &After<'_>, write: &StateWrite) -> Uuid {
         let mut state = Vec::with_capacity(STATE_BYTES);
         match (write, after.fields) {
-            (StateWrite::Put { kind, id, .. }, Some(fields)) => {
-                let image = Image { kind: *kind, id, fields: fields.without_times() };
+            (StateWrite::Put(put), Some(fields)) => {
+                let image = Image { kind: put.kind, id: &put.id, fields: fields.without_times() };
                 let state_of = self.state(image, after.dangling);
                 record::State { provider: "", ..state_of }.encode(&mut state);
             }
@@ -194,13 +193,13 @@ pub(super) struct After<'a> {
 impl<'a> After<'a> {
     pub fn of(write: &'a StateWrite, known: &'a Known) -> After<'a> {
         match write {
-            StateWrite::Put { kind, id, packed, dangling, .. } => {
-                let dangling = match dangling {
+            StateWrite::Put(put) => {
+                let dangling = match &put.dangling {
                     Some(dangling) => dangling,
-                    None if *kind == Kind::Group => known.dangling(id),
+                    None if put.kind == Kind::Group => known.dangling(&put.id),
                     None => &[],
                 };
-                After { fields: Some(packed.fields()), dangling }
+                After { fields: Some(put.packed.fields()), dangling }
             }
             StateWrite::Remove { kind, id } => {
                 After { fields: known.table(*kind).get(id).map(|entry| entry.packed.fields()), dangling: &[] }
@@ -215,7 +214,7 @@ impl<'a> After<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::directory::{PackedPrincipal, Principal};
+    use crate::directory::{PackedPrincipal, Principal, Put};
 
     /// Readers remove doubles by these ids: they never change without a word in the changelog.
     #[test]
@@ -230,16 +229,18 @@ mod tests {
             attributes: [("title".to_owned(), "\"Engineer\"".to_owned())].into(),
             ..Principal::new("u1")
         };
-        let put = |principal: &Principal, first_seen_at: i64| StateWrite::Put {
-            kind: Kind::User,
-            id: principal.id.clone(),
-            packed: PackedPrincipal::pack(principal),
-            dangling: None,
-            first_seen_at,
-            changed_at: first_seen_at,
-            missing_since: None,
-            missing_walks: 0,
-            members_unread: false,
+        let put = |principal: &Principal, first_seen_at: i64| {
+            StateWrite::Put(Box::new(Put {
+                kind: Kind::User,
+                id: principal.id.clone(),
+                packed: PackedPrincipal::pack(principal),
+                dangling: None,
+                first_seen_at,
+                changed_at: first_seen_at,
+                missing_since: None,
+                missing_walks: 0,
+                members_unread: false,
+            }))
         };
         let member = Member { kind: Kind::User, id: "u1".into() };
         let membership = StateWrite::PutMembership { group: "g1".into(), member, direct: Some(true), first_seen_at: 7 };

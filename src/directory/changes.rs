@@ -130,19 +130,8 @@ impl Event {
 /// One write to a compacted topic. Times are milliseconds since 1970-01-01 UTC.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StateWrite {
-    Put {
-        kind: Kind,
-        id: Id,
-        packed: PackedPrincipal,
-        /// Groups only: the new list; `None` leaves it as it is.
-        dangling: Option<Vec<Id>>,
-        first_seen_at: i64,
-        changed_at: i64,
-        missing_since: Option<i64>,
-        missing_walks: u32,
-        /// Groups only: no completed sync has read its members.
-        members_unread: bool,
-    },
+    /// Boxed, because it is three times as large as the others, and there are many more of those.
+    Put(Box<Put>),
     Remove {
         kind: Kind,
         id: Id,
@@ -159,12 +148,27 @@ pub enum StateWrite {
     },
 }
 
+/// The new record of a principal. Times are milliseconds since 1970-01-01 UTC.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Put {
+    pub kind: Kind,
+    pub id: Id,
+    pub packed: PackedPrincipal,
+    /// Groups only: the new list; `None` leaves it as it is.
+    pub dangling: Option<Vec<Id>>,
+    pub first_seen_at: i64,
+    pub changed_at: i64,
+    pub missing_since: Option<i64>,
+    pub missing_walks: u32,
+    /// Groups only: no completed sync has read its members.
+    pub members_unread: bool,
+}
+
 impl StateWrite {
     pub fn key(&self) -> StateKey {
         match self {
-            StateWrite::Put { kind, id, .. } | StateWrite::Remove { kind, id } => {
-                StateKey::Principal(*kind, id.clone())
-            }
+            StateWrite::Put(put) => StateKey::Principal(put.kind, put.id.clone()),
+            StateWrite::Remove { kind, id } => StateKey::Principal(*kind, id.clone()),
             StateWrite::PutMembership { group, member, .. } | StateWrite::RemoveMembership { group, member } => {
                 StateKey::Membership { member: member.clone(), group: group.clone() }
             }
@@ -204,6 +208,60 @@ impl KeyChange {
     }
 }
 
+/// Units in publishable order, in pieces: a first load has millions of them, and a vector that grows copies them all,
+/// again and again. A piece is freed when its last unit was taken.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Units(Vec<Vec<KeyChange>>);
+
+/// Units of one piece.
+const PIECE: usize = 4_096;
+
+impl Units {
+    pub fn push(&mut self, unit: KeyChange) {
+        match self.0.last_mut() {
+            Some(piece) if piece.len() < piece.capacity() => piece.push(unit),
+            _ => {
+                // A sync with few changes needs no room for many.
+                let mut piece = Vec::with_capacity(if self.0.is_empty() { PIECE / 64 } else { PIECE });
+                piece.push(unit);
+                self.0.push(piece);
+            }
+        }
+    }
+
+    /// Puts all of `others` behind these.
+    pub fn append(&mut self, others: Units) {
+        self.0.extend(others.0);
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &KeyChange> {
+        self.0.iter().flatten()
+    }
+}
+
+impl Extend<KeyChange> for Units {
+    fn extend<T: IntoIterator<Item = KeyChange>>(&mut self, units: T) {
+        units.into_iter().for_each(|unit| self.push(unit));
+    }
+}
+
+impl FromIterator<KeyChange> for Units {
+    fn from_iter<T: IntoIterator<Item = KeyChange>>(units: T) -> Units {
+        let mut all = Units::default();
+        all.extend(units);
+        all
+    }
+}
+
+impl IntoIterator for Units {
+    type Item = KeyChange;
+    type IntoIter = std::iter::Flatten<std::vec::IntoIter<Vec<KeyChange>>>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.0.into_iter().flatten()
+    }
+}
+
 /// What a completed sync learns about the bytes of resources, once all its units are committed.
 #[derive(Clone, Debug, Default)]
 pub struct Bytes {
@@ -218,7 +276,7 @@ pub struct Bytes {
 pub struct Changes {
     /// Acquisition of the known state they were computed against.
     pub acquisition: u64,
-    pub units: Vec<KeyChange>,
+    pub units: Units,
     pub bytes: Bytes,
     /// `None`: only modifications were read.
     pub users_read: Option<i64>,

@@ -363,30 +363,20 @@ impl Known {
     /// `sequence` is that of the unit's last event, `None` for a silent one.
     pub fn apply(&mut self, unit: &KeyChange, sequence: Option<i64>, digest: u128) {
         match &unit.write {
-            StateWrite::Put {
-                kind,
-                id,
-                packed,
-                dangling,
-                first_seen_at,
-                changed_at,
-                missing_since,
-                missing_walks,
-                members_unread,
-            } => {
-                let kept = self.table(*kind).get(id).map_or(0, |entry| entry.sequence);
+            StateWrite::Put(put) => {
+                let kept = self.table(put.kind).get(&put.id).map_or(0, |entry| entry.sequence);
                 let entry = Entry {
-                    packed: packed.clone(),
+                    packed: put.packed.clone(),
                     raw: None,
                     digest,
-                    first_seen_at: *first_seen_at,
-                    changed_at: *changed_at,
+                    first_seen_at: put.first_seen_at,
+                    changed_at: put.changed_at,
                     sequence: sequence.unwrap_or(kept),
-                    missing_since: *missing_since,
-                    missing_walks: *missing_walks,
-                    members_unread: *members_unread,
+                    missing_since: put.missing_since,
+                    missing_walks: put.missing_walks,
+                    members_unread: put.members_unread,
                 };
-                self.put_principal(*kind, id.clone(), entry, dangling.clone());
+                self.put_principal(put.kind, put.id.clone(), entry, put.dangling.clone());
             }
             StateWrite::Remove { kind, id } => self.remove_principal(*kind, id, Some(sequence.unwrap_or(0))),
             StateWrite::PutMembership { group, member, direct, first_seen_at } => {

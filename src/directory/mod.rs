@@ -27,7 +27,7 @@ pub mod access;
 
 pub use access::{Above, Nesting, later};
 pub use agreement::compatible;
-pub use changes::{Changes, EventType, KeyChange, RemovalReason, StateWrite};
+pub use changes::{Changes, EventType, KeyChange, Put, RemovalReason, StateWrite, Units};
 pub use diff::Diff;
 pub use emails::{email_before, main_email};
 pub use entitlement::{Entitlement, GroupPattern};

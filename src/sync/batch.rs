@@ -1,7 +1,9 @@
 //! Changes cut into transactions: bounded, in publishable order, a unit never split.
 
-use crate::directory::{Changes, EventType, KeyChange, Known, Reason, ReasonCode, StateWrite, Status, SyncStatus};
-use std::vec::IntoIter;
+use crate::directory::{
+    Changes, EventType, KeyChange, Known, Reason, ReasonCode, StateWrite, Status, SyncStatus, Units,
+};
+use std::iter::Peekable;
 
 use super::attempt::committed_so_far;
 use super::copies::copies;
@@ -15,7 +17,7 @@ use crate::telemetry::{self, Carried};
 
 /// Encodes the units of one sync, batch by batch.
 pub struct Batches {
-    units: std::iter::Peekable<IntoIter<KeyChange>>,
+    units: Peekable<<Units as IntoIterator>::IntoIter>,
     context: EventContext,
     /// As of the last batch that was encoded; `known` follows only after the commit.
     status: SyncStatus,
@@ -39,7 +41,7 @@ impl Batches {
     /// Without a unit yet. `attempt`: the sync as it begins.
     pub fn new(account: &Account, known: &Known, attempt: &SyncStatus) -> Batches {
         Batches {
-            units: Vec::new().into_iter().peekable(),
+            units: Units::default().into_iter().peekable(),
             context: EventContext::new(account, known, attempt),
             status: attempt.clone(),
             bytes: None,
@@ -47,7 +49,7 @@ impl Batches {
     }
 
     /// Takes units of a sync that reads on. All that were taken before are encoded.
-    pub fn take_some(&mut self, units: Vec<KeyChange>) {
+    pub fn take_some(&mut self, units: Units) {
         self.units = units.into_iter().peekable();
     }
 
@@ -92,7 +94,7 @@ impl Batches {
                 let events = self.context.change_events(known, &unit, &mut before);
                 copies(&account.outputs, &events, &encoded.records, &mut carried.copies_reduced)?
             };
-            principals += usize::from(matches!(unit.write, StateWrite::Put { .. } | StateWrite::Remove { .. }));
+            principals += usize::from(matches!(unit.write, StateWrite::Put(_) | StateWrite::Remove { .. }));
             carried.reduced += usize::from(encoded.reduced);
             bytes += encoded.records.iter().chain(&copies).map(Record::len).sum::<usize>();
             self.account_for(known, &unit, encoded.digest);

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use proptest::prelude::*;
 use proptest::strategy::Strategy as _;
 use scimtail::directory::{
-    AttributeList, Baseline, Diff, Id, KeyChange, Kind, Known, PackedPrincipal, Row, Rules, Strategy,
+    AttributeList, Baseline, Diff, Id, KeyChange, Kind, Known, PackedPrincipal, Row, Rules, Strategy, Units,
 };
 use scimtail::scim::directory::parse_row;
 use scimtail::scim::envelope::raw_row;
@@ -51,12 +51,12 @@ fn written(users: &[Value], groups: &[Value]) -> Vec<KeyChange> {
         diff.begin_walk(kind);
         diff.take_page(kind, rows(kind, values));
     }
-    diff.finish(&Default::default(), 0).units
+    diff.finish(&Default::default(), 0).units.into_iter().collect()
 }
 
 /// What is known of users once a first sync of these pages has written them, page by page if it streams.
 fn known(pages: &[Vec<Value>], streams: bool) -> Vec<(Id, PackedPrincipal)> {
-    let write = |known: &mut Known, units: Vec<KeyChange>| units.iter().for_each(|unit| known.apply(unit, None, 0));
+    let write = |known: &mut Known, units: Units| units.iter().for_each(|unit| known.apply(unit, None, 0));
     let (mut known, fixed) = (Known::new(1), Known::new(1));
     let mut diff = if streams { Diff::growing(&mut known, rules()) } else { Diff::against(&fixed, rules()) };
     diff.read_memberships_by(Strategy::List, false);

@@ -122,8 +122,8 @@ impl Contents {
     pub fn of(changes: &Changes) -> Contents {
         let put = |topic: Topic| {
             let of = |write: &StateWrite| match (topic, write) {
-                (Topic::Users, StateWrite::Put { kind, .. }) => *kind == Kind::User,
-                (Topic::Groups, StateWrite::Put { kind, .. }) => *kind == Kind::Group,
+                (Topic::Users, StateWrite::Put(put)) => put.kind == Kind::User,
+                (Topic::Groups, StateWrite::Put(put)) => put.kind == Kind::Group,
                 (Topic::Memberships, StateWrite::PutMembership { .. }) => true,
                 _ => false,
             };

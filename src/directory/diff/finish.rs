@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::compare::Changed;
 use super::memberships;
 use super::sightings::Diff;
-use crate::directory::changes::{Bytes, Changes, Event, EventType, KeyChange, RemovalReason, StateWrite};
+use crate::directory::changes::{Bytes, Changes, Event, EventType, KeyChange, Put, RemovalReason, StateWrite, Units};
 use crate::directory::key::StateKey;
 use crate::directory::packed::PackedPrincipal;
 use crate::directory::principal::{Id, Kind, RawHash};
@@ -87,9 +87,9 @@ impl Diff<'_> {
             changes.units.extend(group_units);
             changes.units.extend(user_units);
         }
-        changes.units.extend(plan.removed);
-        changes.units.extend(plan.added);
-        changes.units.extend(plan.rewritten);
+        for units in [plan.removed, plan.added, plan.rewritten] {
+            changes.units.append(units);
+        }
         for kind in Kind::BOTH {
             let gone = self[kind].gone.iter();
             changes.units.extend(gone.map(|(id, reason)| self.remove(kind, id.clone(), *reason, now)));
@@ -102,7 +102,7 @@ impl Diff<'_> {
 
     /// Takes out the users that were read so far, to be written while the walk goes on. They are committed, and known
     /// follows ([`Diff::follow`]), before another row is taken.
-    pub fn drain_users(&mut self) -> Vec<KeyChange> {
+    pub fn drain_users(&mut self) -> Units {
         let users = std::mem::take(&mut self[Kind::User].changed);
         let bytes: usize = users.iter().map(|(id, changed)| changed.bytes(id)).sum();
         self.kept = self.kept.saturating_sub(bytes);
@@ -157,7 +157,7 @@ impl Diff<'_> {
             snapshot: first == Some(Baseline::Events),
             observed_at: changed.observed_at,
             loses_attribute: changed.lost.iter().any(|path| vanishing.contains(path)),
-            write: StateWrite::Put {
+            write: StateWrite::Put(Box::new(Put {
                 members_unread: kind == Kind::Group && self.members_stay_unread(&id),
                 kind,
                 id,
@@ -170,7 +170,7 @@ impl Diff<'_> {
                 },
                 missing_since: changed.missing_since,
                 missing_walks: changed.missing_walks,
-            },
+            })),
             events,
         }
     }

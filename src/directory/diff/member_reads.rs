@@ -36,10 +36,16 @@ impl Diff<'_> {
     pub(super) fn take_listed_members(
         &mut self,
         group: &Id,
-        members: Vec<ListedMember>,
+        mut members: Vec<ListedMember>,
         observed_at: i64,
         unlisted: bool,
     ) {
+        // One id for all memberships of a user: a group's rows bring one for each.
+        for member in &mut members {
+            if let Some(id) = self[Kind::User].listed.get(&member.id) {
+                member.id = id.clone();
+            }
+        }
         self.reads.shown |= !members.is_empty();
         self.reads.failed.remove(group);
         let capped = self.is_capped(&members);

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::members::{agreed, dangles, first_read, gone, lost, resolve};
 use super::sightings::{Diff, GroupRead};
-use crate::directory::changes::{Event, EventType, KeyChange, RemovalReason, StateWrite};
+use crate::directory::changes::{Event, EventType, KeyChange, RemovalReason, StateWrite, Units};
 use crate::directory::key::StateKey;
 use crate::directory::observed::directer;
 use crate::directory::packed::PackedPrincipal;
@@ -14,10 +14,10 @@ use crate::directory::status::Baseline;
 /// What becomes of all memberships.
 #[derive(Default)]
 pub(super) struct Plan {
-    pub removed: Vec<KeyChange>,
-    pub added: Vec<KeyChange>,
+    pub removed: Units,
+    pub added: Units,
     /// Memberships that turned direct or indirect: rewritten silently.
-    pub rewritten: Vec<KeyChange>,
+    pub rewritten: Units,
     /// Lists of dangling members that differ from the known ones.
     pub dangling: BTreeMap<Id, Vec<Id>>,
     pub dangling_total: usize,
