@@ -1,0 +1,114 @@
+"""Many small accounts in one process: memory of each, and all due at once."""
+
+import io
+import json
+import time
+
+import fastavro
+import loads
+import measure
+import service
+import services
+import topics
+import vendor as vendors
+from confluent_kafka import Producer
+from stage import drop, say
+
+USERS_EACH = 100
+COUNTS = (1, 10, 100, 1_000)
+MANY = 1_000
+CHURN = 0.1
+SYNC_SECONDS_MAX = 120
+FLUSH_SECONDS_MAX = 30
+KB_PER_MB = 1_024
+NO_ACCOUNTS = "idle memory without accounts"
+PER_ACCOUNT = f"idle memory of each of {MANY:,} accounts of {USERS_EACH} users"
+
+
+def run(stage, counts=(MANY,)):
+    size = vendors.Size(USERS_EACH, 0, 0, USERS_EACH)
+    for number in range(1, stage.rounds + 1):
+        for name, binary in stage.binaries.items():
+            with vendors.running(stage.tools, size) as vendor:
+                idle = without_accounts(stage, vendor, name, binary)
+                for count in counts:
+                    accounts_round(stage, vendor, name, binary, count, idle, number)
+
+
+def without_accounts(stage, vendor, name, binary):
+    setup = service.prepared(stage, binary, vendor, accounts=())
+    with service.running(setup) as running:
+        service.wait_for(running, "running; SIGTERM or Ctrl-C ends it", 1, SYNC_SECONDS_MAX)
+        time.sleep(loads.IDLE_SECONDS)
+        idle = measure.resident_mb(running.pid)
+    drop(stage, setup.prefix)
+    say(f"{name}: {NO_ACCOUNTS}: {idle:.0f} MB")
+    stage.results.add(NO_ACCOUNTS, name, idle, unit="MB", idle=idle)
+    return idle
+
+
+def accounts_round(stage, vendor, name, binary, count, idle_without, number):
+    accounts = [f"small-{number:04}" for number in range(count)]
+    setup = service.prepared(stage, binary, vendor, accounts=accounts)
+    vendors.reset(vendor)
+    with service.running(setup) as running:
+        ends = service.wait_for(running, "sync completed", count, SYNC_SECONDS_MAX)
+        requests = vendors.statistics(vendor)
+        cpu, peak = measure.cpu_seconds(running.pid), measure.peak_mb(running.pid)
+        time.sleep(loads.IDLE_SECONDS)
+        idle = measure.resident_mb(running.pid)
+        seen = topics.read(stage, topics.Seen(setup.prefix))
+        verdict = topics.judge(seen, vendors.manifest(vendor), accounts, topics.Counter())
+        wall = (max(ends) - requests["first_request"]) / 1e9
+        what = f"{count:,} accounts of {USERS_EACH} users"
+        say(f"{name}: first load, {what}: {wall:.2f} s, {cpu:.2f} CPU s, {loads.right(verdict)}")
+        add = stage.results.add
+        add(f"first load, {what}", name, wall, cpu=cpu, peak=peak, idle=idle, verdict=verdict)
+        if count == MANY:
+            each = (idle - idle_without) * KB_PER_MB / count
+            add(PER_ACCOUNT, name, each, unit="kB", idle=idle, verdict=verdict)
+        due(stage, setup, running, vendor, name, seen, f"unchanged poll, {what}, due at once", {})
+        if count == MANY:
+            changed = vendors.churn(vendor, CHURN, seed=number)
+            figure = f"poll with 10 % churn, {what}, due at once"
+            due(stage, setup, running, vendor, name, seen, figure, changed)
+    drop(stage, setup.prefix)
+
+
+def due(stage, setup, running, vendor, name, seen, figure, changed):
+    """All accounts are asked to poll at once, by what `scimtail poll` writes for each of them."""
+    topics.forget(seen)
+    marked = service.mark(running, vendor)
+    ask_all(stage, setup)
+    count = len(setup.accounts)
+    wall, cpu = service.finished(running, vendor, marked, count, SYNC_SECONDS_MAX)
+    topics.read(stage, seen)
+    events = topics.churn_events(changed, setup.accounts)
+    manifest = vendors.manifest(vendor)
+    verdict = topics.judge(seen, manifest, setup.accounts, events, rewritten=events.total())
+    say(f"{name}: {figure}: {wall:.2f} s, {cpu:.2f} CPU s, {loads.right(verdict)}")
+    stage.results.add(figure, name, wall, cpu=cpu, verdict=verdict)
+
+
+def ask_all(stage, setup):
+    url = f"{stage.registry}/subjects/{setup.prefix}.control-value/versions/latest"
+    with services.http().open(url) as answer:
+        registered = json.load(answer)
+    schema = fastavro.parse_schema(json.loads(registered["schema"]))
+    producer = Producer({"bootstrap.servers": stage.bootstrap, "enable.idempotence": True})
+    for account in setup.accounts:
+        request = {
+            "account": account,
+            "action": "poll",
+            "hold_id": None,
+            "requested_by": "compare",
+            "requested_at": int(time.time() * 1_000),
+            "reason": None,
+        }
+        frame = io.BytesIO()
+        frame.write(b"\0" + registered["id"].to_bytes(4))
+        fastavro.schemaless_writer(frame, schema, request)
+        producer.produce(f"{setup.prefix}.control", frame.getvalue(), account, partition=0)
+    left = producer.flush(FLUSH_SECONDS_MAX)
+    if left:
+        raise service.Failed(f"Kafka did not take {left} requests in {FLUSH_SECONDS_MAX} s")

@@ -1,0 +1,187 @@
+"""Directories of other shapes: slow vendors, sizes, one large group, and a listing of a million memberships."""
+
+import json
+import os
+import subprocess
+import time
+from urllib.request import Request
+
+import loads
+import measure
+import service
+import services
+import topics
+import vendor as vendors
+from processes import Failed
+from stage import drop, say
+
+LATENCY_MS = 200
+SLOW = vendors.Size(10_000, 500, 30_000, 100)
+# Requests each second that the second slow vendor states, as in its profile.
+RATE = 20
+RATE_PROFILE = f'rate_limits = [{{ requests = {RATE}, per = "1s" }}]\n'
+SIZES = (10_000, 100_000, 1_000_000)
+QUICK_SIZES = SIZES[:2]
+USERS_PER_GROUP = 20
+LARGE = vendors.Size(250_000, 1, 250_000)
+LISTED = vendors.Size(100_000, 5_000, 1_000_000)
+LISTING = "scimtail state memberships, a million memberships"
+LIST_SECONDS_MAX = 120
+MIB = 1 << 20
+
+
+def first_load(stage, vendor, setup, running):
+    """Waits for the load. Returns its seconds, the statistics of the load server, and the verdict."""
+    ends = service.wait_for(running, "sync completed", 1, loads.SYNC_SECONDS_MAX)
+    requests = vendors.statistics(vendor)
+    cpu, peak = measure.cpu_seconds(running.pid), measure.peak_mb(running.pid)
+    seen = topics.read(stage, topics.Seen(setup.prefix))
+    verdict = topics.judge(seen, vendors.manifest(vendor), setup.accounts, topics.Counter())
+    wall = (ends[0] - requests["first_request"]) / 1e9
+    return wall, cpu, peak, requests, seen, verdict
+
+
+def walk(stage):
+    """A vendor with 200 ms latency, without stated limits and with one."""
+    with vendors.running(stage.tools, SLOW) as vendor:
+        vendors.tell(vendor, "latency", ms=LATENCY_MS)
+        for rate, profile in ((None, ""), (RATE, RATE_PROFILE))[: 1 if stage.quick else 2]:
+            for name, binary in stage.binaries.items():
+                walk_once(stage, vendor, name, binary, rate, profile)
+
+
+def walk_once(stage, vendor, name, binary, rate, profile):
+    setup = service.prepared(stage, binary, vendor, profile=profile)
+    vendors.reset(vendor)
+    with service.running(setup) as running:
+        wall, cpu, peak, requests, _, verdict = first_load(stage, vendor, setup, running)
+    drop(stage, setup.prefix)
+    count, flight = requests["requests"], requests["in_flight_max"]
+    bound = count * LATENCY_MS / 1_000 / flight
+    bound = max(bound, count / rate) if rate else bound
+    stated = f", {rate} requests/s stated" if rate else ""
+    figure = f"walk at {LATENCY_MS} ms latency, pages of {SLOW.page}, {SLOW.users:,} users{stated}"
+    remark = f"{count} requests, {flight} in flight at most; limit: max(requests ÷ rate, requests × latency ÷ in flight)"
+    say(f"{name}: {figure}: {wall:.1f} s, limit {bound:.1f} s, {remark}, {loads.right(verdict)}")
+    more = {"cpu": cpu, "peak": peak}
+    stage.results.add(figure, name, wall, verdict=verdict, remark=remark, bound=bound, **more)
+
+
+def sizes(stage):
+    """As many memberships as users. The limit of a size is ten times the figure of the size a tenth as large."""
+    walls = {}
+    for users in QUICK_SIZES if stage.quick else SIZES:
+        size = vendors.Size(users, users // USERS_PER_GROUP, users)
+        with vendors.running(stage.tools, size) as vendor:
+            for name, binary in stage.binaries.items():
+                size_once(stage, vendor, name, binary, walls)
+
+
+def size_once(stage, vendor, name, binary, walls):
+    users = vendor.size.users
+    setup = service.prepared(stage, binary, vendor)
+    vendors.reset(vendor)
+    with service.running(setup) as running:
+        wall, cpu, peak, _, seen, verdict = first_load(stage, vendor, setup, running)
+        time.sleep(loads.IDLE_SECONDS)
+        idle = measure.resident_mb(running.pid)
+        topics.forget(seen)
+        polled = service.poll(setup, running, vendor, loads.SYNC_SECONDS_MAX)
+        topics.read(stage, seen)
+        unchanged = topics.judge_events(seen, topics.Counter())
+    drop(stage, setup.prefix)
+    walls[name, users] = (wall, polled[0])
+    smaller = walls.get((name, users // 10))
+    bounds = [10 * seconds for seconds in smaller] if smaller else (None, None)
+    what = f"{users:,} users, as many memberships"
+    say(f"{name}: {what}: {wall:.2f} s, {cpu:.2f} CPU s, {peak:.0f} MB, poll {polled[0]:.2f} s, {loads.right(verdict)}")
+    add = stage.results.add
+    more = {"cpu": cpu, "peak": peak, "idle": idle}
+    add(f"first load, {what}", name, wall, verdict=verdict, bound=bounds[0], **more)
+    figure = f"unchanged poll, {what}"
+    add(figure, name, polled[0], verdict=unchanged, bound=bounds[1], cpu=polled[1])
+
+
+def members(stage):
+    """One group of 250,000 members: what a poll takes beside what is there anyway, against the body."""
+    with vendors.running(stage.tools, LARGE) as vendor:
+        body = body_bytes(vendor) / MIB
+        for name, binary in stage.binaries.items():
+            setup = service.prepared(stage, binary, vendor)
+            vendors.reset(vendor)
+            with service.running(setup) as running:
+                wall, cpu, peak, _, _, verdict = first_load(stage, vendor, setup, running)
+                time.sleep(loads.IDLE_SECONDS)
+                idle = measure.resident_mb(running.pid)
+                measure.forget_peak(running.pid)
+                polled = service.poll(setup, running, vendor, loads.SYNC_SECONDS_MAX)
+                taken = measure.peak_mb(running.pid) - idle
+            drop(stage, setup.prefix)
+            figure = f"one group of {LARGE.memberships:,} members"
+            say(f"{name}: {figure}: {wall:.2f} s, {peak:.0f} MB; a poll takes {taken:.0f} MB, the body is {body:.0f} MB")
+            add = stage.results.add
+            add(f"first load, {figure}", name, wall, cpu=cpu, peak=peak, idle=idle, verdict=verdict)
+            remark = f"the body of the group is {body:.0f} MB; {polled[0]:.2f} s"
+            name_of = f"memory of an unchanged poll above idle, {figure}"
+            add(name_of, name, taken, unit="MB", remark=remark, bound=body, cpu=polled[1])
+
+
+def body_bytes(vendor):
+    request = Request(f"{vendor.base_url}/Groups?startIndex=1&count=1")
+    request.add_header("Authorization", f"Bearer {vendors.TOKEN}")
+    with services.http().open(request) as answer:
+        return len(answer.read())
+
+
+def listing(stage):
+    """`scimtail state memberships` as a whole process, into a file that is then compared with the manifest."""
+    with vendors.running(stage.tools, LISTED) as vendor:
+        first = next(iter(stage.binaries.values()))
+        setup = service.prepared(stage, first, vendor)
+        vendors.reset(vendor)
+        with service.running(setup) as running:
+            service.wait_for(running, "sync completed", 1, loads.SYNC_SECONDS_MAX)
+        manifest = vendors.manifest(vendor)
+        for _ in range(stage.rounds):
+            for name, binary in stage.binaries.items():
+                list_once(stage, setup, name, binary, manifest)
+        drop(stage, setup.prefix)
+
+
+def list_once(stage, setup, name, binary, manifest):
+    output = setup.directory / "memberships.jsonl"
+    command = [binary, "--config", setup.file, "state", "memberships", "--format", "json"]
+    with output.open("wb") as out, (setup.directory / "state.log").open("ab") as errors:
+        began = time.monotonic()
+        process = subprocess.Popen(
+            vendors.bound(command), stdin=subprocess.DEVNULL, stdout=out, stderr=errors, env=service.environment()
+        )
+        _, status, used = os.wait4(process.pid, 0)
+        wall = time.monotonic() - began
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode != 0:
+        raise Failed(f"scimtail state ended with {process.returncode}; → see {errors.name}")
+    verdict = listed(output, manifest)
+    cpu, peak = used.ru_utime + used.ru_stime, used.ru_maxrss / 1024
+    say(f"{name}: {LISTING}: {wall:.2f} s, {cpu:.2f} CPU s, {peak:.0f} MB, {loads.right(verdict)}")
+    stage.results.add(LISTING, name, wall, cpu=cpu, peak=peak, verdict=verdict)
+
+
+def listed(output, manifest):
+    wanted = {
+        (manifest["users"][member][0], group)
+        for group, _, members in manifest["groups"]
+        for member in members
+    }
+    found, count = set(), 0
+    with output.open() as lines:
+        for line in lines:
+            row = json.loads(line)
+            found.add((row["principal_id"], row["group_id"]))
+            count += 1
+    verdict = topics.Verdict(count, len(wanted - found), count - len(found))
+    topics.complain(verdict, "memberships missing", wanted - found)
+    topics.complain(verdict, "memberships that do not exist", found - wanted)
+    if count > len(found):
+        verdict.reasons.append(f"{count - len(found)} memberships twice")
+    return verdict

@@ -1,0 +1,88 @@
+"""What all parts use: real Kafka and registry, the programs, and where figures go."""
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from confluent_kafka.admin import AdminClient
+from processes import ROOT, Failed
+
+HERE = Path(__file__).resolve().parent
+TARGET = Path(os.environ.get("CARGO_TARGET_DIR") or ROOT / "target").resolve()
+BUILD_SECONDS_MAX = 1_800
+DELETE_SECONDS_MAX = 30
+BEGAN = time.monotonic()
+
+
+@dataclass
+class Stage:
+    bootstrap: str
+    registry: str
+    work: Path
+    tools: Path
+    # Name → path, in the order in which they take turns.
+    binaries: dict
+    rounds: int
+    quick: bool
+    results: object
+    # Parsed schemas by their id in the registry.
+    schemas: dict = field(default_factory=dict)
+    # The consumer of `topics`.
+    reader: object = None
+
+
+def say(text):
+    print(f"{time.monotonic() - BEGAN:7.1f} s  {text}", file=sys.stderr, flush=True)
+
+
+def cargo(*arguments):
+    """Builds a release, as a user would. Fail points are in builds for tests only."""
+    command = ["cargo", "build", "--release", "--locked", "--target-dir", TARGET, *arguments]
+    try:
+        done = subprocess.run(
+            command, cwd=ROOT, stdout=sys.stderr.fileno(), timeout=BUILD_SECONDS_MAX
+        )
+    except FileNotFoundError:
+        raise Failed("cargo is missing; → install Rust, https://rustup.rs") from None
+    if done.returncode != 0:
+        raise Failed(f"cargo build ended with {done.returncode}; → see its messages above")
+
+
+def tools():
+    """The folder of the load server and the limits."""
+    say("building the load server and the limits")
+    cargo("--manifest-path", HERE / "tools/Cargo.toml")
+    return TARGET / "release"
+
+
+def binaries(given, work):
+    """Copies of the programs to measure, which no build replaces while they run. `given`: NAME=PATH or PATH."""
+    if not given:
+        say("building scimtail")
+        cargo()
+        given = [f"scimtail={TARGET / 'release/scimtail'}"]
+    named = {}
+    for text in given:
+        name, _, path = text.rpartition("=")
+        name, path = name or "scimtail", Path(path).absolute()
+        if name in named:
+            raise Failed(f"--scimtail: two programs are named {name}; → --scimtail NAME=PATH")
+        if not path.is_file():
+            raise Failed(f"--scimtail: {path} is missing; → cargo build --release --locked")
+        named[name] = work / f"binary-{name}"
+        shutil.copy2(path, named[name])
+    return named
+
+
+def drop(stage, *prefixes):
+    """Deletes the topics of prefixes that are done with: their files are gigabytes."""
+    admin = AdminClient({"bootstrap.servers": stage.bootstrap})
+    there = admin.list_topics(timeout=DELETE_SECONDS_MAX).topics
+    gone = [topic for topic in there if topic.partition(".")[0] in prefixes]
+    if gone:
+        for deleted in admin.delete_topics(gone, operation_timeout=DELETE_SECONDS_MAX).values():
+            deleted.result()
