@@ -22,6 +22,9 @@ SYNC_SECONDS_MAX = 120
 FLUSH_SECONDS_MAX = 30
 KB_PER_MB = 1_024
 NO_ACCOUNTS = "idle memory without accounts"
+# The least that scimtail runs with: it refuses a configuration without accounts.
+ONE_USER = vendors.Size(1, 0, 0)
+NO_ACCOUNTS_REMARK = "one account of one user; a configuration without accounts is refused"
 PER_ACCOUNT = f"idle memory of each of {MANY:,} accounts of {USERS_EACH} users"
 
 
@@ -29,21 +32,22 @@ def run(stage, counts=(MANY,)):
     size = vendors.Size(USERS_EACH, 0, 0, USERS_EACH)
     for number in range(1, stage.rounds + 1):
         for name, binary in stage.binaries.items():
-            with vendors.running(stage.tools, size) as vendor:
+            with vendors.running(stage.tools, ONE_USER) as vendor:
                 idle = without_accounts(stage, vendor, name, binary)
+            with vendors.running(stage.tools, size) as vendor:
                 for count in counts:
                     accounts_round(stage, vendor, name, binary, count, idle, number)
 
 
 def without_accounts(stage, vendor, name, binary):
-    setup = service.prepared(stage, binary, vendor, accounts=())
+    setup = service.prepared(stage, binary, vendor)
     with service.running(setup) as running:
-        service.wait_for(running, "running; SIGTERM or Ctrl-C ends it", 1, SYNC_SECONDS_MAX)
+        service.wait_for(running, "sync completed", 1, SYNC_SECONDS_MAX)
         time.sleep(loads.IDLE_SECONDS)
         idle = measure.resident_mb(running.pid)
     drop(stage, setup.prefix)
     say(f"{name}: {NO_ACCOUNTS}: {idle:.0f} MB")
-    stage.results.add(NO_ACCOUNTS, name, idle, unit="MB", idle=idle)
+    stage.results.add(NO_ACCOUNTS, name, idle, unit="MB", idle=idle, remark=NO_ACCOUNTS_REMARK)
     return idle
 
 
@@ -61,7 +65,7 @@ def accounts_round(stage, vendor, name, binary, count, idle_without, number):
         verdict = topics.judge(seen, vendors.manifest(vendor), accounts, topics.Counter())
         wall = (max(ends) - requests["first_request"]) / 1e9
         what = f"{count:,} accounts of {USERS_EACH} users"
-        say(f"{name}: first load, {what}: {wall:.2f} s, {cpu:.2f} CPU s, {loads.right(verdict)}")
+        loads.told(name, f"first load, {what}", wall, verdict, cpu=cpu, peak=peak)
         add = stage.results.add
         add(f"first load, {what}", name, wall, cpu=cpu, peak=peak, idle=idle, verdict=verdict)
         if count == MANY:
@@ -86,7 +90,7 @@ def due(stage, setup, running, vendor, name, seen, figure, changed):
     events = topics.churn_events(changed, setup.accounts)
     manifest = vendors.manifest(vendor)
     verdict = topics.judge(seen, manifest, setup.accounts, events, rewritten=events.total())
-    say(f"{name}: {figure}: {wall:.2f} s, {cpu:.2f} CPU s, {loads.right(verdict)}")
+    loads.told(name, figure, wall, verdict, cpu=cpu)
     stage.results.add(figure, name, wall, cpu=cpu, verdict=verdict)
 
 

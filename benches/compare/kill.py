@@ -1,4 +1,4 @@
-"""Each program killed (SIGKILL) in the middle of its first load and started again: what is missed, what is doubled."""
+"""Each program is killed (SIGKILL) in the middle of its first load, and started again."""
 
 import threading
 import time
@@ -9,7 +9,7 @@ import service
 import topics
 import vendor as vendors
 from processes import Failed
-from stage import drop, say
+from stage import drop
 
 FIGURE = "first load again, after SIGKILL in its middle"
 # After the first record is readable: some is published, and much is not.
@@ -72,5 +72,5 @@ def given_up(poll):
 
 
 def note(stage, name, wall, verdict):
-    say(f"{name}: {FIGURE}: {wall:.2f} s, {loads.right(verdict)}")
+    loads.told(name, FIGURE, wall, verdict)
     stage.results.add(FIGURE, name, wall, verdict=verdict)

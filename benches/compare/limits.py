@@ -34,9 +34,7 @@ def measured(stage, name, *arguments):
 
 def walks(stage, vendor):
     for name, how in WALKS.items():
-        measured(
-            stage, name, "walk", vendor.base_url, vendors.TOKEN, vendor.size.page, how
-        )
+        measured(stage, name, "walk", vendor.base_url, vendors.TOKEN, vendor.size.page, how)
 
 
 def produce(stage, setup, vendor, what):

@@ -106,7 +106,7 @@ def loaded(stage, vendor, name, binary, baseline):
         events = baseline == "events" and topics.baseline_events(manifest, setup.accounts)
         verdict = topics.judge(seen, manifest, setup.accounts, events or topics.Counter())
         wall = (ends[0] - requests["first_request"]) / 1e9
-        say(f"{name}: first load, {baseline}: {wall:.2f} s, {cpu:.2f} CPU s, {peak:.0f} MB, {right(verdict)}")
+        told(name, FIRST_LOAD.format(baseline), wall, verdict, cpu=cpu, peak=peak)
         add = stage.results.add
         limit = ("L1 typed parse", f"L3 produce {baseline}")
         figure = FIRST_LOAD.format(baseline)
@@ -117,8 +117,13 @@ def loaded(stage, vendor, name, binary, baseline):
         yield Loaded(setup, seen), running
 
 
-def right(verdict):
-    return f"void: {verdict.void}" if verdict.void else "right"
+def told(program, figure, wall, verdict, *, cpu=None, peak=None, more=""):
+    """A line of progress."""
+    used = [f"{cpu:.2f} CPU s"] if cpu is not None else []
+    used += [f"{peak:.0f} MB"] if peak is not None else []
+    right = f"void: {verdict.void}" if verdict.void else "right"
+    parts = [f"{wall:.3f} s", *used, *([more] if more else []), right]
+    say(f"{program}: {figure}: {', '.join(parts)}")
 
 
 class FirstRecord:
@@ -165,22 +170,22 @@ def polls(stage, load, running, vendor, name, number):
         all_events += topics.churn_events(changed, setup.accounts)
     topics.read(stage, seen)
     manifest = vendors.manifest(vendor)
-    verdict = topics.judge(
-        seen, manifest, setup.accounts, all_events, rewritten=all_events.total()
-    )
+    verdict = topics.judge(seen, manifest, setup.accounts, all_events, rewritten=all_events.total())
     note(stage, CHURNED, name, figures, verdict)
 
 
 def note(stage, figure, name, figures, verdict):
-    """One figure of several polls: the median of wall times, the mean of CPU times, which count in 10 ms."""
+    """One figure of several polls: the median of wall times, and the mean of CPU times, because
+    those count in steps of 10 ms."""
     wall = statistics.median(wall for wall, _ in figures)
     cpu = statistics.mean(cpu for _, cpu in figures)
-    say(f"{name}: {figure}: {wall:.3f} s, {cpu:.3f} CPU s, {right(verdict)}")
+    told(name, figure, wall, verdict, cpu=cpu)
     stage.results.add(figure, name, wall, ("L2 split and hash",), cpu=cpu, verdict=verdict)
 
 
 def restore(stage, load, vendor, name):
-    """A fresh process against filled topics: from the line `shards assigned` to `shard acquired`, fence included."""
+    """A fresh process against filled topics: from the line `shards assigned` of the log to
+    `shard acquired`. This includes the fence."""
     setup, seen = load.setup, load.seen
     topics.forget(seen)
     vendors.reset(vendor)
@@ -196,7 +201,7 @@ def restore(stage, load, vendor, name):
     manifest = vendors.manifest(vendor)
     verdict = topics.judge(seen, manifest, setup.accounts, topics.Counter(), rewritten=0)
     wall = (acquired[0] - assigned[0]) / 1e9
-    say(f"{name}: restore: {wall:.2f} s, {cpu:.2f} CPU s, {right(verdict)}")
+    told(name, RESTORE, wall, verdict, cpu=cpu, peak=peak)
     add = stage.results.add
     add(RESTORE, name, wall, ("L4 consume state",), cpu=cpu, peak=peak, idle=idle, verdict=verdict)
     add(COLD, name, (ends[0] - first) / 1e9, ("L1 typed parse",), verdict=verdict)

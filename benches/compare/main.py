@@ -1,12 +1,13 @@
-"""scimtail's speed and memory against the physical limits and against other programs, in one run. One command:
+"""scimtail's speed and memory against physical limits and other programs, in one run. One command:
 
     benches/compare/run [--quick] [--only PART...] [--scimtail [NAME=]PATH]...
 
-It starts a load server, Kafka and the schema registry, runs the parts, and prints one Markdown table. Progress goes to
-standard error, and everything that was measured to target/compare/result.json. A reader of other libraries compares the
-topics with what the load server holds: a wrong result voids its figure.
+It starts a load server, Kafka and the schema registry, runs the parts, and prints one Markdown
+table. Progress goes to standard error, and everything that was measured to
+target/compare/result.json. A reader of other libraries compares the topics with what the load
+server holds: a wrong result voids its figure.
 
-  load      first loads with both baselines, the limits L0 to L3, first record, start, peak and idle memory
+  load      first loads with both baselines, first record, start, memory, and the limits L0 to L3
   polls     unchanged polls and polls with 0.1 % churn, after the first load
   restore   a fresh process against filled topics, after the first load, with the limit L4
   commits   the limit L5, small transactions
@@ -19,7 +20,7 @@ topics with what the load server holds: a wrong result voids its figure.
   members   one group of 250,000 members
   listing   `scimtail state memberships` on a million memberships
 
-All parts run without --only; --quick leaves out fleets and members, and what takes minutes of the others.
+All parts run without --only. --quick leaves out fleets and members, and the slowest of the rest.
 """
 
 import argparse
@@ -49,7 +50,8 @@ from stage import say
 from vendor import Size
 
 PARTS = (
-    *loads.PARTS, "commits", "peers", "kill", "accounts", "walk", "sizes", "fleets", "members", "listing",
+    *loads.PARTS, "commits", "peers", "kill",
+    "accounts", "walk", "sizes", "fleets", "members", "listing",
 )  # fmt: skip
 SLOW_PARTS = ("fleets", "members")
 ROUNDS = 3
@@ -136,9 +138,10 @@ def started(arguments, work, results, running):
     tools = stages.tools()
     binaries = stages.binaries(arguments.scimtail, work)
     say("starting Kafka and the registry")
+    real.java = optimised(real.java)
     services = real.start(work)
     running.callback(services.stop)
-    return stages.Stage(
+    stage = stages.Stage(
         services.bootstrap,
         services.registry,
         work,
@@ -148,6 +151,15 @@ def started(arguments, work, results, running):
         arguments.quick,
         results,
     )
+    # Before the broker stops: a consumer complains about one that is gone.
+    running.callback(lambda: stage.reader and stage.reader.close())
+    return stage
+
+
+def optimised(java):
+    """Java as the services of people run it, for which the tests' services live too shortly: with
+    the optimising compiler."""
+    return lambda *given: [part for part in java(*given) if part != "-XX:TieredStopAtLevel=1"]
 
 
 def play(stage, arguments):

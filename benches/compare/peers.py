@@ -1,10 +1,9 @@
-"""Other programs on the same services and the same directory: a hand-written Python poller, and Bento."""
+"""Other programs on the same services and directory: a hand-written Python poller, and Bento."""
 
 import json
 import os
 import secrets
 import select
-import statistics
 import subprocess
 import sys
 import time
@@ -18,9 +17,9 @@ import measure
 import services
 import topics
 import vendor as vendors
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka.admin import NewTopic
 from processes import Failed, free_port, require
-from stage import HERE, TARGET, drop, say
+from stage import HERE, TARGET, admin, drop, say
 
 POLL_SECONDS_MAX = 300
 START_SECONDS_MAX = 30
@@ -30,8 +29,6 @@ LOOK_SECONDS = 0.05
 GO_HINT = "Bento needs Go 1.26.5 or newer; → https://go.dev/dl"
 POLLER = "Python poller"
 BENTO = "Bento"
-KILLED = "killed in the middle of the first load (SIGKILL), then started again"
-KILL_AFTER_SECONDS = 0.3
 
 
 @dataclass
@@ -66,7 +63,11 @@ def start_poller(stage, vendor, prefix, errors):
     arguments = [stage.bootstrap, stage.registry, vendor.base_url, vendors.TOKEN, prefix]
     command = [sys.executable, HERE / "peers/poller.py", *arguments, vendor.size.page]
     process = subprocess.Popen(
-        vendors.bound(command), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True
+        vendors.bound(command),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=errors,
+        text=True,
     )
     polled = []
 
@@ -142,12 +143,11 @@ def running(stage, vendor, name, prefix):
 def prepared(stage, name):
     """A fresh prefix; Bento does not register its schema itself."""
     prefix = f"compare-{secrets.token_hex(5)}"
-    admin = AdminClient({"bootstrap.servers": stage.bootstrap})
     new = [
         NewTopic(f"{prefix}.events", 1, 1),
         NewTopic(f"{prefix}.state", 1, 1, config={"cleanup.policy": "compact"}),
     ]
-    for created in admin.create_topics(new, operation_timeout=ADMIN_SECONDS_MAX).values():
+    for created in admin(stage).create_topics(new, operation_timeout=ADMIN_SECONDS_MAX).values():
         created.result()
     if name == BENTO:
         schema = json.loads((HERE / "peers/bento/event.avsc").read_text())
@@ -218,10 +218,10 @@ def peer_round(stage, vendor, name, number):
         wanted = expected(topics.baseline_events(vendors.manifest(vendor), ["bench"]))
         verdict = judged(read_events(stage, seen), wanted)
         wall = (end - requests["first_request"]) / 1e9
-        say(f"{name}: first load: {wall:.2f} s, {cpu:.2f} CPU s, {peak:.0f} MB, {loads.right(verdict)}")
         add = stage.results.add
         limit = ("L1 typed parse", "L3 produce events")
         figure = loads.FIRST_LOAD.format("events")
+        loads.told(name, figure, wall, verdict, cpu=cpu, peak=peak)
         add(figure, name, wall, limit, cpu=cpu, peak=peak, idle=idle, verdict=verdict)
         readable = (first.time() - requests["first_page"]) / 1e9
         add(f"{loads.FIRST_RECORD}, events", name, readable, verdict=verdict)

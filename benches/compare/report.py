@@ -41,7 +41,19 @@ class Results:
     def limit(self, name, figures):
         self.limits.setdefault(name, []).append(figures)
 
-    def add(self, name, program, value, limits=(), *, unit="s", verdict=None, remark="", bound=None, **more):
+    def add(
+        self,
+        name,
+        program,
+        value,
+        limits=(),
+        *,
+        unit="s",
+        verdict=None,
+        remark="",
+        bound=None,
+        **more,
+    ):
         """One run. `verdict`: a wrong result voids the figure, whatever the other runs say."""
         fresh = Figure(name, program, unit, tuple(limits))
         figure = self.figures.setdefault((name, program), fresh)
@@ -97,7 +109,9 @@ def row(results, figure):
         cells.append(shown(cpu / cpu_limit) if cpu_limit and cpu is not None else DASH)
         cells += [shown(median(figure, "peak")), shown(median(figure, "idle"))]
     checked = figure.records is not None
-    cells += [f"{n:,}" if checked else DASH for n in (figure.records or 0, figure.missed, figure.doubled)]
+    cells += [
+        f"{n:,}" if checked else DASH for n in (figure.records or 0, figure.missed, figure.doubled)
+    ]
     return cells
 
 

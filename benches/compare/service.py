@@ -180,7 +180,7 @@ def follow(service):
 
 
 def wait_for(service, message, count, seconds_max, since=0):
-    """Waits for `count` lines with the message behind the first `since` lines. Returns the times."""
+    """Waits for `count` lines with the message, behind the first `since`. Returns the times."""
     deadline = time.monotonic() + seconds_max
     while True:
         follow(service)
@@ -195,7 +195,8 @@ def wait_for(service, message, count, seconds_max, since=0):
             raise Failed(f"scimtail ended with {service.process.returncode}.{end_of_log(service)}")
         if time.monotonic() > deadline:
             raise Failed(
-                f"after {seconds_max} s {len(found)} of {count} times: {message}.{end_of_log(service)}"
+                f"scimtail said `{message}` {len(found)} of {count} times in {seconds_max} s."
+                f"{end_of_log(service)}"
             )
         time.sleep(LOOK_SECONDS)
 
@@ -217,8 +218,8 @@ def mark(service, vendor):
 
 
 def finished(service, vendor, marked, count, seconds_max):
-    """Waits for the end of so many syncs. Returns seconds of wall clock, from the first request at the load server to
-    the line of the log that says the last of them is committed, and of CPU."""
+    """Waits for the end of so many syncs. Returns seconds of wall clock and of CPU. The clock runs
+    from the first request at the load server to the line that says the last sync is committed."""
     since, cpu = marked
     ends = wait_for(service, "sync completed", count, seconds_max, since)
     cpu = measure.cpu_seconds(service.pid) - cpu

@@ -1,4 +1,4 @@
-"""Directories of other shapes: slow vendors, sizes, one large group, and a listing of a million memberships."""
+"""Directories of other shapes: slow vendors, sizes, one large group, a million memberships."""
 
 import json
 import os
@@ -24,6 +24,7 @@ SIZES = (10_000, 100_000, 1_000_000)
 QUICK_SIZES = SIZES[:2]
 USERS_PER_GROUP = 20
 LARGE = vendors.Size(250_000, 1, 250_000)
+SPREAD = vendors.Size(250_000, 12_500, 250_000)
 LISTED = vendors.Size(100_000, 5_000, 1_000_000)
 LISTING = "scimtail state memberships, a million memberships"
 LIST_SECONDS_MAX = 120
@@ -31,7 +32,7 @@ MIB = 1 << 20
 
 
 def first_load(stage, vendor, setup, running):
-    """Waits for the load. Returns its seconds, the statistics of the load server, and the verdict."""
+    """Waits for the load. Returns its seconds, memory, requests, what was read, and the verdict."""
     ends = service.wait_for(running, "sync completed", 1, loads.SYNC_SECONDS_MAX)
     requests = vendors.statistics(vendor)
     cpu, peak = measure.cpu_seconds(running.pid), measure.peak_mb(running.pid)
@@ -61,14 +62,18 @@ def walk_once(stage, vendor, name, binary, rate, profile):
     bound = max(bound, count / rate) if rate else bound
     stated = f", {rate} requests/s stated" if rate else ""
     figure = f"walk at {LATENCY_MS} ms latency, pages of {SLOW.page}, {SLOW.users:,} users{stated}"
-    remark = f"{count} requests, {flight} in flight at most; limit: max(requests ÷ rate, requests × latency ÷ in flight)"
-    say(f"{name}: {figure}: {wall:.1f} s, limit {bound:.1f} s, {remark}, {loads.right(verdict)}")
+    remark = (
+        f"{count} requests, {flight} in flight at most; "
+        "limit: max(requests ÷ rate, requests × latency ÷ in flight)"
+    )
+    loads.told(name, figure, wall, verdict, more=f"limit {bound:.1f} s, {remark}")
     more = {"cpu": cpu, "peak": peak}
     stage.results.add(figure, name, wall, verdict=verdict, remark=remark, bound=bound, **more)
 
 
 def sizes(stage):
-    """As many memberships as users. The limit of a size is ten times the figure of the size a tenth as large."""
+    """As many memberships as users. The limit of a size is ten times the figure of the size that
+    is a tenth as large."""
     walls = {}
     for users in QUICK_SIZES if stage.quick else SIZES:
         size = vendors.Size(users, users // USERS_PER_GROUP, users)
@@ -94,7 +99,8 @@ def size_once(stage, vendor, name, binary, walls):
     smaller = walls.get((name, users // 10))
     bounds = [10 * seconds for seconds in smaller] if smaller else (None, None)
     what = f"{users:,} users, as many memberships"
-    say(f"{name}: {what}: {wall:.2f} s, {cpu:.2f} CPU s, {peak:.0f} MB, poll {polled[0]:.2f} s, {loads.right(verdict)}")
+    told = f"poll {polled[0]:.2f} s"
+    loads.told(name, f"first load, {what}", wall, verdict, cpu=cpu, peak=peak, more=told)
     add = stage.results.add
     more = {"cpu": cpu, "peak": peak, "idle": idle}
     add(f"first load, {what}", name, wall, verdict=verdict, bound=bounds[0], **more)
@@ -103,27 +109,41 @@ def size_once(stage, vendor, name, binary, walls):
 
 
 def members(stage):
-    """One group of 250,000 members: what a poll takes beside what is there anyway, against the body."""
-    with vendors.running(stage.tools, LARGE) as vendor:
-        body = body_bytes(vendor) / MIB
-        for name, binary in stage.binaries.items():
-            setup = service.prepared(stage, binary, vendor)
-            vendors.reset(vendor)
-            with service.running(setup) as running:
-                wall, cpu, peak, _, _, verdict = first_load(stage, vendor, setup, running)
-                time.sleep(loads.IDLE_SECONDS)
-                idle = measure.resident_mb(running.pid)
-                measure.forget_peak(running.pid)
-                polled = service.poll(setup, running, vendor, loads.SYNC_SECONDS_MAX)
-                taken = measure.peak_mb(running.pid) - idle
-            drop(stage, setup.prefix)
-            figure = f"one group of {LARGE.memberships:,} members"
-            say(f"{name}: {figure}: {wall:.2f} s, {peak:.0f} MB; a poll takes {taken:.0f} MB, the body is {body:.0f} MB")
-            add = stage.results.add
-            add(f"first load, {figure}", name, wall, cpu=cpu, peak=peak, idle=idle, verdict=verdict)
-            remark = f"the body of the group is {body:.0f} MB; {polled[0]:.2f} s"
-            name_of = f"memory of an unchanged poll above idle, {figure}"
-            add(name_of, name, taken, unit="MB", remark=remark, bound=body, cpu=polled[1])
+    """One group of 250,000 members: what the process takes at its peak beyond the same users and as
+    many memberships in small groups, against the body of the group."""
+    peaks = {}
+    for size in (SPREAD, LARGE):
+        with vendors.running(stage.tools, size) as vendor:
+            body = body_bytes(vendor) / MIB
+            for name, binary in stage.binaries.items():
+                peaks[name, size] = members_once(stage, vendor, name, binary)
+    for name in stage.binaries:
+        more = peaks[name, LARGE] - peaks[name, SPREAD]
+        figure = (
+            f"peak memory beyond that of {SPREAD.groups:,} groups, one of {LARGE.users:,} members"
+        )
+        say(f"{name}: {figure}: {more:.0f} MB; the body is {body:.0f} MB")
+        stage.results.add(figure, name, more, unit="MB", bound=body, remark="limit: the body, MB")
+
+
+def members_once(stage, vendor, name, binary):
+    setup = service.prepared(stage, binary, vendor)
+    vendors.reset(vendor)
+    with service.running(setup) as running:
+        wall, cpu, peak, _, seen, verdict = first_load(stage, vendor, setup, running)
+        time.sleep(loads.IDLE_SECONDS)
+        idle = measure.resident_mb(running.pid)
+        topics.forget(seen)
+        polled = service.poll(setup, running, vendor, loads.SYNC_SECONDS_MAX)
+        topics.read(stage, seen)
+        unchanged = topics.judge_events(seen, topics.Counter())
+    drop(stage, setup.prefix)
+    figure = f"first load, {vendor.size}"
+    loads.told(name, figure, wall, verdict, cpu=cpu, peak=peak)
+    add = stage.results.add
+    add(figure, name, wall, cpu=cpu, peak=peak, idle=idle, verdict=verdict)
+    add(f"unchanged poll, {vendor.size}", name, polled[0], cpu=polled[1], verdict=unchanged)
+    return peak
 
 
 def body_bytes(vendor):
@@ -134,7 +154,8 @@ def body_bytes(vendor):
 
 
 def listing(stage):
-    """`scimtail state memberships` as a whole process, into a file that is then compared with the manifest."""
+    """`scimtail state memberships` as a whole process. It writes a file, which is then compared
+    with the manifest."""
     with vendors.running(stage.tools, LISTED) as vendor:
         first = next(iter(stage.binaries.values()))
         setup = service.prepared(stage, first, vendor)
@@ -154,7 +175,11 @@ def list_once(stage, setup, name, binary, manifest):
     with output.open("wb") as out, (setup.directory / "state.log").open("ab") as errors:
         began = time.monotonic()
         process = subprocess.Popen(
-            vendors.bound(command), stdin=subprocess.DEVNULL, stdout=out, stderr=errors, env=service.environment()
+            vendors.bound(command),
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=errors,
+            env=service.environment(),
         )
         _, status, used = os.wait4(process.pid, 0)
         wall = time.monotonic() - began
@@ -163,7 +188,7 @@ def list_once(stage, setup, name, binary, manifest):
         raise Failed(f"scimtail state ended with {process.returncode}; → see {errors.name}")
     verdict = listed(output, manifest)
     cpu, peak = used.ru_utime + used.ru_stime, used.ru_maxrss / 1024
-    say(f"{name}: {LISTING}: {wall:.2f} s, {cpu:.2f} CPU s, {peak:.0f} MB, {loads.right(verdict)}")
+    loads.told(name, LISTING, wall, verdict, cpu=cpu, peak=peak)
     stage.results.add(LISTING, name, wall, cpu=cpu, peak=peak, verdict=verdict)
 
 

@@ -60,7 +60,8 @@ def tools():
 
 
 def binaries(given, work):
-    """Copies of the programs to measure, which no build replaces while they run. `given`: NAME=PATH or PATH."""
+    """Copies of the programs to measure, which no build replaces while they run. `given`: each
+    NAME=PATH or PATH."""
     if not given:
         say("building scimtail")
         cargo()
@@ -78,11 +79,16 @@ def binaries(given, work):
     return named
 
 
+def admin(stage):
+    # The end of such a client is no error.
+    return AdminClient({"bootstrap.servers": stage.bootstrap, "log_level": 3})
+
+
 def drop(stage, *prefixes):
     """Deletes the topics of prefixes that are done with: their files are gigabytes."""
-    admin = AdminClient({"bootstrap.servers": stage.bootstrap})
-    there = admin.list_topics(timeout=DELETE_SECONDS_MAX).topics
+    client = admin(stage)
+    there = client.list_topics(timeout=DELETE_SECONDS_MAX).topics
     gone = [topic for topic in there if topic.partition(".")[0] in prefixes]
     if gone:
-        for deleted in admin.delete_topics(gone, operation_timeout=DELETE_SECONDS_MAX).values():
+        for deleted in client.delete_topics(gone, operation_timeout=DELETE_SECONDS_MAX).values():
             deleted.result()

@@ -1,6 +1,7 @@
-"""An independent reader: what the topics hold, against what the directory holds and what changed there.
+"""An independent reader: what the topics hold, against what the directory holds.
 
-It shares nothing with scimtail: clients of other libraries, the schemas of the registry, and the load server's manifest.
+It shares nothing with scimtail: it has clients of other libraries, the schemas of the registry,
+and the manifest of the load server.
 """
 
 import io
@@ -78,7 +79,8 @@ def consumer(bootstrap, **more):
 
 
 def read(stage, seen, topics=(*STATE, EVENTS), take=None):
-    """Reads on from where the last call ended, up to the present end of each topic. `take`: what is done with a record."""
+    """Reads on from where the last call ended, up to the present end of each topic. `take`: what
+    is done with a record."""
     stage.reader = stage.reader or consumer(stage.bootstrap)
     for topic in topics:
         read_topic(stage, stage.reader, seen, topic, take)
@@ -137,7 +139,9 @@ def take_state(stage, seen, topic, key, value):
 
 def take_event(stage, seen, topic, key, value):
     event = decoded(stage, value)
-    seen.events[event["account"], event["event_type"], event["principal_id"], event["group_id"]] += 1
+    seen.events[
+        event["account"], event["event_type"], event["principal_id"], event["group_id"]
+    ] += 1
     seen.doubled_ids += event["event_id"] in seen.ids
     seen.ids.add(event["event_id"])
     sequence = seen.sequences.get(event["account"], 0)
@@ -192,7 +196,7 @@ def churn_events(changed, accounts):
 
 def judge(seen, manifest, accounts, events, *, rewritten=None):
     """Compares the state with the manifest, and the events since `forget` with those expected.
-    `rewritten`: records of the state that may be written since then; without it, one for each key."""
+    `rewritten`: records of the state that may be written since then [default: one a key]."""
     verdict = judge_events(seen, events)
     expected = expected_state(manifest, accounts)
     for topic in STATE:

@@ -88,8 +88,9 @@ def manifest(vendor):
 
 
 def churn(vendor, fraction, seed):
-    """Changes a share of the users: half get a title or department, a tenth each is disabled, added,
-    removed, joins a group and leaves one. Returns what changed, by the names of the events."""
+    """Changes a share of the users: half get a title or department, a tenth each is disabled,
+    added, removed, joins a group and leaves one. Returns what changed, by the names of the
+    events."""
     count = round(vendor.size.users * fraction)
     tenth = count // 10
     parts = dict.fromkeys(("disables", "removes", "adds", "joins", "leaves"), tenth)

@@ -1,7 +1,8 @@
 """A poller as somebody would write it by hand: reads a SCIM directory, and publishes what changed.
 
-It keeps a hash of each user and group, and the members of each group. Events and the state of users and groups go to
-Kafka as Avro. A line on standard input asks for a poll; a line on standard output says that Kafka has it all.
+It keeps a hash of each user and group, and the members of each group. Events and the state of
+users and groups go to Kafka as Avro. A line on standard input asks for a poll. A line on standard
+output says that Kafka has it all.
 
     poller.py BOOTSTRAP REGISTRY BASE_URL TOKEN PREFIX PAGE
 """
@@ -78,7 +79,9 @@ class Kafka:
             value = buffer.getvalue()
         while True:
             try:
-                self.producer.produce(f"{self.prefix}.{topic}", value, key, on_delivery=self.delivered)
+                self.producer.produce(
+                    f"{self.prefix}.{topic}", value, key, on_delivery=self.delivered
+                )
                 break
             except BufferError:
                 self.producer.poll(0.1)
@@ -158,7 +161,9 @@ class Poller:
         async for user in self.walk("Users"):
             seen.add(user["id"])
             content = {name: user.get(name) for name in ATTRIBUTES}
-            self.compare("user", self.users, user["id"], user["userName"], user.get("active"), content)
+            self.compare(
+                "user", self.users, user["id"], user["userName"], user.get("active"), content
+            )
         groups = set()
         async for group in self.walk("Groups"):
             id = group["id"]
