@@ -67,11 +67,14 @@ def accounts_round(stage, vendor, name, binary, count, idle_without, number):
         what = f"{count:,} accounts of {USERS_EACH} users"
         loads.told(name, f"first load, {what}", wall, verdict, cpu=cpu, peak=peak)
         add = stage.results.add
-        add(f"first load, {what}", name, wall, cpu=cpu, peak=peak, idle=idle, verdict=verdict)
+        more = {"cpu": cpu, "peak": peak, "idle": idle, "at": ("accounts", count, "first load")}
+        add(f"first load, {what}", name, wall, verdict=verdict, **more)
         if count == MANY:
             each = (idle - idle_without) * KB_PER_MB / count
             add(PER_ACCOUNT, name, each, unit="kB", idle=idle, verdict=verdict)
-        due(stage, setup, running, vendor, name, seen, f"unchanged poll, {what}, due at once", {})
+        unchanged = f"unchanged poll, {what}, due at once"
+        at = ("accounts", count, "unchanged poll")
+        due(stage, setup, running, vendor, name, seen, unchanged, {}, at)
         if count == MANY:
             changed = vendors.churn(vendor, CHURN, seed=number)
             figure = f"poll with 10 % churn, {what}, due at once"
@@ -79,7 +82,7 @@ def accounts_round(stage, vendor, name, binary, count, idle_without, number):
     drop(stage, setup.prefix)
 
 
-def due(stage, setup, running, vendor, name, seen, figure, changed):
+def due(stage, setup, running, vendor, name, seen, figure, changed, at=None):
     """All accounts are asked to poll at once, by what `scimtail poll` writes for each of them."""
     topics.forget(seen)
     marked = service.mark(running, vendor)
@@ -91,7 +94,7 @@ def due(stage, setup, running, vendor, name, seen, figure, changed):
     manifest = vendors.manifest(vendor)
     verdict = topics.judge(seen, manifest, setup.accounts, events, rewritten=events.total())
     loads.told(name, figure, wall, verdict, cpu=cpu)
-    stage.results.add(figure, name, wall, cpu=cpu, verdict=verdict)
+    stage.results.add(figure, name, wall, cpu=cpu, verdict=verdict, at=at)
 
 
 def ask_all(stage, setup):

@@ -39,6 +39,7 @@ import kill
 import limits
 import loads
 import measure
+import page
 import peers
 import report
 import services as real
@@ -75,6 +76,9 @@ def parsed():
     parser.add_argument("--groups", type=int, default=DEFAULT_SIZE.groups, metavar="N")
     parser.add_argument("--memberships", type=int, default=DEFAULT_SIZE.memberships, metavar="N")
     parser.add_argument("--page", type=int, default=DEFAULT_SIZE.page, metavar="N")
+    parser.add_argument(
+        "--write-docs", action="store_true", help="write docs/benchmarks.md and its plot"
+    )
     parser.add_argument("--keep", action="store_true", help="keep logs and topics")
     arguments = parser.parse_args()
     arguments.only = [part for given in arguments.only for part in given.split(",")]
@@ -116,6 +120,8 @@ def main():
     }
     (output / "result.json").write_text(report.document(results, facts) + "\n")
     print(report.table(results, list(stage.binaries)))
+    if arguments.write_docs:
+        page.write(results, facts, size_of(arguments), list(stage.binaries))
     if results.failures or any(figure.void for figure in results.figures.values()):
         sys.exit(1)
 

@@ -147,7 +147,9 @@ def prepared(stage, name):
         NewTopic(f"{prefix}.events", 1, 1),
         NewTopic(f"{prefix}.state", 1, 1, config={"cleanup.policy": "compact"}),
     ]
-    for created in admin(stage).create_topics(new, operation_timeout=ADMIN_SECONDS_MAX).values():
+    # Named, because the answers need the client.
+    client = admin(stage)
+    for created in client.create_topics(new, operation_timeout=ADMIN_SECONDS_MAX).values():
         created.result()
     if name == BENTO:
         schema = json.loads((HERE / "peers/bento/event.avsc").read_text())

@@ -30,6 +30,8 @@ class Figure:
     remark: str = ""
     # A limit that is computed, in the unit of the figure.
     bound: float | None = None
+    # For the plot: users or accounts, how many, and what was done.
+    at: tuple | None = None
 
 
 class Results:
@@ -52,6 +54,7 @@ class Results:
         verdict=None,
         remark="",
         bound=None,
+        at=None,
         **more,
     ):
         """One run. `verdict`: a wrong result voids the figure, whatever the other runs say."""
@@ -59,7 +62,7 @@ class Results:
         figure = self.figures.setdefault((name, program), fresh)
         for kind, number in {"value": value, **more}.items():
             figure.values.setdefault(kind, []).append(number)
-        figure.remark, figure.bound = remark, bound
+        figure.remark, figure.bound, figure.at = remark, bound, at
         if verdict:
             figure.records = verdict.records
             figure.missed += verdict.missed

@@ -30,7 +30,7 @@ CONFIGURATION = """
 brokers = ["{bootstrap}"]
 topic_prefix = "{prefix}"
 partitions = 1
-[registry]
+{kafka}[registry]
 url = "{registry}"
 [defaults]
 interval = "{interval}"
@@ -76,8 +76,11 @@ class Service:
         return self.process.pid
 
 
-def prepared(stage, binary, vendor, *, accounts=("bench",), baseline="state", profile=""):
-    """A fresh prefix whose topics and schemas exist, as they do at any start but the very first."""
+def prepared(
+    stage, binary, vendor, *, accounts=("bench",), baseline="state", profile="", kafka=""
+):
+    """A fresh prefix whose topics and schemas exist, as they do at any start but the very first.
+    `profile` and `kafka`: more lines of each account's profile and of [kafka]."""
     prefix = f"compare-{secrets.token_hex(5)}"
     directory = stage.work / prefix
     directory.mkdir()
@@ -87,6 +90,7 @@ def prepared(stage, binary, vendor, *, accounts=("bench",), baseline="state", pr
         registry=stage.registry,
         interval=INTERVAL,
         baseline=baseline,
+        kafka=kafka,
     )
     for name in accounts:
         text += ACCOUNT.format(

@@ -103,9 +103,12 @@ def size_once(stage, vendor, name, binary, walls):
     loads.told(name, f"first load, {what}", wall, verdict, cpu=cpu, peak=peak, more=told)
     add = stage.results.add
     more = {"cpu": cpu, "peak": peak, "idle": idle}
-    add(f"first load, {what}", name, wall, verdict=verdict, bound=bounds[0], **more)
+    at = ("users", users)
+    figure = f"first load, {what}"
+    add(figure, name, wall, verdict=verdict, bound=bounds[0], at=(*at, "first load"), **more)
     figure = f"unchanged poll, {what}"
-    add(figure, name, polled[0], verdict=unchanged, bound=bounds[1], cpu=polled[1])
+    more = {"cpu": polled[1], "at": (*at, "unchanged poll")}
+    add(figure, name, polled[0], verdict=unchanged, bound=bounds[1], **more)
 
 
 def members(stage):
