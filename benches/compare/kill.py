@@ -14,6 +14,7 @@ from stage import drop
 FIGURE = "first load again, after SIGKILL in its middle"
 # After the first record is readable: some is published, and much is not.
 AFTER_SECONDS = 0.3
+QUICK_PART = 3
 # The broker waits for so long before it gives the shard of a killed process away; without it 45 s.
 SESSION = """[kafka.properties]
 "session.timeout.ms" = 6000
@@ -22,6 +23,9 @@ SESSION = """[kafka.properties]
 
 
 def run(stage, size, others):
+    if stage.quick:
+        counts = (size.users, size.groups, size.memberships)
+        size = vendors.Size(*(count // QUICK_PART for count in counts), size.page)
     with vendors.running(stage.tools, size) as vendor:
         for name, binary in stage.binaries.items():
             scimtail(stage, vendor, name, binary)

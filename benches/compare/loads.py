@@ -18,8 +18,8 @@ SYNC_SECONDS_MAX = 300
 RESTORE_SECONDS_MAX = 120
 FIRST_SECONDS_MAX = 60
 IDLE_SECONDS = 5
-POLLS = 5
-CHURNS = 3
+POLLS, QUICK_POLLS = 5, 3
+CHURNS, QUICK_CHURNS = 3, 1
 CHURN = 0.001
 PARTS = ("load", "polls", "restore")
 
@@ -151,10 +151,20 @@ class FirstRecord:
         return self.seen
 
 
+def polls_of(stage):
+    return QUICK_POLLS if stage.quick else POLLS
+
+
+def churns_of(stage):
+    return QUICK_CHURNS if stage.quick else CHURNS
+
+
 def polls(stage, load, running, vendor, name, number):
     setup, seen = load.setup, load.seen
     topics.forget(seen)
-    figures = [service.poll(setup, running, vendor, SYNC_SECONDS_MAX) for _ in range(POLLS)]
+    figures = [
+        service.poll(setup, running, vendor, SYNC_SECONDS_MAX) for _ in range(polls_of(stage))
+    ]
     topics.read(stage, seen)
     manifest = vendors.manifest(vendor)
     verdict = topics.judge(seen, manifest, setup.accounts, topics.Counter(), rewritten=0)
@@ -163,7 +173,7 @@ def polls(stage, load, running, vendor, name, number):
     figures = []
     topics.forget(seen)
     all_events = topics.Counter()
-    for turn in range(CHURNS):
+    for turn in range(churns_of(stage)):
         # All programs see the same changes in turn, so none has an easier round.
         changed = vendors.churn(vendor, CHURN, seed=number * CHURNS + turn)
         figures.append(service.poll(setup, running, vendor, SYNC_SECONDS_MAX))

@@ -165,7 +165,7 @@ def read_events(stage, seen):
 
 
 def take_event(stage, seen, topic, key, value):
-    event = topics.decoded(stage, value)
+    event = topics.decoded(stage, value, seen.written[topic] % topics.WHOLE_EVERY == 0)
     seen.events[change(event["type"]), event["id"], event["group_id"]] += 1
 
 
@@ -232,11 +232,11 @@ def peer_round(stage, vendor, name, number):
 
 
 def polls(stage, vendor, name, peer, seen, number):
-    figures = [timed(vendor, peer) for _ in range(loads.POLLS)]
+    figures = [timed(vendor, peer) for _ in range(loads.polls_of(stage))]
     verdict = judged(read_events(stage, seen), Counter())
     loads.note(stage, loads.UNCHANGED, name, figures, verdict)
     figures, wanted = [], Counter()
-    for turn in range(loads.CHURNS):
+    for turn in range(loads.churns_of(stage)):
         changed = vendors.churn(vendor, loads.CHURN, seed=number * loads.CHURNS + turn)
         figures.append(timed(vendor, peer))
         wanted += expected(topics.churn_events(changed, ["bench"]))

@@ -76,9 +76,7 @@ class Service:
         return self.process.pid
 
 
-def prepared(
-    stage, binary, vendor, *, accounts=("bench",), baseline="state", profile="", kafka=""
-):
+def prepared(stage, binary, vendor, *, accounts=("bench",), baseline="state", profile="", kafka=""):
     """A fresh prefix whose topics and schemas exist, as they do at any start but the very first.
     `profile` and `kafka`: more lines of each account's profile and of [kafka]."""
     prefix = f"compare-{secrets.token_hex(5)}"

@@ -17,10 +17,12 @@ from stage import drop, say
 
 LATENCY_MS = 200
 SLOW = vendors.Size(10_000, 500, 30_000, 100)
+QUICK_SLOW = vendors.Size(2_000, 100, 6_000, 100)
 # Requests each second that the second slow vendor states, as in its profile.
 RATE = 20
 RATE_PROFILE = f'rate_limits = [{{ requests = {RATE}, per = "1s" }}]\n'
 SIZES = (10_000, 100_000, 1_000_000)
+# With --quick, if asked for.
 QUICK_SIZES = SIZES[:2]
 USERS_PER_GROUP = 20
 LARGE = vendors.Size(250_000, 1, 250_000)
@@ -44,7 +46,7 @@ def first_load(stage, vendor, setup, running):
 
 def walk(stage):
     """A vendor with 200 ms latency, without stated limits and with one."""
-    with vendors.running(stage.tools, SLOW) as vendor:
+    with vendors.running(stage.tools, QUICK_SLOW if stage.quick else SLOW) as vendor:
         vendors.tell(vendor, "latency", ms=LATENCY_MS)
         for rate, profile in ((None, ""), (RATE, RATE_PROFILE))[: 1 if stage.quick else 2]:
             for name, binary in stage.binaries.items():
@@ -61,7 +63,8 @@ def walk_once(stage, vendor, name, binary, rate, profile):
     bound = count * LATENCY_MS / 1_000 / flight
     bound = max(bound, count / rate) if rate else bound
     stated = f", {rate} requests/s stated" if rate else ""
-    figure = f"walk at {LATENCY_MS} ms latency, pages of {SLOW.page}, {SLOW.users:,} users{stated}"
+    size = vendor.size
+    figure = f"walk at {LATENCY_MS} ms latency, pages of {size.page}, {size.users:,} users{stated}"
     remark = (
         f"{count} requests, {flight} in flight at most; "
         "limit: max(requests ÷ rate, requests × latency ÷ in flight)"

@@ -22,6 +22,11 @@ READ_SECONDS_MAX = 120
 AT_ONCE = 10_000
 POLL_SECONDS = 1
 FRAME_BYTES = 5
+# The last field of an event that is compared with what is expected. Avro has no marks between
+# fields, so what comes before can be read alone, in a fifth of the time. Every so many records are
+# read whole.
+LAST_COMPARED = "group_id"
+WHOLE_EVERY = 20
 NAMED_MAX = 3
 
 
@@ -113,32 +118,43 @@ def read_topic(stage, reader, seen, topic, take):
     seen.positions[topic] = reached
 
 
-def decoded(stage, value):
+def decoded(stage, value, whole=True):
     number = int.from_bytes(value[1:FRAME_BYTES])
     if number not in stage.schemas:
         with services.http().open(f"{stage.registry}/schemas/ids/{number}") as answer:
             schema = json.loads(json.load(answer)["schema"])
-        stage.schemas[number] = fastavro.parse_schema(schema)
-    return fastavro.schemaless_reader(io.BytesIO(value[FRAME_BYTES:]), stage.schemas[number], None)
+        stage.schemas[number] = fastavro.parse_schema(schema), beginning(schema)
+    schema = stage.schemas[number][0 if whole else 1]
+    return fastavro.schemaless_reader(io.BytesIO(value[FRAME_BYTES:]), schema, None)
+
+
+def beginning(schema):
+    names = [field["name"] for field in schema["fields"]]
+    count = names.index(LAST_COMPARED) + 1 if LAST_COMPARED in names else len(names)
+    return fastavro.parse_schema(schema | {"fields": schema["fields"][:count]})
 
 
 def take_state(stage, seen, topic, key, value):
     if value is None:
         seen.state[topic].pop(key, None)
         return
+    if topic == "memberships":
+        # All that is compared of it is in its key.
+        seen.state[topic][key] = ()
+        if seen.written[topic] % WHOLE_EVERY == 0:
+            decoded(stage, value)
+        return
     record = decoded(stage, value)
     if topic == "users":
         attributes = record["attributes"]
         facts = tuple(json.loads(attributes.get(path, "null")) for path in ("title", DEPARTMENT))
         seen.state[topic][key] = (record["user_name"], *facts, record["active"])
-    elif topic == "groups":
-        seen.state[topic][key] = (record["display_name"],)
     else:
-        seen.state[topic][key] = ()
+        seen.state[topic][key] = (record["display_name"],)
 
 
 def take_event(stage, seen, topic, key, value):
-    event = decoded(stage, value)
+    event = decoded(stage, value, seen.written[topic] % WHOLE_EVERY == 0)
     seen.events[
         event["account"], event["event_type"], event["principal_id"], event["group_id"]
     ] += 1
