@@ -43,9 +43,10 @@ def without_accounts(stage, vendor, name, binary):
     setup = service.prepared(stage, binary, vendor)
     with service.running(setup) as running:
         service.wait_for(running, "sync completed", 1, SYNC_SECONDS_MAX)
-        time.sleep(loads.IDLE_SECONDS)
-        idle = measure.resident_mb(running.pid)
+        idle = loads.idle_mb(stage, NO_ACCOUNTS, name, running.pid)
     drop(stage, setup.prefix)
+    if idle is None:
+        return None
     say(f"{name}: {NO_ACCOUNTS}: {idle:.0f} MB")
     stage.results.add(NO_ACCOUNTS, name, idle, unit="MB", idle=idle, remark=NO_ACCOUNTS_REMARK)
     return idle
@@ -59,17 +60,16 @@ def accounts_round(stage, vendor, name, binary, count, idle_without, number):
         ends = service.wait_for(running, "sync completed", count, SYNC_SECONDS_MAX)
         requests = vendors.statistics(vendor)
         cpu, peak = measure.cpu_seconds(running.pid), measure.peak_mb(running.pid)
-        time.sleep(loads.IDLE_SECONDS)
-        idle = measure.resident_mb(running.pid)
+        what = f"{count:,} accounts of {USERS_EACH} users"
+        idle = loads.idle_mb(stage, f"first load, {what}", name, running.pid)
         seen = topics.read(stage, topics.Seen(setup.prefix))
         verdict = topics.judge(seen, vendors.manifest(vendor), accounts, topics.Counter())
         wall = (max(ends) - requests["first_request"]) / 1e9
-        what = f"{count:,} accounts of {USERS_EACH} users"
         loads.told(name, f"first load, {what}", wall, verdict, cpu=cpu, peak=peak)
         add = stage.results.add
         more = {"cpu": cpu, "peak": peak, "idle": idle, "at": ("accounts", count, "first load")}
         add(f"first load, {what}", name, wall, verdict=verdict, **more)
-        if count == MANY:
+        if count == MANY and idle is not None and idle_without is not None:
             each = (idle - idle_without) * KB_PER_MB / count
             add(PER_ACCOUNT, name, each, unit="kB", idle=idle, verdict=verdict)
         unchanged = f"unchanged poll, {what}, due at once"

@@ -215,14 +215,13 @@ def peer_round(stage, vendor, name, number):
         end = peer.poll()
         cpu, peak = measure.cpu_seconds(peer.pid) - cpu, measure.peak_mb(peer.pid)
         requests = vendors.statistics(vendor)
-        time.sleep(loads.IDLE_SECONDS)
-        idle = measure.resident_mb(peer.pid)
+        figure = loads.FIRST_LOAD.format("events")
+        idle = loads.idle_mb(stage, figure, name, peer.pid)
         wanted = expected(topics.baseline_events(vendors.manifest(vendor), ["bench"]))
         verdict = judged(read_events(stage, seen), wanted)
         wall = (end - requests["first_request"]) / 1e9
         add = stage.results.add
         limit = ("L1 typed parse", "L3 produce events")
-        figure = loads.FIRST_LOAD.format("events")
         loads.told(name, figure, wall, verdict, cpu=cpu, peak=peak)
         add(figure, name, wall, limit, cpu=cpu, peak=peak, idle=idle, verdict=verdict)
         readable = (first.time() - requests["first_page"]) / 1e9

@@ -60,7 +60,10 @@ class Results:
         """One run. `verdict`: a wrong result voids the figure, whatever the other runs say."""
         fresh = Figure(name, program, unit, tuple(limits))
         figure = self.figures.setdefault((name, program), fresh)
-        for kind, number in {"value": value, **more}.items():
+        given = {"value": value, **more}
+        for kind, number in given.items():
+            if number is None:
+                continue
             figure.values.setdefault(kind, []).append(number)
         figure.remark, figure.bound, figure.at = remark, bound, at
         if verdict:

@@ -91,8 +91,9 @@ def size_once(stage, vendor, name, binary, walls):
     vendors.reset(vendor)
     with service.running(setup) as running:
         wall, cpu, peak, _, seen, verdict = first_load(stage, vendor, setup, running)
-        time.sleep(loads.IDLE_SECONDS)
-        idle = measure.resident_mb(running.pid)
+        what = f"{users:,} users, as many memberships"
+        figure = f"first load, {what}"
+        idle = loads.idle_mb(stage, figure, name, running.pid)
         topics.forget(seen)
         polled = service.poll(setup, running, vendor, loads.SYNC_SECONDS_MAX)
         topics.read(stage, seen)
@@ -101,13 +102,11 @@ def size_once(stage, vendor, name, binary, walls):
     walls[name, users] = (wall, polled[0])
     smaller = walls.get((name, users // 10))
     bounds = [10 * seconds for seconds in smaller] if smaller else (None, None)
-    what = f"{users:,} users, as many memberships"
     told = f"poll {polled[0]:.2f} s"
-    loads.told(name, f"first load, {what}", wall, verdict, cpu=cpu, peak=peak, more=told)
+    loads.told(name, figure, wall, verdict, cpu=cpu, peak=peak, more=told)
     add = stage.results.add
     more = {"cpu": cpu, "peak": peak, "idle": idle}
     at = ("users", users)
-    figure = f"first load, {what}"
     add(figure, name, wall, verdict=verdict, bound=bounds[0], at=(*at, "first load"), **more)
     figure = f"unchanged poll, {what}"
     more = {"cpu": polled[1], "at": (*at, "unchanged poll")}
@@ -137,14 +136,13 @@ def members_once(stage, vendor, name, binary):
     vendors.reset(vendor)
     with service.running(setup) as running:
         wall, cpu, peak, _, seen, verdict = first_load(stage, vendor, setup, running)
-        time.sleep(loads.IDLE_SECONDS)
-        idle = measure.resident_mb(running.pid)
+        figure = f"first load, {vendor.size}"
+        idle = loads.idle_mb(stage, figure, name, running.pid)
         topics.forget(seen)
         polled = service.poll(setup, running, vendor, loads.SYNC_SECONDS_MAX)
         topics.read(stage, seen)
         unchanged = topics.judge_events(seen, topics.Counter())
     drop(stage, setup.prefix)
-    figure = f"first load, {vendor.size}"
     loads.told(name, figure, wall, verdict, cpu=cpu, peak=peak)
     add = stage.results.add
     add(figure, name, wall, cpu=cpu, peak=peak, idle=idle, verdict=verdict)
