@@ -63,7 +63,7 @@ def turns(programs, number):
 
 
 def warm_up(stage, vendor):
-    """A load that does not count: a broker that has just started is slow, and nobody's is."""
+    """A load that does not count, because a broker that has just started is slow."""
     binary = next(iter(stage.binaries.values()))
     setup = service.prepared(stage, binary, vendor, baseline="events")
     with service.running(setup) as running:

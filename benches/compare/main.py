@@ -123,7 +123,9 @@ def main():
     print(report.table(results, list(stage.binaries)))
     if arguments.write_docs:
         page.write(results, facts, size_of(arguments), list(stage.binaries))
-    if results.failures or any(figure.void for figure in results.figures.values()):
+    # That other programs publish wrong results is a figure, not a failure.
+    void = [figure for figure in results.figures.values() if figure.void]
+    if results.failures or any(figure.program in stage.binaries for figure in void):
         sys.exit(1)
 
 

@@ -166,7 +166,7 @@ def take_event(stage, seen, topic, key, value):
 
 
 def forget(seen):
-    """Counts begin anew; the state is kept."""
+    """Counts begin again at 0; the state is kept."""
     seen.events.clear()
     seen.written.clear()
     seen.bytes = 0

@@ -1,4 +1,4 @@
-"""A poller as somebody would write it by hand: reads a SCIM directory, and publishes what changed.
+"""A poller as a user would write it by hand: it reads a SCIM directory, and publishes what changed.
 
 It keeps a hash of each user and group, and the members of each group. Events and the state of
 users and groups go to Kafka as Avro. A line on standard input asks for a poll. A line on standard
