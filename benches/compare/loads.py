@@ -23,6 +23,7 @@ QUICK_IDLE_SECONDS = 5
 POLLS, QUICK_POLLS = 5, 3
 CHURNS, QUICK_CHURNS = 3, 1
 CHURN = 0.001
+WARM_UP = vendors.Size(50_000, 2_500, 150_000)
 PARTS = ("load", "polls", "restore")
 
 FIRST_LOAD = 'first load, baseline "{}"'
@@ -45,7 +46,6 @@ class Loaded:
 def run(stage, parts, size):
     """Rounds in which the programs take turns, with the limits in between."""
     with vendors.running(stage.tools, size) as vendor:
-        warm_up(stage, vendor)
         for number in range(1, stage.rounds + 1):
             say(f"round {number} of {stage.rounds}")
             limits.walks(stage, vendor)
@@ -62,12 +62,14 @@ def turns(programs, number):
     return names if number % 2 else names[::-1]
 
 
-def warm_up(stage, vendor):
+def warm_up(stage):
     """A load that does not count, because a broker that has just started is slow."""
+    say("a load that does not count")
     binary = next(iter(stage.binaries.values()))
-    setup = service.prepared(stage, binary, vendor, baseline="events")
-    with service.running(setup) as running:
-        service.wait_for(running, "sync completed", 1, SYNC_SECONDS_MAX)
+    with vendors.running(stage.tools, WARM_UP) as vendor:
+        setup = service.prepared(stage, binary, vendor, baseline="events")
+        with service.running(setup) as running:
+            service.wait_for(running, "sync completed", 1, SYNC_SECONDS_MAX)
     drop(stage, setup.prefix)
 
 

@@ -103,6 +103,7 @@ def main():
         # Standard output is for the table; builds say there what they fetch.
         with contextlib.redirect_stdout(sys.stderr), contextlib.ExitStack() as running:
             stage = started(arguments, work, results, running)
+            facts = facts_of(stage, arguments)
             play(stage, arguments)
     except Failed as error:
         sys.exit(f"benches/compare/run: {error}")
@@ -111,14 +112,6 @@ def main():
             say(f"logs and topics: {work}")
         else:
             shutil.rmtree(work, ignore_errors=True)
-    facts = {
-        "date": time.strftime("%Y-%m-%d"),
-        "machine": measure.machine(),
-        "broker": "Apache Kafka " + broker_version(),
-        "parts": arguments.parts,
-        "rounds": arguments.rounds,
-        "size": vars(size_of(arguments)),
-    }
     (output / "result.json").write_text(report.document(results, facts) + "\n")
     print(report.table(results, list(stage.binaries)))
     if arguments.write_docs:
@@ -129,6 +122,18 @@ def main():
         sys.exit(1)
 
 
+def facts_of(stage, arguments):
+    return {
+        "date": time.strftime("%Y-%m-%d"),
+        "machine": measure.machine(),
+        "broker": "Apache Kafka " + broker_version(),
+        "programs": {name: version(path) for name, path in stage.binaries.items()},
+        "parts": arguments.parts,
+        "rounds": arguments.rounds,
+        "size": vars(size_of(arguments)),
+    }
+
+
 def size_of(arguments):
     return Size(arguments.users, arguments.groups, arguments.memberships, arguments.page)
 
@@ -137,6 +142,11 @@ def broker_version():
     """The version in the name of Kafka's jar."""
     jar = next((builds.services() / "kafka").glob("kafka-server-common-*.jar"))
     return jar.stem.rpartition("-")[2]
+
+
+def version(binary):
+    done = subprocess.run([binary, "--version"], capture_output=True, text=True, check=True)
+    return done.stdout.strip()
 
 
 def started(arguments, work, results, running):
@@ -173,6 +183,7 @@ def optimised(java):
 
 def play(stage, arguments):
     """Runs the parts. One that fails is reported, and the others go on."""
+    loads.warm_up(stage)
     of_loads = [part for part in arguments.parts if part in loads.PARTS]
     if of_loads:
         attempt(stage, ",".join(of_loads), loads.run, of_loads, size_of(arguments))

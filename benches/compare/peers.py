@@ -221,9 +221,8 @@ def peer_round(stage, vendor, name, number):
         verdict = judged(read_events(stage, seen), wanted)
         wall = (end - requests["first_request"]) / 1e9
         add = stage.results.add
-        limit = ("L1 typed parse", "L3 produce events")
         loads.told(name, figure, wall, verdict, cpu=cpu, peak=peak)
-        add(figure, name, wall, limit, cpu=cpu, peak=peak, idle=idle, verdict=verdict)
+        add(figure, name, wall, cpu=cpu, peak=peak, idle=idle, verdict=verdict)
         readable = (first.time() - requests["first_page"]) / 1e9
         add(f"{loads.FIRST_RECORD}, events", name, readable, verdict=verdict)
         polls(stage, vendor, name, peer, seen, number)
