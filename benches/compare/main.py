@@ -36,6 +36,7 @@ from pathlib import Path
 
 import accounts
 import builds
+import doctored
 import kill
 import limits
 import loads
@@ -151,6 +152,7 @@ def version(binary):
 
 def started(arguments, work, results, running):
     """The programs and services; `running` stops them."""
+    doctored.check()
     require("java", builds.JAVA_HINT, at_least=(17,))
     require("mvn", builds.JAVA_HINT)
     require("setpriv", "It is part of util-linux: apt-get install util-linux")

@@ -154,7 +154,10 @@ def take_state(stage, seen, topic, key, value):
 
 
 def take_event(stage, seen, topic, key, value):
-    event = decoded(stage, value, seen.written[topic] % WHOLE_EVERY == 0)
+    count_event(seen, decoded(stage, value, seen.written[topic] % WHOLE_EVERY == 0))
+
+
+def count_event(seen, event):
     seen.events[
         event["account"], event["event_type"], event["principal_id"], event["group_id"]
     ] += 1
