@@ -19,11 +19,11 @@ RESTORE_SECONDS_MAX = 120
 FIRST_SECONDS_MAX = 60
 # An allocator gives memory back only after a while without work.
 IDLE_SECONDS = 40
-QUICK_IDLE_SECONDS = 5
+QUICK_IDLE_SECONDS = 3
 POLLS, QUICK_POLLS = 5, 3
 CHURNS, QUICK_CHURNS = 3, 1
 CHURN = 0.001
-WARM_UP = vendors.Size(50_000, 2_500, 150_000)
+WARM_UP = vendors.Size(20_000, 1_000, 60_000)
 PARTS = ("load", "polls", "restore")
 
 FIRST_LOAD = 'first load, baseline "{}"'
