@@ -60,9 +60,15 @@ pub struct Timeouts {
     pub request: Duration,
 }
 
+/// A connection without a request for so long is closed. It keeps a buffer as large as its largest answers were, up to
+/// 400 kB, and a thousand accounts that wait for their next poll would keep a thousand of them. Within a sync requests
+/// follow each other sooner, unless the vendor permits only a few a minute.
+const IDLE_CONNECTION: Duration = Duration::from_secs(15);
+
 impl Timeouts {
     pub fn of(self, builder: reqwest::ClientBuilder) -> reqwest::ClientBuilder {
-        builder.connect_timeout(self.connect).read_timeout(self.silence).timeout(self.request)
+        let builder = builder.connect_timeout(self.connect).read_timeout(self.silence).timeout(self.request);
+        builder.pool_idle_timeout(IDLE_CONNECTION)
     }
 }
 
