@@ -377,7 +377,8 @@ fn blind(status: &SyncStatus) -> bool {
 /// The end of the acquisition.
 pub async fn sync_once(owned: &mut OwnedAccount<Writer>, connection: &mut Connection) -> Result<SyncStatus, Ended> {
     match connection.directory() {
-        Ok(directory) => sync::sync(owned, &directory).await,
+        // On the heap, so that an account that waits for its next sync does not hold room for one.
+        Ok(directory) => Box::pin(sync::sync(owned, &directory)).await,
         Err(error) => sync::attempt::fail(owned, error.into()).await,
     }
 }
@@ -391,7 +392,8 @@ async fn sync_shown(
     match connection.directory() {
         Ok(directory) => {
             let entry = progress.begin(Work::Sync { account: owned.account.name.clone() });
-            sync::sync(owned, &Shown { directory: &directory, entry }).await
+            // As in `sync_once`.
+            Box::pin(sync::sync(owned, &Shown { directory: &directory, entry })).await
         }
         Err(error) => sync::attempt::fail(owned, error.into()).await,
     }
