@@ -69,6 +69,11 @@ impl ConnectedProducer {
     pub fn fence(self, stop: &CancellationToken) -> Result<TransactionalProducer, ServiceError> {
         let ConnectedProducer { client, sender, life } = self;
         failpoint::hit(Point::FenceBefore);
+        // librdkafka looks for its coordinator at once if it is connected, and otherwise every half second. What the
+        // answer says is not of interest here.
+        if let Some(topic) = sender.topics.values().next() {
+            drop(sender.producer.client().fetch_metadata(Some(topic), FENCE_SLICE));
+        }
         let deadline = Instant::now() + FENCE_WAIT;
         loop {
             // Called again, it waits on for the same answer.
