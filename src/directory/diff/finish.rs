@@ -103,9 +103,8 @@ impl Diff<'_> {
     /// Takes out the users that were read so far, to be written while the walk goes on. They are committed, and known
     /// follows ([`Diff::follow`]), before another row is taken.
     pub fn drain_users(&mut self) -> Units {
+        // They still count as kept: a directory without end must not fill the memory by being written.
         let users = std::mem::take(&mut self[Kind::User].changed);
-        let bytes: usize = users.iter().map(|(id, changed)| changed.bytes(id)).sum();
-        self.kept = self.kept.saturating_sub(bytes);
         let nothing_vanishes = BTreeSet::new();
         users.into_iter().map(|(id, changed)| self.put(Kind::User, id, changed, None, &nothing_vanishes)).collect()
     }

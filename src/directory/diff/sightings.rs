@@ -42,7 +42,7 @@ pub struct Diff<'k> {
     pub(super) reads: MembershipReads,
     pub(super) active: ActiveReads,
     /// Bytes that the changed principals and the members read take.
-    pub(super) kept: usize,
+    kept: usize,
     /// Some user and some group have the same id.
     pub(super) ids_are_shared: bool,
 }
