@@ -237,7 +237,7 @@ fn id(number: usize) -> String {
 }
 
 fn user(number: usize, revision: usize) -> String {
-    let revision = if number % CHURN_EACH == 0 { revision } else { 0 };
+    let revision = if number.is_multiple_of(CHURN_EACH) { revision } else { 0 };
     let enterprise = "urn:ietf:params:scim:schemas:extension:enterprise:2.0:User";
     let address = format!("person.{number}@acme.example");
     json!({
