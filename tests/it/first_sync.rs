@@ -221,15 +221,20 @@ async fn a_first_sync_writes_users_as_their_pages_come() {
     assert!(world.lines(0).iter().all(|line| line.starts_with("user.added")));
 }
 
-/// A row that slides to the next page while it changes is compared with what was written.
+/// A row that slides to the next page while it changes is compared with what was written, and nothing of it is lost.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_user_who_comes_again_on_a_later_page_is_added_once() {
     let mut world = with_events();
-    let pages = Pages { users: vec![vec![user(1, "A"), user(2, "A")], vec![user(2, "B"), user(3, "A")]], fails: false };
+    let mut untitled = user(2, "");
+    untitled.as_object_mut().unwrap().remove("title");
+    let pages = Pages { users: vec![vec![user(1, "A"), untitled], vec![user(2, "B"), user(3, "A")]], fails: false };
     let status = world.sync_with(&pages).await;
     assert_eq!((status.status, status.users_read), (Status::Completed, Some(3)));
-    let added: Vec<String> = world.lines(0).into_iter().filter(|line| line.starts_with("user.added")).collect();
-    assert_eq!(added, ["user.added u1 snapshot", "user.added u2 snapshot", "user.added u3 snapshot"]);
+    let lines = world.lines(0);
+    let of = |begin: &str| lines.iter().filter(|line| line.starts_with(begin)).cloned().collect::<Vec<_>>();
+    assert_eq!(of("user.added"), ["user.added u1 snapshot", "user.added u2 snapshot", "user.added u3 snapshot"]);
+    assert_eq!(of("user.updated").len(), 1, "{lines:?}");
+    assert_eq!(world.known.table(Kind::User).principal("u2").unwrap().attributes["title"], "\"B\"");
     // Unchanged, and no news.
     let before = world.log.events().len();
     advance(1_000);
