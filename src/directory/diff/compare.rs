@@ -4,7 +4,7 @@ use crate::directory::agreement::compatible;
 use crate::directory::changes::{Event, EventType};
 use crate::directory::entitlement::GroupPattern;
 use crate::directory::packed::PackedPrincipal;
-use crate::directory::principal::{AttributeChange, Id, Kind, Principal};
+use crate::directory::principal::{AttributeChange, Kind, Principal};
 use crate::directory::rules::Rules;
 use crate::directory::status::Baseline;
 use crate::json::json_text;
@@ -22,15 +22,7 @@ pub(super) struct Changed {
     pub missing_walks: u32,
 }
 
-/// About what a changed principal takes beside its attributes: its places in maps and sets, its counters.
-const CHANGED_BYTES: usize = 256;
-
 impl Changed {
-    /// What it takes, its id included.
-    pub fn bytes(&self, id: &Id) -> usize {
-        self.packed.len() + id.len() + CHANGED_BYTES
-    }
-
     pub fn silent(packed: PackedPrincipal, observed_at: i64) -> Changed {
         Changed { packed, observed_at, events: Vec::new(), lost: Vec::new(), missing_since: None, missing_walks: 0 }
     }

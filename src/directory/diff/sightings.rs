@@ -13,6 +13,9 @@ use crate::directory::principal::{Id, Kind, Principal, RawHash};
 use crate::directory::rules::Rules;
 use crate::directory::strategy::Strategy;
 
+/// About what a changed principal takes beside its attributes: its places in maps and sets, its counters.
+const CHANGED_BYTES: usize = 256;
+
 /// About what one member takes that was read and not yet published.
 const MEMBER_BYTES: usize = 64;
 
@@ -205,7 +208,7 @@ impl<'k> Diff<'k> {
         self[kind].unread = true;
     }
 
-    /// Bytes that the changed principals take, for the walk to bound.
+    /// Bytes that the changed principals take, those that were drained included, for the walk to bound.
     pub fn kept_bytes(&self) -> usize {
         self.kept
     }
@@ -301,7 +304,7 @@ impl<'k> Diff<'k> {
     }
 
     pub(super) fn keep(&mut self, kind: Kind, id: &Id, changed: Changed) {
-        self.kept += changed.bytes(id);
+        self.kept += changed.packed.len() + id.len() + CHANGED_BYTES;
         self[kind].changed.insert(id.clone(), changed);
     }
 }

@@ -77,7 +77,7 @@ pub(super) fn diff<'k>(account: &Account, known: &'k Known, attempt: &SyncStatus
 }
 
 fn rules(account: &Account, known: &Known, attempt: &SyncStatus) -> Rules {
-    // The lists of the newest *completed* sync: an attempt that failed has published nothing under its own.
+    // The lists of the newest *completed* sync: an attempt that failed has completed nothing under its own.
     let previous = known.completed.as_ref().map(|completed| &completed.settings);
     let read = known.kinds_read();
     Rules {
