@@ -53,6 +53,7 @@ const FIELDS: &[&str] = &[
     "rate_limits",
     "paging",
     "page_size",
+    "pages_in_flight",
     "trust_total",
     "absent_active",
     "inactive",
