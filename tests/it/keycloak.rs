@@ -217,7 +217,8 @@ async fn g8_a_keycloak_realm_arrives_in_kafka_change_by_change() {
 async fn check_names_the_setting_by_which_keycloak_shows_memberships() {
     let realm = Realm::create(12, &teams(12, 3)).await;
     let without = program(&realm, "keycloak-members", WITHOUT_MEMBERS);
-    let setting = "[account.profile] request_attributes = true: groups show their members only if `attributes` names them";
+    let setting =
+        "[account.profile] request_attributes = true: groups show their members only if `attributes` names them";
     checked(&without.run(&["check"]).await, 0, &["no group shows any", setting]);
     assert_eq!(without.run(&["run", "--once"]).await.code, 0);
     let records = read(services(), &[without.topic("users"), without.topic("memberships")]).await;
@@ -288,8 +289,7 @@ async fn g3_a_user_deleted_between_two_pages_of_keycloak_changes_nothing_of_anot
     let (passage, base_url) = passage(Realm::create(USERS_OF_TWO_PAGES, &teams(USERS_OF_TWO_PAGES, 3)).await).await;
     for memberships in ["list", "user", "get", "groups_filter"] {
         // The access token is the passage's.
-        let overrides =
-            format!("auth = \"bearer\"\nrequest_attributes = true\nmemberships = \"{memberships}\"\n");
+        let overrides = format!("auth = \"bearer\"\nrequest_attributes = true\nmemberships = \"{memberships}\"\n");
         let profile = Profile::layered(PROVIDER, &BTreeMap::new(), toml::from_str(&overrides).unwrap()).unwrap();
         let mut world = World::new(account("acme"));
         world.account.habits = profile.habits();
@@ -329,23 +329,47 @@ async fn g3_a_user_deleted_between_two_pages_of_keycloak_changes_nothing_of_anot
     }
 }
 
-/// Keycloak answers 200 and counts users that it does not show.
+/// Asserts that a check and a sync end with `code`, both with each of these texts.
+fn refused(check: &Ended, run: &Ended, code: i32, texts: &[&str]) {
+    for ended in [check, run] {
+        checked(ended, code, texts);
+    }
+    assert!(check.out.contains("FAIL") && run.out.contains("failed"), "{}{}", check.out, run.out);
+}
+
+/// With `query-users`, Keycloak answers 200 and counts users that it does not show.
 #[tokio::test(flavor = "multi_thread")]
-async fn roles_that_are_taken_away_are_named_by_check_and_remove_no_user() {
-    let realm = Realm::create(USERS_OF_TWO_PAGES, &teams(USERS_OF_TWO_PAGES, 3)).await;
-    let mut world = Followed::new(realm, "keycloak-roles", OVERRIDES);
+async fn roles_that_are_taken_away_are_named_by_check_and_run_and_remove_no_user() {
+    const COUNTED: [&str; 2] =
+        ["Users: 0 of 24 could be read, twice", "the right to read them, and not only to count them"];
+    const USERS_REFUSED: [&str; 1] = ["Users: 403: the credentials may not read this list"];
+    const GROUPS_REFUSED: [&str; 1] = ["Groups: 403: the credentials may not read this list"];
+    let mut world = Followed::new(Realm::create(24, &teams(24, 3)).await, "keycloak-roles", OVERRIDES);
     assert_eq!(world.sync().await, [""; 0]);
     let before = world.records().await;
-    for roles in [&["query-users"][..], &["query-users", "query-groups"], &["query-groups"], &[]] {
+    let cases: [(&[&str], i32, &[&str]); 4] = [
+        (&["query-users", "query-groups"], 78, &COUNTED),
+        (&["query-users"], 78, &GROUPS_REFUSED),
+        (&["query-groups"], 78, &USERS_REFUSED),
+        (&[], 78, &USERS_REFUSED),
+    ];
+    for (roles, code, texts) in cases {
         world.realm.set_roles(roles).await;
-        let check = world.program.run(&["check"]).await;
-        let run = world.program.run(&["run", "--once"]).await;
-        println!("{roles:?}\n{}{}\n{}{}", check.out, check.err, run.out, run.err);
-        assert!(check.code != 0 && run.code != 0, "{roles:?}: {}, {}", check.code, run.code);
+        let (check, run) = (world.program.run(&["check"]).await, world.program.run(&["run", "--once"]).await);
+        refused(&check, &run, code, texts);
         assert_eq!(world.records().await, before, "{roles:?}");
     }
+
+    // The same before a first sync.
+    world.realm.set_roles(&["query-users", "query-groups"]).await;
+    let new = Followed::new(world.realm, "keycloak-roles", OVERRIDES);
+    let (check, run) = (new.program.run(&["check"]).await, new.program.run(&["run", "--once"]).await);
+    refused(&check, &run, 78, &COUNTED);
+    assert_eq!(new.records().await, []);
+
+    world.realm = new.realm;
     world.realm.set_roles(&ROLES).await;
-    checked(&world.program.run(&["check"]).await, 0, &["120 listed"]);
+    checked(&world.program.run(&["check"]).await, 0, &["24 listed"]);
     assert_eq!(world.sync().await, [""; 0]);
 }
 
@@ -357,14 +381,16 @@ async fn what_keycloak_refuses_is_named_in_the_same_words_by_check_and_run() {
         let output = program.command(arguments).env(TOKEN_VARIABLE, "wrong").output().expect("it runs");
         Ended::from(output)
     };
-    let (check, run) = (wrong(&["check"]), wrong(&["run", "--once"]));
-    println!("{}{}\n{}{}", check.out, check.err, run.out, run.err);
+    let texts = ["401: the token endpoint refused the client", "check client_id and the client secret"];
+    refused(&wrong(&["check"]), &wrong(&["run", "--once"]), 78, &texts);
 
     realm.remove_audience().await;
-    let (check, run) = (program.run(&["check"]).await, program.run(&["run", "--once"]).await);
-    println!("{}{}\n{}{}", check.out, check.err, run.out, run.err);
+    let texts = ["Users: 401:", "refused the access token"];
+    refused(&program.run(&["check"]).await, &program.run(&["run", "--once"]).await, 78, &texts);
 
     realm.update(json!({ "scimApiEnabled": false })).await;
-    let (check, run) = (program.run(&["check"]).await, program.run(&["run", "--once"]).await);
-    println!("{}{}\n{}{}", check.out, check.err, run.out, run.err);
+    let texts = ["Users: 404: there is no SCIM list at this address"];
+    refused(&program.run(&["check"]).await, &program.run(&["run", "--once"]).await, 78, &texts);
+    let topics = STATE.map(|suffix| program.topic(suffix));
+    assert_eq!(read(services(), &topics).await, []);
 }
