@@ -161,20 +161,20 @@ async fn g8_a_keycloak_realm_arrives_in_kafka_change_by_change() {
     let users: Vec<String> = world.realm.people().await.into_keys().collect();
     let teams = world.realm.teams().await;
 
+    // Users: one comes, one changes, one is disabled and enabled again.
     let added = world.realm.add_user("newcomer").await;
-    assert_eq!(world.sync().await, [format!("user.added {added}")]);
-
     world.realm.update_user(&users[0], json!({ "email": "another@example.com" })).await;
-    let events = world.sync().await;
-    assert_eq!(events.len(), 1, "{events:?}");
-    assert!(events[0].starts_with(&format!("user.updated {} ", users[0])) && events[0].contains("email"), "{events:?}");
-
     world.realm.update_user(&users[1], json!({ "enabled": false })).await;
-    assert_eq!(world.sync().await, [format!("user.disabled {} active", users[1])]);
+    let expected = [
+        format!("user.added {added}"),
+        format!("user.updated {} emails", users[0]),
+        format!("user.disabled {} active", users[1]),
+    ];
+    assert_eq!(world.sync().await, sorted(expected.to_vec()));
     world.realm.update_user(&users[1], json!({ "enabled": true })).await;
-    assert_eq!(world.sync().await, [format!("user.enabled {} active", users[1])]);
+    let mut expected = vec![format!("user.enabled {} active", users[1])];
 
-    // A group is renamed and another one added, and a group loses all of its members: it is then shown without any.
+    // Groups: one is renamed, one added, and one loses all of its members: it is then shown without any.
     let [renamed, emptied, deleted] = ["Team 1", "Team 2", "Team 3"].map(|name| named(&teams, name));
     let leaver = teams[&renamed].members.first().expect("a member").clone();
     world.realm.rename_group(&renamed, "Team One").await;
@@ -182,20 +182,20 @@ async fn g8_a_keycloak_realm_arrives_in_kafka_change_by_change() {
     world.realm.remove_member(&renamed, &leaver).await;
     let group = world.realm.add_group("Newcomers").await;
     world.realm.add_member(&group, &added).await;
-    let mut expected = vec![
+    expected.extend([
         format!("group.updated {renamed} displayName"),
         format!("group.added {group}"),
         format!("membership.added {added} in {renamed}"),
         format!("membership.added {added} in {group}"),
         format!("membership.removed {leaver} in {renamed}"),
-    ];
+    ]);
     for member in &teams[&emptied].members {
         world.realm.remove_member(&emptied, member).await;
         expected.push(format!("membership.removed {member} in {emptied}"));
     }
     assert_eq!(world.sync().await, sorted(expected));
 
-    // A group is deleted, and users of other groups are.
+    // A group is deleted, then users of other groups are.
     world.realm.delete_group(&deleted).await;
     let mut expected = vec![format!("group.removed {deleted}")];
     expected.extend(teams[&deleted].members.iter().map(|member| format!("membership.removed {member} in {deleted}")));

@@ -6,9 +6,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::sync::{Mutex, OnceLock};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use reqwest::{Client, Method, StatusCode};
@@ -25,6 +25,8 @@ const READY_MAX: Duration = Duration::from_secs(120);
 /// How long a request may take. The import of a realm is the longest.
 const REQUEST_MAX: Duration = Duration::from_secs(60);
 const HEAP_MIB: u32 = 512;
+/// How long a token of the admin API is used: it lives for a minute.
+const ADMIN_TOKEN_USED: Duration = Duration::from_secs(30);
 /// Rows of one answer of the admin API: more than any realm of the tests has.
 const ADMIN_ROWS: usize = 10_000;
 
@@ -139,6 +141,8 @@ pub struct Realm {
     url: &'static str,
     /// One for each test, because connections belong to the test's runtime.
     http: Client,
+    /// Of the admin API, and since when.
+    token: Mutex<Option<(Instant, String)>>,
 }
 
 /// A user as the admin API shows it.
@@ -176,7 +180,7 @@ impl Realm {
         let name = format!("realm{}", COUNT.fetch_add(1, Ordering::Relaxed));
         // Keycloak is on this machine, so no proxy of the environment applies.
         let http = Client::builder().no_proxy().timeout(REQUEST_MAX).build().expect("a client");
-        let realm = Realm { name, url: &keycloak.url, http };
+        let realm = Realm { name, url: &keycloak.url, http, token: Mutex::default() };
         let mut members: Vec<Value> = (0..users).map(|number| person(&format!("user{number:03}"))).collect();
         for (number, user) in members.iter_mut().enumerate() {
             let of_user = teams.iter().enumerate().filter(|(_, team)| team.contains(&number));
@@ -353,12 +357,23 @@ impl Realm {
         only["id"].as_str().expect("an id").to_owned()
     }
 
+    async fn admin_token(&self) -> String {
+        let held = self.token.lock().expect("no test panics with it").clone();
+        if let Some((since, token)) = held
+            && since.elapsed() < ADMIN_TOKEN_USED
+        {
+            return token;
+        }
+        let token_url = format!("{}/realms/master/protocol/openid-connect/token", self.url);
+        let token = self.token_of(&token_url, ADMIN, ADMIN_SECRET).await;
+        *self.token.lock().expect("no test panics with it") = Some((Instant::now(), token.clone()));
+        token
+    }
+
     /// Sends a request to the admin API that must be answered with `expected`; returns the body, or null.
     async fn ask(&self, method: Method, path: &str, body: Option<&Value>, expected: StatusCode) -> Value {
         let what = format!("{method} {path}");
-        // A token of the admin API lives for a minute.
-        let token_url = format!("{}/realms/master/protocol/openid-connect/token", self.url);
-        let token = self.token_of(&token_url, ADMIN, ADMIN_SECRET).await;
+        let token = self.admin_token().await;
         let mut request = self.http.request(method, format!("{}{path}", self.url)).bearer_auth(token);
         if let Some(body) = body {
             request = request.header("content-type", "application/json").body(body.to_string());
