@@ -124,7 +124,8 @@ impl Followed {
             .map(|ReadRecord { value, .. }| {
                 let enabled = value["active"].as_bool().expect("a state");
                 let (user_name, email) = (text(value, "user_name"), text(value, "email"));
-                (text(value, "id"), Person { user_name, enabled, email })
+                let full_name = text(value, "display_name");
+                (text(value, "id"), Person { user_name, enabled, email, full_name })
             })
             .collect();
         assert_eq!(found, self.realm.people().await);

@@ -43,7 +43,7 @@ pub const ROLES: [&str; 3] = ["view-users", "query-users", "query-groups"];
 
 /// What a build decides: the database is in memory.
 const BUILD: [&str; 3] = ["build", "--db=dev-mem", "--features=scim-api"];
-/// What `bin/kc.sh` gives the Java machine, apart from its choice of memory.
+/// What Keycloak's own script gives the Java machine, apart from its choice of memory.
 const JAVA_OPTIONS: [&str; 7] = [
     "--add-opens=java.base/java.util=ALL-UNNAMED",
     "--add-opens=java.base/java.util.concurrent=ALL-UNNAMED",
@@ -118,7 +118,7 @@ fn build() -> Result<PathBuf> {
     Ok(built.join("keycloak"))
 }
 
-/// Keycloak without `bin/kc.sh`, which keeps the Java machine from being the process that is supervised. `home`: where
+/// Keycloak without its script, which keeps the Java machine from being the process that is supervised. `home`: where
 /// it writes. `built`: where it is.
 fn run(home: &Path, built: &Path) -> Vec<String> {
     let mut command = java_command(home, HEAP_MIB);
@@ -151,6 +151,8 @@ pub struct Person {
     pub user_name: String,
     pub enabled: bool,
     pub email: String,
+    /// First and last name. Keycloak's SCIM API has them in `name`, and no `displayName`.
+    pub full_name: String,
 }
 
 /// A group of the top level as the admin API shows it.
@@ -239,7 +241,8 @@ impl Realm {
         let users = users.as_array().expect("a list").iter().map(|user| {
             let enabled = user["enabled"].as_bool().expect("a state");
             let (user_name, email) = (text(user, "username"), text(user, "email"));
-            (text(user, "id"), Person { user_name, enabled, email })
+            let full_name = format!("{} {}", text(user, "firstName"), text(user, "lastName"));
+            (text(user, "id"), Person { user_name, enabled, email, full_name })
         });
         users.collect()
     }
