@@ -287,6 +287,21 @@ fn granted(reply: &TokenReply, proof: &ClientProof) -> Result<Granted, ReadError
         _ => {
             let (what, remedy) = match reply.error().as_deref() {
                 Some("invalid_scope") => ("the scope", "check scope"),
+                // 401 is for clients that cannot prove who they are (RFC 6749 §5.2). Keycloak answers it for a wrong
+                // secret, and for a client without service accounts.
+                Some("unauthorized_client") if code == 401 => (
+                    "the client",
+                    match proof {
+                        ClientProof::Secret => {
+                            "check client_id and the client secret, and allow client credentials for this client_id \
+                             at the vendor"
+                        }
+                        ClientProof::Key { .. } => {
+                            "check client_id, private_key_file and key_id, and allow client credentials for this \
+                             client_id at the vendor"
+                        }
+                    },
+                ),
                 Some("unauthorized_client" | "unsupported_grant_type") => {
                     ("the client credentials grant", "allow it for this client_id at the vendor")
                 }

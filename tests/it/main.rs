@@ -33,6 +33,8 @@ mod history;
 mod hostile;
 mod imports;
 mod injected;
+mod keycloak;
+mod keycloak_server;
 mod machine;
 mod mapping;
 mod meddling;
