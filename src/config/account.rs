@@ -86,6 +86,12 @@ pub struct Defaults {
     /// As in `[[account]]`.
     /// Default: `"state"`
     baseline: Option<BaselineName>,
+    /// As in `[[account]]`.
+    /// Default: the paths above, and those of the profile
+    attributes: Option<Vec<String>>,
+    /// As in `[[account]]`, for accounts that set neither of the two keys.
+    /// Default: none
+    attributes_add: Option<Vec<String>>,
     #[serde(default)]
     guard: GuardSection,
     #[serde(default)]
@@ -144,8 +150,11 @@ pub struct AccountSection {
     /// Default: that of `[defaults]`
     baseline: Option<BaselineName>,
     /// SCIM paths that may leave the process. This replaces the whole list; `id` and `active` are always read.
-    /// Default: the 20 paths above
+    /// Default: that of `[defaults]`
     attributes: Option<Vec<String>>,
+    /// SCIM paths that may leave the process too, beside those of `attributes` or of what holds without it.
+    /// Default: that of `[defaults]`
+    attributes_add: Option<Vec<String>>,
     /// How entitlements are read from group names.
     /// Default: that of the profile
     group_pattern: Option<String>,
@@ -216,13 +225,7 @@ impl AccountSection {
         };
         let pattern = self.group_pattern.as_deref().or(profile.group_pattern.as_deref());
         let pattern = pattern.map(GroupPattern::parse).transpose()?;
-        let attributes = match self.attributes {
-            Some(paths) if paths.iter().any(String::is_empty) => {
-                return Err("attributes has an empty name; → remove it".to_owned());
-            }
-            Some(paths) => AttributeList::new(paths),
-            None => AttributeList::default(),
-        };
+        let attributes = attribute_list(self.attributes, self.attributes_add, defaults, &profile)?;
         let account = Account {
             partition: kafka.partition_of(&self.name),
             topic_prefix: kafka.topic_prefix.clone(),
@@ -324,6 +327,26 @@ impl AccountSection {
         Profile::layered(&self.provider, providers, self.profile.clone())
             .map_err(|complaint| format!("[account.profile] {}", in_profile(&self.provider, &complaint)))
     }
+}
+
+/// What may leave the process. A list of the account's own is all of it: `attributes_add` of `[defaults]` adds nothing.
+fn attribute_list(
+    own: Option<Vec<String>>,
+    added: Option<Vec<String>>,
+    defaults: &Defaults,
+    profile: &Profile,
+) -> Result<AttributeList, String> {
+    let added = added.as_ref().or_else(|| defaults.attributes_add.as_ref().filter(|_| own.is_none()));
+    for (key, paths) in [("attributes", own.as_ref().or(defaults.attributes.as_ref())), ("attributes_add", added)] {
+        if paths.is_some_and(|paths| paths.iter().any(|path| path.trim().is_empty())) {
+            return Err(format!("{key} has an empty name; → remove it"));
+        }
+    }
+    let list = match own.or_else(|| defaults.attributes.clone()) {
+        Some(paths) => AttributeList::new(paths),
+        None => profile.default_attributes(),
+    };
+    Ok(list.and(added.map_or(&[], Vec::as_slice)))
 }
 
 /// The URL of the directory. No message repeats it, because it may hold a password.

@@ -301,6 +301,17 @@ impl AttributeList {
         &self.0
     }
 
+    /// The list with these paths behind it, without those that it covers already.
+    #[must_use]
+    pub fn and(mut self, paths: &[String]) -> AttributeList {
+        for path in paths {
+            if !self.covers(path) {
+                self.0.push(path.clone());
+            }
+        }
+        self
+    }
+
     /// The list's own spelling of the entry that covers `path` (the entry itself or something below
     /// it), so that a server that changes the case of a name causes no change.
     pub fn entry(&self, path: &str) -> Option<&str> {

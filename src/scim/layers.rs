@@ -65,6 +65,7 @@ const FIELDS: &[&str] = &[
     "removal_proof",
     "removal_means",
     "group_pattern",
+    "attributes",
     "request_attributes",
     "list_etags",
     "full_walk_every",

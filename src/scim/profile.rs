@@ -9,7 +9,7 @@ use xxhash_rust::xxh3::xxh3_128;
 
 use super::layers::{complaint, overlay, stack};
 use crate::account::Habits;
-use crate::directory::{GroupPattern, Kind, Strategy};
+use crate::directory::{AttributeList, GroupPattern, Kind, Strategy};
 use crate::duration::parse_duration;
 
 /// Fields that only tell people something.
@@ -74,6 +74,8 @@ pub struct Profile {
     /// How entitlements are read from group names.
     pub group_pattern: Option<String>,
 
+    /// Paths that are added to the default list of attributes, because they decide about access or identity here.
+    pub attributes: Vec<String>,
     /// Ask lists for the account's attributes only (`attributes=`, RFC 7644 §3.9).
     pub request_attributes: bool,
     /// Lists carry ETags of their content (RFC 7644 §3.14): an unchanged first page need not be sent again.
@@ -289,6 +291,9 @@ impl Profile {
         if self.rate_limits.iter().any(|limit| limit.requests == 0 || limit.per.is_zero()) {
             return Err("rate_limits: a rate limit allows at least one request in a time above zero".to_owned());
         }
+        if self.attributes.iter().any(|path| path.trim().is_empty()) {
+            return Err("attributes has an empty name".to_owned());
+        }
         self.full_walk_every()?;
         Ok(())
     }
@@ -345,6 +350,11 @@ impl Profile {
     pub fn template(&self, key: &str) -> Option<&str> {
         let note = self.notes.iter().find(|note| note.topic == key)?;
         note.text.split([' ', ';']).find(|word| word.starts_with("https://"))
+    }
+
+    /// What an account publishes that sets no `attributes`.
+    pub fn default_attributes(&self) -> AttributeList {
+        AttributeList::default().and(&self.attributes)
     }
 
     /// What the path of a list ends in.

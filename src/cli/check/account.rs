@@ -226,6 +226,7 @@ async fn check_users(
     } else if inactive > 0 {
         report.ok("inactive", &format!("{inactive} of {} users on the first page are listed as disabled", users.len()));
     }
+    report.ok("attributes", &settings::published(account));
     for text in settings::unknown_attributes(account, &page) {
         report.note("attributes", &text);
     }
