@@ -46,6 +46,7 @@ const FIELDS: &[&str] = &[
     "auth_prefix",
     "token_url",
     "scope",
+    "token_params",
     "token_hint",
     "accept",
     "users_path",

@@ -34,6 +34,9 @@ pub struct Profile {
     pub token_url: Option<String>,
     /// OAuth2 scope asked for.
     pub scope: Option<String>,
+    /// Further parameters of requests for a token. `grant_type` replaces `client_credentials`. An account has to state
+    /// those that are empty here.
+    pub token_params: BTreeMap<String, String>,
     /// Sent as `Accept`.
     pub accept: String,
     /// What the path of the list of users ends in.

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use super::report::Report;
 use super::settings::{self, Setting};
 use crate::cli::failure::Exit;
-use crate::config::AccountConfig;
+use crate::config::{AccountConfig, Secret};
 use crate::connect::Connection;
 use crate::schedule::now_millis;
 use crate::scim::advertised::Advertised;
@@ -104,9 +104,9 @@ fn say_way(account: &AccountConfig, report: &mut Report) {
     {
         report.ok("proxy", &format!("token_url through {proxy}"));
     }
-    for exposure in
-        account.secret.named_file().into_iter().chain(account.network.files()).filter_map(NamedFile::exposure)
-    {
+    let secrets = [Some(&account.secret), account.refresh_token.as_ref()].into_iter().flatten();
+    let files = secrets.filter_map(Secret::named_file).chain(account.network.files());
+    for exposure in files.filter_map(NamedFile::exposure) {
         report.note("files", &exposure);
     }
 }

@@ -8,6 +8,8 @@ use crate::scim::profile::{
     AbsentActive, Auth, EmptyMembers, Inactive, Memberships, Operation, Paging, Profile, RemovalProof,
 };
 
+use crate::scim::token::{CLIENT_CREDENTIALS, GRANT_TYPE, grant_type};
+
 /// The command that writes the page of [`markdown`].
 pub const REGENERATE: &str = "cargo run -- providers --markdown > docs/providers.md";
 
@@ -138,7 +140,11 @@ fn rows(profile: &Profile) -> Vec<Row> {
             &["base_url"],
             profile.base_url.as_ref().map_or_else(|| "`base_url` of the account".to_owned(), |url| format!("`{url}`")),
         ),
-        row("credential", &["auth", "auth_header", "auth_prefix", "token_url", "scope"], credential(profile)),
+        row(
+            "credential",
+            &["auth", "auth_header", "auth_prefix", "token_url", "scope", "token_params"],
+            credential(profile),
+        ),
         row("users", &["users_path"], format!("all that `{}` lists", profile.users_path)),
         row("inactive", &["inactive", "absent_active"], inactive(profile)),
     ];
@@ -171,7 +177,13 @@ fn credential(profile: &Profile) -> String {
         Auth::Oauth2 => {
             let from = profile.token_url.as_ref().map_or("`token_url` of the account".to_owned(), |u| format!("`{u}`"));
             let scope = profile.scope.as_ref().map_or_else(String::new, |scope| format!(", scope `{scope}`"));
-            format!("OAuth2 client credentials, tokens from {from}{scope}")
+            let grant = match grant_type(&profile.token_params) {
+                CLIENT_CREDENTIALS => "OAuth2 client credentials".to_owned(),
+                grant => format!("OAuth2, grant `{grant}`"),
+            };
+            let params = profile.token_params.keys().filter(|name| *name != GRANT_TYPE);
+            let params: String = params.map(|name| format!(", with `{name}`")).collect();
+            format!("{grant}{params}, tokens from {from}{scope}")
         }
     }
 }
