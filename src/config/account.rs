@@ -24,7 +24,7 @@ use crate::scim::Scheme;
 
 /// The shortest interval between two syncs.
 const INTERVAL_MIN: Duration = Duration::from_secs(1);
-/// The interval if neither the account nor `[defaults]` sets one.
+/// The interval if neither the account, `[defaults]` nor the profile sets one.
 const INTERVAL: &str = "5m";
 
 /// One account, checked: what a sync needs, and how its directory is reached.
@@ -88,7 +88,7 @@ pub enum BaselineName {
 #[serde(deny_unknown_fields)]
 pub struct Defaults {
     /// As in `[[account]]`.
-    /// Default: `"5m"`
+    /// Default: that of the profile, else `"5m"`
     interval: Option<String>,
     /// As in `[[account]]`.
     /// Default: `"state"`
@@ -244,7 +244,8 @@ impl AccountSection {
         let network =
             NetworkConfig { tls: tls_files(self.ca_file, self.client_cert_file, self.client_key_file)?, proxy };
         let allow_private = self.allow_private;
-        let interval = self.interval.as_deref().or(defaults.interval.as_deref()).unwrap_or(INTERVAL);
+        let interval = self.interval.as_deref().or(defaults.interval.as_deref()).or(profile.interval.as_deref());
+        let interval = interval.unwrap_or(INTERVAL);
         let interval = parse_duration(interval).map_err(|complaint| format!("interval: {complaint}"))?;
         if interval < INTERVAL_MIN {
             return Err("interval must be at least 1s".to_owned());

@@ -522,6 +522,26 @@ fn files_add_and_replace_profiles_and_an_account_overrides_single_fields() {
 }
 
 #[test]
+fn the_interval_is_that_of_the_account_else_of_the_defaults_else_of_the_profile() {
+    const ACME: (&str, &str) = ("acme.toml", "title = \"Acme\"\ninterval = \"24h\"\nprice_per_request = 0.002");
+    let interval = |own: &str, of_all: &str| {
+        let text = GOOD.replace("provider = \"chargebee\"", "provider = \"acme\"");
+        let text = text.replace("interval = \"1m\"", own).replace("interval = \"5m\"", of_all);
+        let config = load(&format!("{text}\n[providers]\nacme = \"acme.toml\"\n"), &[ACME]).unwrap();
+        (config.accounts[0].interval.as_secs(), config.accounts[1].interval.as_secs())
+    };
+    assert_eq!(interval("interval = \"1m\"", "interval = \"2m\""), (120, 60));
+    assert_eq!(interval("", "interval = \"2m\""), (120, 120));
+    assert_eq!(interval("", ""), (300, 86_400));
+    for (line, complaint) in [
+        ("interval = \"soon\"", "interval: `soon` is not a duration"),
+        ("price_per_request = 0.0", "price_per_request must be above 0; → leave it out if requests cost nothing"),
+    ] {
+        assert!(error(&format!("{GOOD}[account.profile]\n{line}\n")).contains(complaint), "{line}");
+    }
+}
+
+#[test]
 fn a_profile_adds_attributes_to_the_default_list_and_an_account_adds_to_them_or_replaces_them() {
     const ACME: (&str, &str) = ("acme.toml", "title = \"Acme\"\nattributes = [\"orgRole\", \"TITLE\"]");
     let published = |defaults: &str, own: &str| {

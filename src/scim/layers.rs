@@ -51,6 +51,8 @@ const FIELDS: &[&str] = &[
     "accept",
     "users_path",
     "groups_path",
+    "interval",
+    "price_per_request",
     "rate_limits",
     "paging",
     "page_size",

@@ -12,8 +12,9 @@ use crate::account::Habits;
 use crate::directory::{AttributeList, GroupPattern, Kind, Strategy};
 use crate::duration::parse_duration;
 
-/// Fields that only tell people something.
-const WORDS: [&str; 5] = ["title", "token_hint", "no_list_hint", "notes", "sources"];
+/// Fields that only tell people something, or, as `interval`, do not decide how a directory is read.
+const WORDS: [&str; 7] =
+    ["title", "interval", "price_per_request", "token_hint", "no_list_hint", "notes", "sources"];
 
 /// How a vendor's directory is read. Facts and sources are in the TOML files.
 #[derive(Clone, Debug, Deserialize)]
@@ -43,6 +44,10 @@ pub struct Profile {
     pub users_path: String,
     /// What the path of the list of groups ends in.
     pub groups_path: String,
+    /// Time between two syncs of an account that sets none, e.g. `24h`.
+    pub interval: Option<String>,
+    /// What the vendor bills for each request, in USD.
+    pub price_per_request: Option<f64>,
     /// What the vendor allows; requests are paced to stay within all of these.
     pub rate_limits: Vec<RateLimit>,
 
@@ -298,6 +303,10 @@ impl Profile {
             return Err("attributes has an empty name".to_owned());
         }
         self.full_walk_every()?;
+        self.interval.as_deref().map(parse_duration).transpose().map_err(|complaint| format!("interval: {complaint}"))?;
+        if self.price_per_request.is_some_and(|price| !(price.is_finite() && price > 0.0)) {
+            return Err("price_per_request must be above 0; → leave it out if requests cost nothing".to_owned());
+        }
         Ok(())
     }
 

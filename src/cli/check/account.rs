@@ -48,6 +48,7 @@ pub(super) async fn check(account: &AccountConfig, known: &Known, report: &mut R
     let started = Instant::now();
     let advertised = directory.advertised().await;
     let millis = started.elapsed().as_millis();
+    let sent = client.sent();
     let reading = sync::plan(&account.account, &directory, known, now_millis);
     let read = match tokio::time::timeout(DIRECTORY_WAIT, reading).await {
         Ok(Planned::Failed(reason)) => return unreadable(&reason, millis, report),
@@ -57,10 +58,14 @@ pub(super) async fn check(account: &AccountConfig, known: &Known, report: &mut R
             None => None,
         },
     };
+    let sent = client.sent() - sent;
     report.ok("reach", &format!("{}, answers in {millis} ms", account.base_url.scheme().to_uppercase()));
     let selects = if client.profile().base_url.is_some() { "; the token selects the account" } else { "" };
     report.ok("token", &format!("accepted{selects}"));
     say_advertised(advertised, report);
+    if let Some(price) = account.profile.price_per_request {
+        report.note("price", &cost(price, account.interval, sent, read.is_some()));
+    }
 
     let mut settings = Vec::new();
     let Some(first_user) = check_users(account, &directory, read.as_ref(), &mut settings, report).await else {
@@ -108,6 +113,21 @@ fn say_way(account: &AccountConfig, report: &mut Report) {
     let files = secrets.filter_map(Secret::named_file).chain(account.network.files());
     for exposure in files.filter_map(NamedFile::exposure) {
         report.note("files", &exposure);
+    }
+}
+
+/// What a month of syncs costs at this price of a request in USD, by the requests that this reading took. `is_whole`: it
+/// came to its end, so that a sync takes as many.
+fn cost(price: f64, interval: Duration, requests: u64, is_whole: bool) -> String {
+    const MONTH: Duration = Duration::from_secs(30 * 86_400);
+    let of_a_month = requests as f64 * price * (MONTH.as_secs_f64() / interval.as_secs_f64());
+    let usd = if of_a_month < 100.0 { format!("{of_a_month:.2}") } else { format!("{of_a_month:.0}") };
+    let interval = jiff::SignedDuration::try_from(interval).unwrap_or(jiff::SignedDuration::MAX);
+    let month = format!("USD {usd} a month at an interval of {interval:#} and USD {price} a request");
+    if is_whole {
+        format!("a sync takes {requests} requests, as this reading did: about {month}")
+    } else {
+        format!("a sync takes more than the {requests} requests after which this reading was cut off: more than {month}")
     }
 }
 
@@ -396,5 +416,25 @@ async fn check_get(directory: &ScimDirectory, kind: Kind, listed: &Id, report: &
             );
             report.note("get", &text)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_month_of_syncs_has_a_price_and_a_reading_that_was_cut_off_says_that_it_is_more() {
+        let hours = |hours: u64| Duration::from_secs(hours * 3_600);
+        assert_eq!(
+            cost(0.002, hours(24), 325, true),
+            "a sync takes 325 requests, as this reading did: about USD 19.50 a month at an interval of 24h \
+             and USD 0.002 a request"
+        );
+        assert_eq!(
+            cost(0.002, Duration::from_secs(300), 325, false),
+            "a sync takes more than the 325 requests after which this reading was cut off: more than USD 5616 a month \
+             at an interval of 5m and USD 0.002 a request"
+        );
     }
 }

@@ -162,6 +162,16 @@ fn rows(profile: &Profile) -> Vec<Row> {
         row("paging", &["paging", "page_size", "trust_total"], paging(profile)),
         row("limits", &["rate_limits"], limits(profile)),
     ]);
+    if let Some(interval) = &profile.interval {
+        rows.push(row("interval", &["interval"], format!("{interval}, unless the account or `[defaults]` sets one")));
+    }
+    if let Some(price) = profile.price_per_request {
+        rows.push(row("price", &["price_per_request"], format!("USD {price} a request")));
+    }
+    if !profile.attributes.is_empty() {
+        let paths: Vec<String> = profile.attributes.iter().map(|path| format!("`{path}`")).collect();
+        rows.push(row("attributes", &["attributes"], format!("the default ones, and {}", paths.join(", "))));
+    }
     if let Some(pattern) = &profile.group_pattern {
         rows.push(row("entitlement", &["group_pattern"], format!("group names `{pattern}`")));
     }

@@ -62,7 +62,8 @@ impl Provider {
             }
         }
         if lines.len() < 5 {
-            lines.push("interval = \"5m\"".to_owned());
+            let interval = self.profile.interval.as_deref().unwrap_or("5m");
+            lines.push(format!("interval = \"{interval}\""));
         }
         lines.join("\n")
     }
