@@ -50,6 +50,8 @@ pub struct Habits {
     pub absence_only: bool,
     /// What it means here that a user disappears.
     pub removal_means: Option<String>,
+    /// What to do where the list of users is empty, in the vendor's case.
+    pub no_list_hint: Option<String>,
     /// Between two full walks only what was modified is read; milliseconds. `None`: every walk is a full one.
     pub full_walk_every: Option<i64>,
 }
@@ -68,6 +70,7 @@ impl Default for Habits {
             hides_inactive: false,
             absence_only: false,
             removal_means: None,
+            no_list_hint: None,
             full_walk_every: None,
         }
     }

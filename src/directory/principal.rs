@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::agreement::compatible;
 use super::emails::main_email;
-use super::values::comparable;
+use super::values::{belongs_to, comparable};
 use crate::json::{json_text, text_of};
 
 /// An id that no principal has: a server that finds one by it ignores the filter.
@@ -133,6 +133,13 @@ impl Principal {
         })
     }
 
+    /// True where the main e-mail address is the user name, because the directory shows no `emails`.
+    pub fn email_is_user_name(&self) -> bool {
+        self.email.is_some()
+            && self.email == self.user_name
+            && !self.attributes.keys().any(|path| belongs_to(path, "emails"))
+    }
+
     /// True for the name of what an attribute points to, e.g. `manager.displayName` beside `manager.value`: it is
     /// published, but a difference in it is not a change of this principal.
     pub fn is_derived(&self, path: &str) -> bool {
@@ -187,7 +194,10 @@ impl Principal {
             }
         }
         let emails = shown.attributes.iter().find(|(path, _)| path.eq_ignore_ascii_case("emails"));
-        shown.email = emails.and_then(|(_, emails)| main_email(emails)).or(shown.email);
+        shown.email = match emails.and_then(|(_, emails)| main_email(emails)) {
+            None if self.email_is_user_name() => shown.user_name.clone(),
+            email => email.or(shown.email),
+        };
         shown
     }
 
@@ -243,6 +253,9 @@ impl Principal {
             };
             let kept = known.attributes.iter().filter(|(path, _)| below(path));
             self.attributes.extend(kept.map(|(path, value)| (path.clone(), value.clone())));
+        }
+        if self.email.is_none() && known.email_is_user_name() && self.user_name == known.user_name {
+            self.email.clone_from(&known.email);
         }
     }
 }

@@ -16,6 +16,11 @@ use crate::duration::parse_duration;
 const WORDS: [&str; 7] =
     ["title", "interval", "price_per_request", "token_hint", "no_list_hint", "notes", "sources"];
 
+/// Query parameters that decide about pages and rows.
+const OWN_PARAMS: [&str; 5] = ["startIndex", "count", "cursor", "filter", "attributes"];
+/// Bytes of all `list_params`: they are in each URL.
+const LIST_PARAMS_BYTES_MAX: usize = 1_024;
+
 /// How a vendor's directory is read. Facts and sources are in the TOML files.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -51,6 +56,8 @@ pub struct Profile {
     /// What the vendor allows; requests are paced to stay within all of these.
     pub rate_limits: Vec<RateLimit>,
 
+    /// Further query parameters of lists and of GET by id.
+    pub list_params: BTreeMap<String, String>,
     /// How lists are paged.
     pub paging: Paging,
     /// Rows asked for in one page (`count`, RFC 7644 §3.4.2.4).
@@ -60,6 +67,8 @@ pub struct Profile {
 
     /// A resource without `active`.
     pub absent_active: AbsentActive,
+    /// Where the main e-mail address is if `emails` has none.
+    pub email: Email,
     /// Where users are who are no longer active.
     pub inactive: Inactive,
     /// False if the vendor serves no groups at all.
@@ -93,7 +102,7 @@ pub struct Profile {
 
     /// Where a person finds the credential.
     pub token_hint: String,
-    /// What to do if the directory refuses to list (405, 501, 404).
+    /// What to do if the directory refuses to list (405, 501, 404), or lists no user.
     pub no_list_hint: Option<String>,
     /// What `check` tells about this vendor. The topics `base_url` and `token_url` hold a template for an account's
     /// key of that name, `not read` tells what cannot be read.
@@ -201,6 +210,15 @@ impl AbsentActive {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
+pub enum Email {
+    /// Nowhere else.
+    Emails,
+    /// The vendor documents that `userName` is the e-mail address.
+    UserName,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Inactive {
     /// They stay listed, with `active` false.
     Listed,
@@ -299,6 +317,13 @@ impl Profile {
         if self.rate_limits.iter().any(|limit| limit.requests == 0 || limit.per.is_zero()) {
             return Err("rate_limits: a rate limit allows at least one request in a time above zero".to_owned());
         }
+        if let Some(own) = OWN_PARAMS.iter().find(|own| self.list_params.keys().any(|name| name == *own)) {
+            return Err(format!("list_params has {own}, which scimtail sets itself"));
+        }
+        let length: usize = self.list_params.iter().map(|(name, value)| name.len() + value.len()).sum();
+        if self.list_params.contains_key("") || length > LIST_PARAMS_BYTES_MAX {
+            return Err(format!("list_params has an empty name, or more than {LIST_PARAMS_BYTES_MAX} bytes"));
+        }
         if self.attributes.iter().any(|path| path.trim().is_empty()) {
             return Err("attributes has an empty name".to_owned());
         }
@@ -336,6 +361,7 @@ impl Profile {
             hides_inactive: self.inactive == Inactive::Hidden,
             absence_only: self.removal_proof == RemovalProof::Absence,
             removal_means: self.removal_means.clone(),
+            no_list_hint: self.no_list_hint.clone(),
             full_walk_every: self
                 .full_walk_every()
                 .ok()

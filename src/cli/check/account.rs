@@ -230,15 +230,10 @@ async fn check_users(
         }
     };
     let habits = probe::habits(&directory.client, Kind::User, &page).await;
-    let listed = say_listed("users", read, &page, directory, habits, report);
+    say_listed("users", read, &page, directory, habits, report);
     let users = principals(directory, Kind::User, &page);
     let unknown = users.iter().filter(|user| user.active.is_none()).count();
     let inactive = users.iter().filter(|user| user.active == Some(false)).count();
-    if listed == Some(0) {
-        let text = "no user is listed; → check for the wrong directory, a token that may not see users, or an endpoint \
-                    that only accepts pushes";
-        report.note("users", text);
-    }
     if unknown > 0 {
         let text =
             format!("{unknown} of {} users on the first page have no `active`: their state stays unknown", users.len());
@@ -254,7 +249,7 @@ async fn check_users(
     Some(users.into_iter().next().map(|user| user.id))
 }
 
-/// Reports how many resources a list has and how it is paged. Returns the number that a sync would count.
+/// Reports how many resources a list has and how it is paged. That no user is listed is a finding of the sync.
 fn say_listed(
     topic: &str,
     read: Option<&Planned>,
@@ -262,14 +257,13 @@ fn say_listed(
     directory: &ScimDirectory,
     habits: Habits,
     report: &mut Report,
-) -> Option<i64> {
+) {
     let counted = read.and_then(found).and_then(|(attempt, _)| match topic {
         "users" => attempt.users_read,
         _ => attempt.groups_read,
     });
     let text = listed(counted, page, directory.client.profile().paging, habits);
-    report.ok(topic, &text);
-    counted
+    if topic == "users" && counted == Some(0) { report.note(topic, &text) } else { report.ok(topic, &text) }
 }
 
 fn principals(directory: &ScimDirectory, kind: Kind, page: &ListPage) -> Vec<Principal> {
