@@ -232,6 +232,9 @@ impl AccountSection {
         proxy: Option<&ProxyConfig>,
     ) -> Result<AccountConfig, String> {
         let profile = self.layered_profile(providers)?;
+        if let Some(unreadable) = &profile.unreadable {
+            return Err(unreadable.clone());
+        }
         let Login { scheme, secret, refresh_token } = self.credential(&profile)?;
         let base_url = base_url(self.base_url.as_deref(), &profile)?;
         let proxy = ProxyKeys {

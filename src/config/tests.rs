@@ -522,6 +522,22 @@ fn files_add_and_replace_profiles_and_an_account_overrides_single_fields() {
 }
 
 #[test]
+fn an_account_whose_directory_cannot_be_read_is_refused_with_what_to_read_instead() {
+    const WORDS: &str = "Acme lists only with a filter; → read the reports of Acme";
+    let text = GOOD.replace("provider = \"chargebee\"", "provider = \"acme\"") + "[providers]\nacme = \"acme.toml\"\n";
+    let acme = format!("title = \"Acme\"\nunreadable = \"{WORDS}\"");
+    let error = load(&text, &[("acme.toml", &acme)]).unwrap_err().0;
+    assert!(error.ends_with(&format!("scimtail.toml:30: [[account]] acme-chargebee: {WORDS}")), "{error}");
+    let empty = error_of_profile("not_read = [\"guests\", \" \"]");
+    assert!(empty.contains("[account.profile] not_read has an empty or an unprintable text"), "{empty}");
+}
+
+/// The complaint about this line in `[account.profile]`.
+fn error_of_profile(line: &str) -> String {
+    error(&format!("{GOOD}[account.profile]\n{line}\n"))
+}
+
+#[test]
 fn the_interval_is_that_of_the_account_else_of_the_defaults_else_of_the_profile() {
     const ACME: (&str, &str) = ("acme.toml", "title = \"Acme\"\ninterval = \"24h\"\nprice_per_request = 0.002");
     let interval = |own: &str, of_all: &str| {

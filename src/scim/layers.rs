@@ -75,6 +75,8 @@ const FIELDS: &[&str] = &[
     "list_etags",
     "full_walk_every",
     "no_list_hint",
+    "unreadable",
+    "not_read",
 ];
 
 /// One field of a profile and where it comes from, for people.

@@ -13,8 +13,17 @@ use crate::directory::{AttributeList, GroupPattern, Kind, Strategy};
 use crate::duration::parse_duration;
 
 /// Fields that only tell people something, or, as `interval`, do not decide how a directory is read.
-const WORDS: [&str; 7] =
-    ["title", "interval", "price_per_request", "token_hint", "no_list_hint", "notes", "sources"];
+const WORDS: [&str; 9] = [
+    "title",
+    "interval",
+    "price_per_request",
+    "token_hint",
+    "no_list_hint",
+    "unreadable",
+    "not_read",
+    "notes",
+    "sources",
+];
 
 /// Query parameters that decide about pages and rows.
 const OWN_PARAMS: [&str; 5] = ["startIndex", "count", "cursor", "filter", "attributes"];
@@ -104,8 +113,12 @@ pub struct Profile {
     pub token_hint: String,
     /// What to do if the directory refuses to list (405, 501, 404), or lists no user.
     pub no_list_hint: Option<String>,
+    /// Why this directory cannot be read, and what to read in its place. An account of such a profile is refused.
+    pub unreadable: Option<String>,
+    /// What the vendor's SCIM does not show: noun phrases that go on after "not included:".
+    pub not_read: Vec<String>,
     /// What `check` tells about this vendor. The topics `base_url` and `token_url` hold a template for an account's
-    /// key of that name, `not read` tells what cannot be read.
+    /// key of that name.
     pub notes: Vec<Note>,
     /// Field → public source, or `unverified`.
     pub sources: BTreeMap<String, String>,
@@ -329,6 +342,9 @@ impl Profile {
         }
         self.full_walk_every()?;
         self.interval.as_deref().map(parse_duration).transpose().map_err(|complaint| format!("interval: {complaint}"))?;
+        if self.not_read.iter().any(|what| what.trim().is_empty() || what.contains(char::is_control)) {
+            return Err("not_read has an empty or an unprintable text".to_owned());
+        }
         if self.price_per_request.is_some_and(|price| !(price.is_finite() && price > 0.0)) {
             return Err("price_per_request must be above 0; → leave it out if requests cost nothing".to_owned());
         }

@@ -160,6 +160,9 @@ fn notes(profile: &Profile, report: &mut Report) {
     for note in profile.notes.iter().filter(|note| !templates.contains(&note.topic.as_str())) {
         report.note(&note.topic, &note.text);
     }
+    if !profile.not_read.is_empty() {
+        report.note("not read", &profile.not_read.join(", "));
+    }
 }
 
 /// Reports why a sync would fail, in the words of the sync.

@@ -31,6 +31,11 @@ pub fn markdown() -> Result<String, Failure> {
             if default { format!("*{}*", provider.value(field)) } else { provider.value(field).to_owned() }
         };
         let memberships = if profile.groups { value("memberships") } else { "no groups".to_owned() };
+        if profile.unreadable.is_some() {
+            let (name, title) = (&profile.name, &profile.title);
+            page.push_str(&format!("| [{name}](#{name}) | {title} | | | | cannot be read | |\n"));
+            continue;
+        }
         page.push_str(&format!(
             "| [{name}](#{name}) | {} | {} | {} | {} | {memberships} | {} |\n",
             profile.title,
@@ -62,6 +67,13 @@ This page says what scimtail reads from each vendor's directory, what it cannot 
 
 fn section(provider: &Provider) -> String {
     let Provider { profile, .. } = provider;
+    if let Some(unreadable) = &profile.unreadable {
+        let source = marked(profile.sources.get("unreadable").map_or("no source", String::as_str));
+        return format!(
+            "\n## {}\n\n{}. It cannot be read: {unreadable}.\n\nSource: {source}.\n",
+            profile.name, profile.title
+        );
+    }
     let mut text = format!(
         "\n## {}\n\n{}. The credential: {}.\n\n| what | how | source |\n|---|---|---|\n",
         profile.name, profile.title, profile.token_hint
@@ -76,14 +88,13 @@ fn section(provider: &Provider) -> String {
         text.push_str(&line(topic, &how.join("; "), &sources.join("; ")));
     }
     let told = |note: &str| rows.iter().any(|row| row.topic == note || noted_as(row.topic).contains(&note));
-    // What cannot be read comes last.
-    for last in [false, true] {
-        for note in profile.notes.iter().filter(|note| !told(&note.topic) && (note.topic == "not read") == last) {
-            let topic = if last { "**not read**" } else { note.topic.as_str() };
-            text.push_str(&line(topic, &note.text, "note"));
-        }
+    for note in profile.notes.iter().filter(|note| !told(&note.topic)) {
+        text.push_str(&line(&note.topic, &note.text, "note"));
     }
     let source = |field: &str| marked(profile.sources.get(field).map_or("no source", String::as_str));
+    if !profile.not_read.is_empty() {
+        text.push_str(&line("**not read**", &profile.not_read.join(", "), &source("not_read")));
+    }
     text.push_str(&format!("\nSource of the credential: {}.", source("token_hint")));
     if !profile.notes.is_empty() {
         text.push_str(&format!(" Sources of the notes: {}.", source("notes")));

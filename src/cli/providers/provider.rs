@@ -81,6 +81,9 @@ mod tests {
         let texts = ProviderTexts::new();
         for name in names(&texts) {
             let provider = Provider::read(name, &texts).unwrap();
+            if provider.profile.unreadable.is_some() {
+                continue;
+            }
             let example = provider.example();
             assert!(example.lines().count() >= 5, "{example}");
             Config::parse("scimtail.toml", &format!("{REST}{example}\n")).unwrap();
