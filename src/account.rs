@@ -13,6 +13,8 @@ pub struct Account {
     pub name: String,
     pub provider: String,
     pub attributes: AttributeList,
+    /// Of the attributes, those whose change is a change of privilege.
+    pub privileges: Vec<String>,
     pub pattern: Option<GroupPattern>,
     pub profile_fingerprint: String,
     pub habits: Habits,
@@ -83,6 +85,7 @@ impl Account {
             name: name.to_owned(),
             provider: "generic".to_owned(),
             attributes: AttributeList::default(),
+            privileges: Vec::new(),
             pattern: None,
             profile_fingerprint: String::new(),
             habits: Habits::default(),

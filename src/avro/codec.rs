@@ -157,6 +157,7 @@ fn headers(event: &record::Event<'_>) -> Vec<(&'static str, String)> {
         ("ce_sequence", format!("{:019}", event.sequence)),
         ("content-type", "application/avro".to_owned()),
     ];
+    headers.extend((!event.privileges.is_empty()).then(|| ("ce_privileges", event.privileges.join(","))));
     headers.extend(event.correlation_id.map(|id| ("ce_correlationid", id.to_string())));
     headers
 }
@@ -227,7 +228,7 @@ mod tests {
             names in proptest::collection::vec(texts(), 4),
             active: Option<bool>,
             times in any::<[Option<i64>; 2]>(),
-            attributes in proptest::collection::btree_map("[a-z.]{1,20}", ".{0,300}", 0..5),
+            attributes in proptest::collection::btree_map("[a-e]|[a-z.]{1,20}", ".{0,300}", 0..5),
             department in texts(),
             omitted in proptest::collection::vec("[a-z]{1,5}", 0..3),
             is_user: bool,
@@ -248,7 +249,7 @@ mod tests {
     prop_compose! {
         fn events()(
             event_type in proptest::sample::select(EventType::ALL.to_vec()),
-            changes in proptest::collection::vec(("[a-z]{1,9}", texts(), texts()), 0..3),
+            changes in proptest::collection::vec(("[a-e]|[a-z]{1,9}", texts(), texts()), 0..3),
             removal_reason in proptest::option::of(Just(RemovalReason::Absent)),
             is_caused: bool,
             principal_name in texts(),
@@ -286,6 +287,8 @@ mod tests {
         ) {
             let mut account = Account::unconfigured("acme", "scimtail", 0);
             account.pattern = Some(GroupPattern::parse("CB/{domain}/{name}").unwrap());
+            // One letter is the path of many changes and attributes.
+            account.privileges = ["a", "e", "i", "o"].map(str::to_owned).to_vec();
             let mut known = Known::new(1);
             let (known_kind, known_principal) = before;
             let entry = Entry {

@@ -73,6 +73,7 @@ pub struct ChangeEvent {
     pub changes: Vec<AttributeChange>,
     pub user: Option<User>,
     pub group: Option<Group>,
+    pub privileges: Vec<String>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

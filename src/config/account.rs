@@ -265,6 +265,7 @@ impl AccountSection {
             topic_prefix: kafka.topic_prefix.clone(),
             provider: self.provider,
             attributes,
+            privileges: profile.privileges.clone(),
             pattern,
             profile_fingerprint: profile.fingerprint.clone(),
             habits: profile.habits(),

@@ -88,6 +88,11 @@ impl<'e> Change<'e> {
         matches!(self.subject, Subject::Membership | Subject::NestedMembership)
     }
 
+    /// True if the event changes what a user may do. It is worth more than a line of information.
+    pub(super) fn is_of_privileges(&self) -> bool {
+        self.action == Action::Updated && !self.event.privileges.is_empty()
+    }
+
     /// When the change happened if the directory says so, else when it was observed. Milliseconds since 1970-01-01 UTC.
     pub(super) fn time(&self) -> i64 {
         self.event.occurred_at.unwrap_or(self.event.observed_at)

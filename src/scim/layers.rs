@@ -71,6 +71,7 @@ const FIELDS: &[&str] = &[
     "removal_means",
     "group_pattern",
     "attributes",
+    "privileges",
     "request_attributes",
     "list_etags",
     "full_walk_every",

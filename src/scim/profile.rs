@@ -8,6 +8,7 @@ use toml::Table;
 use xxhash_rust::xxh3::xxh3_128;
 
 use super::layers::{complaint, overlay, stack};
+use crate::directory::privileges::PRIVILEGES_MAX;
 use crate::account::Habits;
 use crate::directory::{AttributeList, GroupPattern, Kind, Strategy};
 use crate::duration::parse_duration;
@@ -25,6 +26,8 @@ const WORDS: [&str; 9] = [
     "sources",
 ];
 
+/// Bytes of the path of a privilege.
+const PATH_BYTES_MAX: usize = 512;
 /// Query parameters that decide about pages and rows.
 const OWN_PARAMS: [&str; 5] = ["startIndex", "count", "cursor", "filter", "attributes"];
 /// Bytes of all `list_params`: they are in each URL.
@@ -102,6 +105,8 @@ pub struct Profile {
 
     /// Paths that are added to the default list of attributes, because they decide about access or identity here.
     pub attributes: Vec<String>,
+    /// Attributes whose change is a change of privilege. They replace those of the profile that this one extends.
+    pub privileges: Vec<String>,
     /// Ask lists for the account's attributes only (`attributes=`, RFC 7644 §3.9).
     pub request_attributes: bool,
     /// Lists carry ETags of their content (RFC 7644 §3.14): an unchanged first page need not be sent again.
@@ -342,6 +347,12 @@ impl Profile {
         }
         self.full_walk_every()?;
         self.interval.as_deref().map(parse_duration).transpose().map_err(|complaint| format!("interval: {complaint}"))?;
+        let is_path = |path: &String| {
+            !path.is_empty() && path.len() <= PATH_BYTES_MAX && path.chars().all(|c| c.is_ascii_graphic() && c != ',')
+        };
+        if self.privileges.len() > PRIVILEGES_MAX || !self.privileges.iter().all(is_path) {
+            return Err(format!("privileges takes at most {PRIVILEGES_MAX} paths of attributes"));
+        }
         if self.not_read.iter().any(|what| what.trim().is_empty() || what.contains(char::is_control)) {
             return Err("not_read has an empty or an unprintable text".to_owned());
         }
@@ -440,6 +451,15 @@ mod tests {
             for field in sources.keys() {
                 assert!(own.contains_key(field), "{name}: a source for `{field}`, which it does not set");
             }
+        }
+    }
+
+    #[test]
+    fn every_privilege_of_a_profile_is_published_without_a_setting() {
+        for (name, _) in EMBEDDED {
+            let profile = Profile::named(name).unwrap();
+            let list = profile.default_attributes();
+            assert!(profile.privileges.iter().all(|path| list.covers(path)), "{name}: {:?}", profile.privileges);
         }
     }
 

@@ -476,6 +476,7 @@ pub fn account(name: &str) -> Account {
         name: name.to_owned(),
         provider: "generic".to_owned(),
         attributes: AttributeList::default(),
+        privileges: vec!["roles".to_owned(), "entitlements".to_owned()],
         pattern: Some(
             GroupPattern::parse("CB/{domain}/{kind:ROLE=role|BE=business_entity}/{name}").expect("a pattern"),
         ),

@@ -245,7 +245,7 @@ async fn check_users(
         report.ok("inactive", &format!("{inactive} of {} users on the first page are listed as disabled", users.len()));
     }
     report.ok("attributes", &settings::published(account));
-    for text in settings::unknown_attributes(account, &page) {
+    for text in settings::unknown_attributes(account, &page).into_iter().chain(settings::unpublished_privileges(account)) {
         report.note("attributes", &text);
     }
     paging_settings(directory.client.profile(), habits, &page, settings);

@@ -68,6 +68,16 @@ pub(super) fn published(account: &AccountConfig) -> String {
     }
 }
 
+/// Privileges whose changes are not seen, because a list of the account's own leaves them out.
+pub(super) fn unpublished_privileges(account: &AccountConfig) -> Vec<String> {
+    let hidden = account.account.privileges.iter().filter(|path| !account.account.attributes.covers(path));
+    hidden
+        .map(|path| {
+            format!("`{path}` decides about privileges, and is not published; → attributes_add = [\"{path}\"]")
+        })
+        .collect()
+}
+
 /// Configured attributes that no user of the first page has. Most often they are misspelled.
 pub(super) fn unknown_attributes(account: &AccountConfig, page: &ListPage) -> Vec<String> {
     let list = &account.account.attributes;
