@@ -16,6 +16,8 @@ pub struct Account {
     /// Of the attributes, those whose change is a change of privilege.
     pub privileges: Vec<String>,
     pub pattern: Option<GroupPattern>,
+    /// What the vendor's SCIM does not show, so that the state is complete without it.
+    pub not_read: Vec<String>,
     pub profile_fingerprint: String,
     pub habits: Habits,
     pub baseline: Baseline,
@@ -86,6 +88,7 @@ impl Account {
             provider: "generic".to_owned(),
             attributes: AttributeList::default(),
             privileges: Vec::new(),
+            not_read: Vec::new(),
             pattern: None,
             profile_fingerprint: String::new(),
             habits: Habits::default(),
@@ -117,6 +120,7 @@ impl Account {
             attributes: self.attributes.paths().to_vec(),
             group_pattern: self.pattern.as_ref().map(|pattern| pattern.text().to_owned()),
             profile_fingerprint: self.profile_fingerprint.clone(),
+            not_read: self.not_read.clone(),
         }
     }
 }

@@ -266,6 +266,7 @@ impl AccountSection {
             provider: self.provider,
             attributes,
             privileges: profile.privileges.clone(),
+            not_read: profile.not_read.clone(),
             pattern,
             profile_fingerprint: profile.fingerprint.clone(),
             habits: profile.habits(),
