@@ -18,9 +18,9 @@ use crate::directory::{AttributeList, Baseline, GroupPattern, Limits};
 use crate::duration::parse_duration;
 use crate::failpoint;
 use crate::kafka::KafkaClient;
+use crate::scim::Scheme;
 use crate::scim::profile::{Auth, Profile};
 use crate::scim::token::{REFRESH_TOKEN, grant_type};
-use crate::scim::Scheme;
 
 /// The shortest interval between two syncs.
 const INTERVAL_MIN: Duration = Duration::from_secs(1);
@@ -277,7 +277,17 @@ impl AccountSection {
             limits: limits(self.guard, defaults.guard)?,
             name: self.name,
         };
-        Ok(AccountConfig { account, profile, base_url, scheme, secret, refresh_token, allow_private, network, interval })
+        Ok(AccountConfig {
+            account,
+            profile,
+            base_url,
+            scheme,
+            secret,
+            refresh_token,
+            allow_private,
+            network,
+            interval,
+        })
     }
 
     /// The credential. The `auth` of the profile decides which keys it needs.
@@ -334,9 +344,7 @@ impl AccountSection {
             secret.ok_or_else(|| format!("{taken}; → add either {name}_env or {name}_file"))
         };
         match profile.auth {
-            Auth::Bearer => {
-                Ok(Login::new(Scheme::Bearer, secret(Purpose::Token, &self.token_env, &self.token_file)?))
-            }
+            Auth::Bearer => Ok(Login::new(Scheme::Bearer, secret(Purpose::Token, &self.token_env, &self.token_file)?)),
             Auth::ApiKey => {
                 let scheme = Scheme::api_key(&profile.auth_header, &profile.auth_prefix)?;
                 Ok(Login::new(scheme, secret(Purpose::Token, &self.token_env, &self.token_file)?))
@@ -365,7 +373,11 @@ impl AccountSection {
                     self.client_secret_file.clone(),
                 )?;
                 let (proof, secret) = client_proof(secret, self.private_key_file.clone(), self.key_id.clone(), &taken)?;
-                Ok(Login { scheme: Scheme::Oauth2 { client_id, token_url, scope, params, proof }, secret, refresh_token })
+                Ok(Login {
+                    scheme: Scheme::Oauth2 { client_id, token_url, scope, params, proof },
+                    secret,
+                    refresh_token,
+                })
             }
         }
     }
@@ -481,7 +493,9 @@ mod tests {
         assert_eq!(scheme(oauth2, oauth2_keys), issued_at("https://vendor.example/token", Some("scim")));
         let own = format!("{oauth2_keys}token_url = \"https://acme.example/token?x=1\"\nscope = \"\"");
         assert_eq!(scheme(oauth2, &own), issued_at("https://acme.example/token?x=1", None));
-        assert!(matches!(credential(oauth2, oauth2_keys).unwrap().secret, Secret::Env { variable, .. } if variable == "B"));
+        assert!(
+            matches!(credential(oauth2, oauth2_keys).unwrap().secret, Secret::Env { variable, .. } if variable == "B")
+        );
         let proof = |lines: &str| match scheme(oauth2, lines) {
             Scheme::Oauth2 { proof, .. } => proof,
             other => panic!("{other:?}"),
@@ -516,8 +530,10 @@ mod tests {
             ("audience = \"4ca9 ary\"", "white space in a name or value"),
             (&format!("audience = \"{}\"", "4ca9ary".repeat(600)), "has more than 4096 bytes"),
         ] {
-            let lines = format!("client_id = \"a\"\nclient_secret_env = \"A\"\ntoken_url = \"https://a.example\"\n\
-                                 token_params = {{ {given} }}");
+            let lines = format!(
+                "client_id = \"a\"\nclient_secret_env = \"A\"\ntoken_url = \"https://a.example\"\n\
+                                 token_params = {{ {given} }}"
+            );
             let error = credential("auth = \"oauth2\"", &lines).err().expect("it is refused");
             assert!(error.contains(words) && !error.contains("4ca9"), "{given}: {error}");
         }

@@ -246,7 +246,8 @@ pub fn token_url(text: &str, remedy: &str) -> Result<Url, String> {
 /// # Errors
 /// One is missing, has another key or may be a secret. The message does not repeat a value.
 pub fn token_params(profile: &TokenParams, own: Option<&TokenParams>) -> Result<TokenParams, String> {
-    let params: TokenParams = profile.iter().chain(own.into_iter().flatten()).map(|(name, value)| (name.clone(), value.clone())).collect();
+    let params: TokenParams =
+        profile.iter().chain(own.into_iter().flatten()).map(|(name, value)| (name.clone(), value.clone())).collect();
     for (name, value) in &params {
         if let Some(belongs) = secret_key(name) {
             return Err(format!("token_params holds a secret; → {belongs}_env or {belongs}_file"));

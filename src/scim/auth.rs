@@ -18,8 +18,8 @@ use super::error::ReadError;
 use super::http::{Http, Reach, Timeouts};
 pub use super::secret::ReadSecret;
 use super::secret::{Numbered, fits_a_header};
-use super::token::{Grant, TOKEN_WAIT, Tokens, at_token_url};
 pub use super::token::{ClientProof, TokenParams};
+use super::token::{Grant, TOKEN_WAIT, Tokens, at_token_url};
 
 /// How a request carries the credential, without the secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -526,7 +526,11 @@ mod tests {
         assert_eq!(get(&client).await, Ok(200));
         for (status, answer, expected) in [
             (200, issue("other-canary"), "the token endpoint replaces the refresh token at each use"),
-            (400, r#"{"error": "invalid_grant"}"#.to_owned(), "refused the refresh token; → put a new one in its place"),
+            (
+                400,
+                r#"{"error": "invalid_grant"}"#.to_owned(),
+                "refused the refresh token; → put a new one in its place",
+            ),
         ] {
             world.vendor().answers = vec![(status, answer); 2].into();
             let error = get(&with_params(&world, &params, Some("refresh-canary"))).await.unwrap_err().to_string();

@@ -8,8 +8,8 @@ use toml::Table;
 use xxhash_rust::xxh3::xxh3_128;
 
 use super::layers::{complaint, overlay, stack};
-use crate::directory::privileges::PRIVILEGES_MAX;
 use crate::account::Habits;
+use crate::directory::privileges::PRIVILEGES_MAX;
 use crate::directory::{AttributeList, GroupPattern, Kind, Strategy};
 use crate::duration::parse_duration;
 
@@ -346,7 +346,11 @@ impl Profile {
             return Err("attributes has an empty name".to_owned());
         }
         self.full_walk_every()?;
-        self.interval.as_deref().map(parse_duration).transpose().map_err(|complaint| format!("interval: {complaint}"))?;
+        self.interval
+            .as_deref()
+            .map(parse_duration)
+            .transpose()
+            .map_err(|complaint| format!("interval: {complaint}"))?;
         let is_path = |path: &String| {
             !path.is_empty() && path.len() <= PATH_BYTES_MAX && path.chars().all(|c| c.is_ascii_graphic() && c != ',')
         };

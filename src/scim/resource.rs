@@ -184,16 +184,18 @@ mod tests {
             let reading = Reading { email, ..Reading::plain(attributes) };
             read_resource(Kind::User, json.as_bytes(), &reading).unwrap().principal.email
         };
-        let (bare, stated) = (
-            r#"{"id":"1","userName":"a@x"}"#,
-            r#"{"id":"1","userName":"a@x","emails":[{"value":"b@x"}]}"#,
-        );
+        let (bare, stated) =
+            (r#"{"id":"1","userName":"a@x"}"#, r#"{"id":"1","userName":"a@x","emails":[{"value":"b@x"}]}"#);
         let all = AttributeList::default;
         assert_eq!(read(bare, all(), Email::UserName).as_deref(), Some("a@x"));
         assert_eq!(read(bare, all(), Email::Emails), None);
         assert_eq!(read(stated, all(), Email::UserName).as_deref(), Some("b@x"));
         for listed in ["userName", "emails"] {
-            assert_eq!(read(bare, AttributeList::new(vec![listed.to_owned()]), Email::UserName), None, "{listed} alone");
+            assert_eq!(
+                read(bare, AttributeList::new(vec![listed.to_owned()]), Email::UserName),
+                None,
+                "{listed} alone"
+            );
         }
     }
     use crate::directory::comparable;

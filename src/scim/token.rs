@@ -349,7 +349,8 @@ fn granted(
         && sent.expose_secret() != next
     {
         let what = "the token endpoint replaces the refresh token at each use, and scimtail cannot store the new one";
-        let remedy = "let another program renew the access token: auth = \"bearer\" in [account.profile], and token_file";
+        let remedy =
+            "let another program renew the access token: auth = \"bearer\" in [account.profile], and token_file";
         return Err(failed(ReasonCode::NotATokenResponse, what.to_owned()).with_remedy(remedy));
     }
     let seconds = match answer.expires_in {
@@ -377,14 +378,17 @@ fn refused(error: Option<&str>, proof: &ClientProof, params: &TokenParams) -> (S
             "the client credentials grant".to_owned(),
             "allow it for this client_id at the vendor, or set another grant_type in token_params".to_owned(),
         ),
-        (Some("unauthorized_client" | "unsupported_grant_type"), _) => {
-            (format!("the grant `{grant}`"), "check token_params, and the grants of this client_id at the vendor".to_owned())
-        }
+        (Some("unauthorized_client" | "unsupported_grant_type"), _) => (
+            format!("the grant `{grant}`"),
+            "check token_params, and the grants of this client_id at the vendor".to_owned(),
+        ),
         (Some("invalid_grant"), _) if grant == REFRESH_TOKEN => {
             ("the refresh token".to_owned(), "put a new one in its place".to_owned())
         }
         (_, ClientProof::Secret) => ("the client credentials".to_owned(), format!("check {proven_by}{checked}")),
-        (_, ClientProof::Key { .. }) => ("the assertion of the client".to_owned(), format!("check {proven_by}{checked}")),
+        (_, ClientProof::Key { .. }) => {
+            ("the assertion of the client".to_owned(), format!("check {proven_by}{checked}"))
+        }
     }
 }
 

@@ -418,7 +418,11 @@ fn configuration() -> String {
     let mut page = Page { sources: &sources, text: CONFIGURATION.to_owned(), shown: BTreeMap::new() };
     let paths = AttributeList::default();
     let paths: Vec<String> = paths.paths().iter().map(|path| format!("`{path}`")).collect();
-    writeln!(page.text, "Without `attributes`, these SCIM paths may leave the process, and those that the profile adds:\n").unwrap();
+    writeln!(
+        page.text,
+        "Without `attributes`, these SCIM paths may leave the process, and those that the profile adds:\n"
+    )
+    .unwrap();
     for path in paths {
         writeln!(page.text, "- {path}").unwrap();
     }

@@ -127,7 +127,9 @@ fn cost(price: f64, interval: Duration, requests: u64, is_whole: bool) -> String
     if is_whole {
         format!("a sync takes {requests} requests, as this reading did: about {month}")
     } else {
-        format!("a sync takes more than the {requests} requests after which this reading was cut off: more than {month}")
+        format!(
+            "a sync takes more than the {requests} requests after which this reading was cut off: more than {month}"
+        )
     }
 }
 
@@ -245,7 +247,9 @@ async fn check_users(
         report.ok("inactive", &format!("{inactive} of {} users on the first page are listed as disabled", users.len()));
     }
     report.ok("attributes", &settings::published(account));
-    for text in settings::unknown_attributes(account, &page).into_iter().chain(settings::unpublished_privileges(account)) {
+    for text in
+        settings::unknown_attributes(account, &page).into_iter().chain(settings::unpublished_privileges(account))
+    {
         report.note("attributes", &text);
     }
     paging_settings(directory.client.profile(), habits, &page, settings);

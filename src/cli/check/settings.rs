@@ -72,9 +72,7 @@ pub(super) fn published(account: &AccountConfig) -> String {
 pub(super) fn unpublished_privileges(account: &AccountConfig) -> Vec<String> {
     let hidden = account.account.privileges.iter().filter(|path| !account.account.attributes.covers(path));
     hidden
-        .map(|path| {
-            format!("`{path}` decides about privileges, and is not published; → attributes_add = [\"{path}\"]")
-        })
+        .map(|path| format!("`{path}` decides about privileges, and is not published; → attributes_add = [\"{path}\"]"))
         .collect()
 }
 
