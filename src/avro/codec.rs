@@ -328,6 +328,8 @@ mod tests {
             let events = context.change_events(&known, &unit, &mut counted);
             prop_assert_eq!(sequence, counted);
             for (record, event) in encoded.records.iter().zip(&events) {
+                let header = record.headers.iter().find(|(name, _)| *name == "ce_privileges");
+                prop_assert_eq!(header.map_or("", |(_, value)| value), event.privileges.join(","));
                 let (read, bytes) = again::<wire::ChangeEvent>(Topic::Events, record);
                 prop_assert_eq!((&bytes[..], &read), (&record.value.as_ref().unwrap()[5..], event));
             }
