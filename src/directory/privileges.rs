@@ -1,4 +1,4 @@
-//! Which privileges an event is about: attributes that make somebody an owner or administrator, by the vendor's profile.
+//! Which privileges an event is about: attributes that make a user an owner or administrator, by the vendor's profile.
 
 use super::principal::AttributeChange;
 use crate::json::Json;

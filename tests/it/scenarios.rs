@@ -228,7 +228,7 @@ async fn a_list_without_users_is_a_finding_with_what_the_vendor_says_of_it() {
     world.account.habits.no_list_hint = Some("read the groups at their source".to_owned());
     world.completed(&nobody).await;
     assert_eq!(findings(&world), ["Users: no user is listed; → read the groups at their source"]);
-    world.completed(&MemoryDirectory::parse("user u1 ann")).await;
+    world.completed(&MemoryDirectory::parse("user u1 ann\ngroup g1 Admins:")).await;
     assert_eq!(findings(&world), [""; 0]);
 }
 

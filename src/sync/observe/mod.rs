@@ -272,7 +272,7 @@ async fn read_members<D: Directory>(
     Ok(())
 }
 
-/// Some endpoints take what is pushed to them and list nobody, by policy. That is not a directory without users.
+/// Some endpoints take what is pushed to them and list no user, by policy. That is not a directory without users.
 fn note_empty<D>(seen: &mut Observation<'_, '_, '_, D>, read: Option<i64>) {
     if read != Some(0) {
         return;
