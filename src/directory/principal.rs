@@ -125,7 +125,8 @@ impl Principal {
     pub fn composed_name(&self) -> Option<String> {
         let part = |name: &str| {
             let (_, value) = self.attributes.iter().find(|(path, _)| path.eq_ignore_ascii_case(name))?;
-            text_of(value).map(|text| text.trim().to_owned()).filter(|text| !text.is_empty())
+            // Sentry writes `N/A` for a name that it does not know.
+            text_of(value).map(|text| text.trim().to_owned()).filter(|text| !text.is_empty() && text != "N/A")
         };
         part("name.formatted").or_else(|| {
             let parts: Vec<String> = ["name.givenName", "name.familyName"].into_iter().filter_map(part).collect();
