@@ -73,3 +73,4 @@ mod status;
 mod tail;
 mod tidy;
 mod tls;
+mod vendors;

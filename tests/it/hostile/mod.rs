@@ -23,4 +23,6 @@ mod corpus;
 mod accidents;
 pub mod flood;
 
+pub use script::Target;
 pub use server::TOKEN;
+pub use truth::{Question, error};
