@@ -14,12 +14,13 @@ use crate::directory::{AttributeList, GroupPattern, Kind, Strategy};
 use crate::duration::parse_duration;
 
 /// Fields that only tell people something, or, as `interval`, do not decide how a directory is read.
-const WORDS: [&str; 9] = [
+const WORDS: [&str; 10] = [
     "title",
     "interval",
     "price_per_request",
     "token_hint",
     "no_list_hint",
+    "recorded",
     "unreadable",
     "not_read",
     "notes",
@@ -118,6 +119,8 @@ pub struct Profile {
     pub token_hint: String,
     /// What to do if the directory refuses to list (405, 501, 404), or lists no user.
     pub no_list_hint: Option<String>,
+    /// Public place of answers that others recorded of this vendor.
+    pub recorded: Option<String>,
     /// Why this directory cannot be read, and what to read in its place. An account of such a profile is refused.
     pub unreadable: Option<String>,
     /// What the vendor's SCIM does not show: noun phrases that go on after "not included:".
@@ -449,7 +452,9 @@ mod tests {
             assert_eq!(profile.fingerprint.len(), 32, "{name}");
             let own: Table = toml::from_str(text).unwrap();
             let sources = own.get("sources").and_then(Value::as_table).cloned().unwrap_or_default();
-            for field in own.keys().filter(|field| !["sources", "extends", "title"].contains(&field.as_str())) {
+            for field in
+                own.keys().filter(|field| !["sources", "extends", "title", "recorded"].contains(&field.as_str()))
+            {
                 assert!(sources.contains_key(field), "{name}: `{field}` has no source");
             }
             for field in sources.keys() {
