@@ -13,7 +13,11 @@ pub struct Account {
     pub name: String,
     pub provider: String,
     pub attributes: AttributeList,
+    /// Of the attributes, those whose change is a change of privilege.
+    pub privileges: Vec<String>,
     pub pattern: Option<GroupPattern>,
+    /// What the vendor's SCIM does not show, so that the state is complete without it.
+    pub not_read: Vec<String>,
     pub profile_fingerprint: String,
     pub habits: Habits,
     pub baseline: Baseline,
@@ -50,6 +54,8 @@ pub struct Habits {
     pub absence_only: bool,
     /// What it means here that a user disappears.
     pub removal_means: Option<String>,
+    /// What to do where the list of users is empty, in the vendor's case.
+    pub no_list_hint: Option<String>,
     /// Between two full walks only what was modified is read; milliseconds. `None`: every walk is a full one.
     pub full_walk_every: Option<i64>,
 }
@@ -68,6 +74,7 @@ impl Default for Habits {
             hides_inactive: false,
             absence_only: false,
             removal_means: None,
+            no_list_hint: None,
             full_walk_every: None,
         }
     }
@@ -80,6 +87,8 @@ impl Account {
             name: name.to_owned(),
             provider: "generic".to_owned(),
             attributes: AttributeList::default(),
+            privileges: Vec::new(),
+            not_read: Vec::new(),
             pattern: None,
             profile_fingerprint: String::new(),
             habits: Habits::default(),
@@ -111,6 +120,7 @@ impl Account {
             attributes: self.attributes.paths().to_vec(),
             group_pattern: self.pattern.as_ref().map(|pattern| pattern.text().to_owned()),
             profile_fingerprint: self.profile_fingerprint.clone(),
+            not_read: self.not_read.clone(),
         }
     }
 }

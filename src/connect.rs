@@ -39,11 +39,16 @@ impl Connection {
             directory.reread_secret()?;
             return Ok(directory.clone());
         }
-        let AccountConfig { account, profile, base_url, scheme, secret, allow_private, .. } = &self.config;
+        let AccountConfig { account, profile, base_url, scheme, secret, refresh_token, allow_private, .. } =
+            &self.config;
         let secret = secret.clone();
         let reach = Reach { allow_private: *allow_private, transport: transport.clone() };
         let sources = Sources { now: self.clock, random: || fastrand::u128(..) };
         let credential = Credential::new(scheme.clone(), Arc::new(move || secret.read()), &reach, sources)?;
+        let credential = match refresh_token.clone() {
+            Some(token) => credential.with_refresh_token(Arc::new(move || token.read()))?,
+            None => credential,
+        };
         let patience = Patience { rows: account.max_principals, ..Patience::default() };
         let client =
             Client::with_patience(base_url.clone(), credential, profile.clone(), &reach, self.clock, patience)?

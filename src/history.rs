@@ -341,6 +341,7 @@ fn changed(kind: Kind, mut principal: Principal, changes: Vec<AttributeChange>) 
     // Several paths change at once if the server wrote another shape before.
     let addresses = kind == Kind::User && changes.iter().any(|change| belongs_to(&change.attribute, "emails"));
     let now = addresses.then(|| principal.attributes.clone());
+    let email_is_user_name = principal.email_is_user_name();
     // A display name that is composed of other names has no change of its own.
     let composed = kind == Kind::User && principal.display_name.is_some();
     let composed = composed && principal.display_name == principal.composed_name();
@@ -361,6 +362,9 @@ fn changed(kind: Kind, mut principal: Principal, changes: Vec<AttributeChange>) 
                 None => drop(principal.attributes.remove(&attribute)),
             },
         }
+    }
+    if email_is_user_name && !addresses {
+        principal.email.clone_from(&principal.user_name);
     }
     if composed {
         principal.display_name = principal.composed_name();
@@ -414,6 +418,13 @@ mod tests {
                 assert_eq!(&changed(Kind::User, now.clone(), between(before, now)), before, "from {now:?}");
             }
         }
+    }
+
+    #[test]
+    fn an_address_that_is_the_user_name_is_undone_with_it() {
+        let user = |name: &str| Principal { user_name: Some(name.into()), ..principal(&[], Some(name)) };
+        let (before, now) = (user("a@x"), user("b@x"));
+        assert_eq!(changed(Kind::User, now.clone(), between(&before, &now)), before);
     }
 
     #[test]

@@ -162,6 +162,7 @@ fn headers(event: &record::Event<'_>) -> Vec<Header> {
         ("ce_sequence", format!("{:019}", event.sequence).into()),
         ("content-type", "application/avro".into()),
     ]);
+    headers.extend((!event.privileges.is_empty()).then(|| ("ce_privileges", event.privileges.join(",").into())));
     headers.extend(event.correlation_id.map(|id| ("ce_correlationid", id.to_string().into())));
     headers
 }
@@ -232,7 +233,7 @@ mod tests {
             names in proptest::collection::vec(texts(), 4),
             active: Option<bool>,
             times in any::<[Option<i64>; 2]>(),
-            attributes in proptest::collection::btree_map("[a-z.]{1,20}", ".{0,300}", 0..5),
+            attributes in proptest::collection::btree_map("[a-e]|[a-z.]{1,20}", ".{0,300}", 0..5),
             department in texts(),
             omitted in proptest::collection::vec("[a-z]{1,5}", 0..3),
             is_user: bool,
@@ -253,7 +254,7 @@ mod tests {
     prop_compose! {
         fn events()(
             event_type in proptest::sample::select(EventType::ALL.to_vec()),
-            changes in proptest::collection::vec(("[a-z]{1,9}", texts(), texts()), 0..3),
+            changes in proptest::collection::vec(("[a-e]|[a-z]{1,9}", texts(), texts()), 0..3),
             removal_reason in proptest::option::of(Just(RemovalReason::Absent)),
             is_caused: bool,
             principal_name in texts(),
@@ -291,6 +292,8 @@ mod tests {
         ) {
             let mut account = Account::unconfigured("acme", "scimtail", 0);
             account.pattern = Some(GroupPattern::parse("CB/{domain}/{name}").unwrap());
+            // One letter is the path of many changes and attributes.
+            account.privileges = ["a", "e", "i", "o"].map(str::to_owned).to_vec();
             let mut known = Known::new(1);
             let (known_kind, known_principal) = before;
             let entry = Entry {
@@ -330,6 +333,8 @@ mod tests {
             let events = context.change_events(&known, &unit, &mut counted);
             prop_assert_eq!(sequence, counted);
             for (record, event) in encoded.records.iter().zip(&events) {
+                let header = record.headers.iter().find(|(name, _)| *name == "ce_privileges");
+                prop_assert_eq!(header.map_or("", |(_, value)| value), event.privileges.join(","));
                 let (read, bytes) = again::<wire::ChangeEvent>(Topic::Events, record);
                 prop_assert_eq!((&bytes[..], &read), (&record.value.as_ref().unwrap()[5..], event));
             }

@@ -8,6 +8,7 @@ use super::wire;
 use crate::account::Account;
 use crate::directory::changes::Event;
 use crate::directory::packed::Fields;
+use crate::directory::privileges;
 use crate::directory::status::SyncStatus;
 use crate::directory::{Entitlement, EventType, GroupPattern, Id, KeyChange, Kind, Known, Member, StateWrite};
 
@@ -21,6 +22,7 @@ pub struct EventContext {
     pub provider: String,
     pub removal_means: Option<String>,
     pub pattern: Option<GroupPattern>,
+    pub privileges: Vec<String>,
     /// Number of the last completed sync.
     pub base: i64,
     pub sync: i64,
@@ -35,6 +37,7 @@ impl EventContext {
             provider: account.provider.clone(),
             removal_means: account.habits.removal_means.clone(),
             pattern: account.pattern.clone(),
+            privileges: account.privileges.clone(),
             base: known.base(),
             sync: attempt.sync,
             snapshot: known.is_first(),
@@ -99,6 +102,11 @@ impl EventContext {
             }),
             changes: &event.changes,
             image,
+            privileges: match (event.event_type, image) {
+                (EventType::UserUpdated, _) => privileges::changed(&self.privileges, &event.changes),
+                (EventType::UserAdded, Some(image)) => privileges::held(&self.privileges, image.fields.attributes()),
+                _ => Vec::new(),
+            },
         }
     }
 

@@ -39,6 +39,7 @@ pub(super) struct Event<'a> {
     pub correlation_id: Option<Uuid>,
     pub changes: &'a [AttributeChange],
     pub image: Option<Image<'a>>,
+    pub privileges: Vec<&'a str>,
 }
 
 /// The state of a user, see [`wire::UserState`], or of a group, see [`wire::GroupState`].
@@ -138,6 +139,7 @@ impl Event<'_> {
         for kind in Kind::BOTH {
             optional(out, self.image.filter(|image| image.kind == kind), |out, image| image.put(out));
         }
+        block(out, self.privileges.iter(), |out, path| text(out, path));
     }
 
     /// The same, owned: for those that read it field by field.
@@ -186,6 +188,7 @@ impl Event<'_> {
                 .collect(),
             user: principal(Kind::User).map(Into::into),
             group: principal(Kind::Group).map(Into::into),
+            privileges: self.privileges.iter().map(ToString::to_string).collect(),
         }
     }
 }

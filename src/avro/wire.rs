@@ -73,6 +73,7 @@ pub struct ChangeEvent {
     pub changes: Vec<AttributeChange>,
     pub user: Option<User>,
     pub group: Option<Group>,
+    pub privileges: Vec<String>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -204,6 +205,7 @@ pub struct SyncStatus {
     pub findings: Vec<String>,
     pub hold_added: Option<i64>,
     pub release_left_added: Option<i64>,
+    pub coverage: Vec<String>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -364,6 +366,7 @@ impl SyncStatus {
             findings: status.findings.clone(),
             hold_added: count(held, |losses| losses.added),
             release_left_added: count(left, |losses| losses.added),
+            coverage: status.settings.not_read.clone(),
         }
     }
 
@@ -424,6 +427,7 @@ impl SyncStatus {
                 attributes: self.attributes,
                 group_pattern: self.group_pattern,
                 profile_fingerprint: self.profile_fingerprint,
+                not_read: self.coverage,
             },
             positions: self
                 .positions

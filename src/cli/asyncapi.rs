@@ -239,6 +239,7 @@ fn headers(topic: Topic) -> Option<Value> {
                 "ce_type": { "type": "string", "enum": types },
                 "ce_time": text("observed_at, RFC 3339"),
                 "ce_sequence": { "type": "string", "pattern": "^[0-9]{19}$", "description": "sequence, 19 digits" },
+                "ce_privileges": text("privileges, separated by commas, if there are any"),
                 "ce_correlationid": text("correlation_id, if there is one"),
                 "content-type": { "type": "string", "const": content_type(topic) },
             });

@@ -1,6 +1,6 @@
 //! `status`: how each account stands, from the topics alone.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, IsTerminal};
 use std::time::Duration;
 
@@ -186,7 +186,7 @@ fn show(standings: &[Standing], options: &Options, now: i64) -> Result<(), Failu
             print(&line)?;
         }
     }
-    Ok(())
+    not_included(standings).iter().try_for_each(|line| print(line))
 }
 
 fn table(standings: &[Standing], now: i64) -> Table {
@@ -217,6 +217,23 @@ fn table(standings: &[Standing], now: i64) -> Table {
         ]);
     }
     table
+}
+
+/// What the vendors' SCIM does not show, once for each provider.
+fn not_included(standings: &[Standing]) -> Vec<String> {
+    let said = standings.iter().filter(|standing| !standing.not_included.is_empty());
+    let said: BTreeSet<(&str, String)> =
+        said.map(|standing| (standing.provider.as_str(), standing.not_included.join(", "))).collect();
+    if said.is_empty() {
+        return Vec::new();
+    }
+    let widest = said.iter().map(|(provider, _)| width(provider)).max().unwrap_or(0);
+    let lines = said.iter().map(|(provider, what)| {
+        let space = " ".repeat(widest - width(provider));
+        format!("  {}:{space} {}", clean(provider), clean(what))
+    });
+    let heading = "\nComplete for what SCIM shows; not included:".to_owned();
+    std::iter::once(heading).chain(lines).collect()
 }
 
 fn time(from: i64, to: i64) -> String {

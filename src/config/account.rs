@@ -1,5 +1,6 @@
 //! `[[account]]`: one directory, its credential, and its differences from the defaults and from the profile.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use url::Url;
 use super::explain::in_profile;
 use super::limits::AccountLimits;
 use super::network::{NetworkConfig, ProxyConfig, ProxyKeys, encrypted, has_userinfo, tls_files};
-use super::oauth::{client_proof, token_url};
+use super::oauth::{client_proof, token_params, token_url};
 use super::providers::{ProviderTexts, provider};
 use super::secret::{Purpose, Secret};
 use crate::account::{Account, BatchBounds};
@@ -19,10 +20,11 @@ use crate::failpoint;
 use crate::kafka::KafkaClient;
 use crate::scim::Scheme;
 use crate::scim::profile::{Auth, Profile};
+use crate::scim::token::{REFRESH_TOKEN, grant_type};
 
 /// The shortest interval between two syncs.
 const INTERVAL_MIN: Duration = Duration::from_secs(1);
-/// The interval if neither the account nor `[defaults]` sets one.
+/// The interval if neither the account, `[defaults]` nor the profile sets one.
 const INTERVAL: &str = "5m";
 
 /// One account, checked: what a sync needs, and how its directory is reached.
@@ -33,6 +35,8 @@ pub struct AccountConfig {
     pub base_url: Url,
     pub scheme: Scheme,
     pub secret: Secret,
+    /// A second secret: of the OAuth2 grant that takes a refresh token.
+    pub refresh_token: Option<Secret>,
     pub allow_private: bool,
     pub network: NetworkConfig,
     pub interval: Duration,
@@ -42,7 +46,10 @@ pub struct AccountConfig {
 /// affects behaviour.
 impl PartialEq for AccountConfig {
     fn eq(&self, other: &AccountConfig) -> bool {
+        let both = self.refresh_token.as_ref().zip(other.refresh_token.as_ref());
         self.secret.is_at(&other.secret)
+            && self.refresh_token.is_some() == other.refresh_token.is_some()
+            && both.is_none_or(|(one, other)| one.is_at(other))
             && self.scheme == other.scheme
             && self.account == other.account
             && self.base_url == other.base_url
@@ -81,11 +88,17 @@ pub enum BaselineName {
 #[serde(deny_unknown_fields)]
 pub struct Defaults {
     /// As in `[[account]]`.
-    /// Default: `"5m"`
+    /// Default: that of the profile, else `"5m"`
     interval: Option<String>,
     /// As in `[[account]]`.
     /// Default: `"state"`
     baseline: Option<BaselineName>,
+    /// As in `[[account]]`.
+    /// Default: the paths above, and those of the profile
+    attributes: Option<Vec<String>>,
+    /// As in `[[account]]`, for accounts that set neither of the two keys.
+    /// Default: none
+    attributes_add: Option<Vec<String>>,
     #[serde(default)]
     guard: GuardSection,
     #[serde(default)]
@@ -137,6 +150,16 @@ pub struct AccountSection {
     /// Scope of the OAuth2 access tokens.
     /// Default: that of the profile
     scope: Option<String>,
+    /// Further parameters of requests for a token, e.g. `{ audience = "…" }`, beside those of the profile. `grant_type`
+    /// replaces `client_credentials`.
+    /// Default: those of the profile
+    token_params: Option<BTreeMap<String, String>>,
+    /// Name of the variable that holds the refresh token.
+    /// Default: exactly one of the two, if `grant_type` is `refresh_token`
+    refresh_token_env: Option<String>,
+    /// Path of the file that holds the refresh token.
+    /// Default: exactly one of the two, if `grant_type` is `refresh_token`
+    refresh_token_file: Option<PathBuf>,
     /// Time between two syncs, give or take a tenth: at least `"1s"`, with its unit.
     /// Default: that of `[defaults]`
     interval: Option<String>,
@@ -144,8 +167,11 @@ pub struct AccountSection {
     /// Default: that of `[defaults]`
     baseline: Option<BaselineName>,
     /// SCIM paths that may leave the process. This replaces the whole list; `id` and `active` are always read.
-    /// Default: the 20 paths above
+    /// Default: that of `[defaults]`
     attributes: Option<Vec<String>>,
+    /// SCIM paths that may leave the process too, beside those of `attributes` or of what holds without it.
+    /// Default: that of `[defaults]`
+    attributes_add: Option<Vec<String>>,
     /// How entitlements are read from group names.
     /// Default: that of the profile
     group_pattern: Option<String>,
@@ -180,6 +206,19 @@ pub struct AccountSection {
     profile: toml::Table,
 }
 
+/// How an account is let in.
+struct Login {
+    scheme: Scheme,
+    secret: Secret,
+    refresh_token: Option<Secret>,
+}
+
+impl Login {
+    fn new(scheme: Scheme, secret: Secret) -> Login {
+        Login { scheme, secret, refresh_token: None }
+    }
+}
+
 impl AccountSection {
     /// `proxy`: the one that the account uses if it names none.
     ///
@@ -193,7 +232,10 @@ impl AccountSection {
         proxy: Option<&ProxyConfig>,
     ) -> Result<AccountConfig, String> {
         let profile = self.layered_profile(providers)?;
-        let (scheme, secret) = self.credential(&profile)?;
+        if let Some(unreadable) = &profile.unreadable {
+            return Err(unreadable.clone());
+        }
+        let Login { scheme, secret, refresh_token } = self.credential(&profile)?;
         let base_url = base_url(self.base_url.as_deref(), &profile)?;
         let proxy = ProxyKeys {
             proxy: self.proxy,
@@ -205,7 +247,8 @@ impl AccountSection {
         let network =
             NetworkConfig { tls: tls_files(self.ca_file, self.client_cert_file, self.client_key_file)?, proxy };
         let allow_private = self.allow_private;
-        let interval = self.interval.as_deref().or(defaults.interval.as_deref()).unwrap_or(INTERVAL);
+        let interval = self.interval.as_deref().or(defaults.interval.as_deref()).or(profile.interval.as_deref());
+        let interval = interval.unwrap_or(INTERVAL);
         let interval = parse_duration(interval).map_err(|complaint| format!("interval: {complaint}"))?;
         if interval < INTERVAL_MIN {
             return Err("interval must be at least 1s".to_owned());
@@ -216,18 +259,14 @@ impl AccountSection {
         };
         let pattern = self.group_pattern.as_deref().or(profile.group_pattern.as_deref());
         let pattern = pattern.map(GroupPattern::parse).transpose()?;
-        let attributes = match self.attributes {
-            Some(paths) if paths.iter().any(String::is_empty) => {
-                return Err("attributes has an empty name; → remove it".to_owned());
-            }
-            Some(paths) => AttributeList::new(paths),
-            None => AttributeList::default(),
-        };
+        let attributes = attribute_list(self.attributes, self.attributes_add, defaults, &profile)?;
         let account = Account {
             partition: kafka.partition_of(&self.name),
             topic_prefix: kafka.topic_prefix.clone(),
             provider: self.provider,
             attributes,
+            privileges: profile.privileges.clone(),
+            not_read: profile.not_read.clone(),
             pattern,
             profile_fingerprint: profile.fingerprint.clone(),
             habits: profile.habits(),
@@ -238,11 +277,21 @@ impl AccountSection {
             limits: limits(self.guard, defaults.guard)?,
             name: self.name,
         };
-        Ok(AccountConfig { account, profile, base_url, scheme, secret, allow_private, network, interval })
+        Ok(AccountConfig {
+            account,
+            profile,
+            base_url,
+            scheme,
+            secret,
+            refresh_token,
+            allow_private,
+            network,
+            interval,
+        })
     }
 
     /// The credential. The `auth` of the profile decides which keys it needs.
-    fn credential(&self, profile: &Profile) -> Result<(Scheme, Secret), String> {
+    fn credential(&self, profile: &Profile) -> Result<Login, String> {
         let (how, keys) = match profile.auth {
             Auth::Bearer => ("a bearer token", ["token_env", "token_file"].as_slice()),
             Auth::ApiKey => ("an API key", ["token_env", "token_file"].as_slice()),
@@ -257,6 +306,9 @@ impl AccountSection {
                     "key_id",
                     "token_url",
                     "scope",
+                    "token_params",
+                    "refresh_token_env",
+                    "refresh_token_file",
                 ]
                 .as_slice(),
             ),
@@ -275,6 +327,9 @@ impl AccountSection {
             ("key_id", self.key_id.is_some()),
             ("token_url", self.token_url.is_some()),
             ("scope", self.scope.is_some()),
+            ("token_params", self.token_params.is_some()),
+            ("refresh_token_env", self.refresh_token_env.is_some()),
+            ("refresh_token_file", self.refresh_token_file.is_some()),
         ];
         if let Some((stray, _)) = given.iter().find(|(key, given)| *given && !keys.contains(key)) {
             return Err(format!("{taken}: `{stray}` has no use here; → remove it, the keys are {}", keys.join(", ")));
@@ -289,27 +344,40 @@ impl AccountSection {
             secret.ok_or_else(|| format!("{taken}; → add either {name}_env or {name}_file"))
         };
         match profile.auth {
-            Auth::Bearer => Ok((Scheme::Bearer, secret(Purpose::Token, &self.token_env, &self.token_file)?)),
+            Auth::Bearer => Ok(Login::new(Scheme::Bearer, secret(Purpose::Token, &self.token_env, &self.token_file)?)),
             Auth::ApiKey => {
                 let scheme = Scheme::api_key(&profile.auth_header, &profile.auth_prefix)?;
-                Ok((scheme, secret(Purpose::Token, &self.token_env, &self.token_file)?))
+                Ok(Login::new(scheme, secret(Purpose::Token, &self.token_env, &self.token_file)?))
             }
             Auth::Basic => {
                 let scheme = Scheme::basic(&needed("username", self.username.as_deref())?)?;
-                Ok((scheme, secret(Purpose::Password, &self.password_env, &self.password_file)?))
+                Ok(Login::new(scheme, secret(Purpose::Password, &self.password_env, &self.password_file)?))
             }
             Auth::Oauth2 => {
                 let client_id = needed("client_id", self.client_id.as_deref())?;
                 let token_url = token_endpoint(self.token_url.as_deref(), profile, &taken)?;
                 // An empty scope overrides that of the profile.
                 let scope = self.scope.clone().or_else(|| profile.scope.clone()).filter(|scope| !scope.is_empty());
+                let params = token_params(&profile.token_params, self.token_params.as_ref())?;
+                let refresh_token = match (grant_type(&params), &self.refresh_token_env, &self.refresh_token_file) {
+                    (REFRESH_TOKEN, variable, file) => Some(secret(Purpose::RefreshToken, variable, file)?),
+                    (_, None, None) => None,
+                    _ => {
+                        let remedy = "remove it, or token_params = { grant_type = \"refresh_token\" }";
+                        return Err(format!("a refresh token has no use with this grant; → {remedy}"));
+                    }
+                };
                 let secret = Secret::either(
                     Purpose::ClientSecret,
                     self.client_secret_env.clone(),
                     self.client_secret_file.clone(),
                 )?;
                 let (proof, secret) = client_proof(secret, self.private_key_file.clone(), self.key_id.clone(), &taken)?;
-                Ok((Scheme::Oauth2 { client_id, token_url, scope, proof }, secret))
+                Ok(Login {
+                    scheme: Scheme::Oauth2 { client_id, token_url, scope, params, proof },
+                    secret,
+                    refresh_token,
+                })
             }
         }
     }
@@ -324,6 +392,26 @@ impl AccountSection {
         Profile::layered(&self.provider, providers, self.profile.clone())
             .map_err(|complaint| format!("[account.profile] {}", in_profile(&self.provider, &complaint)))
     }
+}
+
+/// What may leave the process. A list of the account's own is all of it: `attributes_add` of `[defaults]` adds nothing.
+fn attribute_list(
+    own: Option<Vec<String>>,
+    added: Option<Vec<String>>,
+    defaults: &Defaults,
+    profile: &Profile,
+) -> Result<AttributeList, String> {
+    let added = added.as_ref().or_else(|| defaults.attributes_add.as_ref().filter(|_| own.is_none()));
+    for (key, paths) in [("attributes", own.as_ref().or(defaults.attributes.as_ref())), ("attributes_add", added)] {
+        if paths.is_some_and(|paths| paths.iter().any(|path| path.trim().is_empty())) {
+            return Err(format!("{key} has an empty name; → remove it"));
+        }
+    }
+    let list = match own.or_else(|| defaults.attributes.clone()) {
+        Some(paths) => AttributeList::new(paths),
+        None => profile.default_attributes(),
+    };
+    Ok(list.and(added.map_or(&[], Vec::as_slice)))
 }
 
 /// The URL of the directory. No message repeats it, because it may hold a password.
@@ -375,13 +463,11 @@ fn max_added(own: GuardSection, defaults: GuardSection) -> Result<Option<u64>, S
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use super::*;
-    use crate::scim::ClientProof;
+    use crate::scim::{ClientProof, TokenParams};
 
     /// An account of a profile with this `auth`, and lines of its own.
-    fn credential(auth: &str, lines: &str) -> Result<(Scheme, Secret), String> {
+    fn credential(auth: &str, lines: &str) -> Result<Login, String> {
         let text = format!("name = \"acme\"\nprovider = \"generic\"\n{lines}");
         let section: AccountSection = toml::from_str(&text).unwrap();
         section.credential(&Profile::layered("generic", &BTreeMap::new(), toml::from_str(auth).unwrap()).unwrap())
@@ -393,7 +479,7 @@ mod tests {
         let oauth2 = "auth = \"oauth2\"\ntoken_url = \"https://vendor.example/token\"\nscope = \"scim\"";
         let oauth2_keys = "client_id = \"a\"\nclient_secret_env = \"B\"\n";
         let token_url = |url: &str| Url::parse(url).unwrap();
-        let scheme = |auth: &str, lines: &str| credential(auth, lines).unwrap().0;
+        let scheme = |auth: &str, lines: &str| credential(auth, lines).unwrap().scheme;
         assert_eq!(scheme("auth = \"bearer\"", "token_env = \"A\""), Scheme::Bearer);
         assert_eq!(scheme(api_key, "token_file = \"a\""), Scheme::api_key("X-Key", "Key").unwrap());
         assert_eq!(scheme("auth = \"basic\"", "username = \"a\"\npassword_env = \"B\""), Scheme::basic("a").unwrap());
@@ -401,12 +487,15 @@ mod tests {
             client_id: "a".to_owned(),
             token_url: token_url(url),
             scope: scope.map(str::to_owned),
+            params: TokenParams::new(),
             proof: ClientProof::Secret,
         };
         assert_eq!(scheme(oauth2, oauth2_keys), issued_at("https://vendor.example/token", Some("scim")));
         let own = format!("{oauth2_keys}token_url = \"https://acme.example/token?x=1\"\nscope = \"\"");
         assert_eq!(scheme(oauth2, &own), issued_at("https://acme.example/token?x=1", None));
-        assert!(matches!(credential(oauth2, oauth2_keys).unwrap().1, Secret::Env { variable, .. } if variable == "B"));
+        assert!(
+            matches!(credential(oauth2, oauth2_keys).unwrap().secret, Secret::Env { variable, .. } if variable == "B")
+        );
         let proof = |lines: &str| match scheme(oauth2, lines) {
             Scheme::Oauth2 { proof, .. } => proof,
             other => panic!("{other:?}"),
@@ -415,6 +504,39 @@ mod tests {
         assert_eq!(proof(oauth2_keys), ClientProof::Secret);
         assert_eq!(proof(key), ClientProof::Key { id: None });
         assert_eq!(proof(&format!("{key}key_id = \"k\"")), ClientProof::Key { id: Some("k".to_owned()) });
+        let zoom = format!("{oauth2}\ntoken_params = {{ grant_type = \"account_credentials\", account_id = \"\" }}");
+        let params = |auth: &str, lines: &str| match scheme(auth, &format!("{oauth2_keys}{lines}")) {
+            Scheme::Oauth2 { params, .. } => params.into_iter().collect::<Vec<_>>(),
+            other => panic!("{other:?}"),
+        };
+        let param = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        let expected = [param("account_id", "b"), param("grant_type", "account_credentials")];
+        assert_eq!(params(&zoom, "token_params = { account_id = \"b\" }"), expected);
+        assert_eq!(params(oauth2, "token_params = { audience = \"c\" }"), [param("audience", "c")]);
+        let refresh = "token_params = { grant_type = \"refresh_token\" }\nrefresh_token_env = \"C\"";
+        let login = credential(oauth2, &format!("{oauth2_keys}{refresh}")).unwrap();
+        assert!(matches!(login.refresh_token.unwrap(), Secret::Env { variable, .. } if variable == "C"));
+    }
+
+    #[test]
+    fn parameters_of_a_token_request_hold_no_secret_and_no_key_of_the_account() {
+        for (given, words) in [
+            ("account_id = \"\"", "token_params has no account_id; → token_params = { account_id = \"…\" }"),
+            ("client_secret = \"4ca9ary\"", "holds a secret; → client_secret_env or client_secret_file"),
+            ("refresh_token = \"4ca9ary\"", "holds a secret; → refresh_token_env or refresh_token_file"),
+            ("client_id = \"4ca9ary\"", "has client_id, which is a key of the account; → client_id = \"…\""),
+            ("scope = \"4ca9ary\"", "has scope, which is a key of the account"),
+            ("client_assertion = \"4ca9ary\"", "holds an assertion; → private_key_file"),
+            ("audience = \"4ca9 ary\"", "white space in a name or value"),
+            (&format!("audience = \"{}\"", "4ca9ary".repeat(600)), "has more than 4096 bytes"),
+        ] {
+            let lines = format!(
+                "client_id = \"a\"\nclient_secret_env = \"A\"\ntoken_url = \"https://a.example\"\n\
+                                 token_params = {{ {given} }}"
+            );
+            let error = credential("auth = \"oauth2\"", &lines).err().expect("it is refused");
+            assert!(error.contains(words) && !error.contains("4ca9"), "{given}: {error}");
+        }
     }
 
     #[test]
@@ -470,9 +592,25 @@ mod tests {
             ("oauth2", "client_id = \"a\"\ntoken_url = \"http://a.example\"", "token_url must begin with https://"),
             ("oauth2", "client_id = \"a\"\ntoken_url = \"https://a:b@a.example\"", "must not hold credentials"),
             ("oauth2", "client_id = \"a\"\ntoken_url = \"https://a.example?client_secret=b\"", "not hold credentials"),
+            (
+                "bearer",
+                "token_env = \"A\"\ntoken_params = { audience = \"b\" }",
+                "`token_params` has no use here; → remove it",
+            ),
+            (
+                "oauth2",
+                "client_id = \"a\"\ntoken_url = \"https://a.example\"\nclient_secret_env = \"A\"\nrefresh_token_env = \"B\"",
+                "a refresh token has no use with this grant; → remove it, or token_params = { grant_type",
+            ),
+            (
+                "oauth2",
+                "client_id = \"a\"\ntoken_url = \"https://a.example\"\nclient_secret_env = \"A\"\n\
+                 token_params = { grant_type = \"refresh_token\" }",
+                "→ add either refresh_token_env or refresh_token_file",
+            ),
             ("bearer", "token_env = \"a-b\"", "token_env takes the NAME of a variable, not the token"),
         ] {
-            let error = credential(&format!("auth = \"{auth}\""), lines).unwrap_err();
+            let error = credential(&format!("auth = \"{auth}\""), lines).err().expect("it is refused");
             assert!(error.contains(words) && error.lines().count() == 1, "{auth}, {lines}: {error}");
         }
     }

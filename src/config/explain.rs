@@ -76,6 +76,7 @@ pub fn secret_key(key: &str) -> Option<&'static str> {
     match plain.as_str() {
         "password" | "passwd" | "pass" | "pwd" => Some("password"),
         "clientsecret" => Some("client_secret"),
+        "refreshtoken" => Some("refresh_token"),
         "token" | "accesstoken" | "apitoken" | "authtoken" | "bearertoken" | "scimtoken" | "secrettoken" | "bearer"
         | "apikey" | "key" | "secret" | "secretkey" | "authorization" | "credential" | "credentials" => Some("token"),
         _ => None,

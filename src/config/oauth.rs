@@ -17,7 +17,7 @@ use crate::directory::{Class, Problem};
 use crate::kafka::oauth::{BearerToken, TokenSource, Tokens};
 use crate::schedule::now_millis;
 use crate::scim::token::{Grant, issue};
-use crate::scim::{ClientProof, Reach, ReadError, Sources, Timeouts};
+use crate::scim::{ClientProof, Reach, ReadError, Sources, Timeouts, TokenParams};
 use crate::service::ServiceError;
 use crate::transport::file::NamedFile;
 
@@ -30,6 +30,8 @@ const LIFE_UNSAID: Duration = Duration::from_secs(300);
 const LIFE_MAX: Duration = Duration::from_secs(365 * 24 * 3_600);
 /// Characters of all extensions. The first message of a client is one line of text.
 const EXTENSIONS_MAX: usize = 4_096;
+/// Bytes of all `token_params`. A request for a token is one short form.
+const TOKEN_PARAMS_BYTES_MAX: usize = 4_096;
 
 /// `[kafka.oauth]`
 #[derive(Debug, Deserialize)]
@@ -184,7 +186,9 @@ impl OauthConfig {
             client_id: &self.client_id,
             token_url: &self.token_url,
             scope: self.scope.as_deref(),
+            params: &TokenParams::new(),
             secret: &secret,
+            refresh_token: None,
             proof: &self.proof,
         };
         let asked_at = now_millis();
@@ -235,6 +239,37 @@ pub fn token_url(text: &str, remedy: &str) -> Result<Url, String> {
             .to_owned());
     }
     Ok(url)
+}
+
+/// The parameters of a request for a token: those of the profile, and those of the account, which win.
+///
+/// # Errors
+/// One is missing, has another key or may be a secret. The message does not repeat a value.
+pub fn token_params(profile: &TokenParams, own: Option<&TokenParams>) -> Result<TokenParams, String> {
+    let params: TokenParams =
+        profile.iter().chain(own.into_iter().flatten()).map(|(name, value)| (name.clone(), value.clone())).collect();
+    for (name, value) in &params {
+        if let Some(belongs) = secret_key(name) {
+            return Err(format!("token_params holds a secret; → {belongs}_env or {belongs}_file"));
+        }
+        if let Some(key) = ["client_id", "scope"].into_iter().find(|key| *key == name) {
+            return Err(format!("token_params has {key}, which is a key of the account; → {key} = \"…\""));
+        }
+        if name.starts_with("client_assertion") {
+            return Err("token_params holds an assertion; → private_key_file, with which scimtail signs one".to_owned());
+        }
+        if name.is_empty() || name.chars().chain(value.chars()).any(|c| c.is_control() || c.is_whitespace()) {
+            return Err("token_params has an empty name, or white space in a name or value; → remove it".to_owned());
+        }
+        if value.is_empty() {
+            return Err(format!("token_params has no {name}; → token_params = {{ {name} = \"…\" }}"));
+        }
+    }
+    let length: usize = params.iter().map(|(name, value)| name.len() + value.len()).sum();
+    if length > TOKEN_PARAMS_BYTES_MAX {
+        return Err(format!("token_params has more than {TOKEN_PARAMS_BYTES_MAX} bytes; → remove some"));
+    }
+    Ok(params)
 }
 
 /// How an OAuth2 client proves itself: with its secret, or with its private key. `taken`: what needs it.

@@ -26,6 +26,7 @@ pub enum Purpose {
     Token,
     Password,
     ClientSecret,
+    RefreshToken,
     ProxyPassword,
     /// A key in PEM, in a file only.
     PrivateKey,
@@ -40,6 +41,7 @@ impl Purpose {
             Purpose::Token => "token",
             Purpose::Password => "password",
             Purpose::ClientSecret => "client_secret",
+            Purpose::RefreshToken => "refresh_token",
             Purpose::ProxyPassword => "proxy_password",
             Purpose::PrivateKey => "private_key",
             Purpose::KafkaProperty => "",
@@ -59,6 +61,7 @@ impl Purpose {
             Purpose::Token => "token_file",
             Purpose::Password => "password_file",
             Purpose::ClientSecret => "client_secret_file",
+            Purpose::RefreshToken => "refresh_token_file",
             Purpose::ProxyPassword => "proxy_password_file",
             Purpose::PrivateKey => "private_key_file",
             Purpose::KafkaProperty => "file",
@@ -70,6 +73,7 @@ impl Purpose {
             Purpose::Token => Content::Token,
             Purpose::Password | Purpose::ProxyPassword => Content::Password,
             Purpose::ClientSecret => Content::ClientSecret,
+            Purpose::RefreshToken => Content::RefreshToken,
             Purpose::PrivateKey => Content::PrivateKey,
             Purpose::KafkaProperty => Content::Secret,
         }
@@ -80,6 +84,7 @@ impl Purpose {
             Purpose::Token => "token",
             Purpose::Password | Purpose::ProxyPassword => "password",
             Purpose::ClientSecret => "client secret",
+            Purpose::RefreshToken => "refresh token",
             Purpose::PrivateKey => "private key",
             Purpose::KafkaProperty => "secret",
         }
@@ -220,7 +225,7 @@ fn usable(purpose: Purpose, text: &str) -> Result<&str, String> {
         Purpose::PrivateKey => return Ok(text),
         // A property may be a password, or a key in PEM of many lines.
         Purpose::KafkaProperty => return Ok(text.trim_matches(['\r', '\n'])),
-        Purpose::Token | Purpose::ClientSecret => plain_token(purpose.noun(), text.trim())?,
+        Purpose::Token | Purpose::ClientSecret | Purpose::RefreshToken => plain_token(purpose.noun(), text.trim())?,
     };
     if secret.trim().is_empty() || secret.contains(char::is_control) {
         return Err("holds no usable secret (empty, or more than one line)".to_owned());
@@ -356,6 +361,7 @@ mod tests {
             (Purpose::Token, "token_env names is not set; → token_env takes the NAME of a variable, not the token"),
             (Purpose::Password, "→ password_env takes the NAME of a variable, not the password"),
             (Purpose::ClientSecret, "→ client_secret_env takes the NAME of a variable, not the client secret"),
+            (Purpose::RefreshToken, "→ refresh_token_env takes the NAME of a variable, not the refresh token"),
         ] {
             for token in ["sk_live_4ca9ary", "xoxp_4ca9ary", "ghp_4ca9ary", "correcthorse", "JBSWY3DPEHPK3PXP"] {
                 let secret = variable(purpose, token);

@@ -4,6 +4,7 @@ use std::fs;
 use std::time::Duration;
 
 use super::*;
+use crate::directory::AttributeList;
 use crate::scim::profile::Profile;
 
 const GOOD: &str = r#"
@@ -518,6 +519,78 @@ fn files_add_and_replace_profiles_and_an_account_overrides_single_fields() {
         config.accounts[1].account.profile_fingerprint,
         provider("generic", &ProviderTexts::new()).unwrap().fingerprint
     );
+}
+
+#[test]
+fn an_account_whose_directory_cannot_be_read_is_refused_with_what_to_read_instead() {
+    const WORDS: &str = "Acme lists only with a filter; → read the reports of Acme";
+    let text = GOOD.replace("provider = \"chargebee\"", "provider = \"acme\"") + "[providers]\nacme = \"acme.toml\"\n";
+    let acme = format!("title = \"Acme\"\nunreadable = \"{WORDS}\"");
+    let error = load(&text, &[("acme.toml", &acme)]).unwrap_err().0;
+    assert!(error.ends_with(&format!("scimtail.toml:30: [[account]] acme-chargebee: {WORDS}")), "{error}");
+    let empty = error_of_profile("not_read = [\"guests\", \" \"]");
+    assert!(empty.contains("[account.profile] not_read has an empty or an unprintable text"), "{empty}");
+}
+
+/// The complaint about this line in `[account.profile]`.
+fn error_of_profile(line: &str) -> String {
+    error(&format!("{GOOD}[account.profile]\n{line}\n"))
+}
+
+#[test]
+fn the_interval_is_that_of_the_account_else_of_the_defaults_else_of_the_profile() {
+    const ACME: (&str, &str) = ("acme.toml", "title = \"Acme\"\ninterval = \"24h\"\nprice_per_request = 0.002");
+    let interval = |own: &str, of_all: &str| {
+        let text = GOOD.replace("provider = \"chargebee\"", "provider = \"acme\"");
+        let text = text.replace("interval = \"1m\"", own).replace("interval = \"5m\"", of_all);
+        let config = load(&format!("{text}\n[providers]\nacme = \"acme.toml\"\n"), &[ACME]).unwrap();
+        (config.accounts[0].interval.as_secs(), config.accounts[1].interval.as_secs())
+    };
+    assert_eq!(interval("interval = \"1m\"", "interval = \"2m\""), (120, 60));
+    assert_eq!(interval("", "interval = \"2m\""), (120, 120));
+    assert_eq!(interval("", ""), (300, 86_400));
+    for (line, complaint) in [
+        ("interval = \"soon\"", "interval: `soon` is not a duration"),
+        ("price_per_request = 0.0", "price_per_request must be above 0; → leave it out if requests cost nothing"),
+    ] {
+        assert!(error(&format!("{GOOD}[account.profile]\n{line}\n")).contains(complaint), "{line}");
+    }
+}
+
+#[test]
+fn a_profile_adds_attributes_to_the_default_list_and_an_account_adds_to_them_or_replaces_them() {
+    const ACME: (&str, &str) = ("acme.toml", "title = \"Acme\"\nattributes = [\"orgRole\", \"TITLE\"]");
+    let published = |defaults: &str, own: &str| {
+        let text = GOOD
+            .replace("provider = \"chargebee\"", "provider = \"acme\"")
+            .replace("[defaults]", &format!("[defaults]\n{defaults}"));
+        let text = text.split_once("attributes = [\"userName\", \"displayName\"").unwrap().0.to_owned();
+        let text = format!("{text}{own}\n[providers]\nacme = \"acme.toml\"\n");
+        load(&text, &[ACME]).unwrap().accounts[1].account.attributes.paths().to_vec()
+    };
+    let defaults = AttributeList::default().paths().to_vec();
+    let and = |more: &[&str]| [defaults.clone(), more.iter().map(ToString::to_string).collect()].concat();
+    for (of_all, own, expected) in [
+        ("", "", and(&["orgRole"])),
+        ("", "attributes_add = [\"seat\", \"orgrole\"]", and(&["orgRole", "seat"])),
+        ("", "attributes = [\"userName\"]", vec!["userName".to_owned()]),
+        ("", "attributes = [\"userName\"]\nattributes_add = [\"seat\"]", vec!["userName".into(), "seat".into()]),
+        ("attributes = [\"title\"]", "", vec!["title".to_owned()]),
+        ("attributes = [\"title\"]", "attributes_add = [\"seat\"]", vec!["title".into(), "seat".into()]),
+        ("attributes_add = [\"desk\"]", "", and(&["orgRole", "desk"])),
+        ("attributes_add = [\"desk\"]", "attributes_add = [\"seat\"]", and(&["orgRole", "seat"])),
+        // A list of the account's own is all of it.
+        ("attributes_add = [\"desk\"]", "attributes = [\"userName\"]", vec!["userName".to_owned()]),
+    ] {
+        assert_eq!(published(of_all, own), expected, "[defaults] {of_all}; {own}");
+    }
+    for key in ["attributes", "attributes_add"] {
+        let empty = format!("[defaults]\n{key} = [\" \"]");
+        assert!(error(&GOOD.replace("[defaults]", &empty)).contains(&format!("{key} has an empty name; → remove it")));
+        let empty = format!("token_env = \"STRIPE_SCIM_TOKEN\"\n{key} = [\"\"]");
+        let error = error(&GOOD.replace("token_env = \"STRIPE_SCIM_TOKEN\"", &empty));
+        assert!(error.contains(&format!("acme-stripe: {key} has an empty name; → remove it")), "{error}");
+    }
 }
 
 #[test]

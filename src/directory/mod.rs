@@ -20,6 +20,7 @@ pub mod diff;
 pub mod changes;
 pub mod guard;
 pub mod entitlement;
+pub mod privileges;
 pub mod problem;
 pub mod reason;
 pub mod status;

@@ -160,7 +160,7 @@ impl<'a> Fields<'a> {
     }
 
     /// SCIM path and JSON text, sorted by path.
-    pub fn attributes(&self) -> impl ExactSizeIterator<Item = (&'a str, &'a str)> + use<'a> {
+    pub fn attributes(&self) -> impl ExactSizeIterator<Item = (&'a str, &'a str)> + Clone + use<'a> {
         let mut reader = Reader(self.lists);
         let count = reader.length();
         (0..count).map(move |_| (reader.path(), reader.text()))
@@ -217,6 +217,7 @@ fn put_optional(bytes: &mut Vec<u8>, text: Option<&str>) {
 }
 
 /// Reads what `pack` wrote; the bytes never leave this process, so they are always well-formed.
+#[derive(Clone)]
 struct Reader<'a>(&'a [u8]);
 
 impl<'a> Reader<'a> {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::agreement::compatible;
 use super::emails::main_email;
-use super::values::comparable;
+use super::values::{belongs_to, comparable};
 use crate::json::{json_text, text_of};
 
 /// An id that no principal has: a server that finds one by it ignores the filter.
@@ -125,12 +125,20 @@ impl Principal {
     pub fn composed_name(&self) -> Option<String> {
         let part = |name: &str| {
             let (_, value) = self.attributes.iter().find(|(path, _)| path.eq_ignore_ascii_case(name))?;
-            text_of(value).map(|text| text.trim().to_owned()).filter(|text| !text.is_empty())
+            // Sentry writes `N/A` for a name that it does not know.
+            text_of(value).map(|text| text.trim().to_owned()).filter(|text| !text.is_empty() && text != "N/A")
         };
         part("name.formatted").or_else(|| {
             let parts: Vec<String> = ["name.givenName", "name.familyName"].into_iter().filter_map(part).collect();
             (!parts.is_empty()).then(|| parts.join(" "))
         })
+    }
+
+    /// True where the main e-mail address is the user name, because the directory shows no `emails`.
+    pub fn email_is_user_name(&self) -> bool {
+        self.email.is_some()
+            && self.email == self.user_name
+            && !self.attributes.keys().any(|path| belongs_to(path, "emails"))
     }
 
     /// True for the name of what an attribute points to, e.g. `manager.displayName` beside `manager.value`: it is
@@ -187,7 +195,10 @@ impl Principal {
             }
         }
         let emails = shown.attributes.iter().find(|(path, _)| path.eq_ignore_ascii_case("emails"));
-        shown.email = emails.and_then(|(_, emails)| main_email(emails)).or(shown.email);
+        shown.email = match emails.and_then(|(_, emails)| main_email(emails)) {
+            None if self.email_is_user_name() => shown.user_name.clone(),
+            email => email.or(shown.email),
+        };
         shown
     }
 
@@ -244,6 +255,9 @@ impl Principal {
             let kept = known.attributes.iter().filter(|(path, _)| below(path));
             self.attributes.extend(kept.map(|(path, value)| (path.clone(), value.clone())));
         }
+        if self.email.is_none() && known.email_is_user_name() && self.user_name == known.user_name {
+            self.email.clone_from(&known.email);
+        }
     }
 }
 
@@ -262,7 +276,7 @@ pub struct AttributeList {
     paths: Vec<String>,
     /// Places in `paths` of those that may cover a path, by their length: this is asked several times for each attribute
     /// of each user.
-    by_length: Vec<Vec<usize>>,
+    by_length: BTreeMap<usize, Vec<usize>>,
 }
 
 /// URN of the enterprise extension (RFC 7643 §4.3), with the colon that precedes an attribute.
@@ -299,26 +313,38 @@ impl Default for AttributeList {
 
 impl AttributeList {
     pub fn new(paths: Vec<String>) -> AttributeList {
-        let mut by_length: Vec<Vec<usize>> = Vec::new();
-        for (place, path) in paths.iter().enumerate() {
-            if NEVER.iter().any(|never| covers(never, path)) {
-                continue;
-            }
-            by_length.resize(by_length.len().max(path.len() + 1), Vec::new());
-            by_length[path.len()].push(place);
+        let mut list = AttributeList { paths: Vec::with_capacity(paths.len()), by_length: BTreeMap::new() };
+        paths.into_iter().for_each(|path| list.push(path));
+        list
+    }
+
+    fn push(&mut self, path: String) {
+        if !NEVER.iter().any(|never| covers(never, &path)) {
+            self.by_length.entry(path.len()).or_default().push(self.paths.len());
         }
-        AttributeList { paths, by_length }
+        self.paths.push(path);
     }
 
     pub fn paths(&self) -> &[String] {
         &self.paths
     }
 
+    /// The list with these paths behind it, without those that it covers already.
+    #[must_use]
+    pub fn and(mut self, paths: &[String]) -> AttributeList {
+        for path in paths {
+            if !self.covers(path) {
+                self.push(path.clone());
+            }
+        }
+        self
+    }
+
     /// The list's own spelling of the entry that covers `path` (the entry itself or something below
     /// it), so that a server that changes the case of a name causes no change.
     pub fn entry(&self, path: &str) -> Option<&str> {
         let ends = path.bytes().enumerate().filter(|(_, byte)| *byte == b'.').map(|(end, _)| end);
-        let of_length = |end: usize| self.by_length.get(end).into_iter().flatten().map(move |place| (*place, end));
+        let of_length = |end: usize| self.by_length.get(&end).into_iter().flatten().map(move |place| (*place, end));
         let first = ends
             .chain([path.len()])
             .flat_map(of_length)

@@ -28,7 +28,8 @@ pub fn reduce(principal: &mut Principal, kind: Kind, list: &AttributeList) {
     }
     // Sizes as JSON, because that is how an event states them.
     let names = [
-        ("userName", &principal.user_name, 4),
+        // The main address may be the user name.
+        ("userName", &principal.user_name, if principal.email_is_user_name() { 5 } else { 4 }),
         ("displayName", &principal.display_name, if kind == Kind::Group { 8 } else { 4 }),
         ("externalId", &principal.external_id, 3),
     ];
@@ -51,7 +52,12 @@ pub fn reduce(principal: &mut Principal, kind: Kind, list: &AttributeList) {
         }
         size -= bytes;
         match path.as_str() {
-            "userName" => principal.user_name = None,
+            "userName" => {
+                if principal.email_is_user_name() {
+                    principal.email = None;
+                }
+                principal.user_name = None;
+            }
             "displayName" => principal.display_name = None,
             "externalId" => principal.external_id = None,
             other => {

@@ -74,6 +74,8 @@ pub struct Settings {
     pub attributes: Vec<String>,
     pub group_pattern: Option<String>,
     pub profile_fingerprint: String,
+    /// What the vendor's SCIM does not show.
+    pub not_read: Vec<String>,
 }
 
 /// What completed syncs have read. What was never read before is not news when it is read first.

@@ -88,6 +88,11 @@ impl<'e> Change<'e> {
         matches!(self.subject, Subject::Membership | Subject::NestedMembership)
     }
 
+    /// True if the event changes what a user may do. It is worth more than a line of information.
+    pub(super) fn is_of_privileges(&self) -> bool {
+        self.action == Action::Updated && !self.event.privileges.is_empty()
+    }
+
     /// When the change happened if the directory says so, else when it was observed. Milliseconds since 1970-01-01 UTC.
     pub(super) fn time(&self) -> i64 {
         self.event.occurred_at.unwrap_or(self.event.observed_at)
@@ -158,6 +163,8 @@ impl<'e> Change<'e> {
     pub(super) fn person_before(&self) -> Person {
         // If `active` changed in the same sync, that is another event, and both events show the user after both.
         let mut person = Person { active: None, ..self.person() };
+        let addresses = |attributes: &Attributes<'_>| attributes.keys().any(|path| belongs_to(path, "emails"));
+        let email_is_user_name = person.email == person.user_name && !addresses(&self.attributes());
         for AttributeChange { attribute, old_value, .. } in &self.event.changes {
             let old = old_value.as_deref().map(json);
             let text = || old.as_ref().and_then(Value::as_str).map(str::to_owned);
@@ -168,6 +175,9 @@ impl<'e> Change<'e> {
                 "active" => person.active = old.as_ref().and_then(Value::as_bool),
                 _ => {}
             }
+        }
+        if email_is_user_name && person.email.is_some() {
+            person.email.clone_from(&person.user_name);
         }
         if self.changes("emails") {
             person.email = email_before(person.email.as_deref(), self.attributes(), self.attributes_before());

@@ -96,6 +96,7 @@ fn rest(change: &Change<'_>) -> Value {
         ("member_group_name", subgroup.and_then(|team| team.name).into()),
         ("observed_at", rfc3339(event.observed_at).into()),
         ("omitted_attributes", event.omitted_attributes.clone().into()),
+        ("privileges", event.privileges.clone().into()),
         ("provider", event.provider.clone().into()),
         ("removal_means", event.removal_means.clone().into()),
         ("removal_reason", event.removal_reason.clone().into()),

@@ -13,6 +13,10 @@ use crate::avro::codec::rfc3339;
 /// The version of ECS in the output.
 pub const VERSION: &str = "9.4.0";
 
+/// `event.severity` has the scale of the source (ECS, Event Fields): that of `severity_id` in OCSF.
+const INFORMATIONAL: i64 = 1;
+const LOW: i64 = 2;
+
 pub fn value(change: &Change<'_>) -> Value {
     let event = change.event;
     let kind = if change.action == Action::Known { "asset" } else { "event" };
@@ -64,6 +68,7 @@ pub fn value(change: &Change<'_>) -> Value {
                 ("provider", event.provider.clone().into()),
                 ("reason", event.removal_reason.clone().into()),
                 ("sequence", event.sequence.into()),
+                ("severity", if change.is_of_privileges() { LOW } else { INFORMATIONAL }.into()),
                 ("type", types(change).into()),
             ]),
         ),
@@ -157,6 +162,7 @@ fn labels(change: &Change<'_>) -> Value {
         ("member_group_id", subgroup.as_ref().map(|team| team.id.clone()).into()),
         ("member_group_name", subgroup.and_then(|team| team.name).into()),
         ("omitted_attributes", event.omitted_attributes.clone().into()),
+        ("privileges", event.privileges.clone().into()),
         ("removal_means", event.removal_means.clone().into()),
         ("snapshot", event.snapshot.to_string().into()),
         ("sync", event.sync.to_string().into()),

@@ -12,7 +12,9 @@ use super::{Action, Change, Subject};
 /// The version of OCSF in the output.
 pub const VERSION: &str = "1.8.0";
 
-const INFORMATIONAL: i64 = 1;
+/// `severity_id` and `severity`: no action is required, or the user decides whether one is.
+const INFORMATIONAL: (i64, &str) = (1, "Informational");
+const LOW: (i64, &str) = (2, "Low");
 const SUCCESS: i64 = 1;
 
 /// `type_id` of a managed entity.
@@ -86,8 +88,9 @@ pub fn value(change: &Change<'_>) -> Value {
     put("class_uid", class.uid().into());
     put("message", change.message().into());
     put("metadata", metadata(change));
-    put("severity", "Informational".into());
-    put("severity_id", INFORMATIONAL.into());
+    let (severity_id, severity) = if change.is_of_privileges() { LOW } else { INFORMATIONAL };
+    put("severity", severity.into());
+    put("severity_id", severity_id.into());
     put("status", "Success".into());
     put("status_id", SUCCESS.into());
     put("time", change.time().into());
@@ -172,6 +175,7 @@ fn unmapped(change: &Change<'_>) -> Value {
         ("entitlement_name", event.entitlement_name.clone().into()),
         ("omitted_attributes", event.omitted_attributes.clone().into()),
         ("parent_group", parent),
+        ("privileges", event.privileges.clone().into()),
         ("removal_means", event.removal_means.clone().into()),
         ("removal_reason", event.removal_reason.clone().into()),
         ("snapshot", event.snapshot.into()),

@@ -89,6 +89,9 @@ pub fn rest(event: &ChangeEvent) -> Vec<String> {
             parts.push(format!("{} {} → {}", clean(short), side(&change.old_value), side(&change.new_value)));
         }
     }
+    if event.event_type == "user.updated" && !event.privileges.is_empty() {
+        parts.push("(privilege)".to_owned());
+    }
     if event.event_type == "user.added" && event.user.as_ref().is_some_and(|user| user.active == Some(false)) {
         parts.push("inactive".to_owned());
     }

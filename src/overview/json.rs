@@ -28,6 +28,7 @@ pub fn json(standing: &Standing) -> Value {
         "hold": standing.hold.as_ref().map(|hold| losses(&hold.losses)),
         "commands": standing.steps.iter().map(|step| &step.command).collect::<Vec<_>>(),
         "findings": standing.findings,
+        "not_included": standing.not_included,
     })
 }
 

@@ -141,6 +141,8 @@ pub struct Standing {
     pub steps: Vec<Step>,
     /// What a person should know although the newest completed sync completed.
     pub findings: Vec<String>,
+    /// What the vendor's SCIM does not show.
+    pub not_included: Vec<String>,
 }
 
 /// Judges what was seen of an account. `now`: milliseconds since 1970-01-01 UTC.
@@ -199,6 +201,7 @@ pub fn standing(config: &AccountConfig, seen: &Seen, owner: Owner, now: i64) -> 
         hold,
         steps,
         findings: completed.map(|completed| completed.findings.clone()).unwrap_or_default(),
+        not_included: completed.map(|completed| completed.settings.not_read.clone()).unwrap_or_default(),
     }
 }
 

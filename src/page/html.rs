@@ -132,7 +132,7 @@ fn accounts(view: &View<'_>, recent: Option<&Recent>) -> Markup {
                             }
                             td role="cell" data-head=(heads[8]) { (owner(&standing.owner)) }
                         }
-                        @if standing.reason.is_some() || !standing.steps.is_empty() || !standing.findings.is_empty() {
+                        @if has_more(standing) {
                             tr role="row" .more #{ "more-" (standing.account) } {
                                 td role="cell" colspan=(heads.len()) { (more(standing)) }
                             }
@@ -152,7 +152,13 @@ fn label(standing: &Standing) -> Markup {
     }
 }
 
-/// What is wrong, the numbers of a hold, and the commands.
+/// True if there is anything to say of the account beside its row.
+fn has_more(standing: &Standing) -> bool {
+    let Standing { reason, steps, findings, not_included, .. } = standing;
+    reason.is_some() || !steps.is_empty() || !findings.is_empty() || !not_included.is_empty()
+}
+
+/// What is wrong, the numbers of a hold, the commands, and what SCIM does not show.
 fn more(standing: &Standing) -> Markup {
     html! {
         details open[standing.needs_person] #{ "details-" (standing.account) } {
@@ -160,6 +166,9 @@ fn more(standing: &Standing) -> Markup {
             @if let Some(reason) = &standing.reason { p { (clean(reason)) } }
             @if let Some(hold) = &standing.hold { (numbers(hold)) }
             @for finding in &standing.findings { p .finding { "Note: " (clean(finding)) } }
+            @if !standing.not_included.is_empty() {
+                p .finding { "Complete for what SCIM shows; not included: " (clean(&standing.not_included.join(", "))) }
+            }
             @if !standing.steps.is_empty() {
                 dl .steps {
                     @for step in &standing.steps { div { dt { (step.purpose) } dd { code { (step.command) } } } }

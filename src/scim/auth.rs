@@ -16,8 +16,9 @@ use super::assertion;
 pub use super::assertion::Sources;
 use super::error::ReadError;
 use super::http::{Http, Reach, Timeouts};
+pub use super::secret::ReadSecret;
 use super::secret::{Numbered, fits_a_header};
-pub use super::token::ClientProof;
+pub use super::token::{ClientProof, TokenParams};
 use super::token::{Grant, TOKEN_WAIT, Tokens, at_token_url};
 
 /// How a request carries the credential, without the secret.
@@ -30,7 +31,7 @@ pub enum Scheme {
     /// The secret is in a header of the vendor's, behind `prefix` and a space if there is a prefix.
     ApiKey { header: HeaderName, prefix: String },
     /// The secret is the client's; it is exchanged for bearer tokens (RFC 6749 §4.4).
-    Oauth2 { client_id: String, token_url: Url, scope: Option<String>, proof: ClientProof },
+    Oauth2 { client_id: String, token_url: Url, scope: Option<String>, params: TokenParams, proof: ClientProof },
 }
 
 impl Scheme {
@@ -73,13 +74,12 @@ impl Scheme {
     }
 }
 
-/// Reads the secret as it is now. `Err`: why it cannot be read, without any of it.
-pub type ReadSecret = Arc<dyn Fn() -> Result<SecretString, String> + Send + Sync>;
-
 /// The credential of one endpoint.
 pub struct Credential {
     scheme: Scheme,
     read: ReadSecret,
+    /// Of the OAuth2 grant that takes a refresh token (RFC 6749 §6). It is read for each request for a token.
+    refresh_token: Option<ReadSecret>,
     current: Mutex<Numbered>,
     /// Of OAuth2 only.
     tokens: Option<Tokens>,
@@ -104,7 +104,17 @@ impl Credential {
             }
             _ => None,
         };
-        Ok(Credential { scheme, read, current: Mutex::new(Numbered { secret, number: 0 }), tokens })
+        let current = Mutex::new(Numbered { secret, number: 0 });
+        Ok(Credential { scheme, read, refresh_token: None, current, tokens })
+    }
+
+    /// The credential with a refresh token, which is a second secret.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn with_refresh_token(self, read: ReadSecret) -> Result<Credential, ReadError> {
+        read().map_err(|text| ReadError::new(ReasonCode::CredentialUnreadable, text))?;
+        Ok(Credential { refresh_token: Some(read), ..self })
     }
 
     /// A bearer token that stays what it is.
@@ -143,8 +153,10 @@ impl Credential {
     pub async fn pass(&self) -> Result<Pass, ReadError> {
         let current = self.current();
         match (&self.tokens, &self.scheme) {
-            (Some(tokens), Scheme::Oauth2 { client_id, token_url, scope, proof }) => {
-                let grant = Grant { client_id, token_url, scope: scope.as_deref(), secret: &current.secret, proof };
+            (Some(tokens), Scheme::Oauth2 { client_id, token_url, scope, params, proof }) => {
+                let (scope, refresh_token) = (scope.as_deref(), self.refresh_token.as_ref());
+                let secret = &current.secret;
+                let grant = Grant { client_id, token_url, scope, params, secret, refresh_token, proof };
                 tokens.pass(&grant, current.number).await.map(Pass)
             }
             _ => Ok(Pass(current)),
@@ -299,7 +311,8 @@ mod tests {
         fn oauth2(&self) -> Scheme {
             let token_url = Url::parse(&format!("{}/token", self.base)).unwrap();
             let (client_id, scope) = ("us:er".to_owned(), Some("scim read".to_owned()));
-            Scheme::Oauth2 { client_id, token_url, scope, proof: ClientProof::Secret }
+            let params = TokenParams::new();
+            Scheme::Oauth2 { client_id, token_url, scope, params, proof: ClientProof::Secret }
         }
 
         fn vendor(&self) -> std::sync::MutexGuard<'_, Vendor> {
@@ -309,6 +322,12 @@ mod tests {
         fn rotate(&self, secret: &str) {
             *self.secret.lock().unwrap() = Ok(secret.to_owned());
         }
+    }
+
+    /// A client without a scope.
+    fn issued_at(token_url: Url) -> Scheme {
+        let (client_id, params) = ("user".to_owned(), TokenParams::new());
+        Scheme::Oauth2 { client_id, token_url, scope: None, params, proof: ClientProof::Secret }
     }
 
     async fn get(client: &Client) -> Result<u16, ReadError> {
@@ -422,7 +441,8 @@ mod tests {
         world.rotate(&pem("p256.pem"));
         let Scheme::Oauth2 { client_id, token_url, scope, .. } = world.oauth2() else { panic!("it is OAuth2") };
         let proof = ClientProof::Key { id: Some("key-1".to_owned()) };
-        let scheme = Scheme::Oauth2 { client_id, token_url: token_url.clone(), scope, proof };
+        let params = TokenParams::new();
+        let scheme = Scheme::Oauth2 { client_id, token_url: token_url.clone(), scope, params, proof };
         let mut client = world.client(scheme.clone());
         assert_eq!(get(&client).await, Ok(200));
         let (authorization, body) = world.vendor().asked[0].clone();
@@ -452,6 +472,74 @@ mod tests {
         let Err(error) = world.credential(scheme) else { panic!("it is not a key") };
         assert_eq!(error.code, ReasonCode::CredentialUnreadable);
         assert!(!error.to_string().contains("4ca9ary"), "{error}");
+    }
+
+    /// OAuth2 with these parameters, and with a refresh token if there is one.
+    fn with_params(world: &World, params: &[(&str, &str)], refresh_token: Option<&'static str>) -> Client {
+        let Scheme::Oauth2 { client_id, token_url, proof, .. } = world.oauth2() else { panic!("it is OAuth2") };
+        let params = params.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
+        let credential = world.credential(Scheme::Oauth2 { client_id, token_url, scope: None, params, proof }).unwrap();
+        let credential = match refresh_token {
+            Some(token) => credential.with_refresh_token(Arc::new(move || Ok(token.to_owned().into()))).unwrap(),
+            None => credential,
+        };
+        let base_url = Url::parse(&format!("{}/scim/v2", world.base)).unwrap();
+        let profile = Profile::named("generic").unwrap();
+        Client::with_patience(base_url, credential, profile, &Reach::default(), || 0, Patience::default()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_token_request_carries_the_parameters_of_the_vendor_and_a_refusal_names_the_grant() {
+        let world = World::new().await;
+        let params = [("account_id", "4cc0unt&x"), ("grant_type", "account_credentials")];
+        assert_eq!(get(&with_params(&world, &params, None)).await, Ok(200));
+        assert_eq!(world.vendor().asked[0].1, "grant_type=account_credentials&account_id=4cc0unt%26x");
+        for (code, expected) in [
+            (
+                "unsupported_grant_type",
+                "400: the token endpoint refused the grant `account_credentials`; \
+                 → check token_params, and the grants of this client_id at the vendor",
+            ),
+            (
+                "invalid_request",
+                "400: the token endpoint refused the client credentials; \
+                 → check client_id, the client secret, scope and token_params",
+            ),
+        ] {
+            world.vendor().answers = vec![(400, format!(r#"{{"error": "{code}"}}"#)); 2].into();
+            assert_eq!(get(&with_params(&world, &params, None)).await.unwrap_err().to_string(), expected);
+            world.vendor().answers.clear();
+        }
+    }
+
+    #[tokio::test]
+    async fn a_refresh_token_is_sent_for_each_token_and_one_that_is_replaced_is_refused() {
+        let world = World::new().await;
+        let params = [("grant_type", "refresh_token")];
+        let client = with_params(&world, &params, Some("refresh-canary"));
+        assert_eq!(get(&client).await, Ok(200));
+        assert_eq!(world.vendor().asked[0].1, "grant_type=refresh_token&refresh_token=refresh-canary");
+        let issue = |next: &str| format!(r#"{{"access_token": "next", "refresh_token": "{next}"}}"#);
+        // The vendor may repeat it.
+        world.vendor().answers = vec![(200, issue("refresh-canary"))].into();
+        world.vendor().accepted = "Bearer next".to_owned();
+        assert_eq!(get(&client).await, Ok(200));
+        for (status, answer, expected) in [
+            (200, issue("other-canary"), "the token endpoint replaces the refresh token at each use"),
+            (
+                400,
+                r#"{"error": "invalid_grant"}"#.to_owned(),
+                "refused the refresh token; → put a new one in its place",
+            ),
+        ] {
+            world.vendor().answers = vec![(status, answer); 2].into();
+            let error = get(&with_params(&world, &params, Some("refresh-canary"))).await.unwrap_err().to_string();
+            assert!(error.contains(expected) && !error.contains("canary"), "{error}");
+            world.vendor().answers.clear();
+        }
+        let credential = world.credential(world.oauth2()).unwrap();
+        let Err(error) = credential.with_refresh_token(Arc::new(|| Err("no file".to_owned()))) else { panic!("none") };
+        assert_eq!((error.code.clone(), error.to_string()), (ReasonCode::CredentialUnreadable, "no file".to_owned()));
     }
 
     #[tokio::test]
@@ -507,8 +595,7 @@ mod tests {
         let mut world = World::new().await;
         let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let token_url = Url::parse(&format!("http://{closed}/token")).unwrap();
-        let nowhere =
-            Scheme::Oauth2 { client_id: "user".to_owned(), token_url, scope: None, proof: ClientProof::Secret };
+        let nowhere = issued_at(token_url);
         let error = get(&world.client(nowhere)).await.unwrap_err();
         assert_eq!(
             (error.code.clone(), error.to_string().contains("token_url: nothing listens")),
@@ -556,9 +643,7 @@ mod tests {
             ("https://10.0.0.1/", "a private address"),
         ] {
             let token_url = Url::parse(url).unwrap();
-            let scheme =
-                Scheme::Oauth2 { client_id: "user".to_owned(), token_url, scope: None, proof: ClientProof::Secret };
-            let Err(error) = world.credential(scheme) else { panic!("{url} is accepted") };
+            let Err(error) = world.credential(issued_at(token_url)) else { panic!("{url} is accepted") };
             assert!(error.to_string().starts_with("token_url: ") && error.to_string().contains(words), "{error}");
         }
     }

@@ -1,7 +1,7 @@
 //! Requests to one SCIM endpoint: signed, paced, within limits, retried.
 
 use crate::directory::ReasonCode;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -85,6 +85,8 @@ pub struct Client {
     /// The account whose requests these are, for metrics.
     account: Arc<str>,
     waited: Arc<Waited>,
+    /// Requests that were sent, repeated ones included.
+    sent: Arc<AtomicU64>,
     large: LargeBodies,
 }
 
@@ -154,6 +156,7 @@ impl Client {
             last: Arc::default(),
             account: Arc::default(),
             waited: Arc::default(),
+            sent: Arc::default(),
             large: LargeBodies::new(),
         })
     }
@@ -204,6 +207,11 @@ impl Client {
     /// The server's clock minus ours as last seen, milliseconds; 0 if it does not state its time.
     pub fn skew(&self) -> i64 {
         self.skew.load(Ordering::Relaxed)
+    }
+
+    /// Requests that were sent so far, repeated ones included.
+    pub fn sent(&self) -> u64 {
+        self.sent.load(Ordering::Relaxed)
     }
 
     /// The newest answer, whatever it was.
@@ -285,6 +293,7 @@ impl Client {
         };
         let sending = credential.sign(sending, &pass).header(ACCEPT, &profile.accept);
         failpoint::hit(Point::FetchBefore);
+        self.sent.fetch_add(1, Ordering::Relaxed);
         let response = match sending.send().await {
             Ok(response) => response,
             Err(error) => {

@@ -37,10 +37,11 @@ enum Request {
 
 impl ScimDirectory {
     pub fn new(client: Client, attributes: AttributeList) -> ScimDirectory {
-        let Profile { absent_active, memberships, .. } = client.profile();
+        let Profile { absent_active, email, memberships, .. } = client.profile();
         let reading = Reading {
             attributes,
             absent_active: *absent_active,
+            email: *email,
             groups_on_user: *memberships == Memberships::User,
             paths: Kind::BOTH.map(|kind| client.profile().path(kind).to_owned()),
         };

@@ -9,30 +9,47 @@ use toml::{Table, Value};
 
 /// Profiles that ship with the binary, by name.
 pub const EMBEDDED: &[(&str, &str)] = &[
+    ("airtable", include_str!("providers/airtable.toml")),
     ("asana", include_str!("providers/asana.toml")),
     ("atlassian", include_str!("providers/atlassian.toml")),
     ("aws-identity-center", include_str!("providers/aws-identity-center.toml")),
     ("chargebee", include_str!("providers/chargebee.toml")),
+    ("claude", include_str!("providers/claude.toml")),
     ("databricks", include_str!("providers/databricks.toml")),
     ("datadog", include_str!("providers/datadog.toml")),
     ("entra", include_str!("providers/entra.toml")),
     ("figma", include_str!("providers/figma.toml")),
     ("generic", include_str!("providers/generic.toml")),
+    ("genesys", include_str!("providers/genesys.toml")),
     ("github", include_str!("providers/github.toml")),
+    ("github-org", include_str!("providers/github-org.toml")),
     ("gitlab", include_str!("providers/gitlab.toml")),
+    ("google-workspace", include_str!("providers/google-workspace.toml")),
+    ("govslack", include_str!("providers/govslack.toml")),
+    ("grafana", include_str!("providers/grafana.toml")),
+    ("hcp-terraform", include_str!("providers/hcp-terraform.toml")),
+    ("keycloak", include_str!("providers/keycloak.toml")),
     ("miro", include_str!("providers/miro.toml")),
+    ("netskope", include_str!("providers/netskope.toml")),
+    ("new-relic", include_str!("providers/new-relic.toml")),
     ("notion", include_str!("providers/notion.toml")),
+    ("oracle-identity-domains", include_str!("providers/oracle-identity-domains.toml")),
     ("postman", include_str!("providers/postman.toml")),
     ("salesforce", include_str!("providers/salesforce.toml")),
+    ("sap-cloud-identity", include_str!("providers/sap-cloud-identity.toml")),
     ("sentry", include_str!("providers/sentry.toml")),
+    ("servicenow", include_str!("providers/servicenow.toml")),
     ("slack", include_str!("providers/slack.toml")),
     ("snowflake", include_str!("providers/snowflake.toml")),
     ("stripe", include_str!("providers/stripe.toml")),
+    ("webex", include_str!("providers/webex.toml")),
+    ("workos", include_str!("providers/workos.toml")),
+    ("wso2", include_str!("providers/wso2.toml")),
     ("zoom", include_str!("providers/zoom.toml")),
 ];
 
 /// The profile that every other one completes itself from.
-pub(super) const BASE: &str = "generic";
+pub const BASE: &str = "generic";
 
 /// Layers of one profile; a chain of `extends` that is longer goes round.
 const EXTENDS_MAX: usize = 8;
@@ -46,16 +63,21 @@ const FIELDS: &[&str] = &[
     "auth_prefix",
     "token_url",
     "scope",
+    "token_params",
     "token_hint",
     "accept",
     "users_path",
     "groups_path",
+    "interval",
+    "price_per_request",
     "rate_limits",
+    "list_params",
     "paging",
     "page_size",
     "pages_in_flight",
     "trust_total",
     "absent_active",
+    "email",
     "inactive",
     "groups",
     "memberships",
@@ -66,10 +88,15 @@ const FIELDS: &[&str] = &[
     "removal_proof",
     "removal_means",
     "group_pattern",
+    "attributes",
+    "privileges",
     "request_attributes",
     "list_etags",
     "full_walk_every",
     "no_list_hint",
+    "recorded",
+    "unreadable",
+    "not_read",
 ];
 
 /// One field of a profile and where it comes from, for people.

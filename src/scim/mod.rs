@@ -30,7 +30,7 @@ pub mod listing;
 pub mod probe;
 pub mod directory;
 
-pub use auth::{ClientProof, Credential, Scheme, Sources};
+pub use auth::{ClientProof, Credential, Scheme, Sources, TokenParams};
 pub use client::{Client, Patience};
 pub use directory::ScimDirectory;
 pub use error::ReadError;

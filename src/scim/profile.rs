@@ -9,14 +9,33 @@ use xxhash_rust::xxh3::xxh3_128;
 
 use super::layers::{complaint, overlay, stack};
 use crate::account::Habits;
-use crate::directory::{GroupPattern, Kind, Strategy};
+use crate::directory::privileges::PRIVILEGES_MAX;
+use crate::directory::{AttributeList, GroupPattern, Kind, Strategy};
 use crate::duration::parse_duration;
 
 /// More of them would be a burst that no server has permitted.
 const PAGES_IN_FLIGHT_MAX: u32 = 16;
 
-/// Fields that only tell people something.
-const WORDS: [&str; 5] = ["title", "token_hint", "no_list_hint", "notes", "sources"];
+/// Fields that only tell people something, or, as `interval`, do not decide how a directory is read.
+const WORDS: [&str; 10] = [
+    "title",
+    "interval",
+    "price_per_request",
+    "token_hint",
+    "no_list_hint",
+    "recorded",
+    "unreadable",
+    "not_read",
+    "notes",
+    "sources",
+];
+
+/// Bytes of the path of a privilege.
+const PATH_BYTES_MAX: usize = 512;
+/// Query parameters that decide about pages and rows.
+const OWN_PARAMS: [&str; 5] = ["startIndex", "count", "cursor", "filter", "attributes"];
+/// Bytes of all `list_params`: they are in each URL.
+const LIST_PARAMS_BYTES_MAX: usize = 1_024;
 
 /// How a vendor's directory is read. Facts and sources are in the TOML files.
 #[derive(Clone, Debug, Deserialize)]
@@ -37,15 +56,24 @@ pub struct Profile {
     pub token_url: Option<String>,
     /// OAuth2 scope asked for.
     pub scope: Option<String>,
+    /// Further parameters of requests for a token. `grant_type` replaces `client_credentials`. An account has to state
+    /// those that are empty here.
+    pub token_params: BTreeMap<String, String>,
     /// Sent as `Accept`.
     pub accept: String,
     /// What the path of the list of users ends in.
     pub users_path: String,
     /// What the path of the list of groups ends in.
     pub groups_path: String,
+    /// Time between two syncs of an account that sets none, e.g. `24h`.
+    pub interval: Option<String>,
+    /// What the vendor bills for each request, in USD.
+    pub price_per_request: Option<f64>,
     /// What the vendor allows; requests are paced to stay within all of these.
     pub rate_limits: Vec<RateLimit>,
 
+    /// Further query parameters of lists and of GET by id.
+    pub list_params: BTreeMap<String, String>,
     /// How lists are paged.
     pub paging: Paging,
     /// Rows asked for in one page (`count`, RFC 7644 §3.4.2.4).
@@ -57,6 +85,8 @@ pub struct Profile {
 
     /// A resource without `active`.
     pub absent_active: AbsentActive,
+    /// Where the main e-mail address is if `emails` has none.
+    pub email: Email,
     /// Where users are who are no longer active.
     pub inactive: Inactive,
     /// False if the vendor serves no groups at all.
@@ -79,6 +109,10 @@ pub struct Profile {
     /// How entitlements are read from group names.
     pub group_pattern: Option<String>,
 
+    /// Paths that are added to the default list of attributes, because they decide about access or identity here.
+    pub attributes: Vec<String>,
+    /// Attributes whose change is a change of privilege. They replace those of the profile that this one extends.
+    pub privileges: Vec<String>,
     /// Ask lists for the account's attributes only (`attributes=`, RFC 7644 §3.9).
     pub request_attributes: bool,
     /// Lists carry ETags of their content (RFC 7644 §3.14): an unchanged first page need not be sent again.
@@ -88,10 +122,16 @@ pub struct Profile {
 
     /// Where a person finds the credential.
     pub token_hint: String,
-    /// What to do if the directory refuses to list (405, 501, 404).
+    /// What to do if the directory refuses to list (405, 501, 404), or lists no user.
     pub no_list_hint: Option<String>,
+    /// Public place of answers that others recorded of this vendor.
+    pub recorded: Option<String>,
+    /// Why this directory cannot be read, and what to read in its place. An account of such a profile is refused.
+    pub unreadable: Option<String>,
+    /// What the vendor's SCIM does not show: noun phrases that go on after "not included:".
+    pub not_read: Vec<String>,
     /// What `check` tells about this vendor. The topics `base_url` and `token_url` hold a template for an account's
-    /// key of that name, `not read` tells what cannot be read.
+    /// key of that name.
     pub notes: Vec<Note>,
     /// Field → public source, or `unverified`.
     pub sources: BTreeMap<String, String>,
@@ -192,6 +232,15 @@ impl AbsentActive {
             AbsentActive::False => Some(false),
         }
     }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Email {
+    /// Nowhere else.
+    Emails,
+    /// The vendor documents that `userName` is the e-mail address.
+    UserName,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
@@ -297,7 +346,34 @@ impl Profile {
         if self.rate_limits.iter().any(|limit| limit.requests == 0 || limit.per.is_zero()) {
             return Err("rate_limits: a rate limit allows at least one request in a time above zero".to_owned());
         }
+        if let Some(own) = OWN_PARAMS.iter().find(|own| self.list_params.keys().any(|name| name == *own)) {
+            return Err(format!("list_params has {own}, which scimtail sets itself"));
+        }
+        let length: usize = self.list_params.iter().map(|(name, value)| name.len() + value.len()).sum();
+        if self.list_params.contains_key("") || length > LIST_PARAMS_BYTES_MAX {
+            return Err(format!("list_params has an empty name, or more than {LIST_PARAMS_BYTES_MAX} bytes"));
+        }
+        if self.attributes.iter().any(|path| path.trim().is_empty()) {
+            return Err("attributes has an empty name".to_owned());
+        }
         self.full_walk_every()?;
+        self.interval
+            .as_deref()
+            .map(parse_duration)
+            .transpose()
+            .map_err(|complaint| format!("interval: {complaint}"))?;
+        let is_path = |path: &String| {
+            !path.is_empty() && path.len() <= PATH_BYTES_MAX && path.chars().all(|c| c.is_ascii_graphic() && c != ',')
+        };
+        if self.privileges.len() > PRIVILEGES_MAX || !self.privileges.iter().all(is_path) {
+            return Err(format!("privileges takes at most {PRIVILEGES_MAX} paths of attributes"));
+        }
+        if self.not_read.iter().any(|what| what.trim().is_empty() || what.contains(char::is_control)) {
+            return Err("not_read has an empty or an unprintable text".to_owned());
+        }
+        if self.price_per_request.is_some_and(|price| !(price.is_finite() && price > 0.0)) {
+            return Err("price_per_request must be above 0; → leave it out if requests cost nothing".to_owned());
+        }
         Ok(())
     }
 
@@ -327,6 +403,7 @@ impl Profile {
             hides_inactive: self.inactive == Inactive::Hidden,
             absence_only: self.removal_proof == RemovalProof::Absence,
             removal_means: self.removal_means.clone(),
+            no_list_hint: self.no_list_hint.clone(),
             full_walk_every: self
                 .full_walk_every()
                 .ok()
@@ -355,6 +432,11 @@ impl Profile {
         note.text.split([' ', ';']).find(|word| word.starts_with("https://"))
     }
 
+    /// What an account publishes that sets no `attributes`.
+    pub fn default_attributes(&self) -> AttributeList {
+        AttributeList::default().and(&self.attributes)
+    }
+
     /// What the path of a list ends in.
     pub fn path(&self, kind: Kind) -> &str {
         match kind {
@@ -378,12 +460,23 @@ mod tests {
             assert_eq!(profile.fingerprint.len(), 32, "{name}");
             let own: Table = toml::from_str(text).unwrap();
             let sources = own.get("sources").and_then(Value::as_table).cloned().unwrap_or_default();
-            for field in own.keys().filter(|field| !["sources", "extends", "title"].contains(&field.as_str())) {
+            for field in
+                own.keys().filter(|field| !["sources", "extends", "title", "recorded"].contains(&field.as_str()))
+            {
                 assert!(sources.contains_key(field), "{name}: `{field}` has no source");
             }
             for field in sources.keys() {
                 assert!(own.contains_key(field), "{name}: a source for `{field}`, which it does not set");
             }
+        }
+    }
+
+    #[test]
+    fn every_privilege_of_a_profile_is_published_without_a_setting() {
+        for (name, _) in EMBEDDED {
+            let profile = Profile::named(name).unwrap();
+            let list = profile.default_attributes();
+            assert!(profile.privileges.iter().all(|path| list.covers(path)), "{name}: {:?}", profile.privileges);
         }
     }
 

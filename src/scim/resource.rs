@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 
 use super::attributes::{entries_of, forget, is_of, set, wanted, without_core_urn};
 use super::members::{Members, read_groups, read_members};
-use super::profile::AbsentActive;
+use super::profile::{AbsentActive, Email};
 use super::value::{id, id_of};
 use crate::directory::reduction::reduce;
 use crate::directory::{AttributeList, Id, Kind, ListedGroup, ListedMember, Principal};
@@ -24,6 +24,7 @@ pub const ATTRIBUTE_BYTES_MAX: usize = 1 << 20;
 pub struct Reading {
     pub attributes: AttributeList,
     pub absent_active: AbsentActive,
+    pub email: Email,
     /// Memberships are read from `groups` of the user.
     pub groups_on_user: bool,
     /// What the paths of users and groups end in, as `$ref` of a member names them.
@@ -36,6 +37,7 @@ impl Reading {
         Reading {
             attributes,
             absent_active: AbsentActive::Unknown,
+            email: Email::Emails,
             groups_on_user: false,
             paths: Kind::BOTH.map(|kind| kind.endpoint().to_owned()),
         }
@@ -105,6 +107,9 @@ pub fn read_resource(kind: Kind, bytes: &[u8], reading: &Reading) -> Result<Reso
             principal.active = reading.absent_active.meaning();
         }
         let unreadable = |attribute: &str| resource.unreadable.iter().any(|name| is_of(name, attribute));
+        if reading.email == Email::UserName && principal.email.is_none() && list.covers("emails.value") {
+            principal.email = principal.user_name.clone();
+        }
         let named = principal.display_name.is_some() || unreadable("displayName");
         if !named && unreadable("name") {
             // What would stand in for it cannot be read either.
@@ -172,6 +177,27 @@ fn read_memberships(kind: Kind, raw: &RawValue, reading: &Reading, resource: &mu
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn where_the_user_name_is_the_address_it_is_the_email_of_a_user_without_emails() {
+        let read = |json: &str, attributes: AttributeList, email: Email| {
+            let reading = Reading { email, ..Reading::plain(attributes) };
+            read_resource(Kind::User, json.as_bytes(), &reading).unwrap().principal.email
+        };
+        let (bare, stated) =
+            (r#"{"id":"1","userName":"a@x"}"#, r#"{"id":"1","userName":"a@x","emails":[{"value":"b@x"}]}"#);
+        let all = AttributeList::default;
+        assert_eq!(read(bare, all(), Email::UserName).as_deref(), Some("a@x"));
+        assert_eq!(read(bare, all(), Email::Emails), None);
+        assert_eq!(read(stated, all(), Email::UserName).as_deref(), Some("b@x"));
+        for listed in ["userName", "emails"] {
+            assert_eq!(
+                read(bare, AttributeList::new(vec![listed.to_owned()]), Email::UserName),
+                None,
+                "{listed} alone"
+            );
+        }
+    }
     use crate::directory::comparable;
     use crate::json::ATTRIBUTES_MAX;
     use crate::scim::value::NESTING_MAX;

@@ -1,8 +1,9 @@
-//! OAuth2 access tokens (RFC 6749 §4.4): fetched with the client's secret, one at a time for however many requests.
+//! OAuth2 access tokens (RFC 6749 §4.4, §6): fetched with the client's secret, one at a time for however many requests.
 //!
 //! A token is renewed before it expires, and when it is refused although it should still hold.
 
 use crate::directory::ReasonCode;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -17,7 +18,7 @@ use url::{Url, form_urlencoded};
 use super::assertion::{ASSERTION_TYPE, Sources, assertion};
 use super::error::ReadError;
 use super::http::{Http, Reach, Timeouts, read_body};
-use super::secret::{Numbered, fits_a_header};
+use super::secret::{Numbered, ReadSecret, fits_a_header};
 
 /// Bytes of a token endpoint's answer; a larger one does not hold a token.
 pub(super) const TOKEN_ANSWER_BYTES_MAX: usize = 64 << 10;
@@ -63,6 +64,23 @@ pub enum ClientProof {
     Key { id: Option<String> },
 }
 
+/// Parameters of a token request, beside those that prove the client. `grant_type` is among them if it is another one
+/// than `client_credentials`.
+pub type TokenParams = BTreeMap<String, String>;
+
+/// The grant of a token request with these parameters (RFC 6749 §4.4.2, §4.5).
+pub fn grant_type(params: &TokenParams) -> &str {
+    params.get(GRANT_TYPE).map_or(CLIENT_CREDENTIALS, String::as_str)
+}
+
+/// The grant that takes the client's credentials alone (RFC 6749 §4.4).
+pub const CLIENT_CREDENTIALS: &str = "client_credentials";
+
+/// The grant that takes a refresh token (RFC 6749 §6).
+pub const REFRESH_TOKEN: &str = "refresh_token";
+/// The parameter that names the grant.
+pub const GRANT_TYPE: &str = "grant_type";
+
 /// Where a token endpoint takes the client's id and secret (RFC 6749 §2.3.1).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum ClientIn {
@@ -90,6 +108,8 @@ pub struct Granted {
 struct TokenAnswer {
     access_token: String,
     token_type: Option<String>,
+    /// What the next request is to send in place of the refresh token of this one (RFC 6749 §6).
+    refresh_token: Option<String>,
     /// Seconds, as a number or in quotes.
     expires_in: Option<Value>,
 }
@@ -179,7 +199,10 @@ pub struct Grant<'a> {
     pub client_id: &'a str,
     pub token_url: &'a Url,
     pub scope: Option<&'a str>,
+    pub params: &'a TokenParams,
     pub secret: &'a SecretString,
+    /// Reads the refresh token, if the grant takes one.
+    pub refresh_token: Option<&'a ReadSecret>,
     pub proof: &'a ClientProof,
 }
 
@@ -187,30 +210,43 @@ impl Grant<'_> {
     /// A new token. `client_in`: Basic is tried first, because every server has to take it (RFC 6749 §2.3.1), and some
     /// do not.
     async fn fetch(&self, http: &Http, sources: Sources, client_in: &mut ClientIn) -> Result<Granted, ReadError> {
+        let refresh = self.refresh_token.map(|read| read()).transpose();
+        let refresh = refresh.map_err(|text| ReadError::new(ReasonCode::CredentialUnreadable, text))?;
+        let ask = Ask { grant: self, http, refresh: refresh.as_ref() };
         if let ClientProof::Key { id } = self.proof {
             let signed = assertion(self.secret, id.as_deref(), self.client_id, self.token_url, sources)?;
-            return self.granted(&self.ask(http, self.with_assertion(http, &signed)).await?);
+            return ask.granted(&ask.send(ask.with_assertion(&signed)).await?);
         }
-        let first = self.ask(http, self.with_secret(http, *client_in)).await?;
+        let first = ask.send(ask.with_secret(*client_in)).await?;
         if *client_in == ClientIn::Body || !first.refuses_the_client() {
-            return self.granted(&first);
+            return ask.granted(&first);
         }
-        match self.granted(&self.ask(http, self.with_secret(http, ClientIn::Body)).await?) {
+        match ask.granted(&ask.send(ask.with_secret(ClientIn::Body)).await?) {
             Ok(token) => {
                 *client_in = ClientIn::Body;
                 Ok(token)
             }
-            Err(_) => self.granted(&first),
+            Err(_) => ask.granted(&first),
         }
     }
+}
 
-    async fn ask(&self, http: &Http, request: RequestBuilder) -> Result<TokenReply, ReadError> {
+/// A request for a token with all its secrets.
+struct Ask<'a> {
+    grant: &'a Grant<'a>,
+    http: &'a Http,
+    refresh: Option<&'a SecretString>,
+}
+
+impl Ask<'_> {
+    async fn send(&self, request: RequestBuilder) -> Result<TokenReply, ReadError> {
         let response = match request.send().await {
             Ok(response) => response,
-            Err(error) => return Err(at_token_url(http.looked_into(&error, self.token_url).await)),
+            Err(error) => return Err(at_token_url(self.http.looked_into(&error, self.grant.token_url).await)),
         };
         let status = response.status();
-        let body = read_body(http, response, TOKEN_ANSWER_BYTES_MAX, None).await.map_err(|error| match error.code {
+        let body = read_body(self.http, response, TOKEN_ANSWER_BYTES_MAX, None).await;
+        let body = body.map_err(|error| match error.code {
             ReasonCode::BodyTooLarge => no_token(status, "with more than any token needs"),
             _ => at_token_url(error),
         })?;
@@ -218,37 +254,43 @@ impl Grant<'_> {
     }
 
     /// A request with the client's id and secret.
-    fn with_secret(&self, http: &Http, client_in: ClientIn) -> RequestBuilder {
-        let (mut form, mut request) = self.request(http);
+    fn with_secret(&self, client_in: ClientIn) -> RequestBuilder {
+        let (mut form, mut request) = self.request();
+        let (id, secret) = (self.grant.client_id, self.grant.secret.expose_secret());
         if client_in == ClientIn::Body {
-            form.append_pair("client_id", self.client_id).append_pair("client_secret", self.secret.expose_secret());
+            form.append_pair("client_id", id).append_pair("client_secret", secret);
         } else {
             let encoded = |text: &str| form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>();
-            request = request.basic_auth(encoded(self.client_id), Some(encoded(self.secret.expose_secret())));
+            request = request.basic_auth(encoded(id), Some(encoded(secret)));
         }
         request.body(form.finish())
     }
 
     /// A request with an assertion. The client's id is optional there (RFC 7521 §4.2), and some servers demand it.
-    fn with_assertion(&self, http: &Http, signed: &str) -> RequestBuilder {
-        let (mut form, request) = self.request(http);
-        form.append_pair("client_id", self.client_id);
+    fn with_assertion(&self, signed: &str) -> RequestBuilder {
+        let (mut form, request) = self.request();
+        form.append_pair("client_id", self.grant.client_id);
         form.append_pair("client_assertion_type", ASSERTION_TYPE).append_pair("client_assertion", signed);
         request.body(form.finish())
     }
 
-    fn request(&self, http: &Http) -> (form_urlencoded::Serializer<'static, String>, RequestBuilder) {
+    fn request(&self) -> (form_urlencoded::Serializer<'static, String>, RequestBuilder) {
+        let Grant { token_url, scope, params, .. } = self.grant;
         let mut form = form_urlencoded::Serializer::new(String::new());
-        form.append_pair("grant_type", "client_credentials");
-        if let Some(scope) = self.scope {
+        form.append_pair(GRANT_TYPE, grant_type(params));
+        if let Some(scope) = scope {
             form.append_pair("scope", scope);
         }
-        let request = http.client.post(self.token_url.clone()).header(ACCEPT, "application/json");
+        form.extend_pairs(params.iter().filter(|(name, _)| *name != GRANT_TYPE));
+        if let Some(token) = self.refresh {
+            form.append_pair(REFRESH_TOKEN, token.expose_secret());
+        }
+        let request = self.http.client.post((*token_url).clone()).header(ACCEPT, "application/json");
         (form, request.header(CONTENT_TYPE, "application/x-www-form-urlencoded"))
     }
 
     fn granted(&self, reply: &TokenReply) -> Result<Granted, ReadError> {
-        granted(reply, self.proof)
+        granted(reply, self.grant.proof, self.grant.params, self.refresh)
     }
 }
 
@@ -265,8 +307,13 @@ impl TokenReply {
     }
 }
 
-/// What a token endpoint's answer means, in words with a remedy.
-fn granted(reply: &TokenReply, proof: &ClientProof) -> Result<Granted, ReadError> {
+/// What a token endpoint's answer means, in words with a remedy. `refresh`: the refresh token that was sent.
+fn granted(
+    reply: &TokenReply,
+    proof: &ClientProof,
+    params: &TokenParams,
+    refresh: Option<&SecretString>,
+) -> Result<Granted, ReadError> {
     let TokenReply { status, body } = reply;
     let code = status.as_u16();
     let failed = |error: ReasonCode, what: String| ReadError::new(error, what);
@@ -285,33 +332,7 @@ fn granted(reply: &TokenReply, proof: &ClientProof) -> Result<Granted, ReadError
         }
         408 | 500.. => return Err(failed(ReasonCode::Unavailable, format!("the token endpoint answers HTTP {code}"))),
         _ => {
-            let (what, remedy) = match reply.error().as_deref() {
-                Some("invalid_scope") => ("the scope", "check scope"),
-                // 401 is for clients that cannot prove who they are (RFC 6749 §5.2). Keycloak answers it for a wrong
-                // secret, and for a client without service accounts.
-                Some("unauthorized_client") if code == 401 => (
-                    "the client",
-                    match proof {
-                        ClientProof::Secret => {
-                            "check client_id and the client secret, and allow client credentials for this client_id \
-                             at the vendor"
-                        }
-                        ClientProof::Key { .. } => {
-                            "check client_id, private_key_file and key_id, and allow client credentials for this \
-                             client_id at the vendor"
-                        }
-                    },
-                ),
-                Some("unauthorized_client" | "unsupported_grant_type") => {
-                    ("the client credentials grant", "allow it for this client_id at the vendor")
-                }
-                _ => match proof {
-                    ClientProof::Secret => ("the client credentials", "check client_id, the client secret and scope"),
-                    ClientProof::Key { .. } => {
-                        ("the assertion of the client", "check client_id, private_key_file, key_id and scope")
-                    }
-                },
-            };
+            let (what, remedy) = refused(code, reply.error().as_deref(), proof, params);
             let what = format!("{code}: the token endpoint refused {what}");
             return Err(failed(ReasonCode::CredentialsRefused, what).with_remedy(remedy));
         }
@@ -324,6 +345,14 @@ fn granted(reply: &TokenReply, proof: &ClientProof) -> Result<Granted, ReadError
     if answer.token_type.is_some_and(|kind| !kind.eq_ignore_ascii_case("bearer")) {
         return Err(no_token("with a token that is not a bearer token"));
     }
+    if let (Some(sent), Some(next)) = (refresh, &answer.refresh_token)
+        && sent.expose_secret() != next
+    {
+        let what = "the token endpoint replaces the refresh token at each use, and scimtail cannot store the new one";
+        let remedy =
+            "let another program renew the access token: auth = \"bearer\" in [account.profile], and token_file";
+        return Err(failed(ReasonCode::NotATokenResponse, what.to_owned()).with_remedy(remedy));
+    }
     let seconds = match answer.expires_in {
         Some(Value::Number(number)) => number.as_f64(),
         Some(Value::String(text)) => text.trim().parse().ok(),
@@ -333,6 +362,46 @@ fn granted(reply: &TokenReply, proof: &ClientProof) -> Result<Granted, ReadError
     let lifetime =
         seconds.filter(|seconds| *seconds > 0.0).and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
     Ok(Granted { secret: SecretString::from(answer.access_token), lifetime })
+}
+
+/// What a token endpoint refused by this status and `error` (RFC 6749 §5.2), and what to do.
+fn refused(status: u16, error: Option<&str>, proof: &ClientProof, params: &TokenParams) -> (String, String) {
+    let grant = grant_type(params);
+    let proven_by = match proof {
+        ClientProof::Secret => "client_id, the client secret",
+        ClientProof::Key { .. } => "client_id, private_key_file, key_id",
+    };
+    let checked = if params.is_empty() { " and scope" } else { ", scope and token_params" };
+    match (error, proof) {
+        (Some("invalid_scope"), _) => ("the scope".to_owned(), "check scope".to_owned()),
+        // 401 is for clients that cannot prove who they are (RFC 6749 §5.2). Keycloak answers it for a wrong secret, and
+        // for a client without service accounts.
+        (Some("unauthorized_client"), _) if status == 401 && grant == CLIENT_CREDENTIALS => (
+            "the client".to_owned(),
+            format!(
+                "check {}, and allow client credentials for this client_id at the vendor",
+                match proof {
+                    ClientProof::Secret => "client_id and the client secret",
+                    ClientProof::Key { .. } => "client_id, private_key_file and key_id",
+                }
+            ),
+        ),
+        (Some("unauthorized_client" | "unsupported_grant_type"), _) if grant == CLIENT_CREDENTIALS => (
+            "the client credentials grant".to_owned(),
+            "allow it for this client_id at the vendor, or set another grant_type in token_params".to_owned(),
+        ),
+        (Some("unauthorized_client" | "unsupported_grant_type"), _) => (
+            format!("the grant `{grant}`"),
+            "check token_params, and the grants of this client_id at the vendor".to_owned(),
+        ),
+        (Some("invalid_grant"), _) if grant == REFRESH_TOKEN => {
+            ("the refresh token".to_owned(), "put a new one in its place".to_owned())
+        }
+        (_, ClientProof::Secret) => ("the client credentials".to_owned(), format!("check {proven_by}{checked}")),
+        (_, ClientProof::Key { .. }) => {
+            ("the assertion of the client".to_owned(), format!("check {proven_by}{checked}"))
+        }
+    }
 }
 
 fn no_token(status: StatusCode, what: &str) -> ReadError {
@@ -356,7 +425,8 @@ mod tests {
         }
         let lifetime = |expires_in: &str| {
             let body = format!(r#"{{"access_token": "a", "expires_in": {expires_in}}}"#);
-            granted(&TokenReply { status: StatusCode::OK, body: body.into() }, &ClientProof::Secret).unwrap().lifetime
+            let reply = TokenReply { status: StatusCode::OK, body: body.into() };
+            granted(&reply, &ClientProof::Secret, &TokenParams::new(), None).unwrap().lifetime
         };
         assert_eq!(lifetime("3600"), Some(Duration::from_secs(3600)));
         assert_eq!(lifetime("\"60\""), Some(Duration::from_secs(60)));

@@ -1,5 +1,7 @@
 //! The addresses of one SCIM endpoint.
 
+use std::collections::BTreeMap;
+
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use url::Url;
 
@@ -15,11 +17,14 @@ pub struct Urls {
     base: Url,
     /// What the paths of users and groups end in.
     paths: [String; 2],
+    /// Query parameters of lists and of GET by id, which the vendor asks for.
+    params: BTreeMap<String, String>,
 }
 
 impl Urls {
     pub fn new(base: Url, profile: &Profile) -> Urls {
-        Urls { base, paths: Kind::BOTH.map(|kind| profile.path(kind).to_owned()) }
+        let paths = Kind::BOTH.map(|kind| profile.path(kind).to_owned());
+        Urls { base, paths, params: profile.list_params.clone() }
     }
 
     pub fn base(&self) -> &Url {
@@ -45,14 +50,21 @@ impl Urls {
         if path.ends_with('/') {
             parts.push("");
         }
-        self.of(&parts, query)
+        self.with_params(self.of(&parts, query))
     }
 
     /// `base/Users/ID`
     pub fn resource(&self, kind: Kind, id: &str, query: &[(&str, String)]) -> Url {
         let path = self.paths[kind as usize].trim_end_matches('/');
         let parts: Vec<&str> = path.split('/').chain([id]).collect();
-        self.of(&parts, query)
+        self.with_params(self.of(&parts, query))
+    }
+
+    fn with_params(&self, mut url: Url) -> Url {
+        if !self.params.is_empty() {
+            url.query_pairs_mut().extend_pairs(&self.params);
+        }
+        url
     }
 
     /// What one of these URLs asks for, as rate limits tell requests apart.
@@ -76,6 +88,23 @@ impl Urls {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn lists_and_gets_carry_the_parameters_of_the_vendor_and_nothing_else_does() {
+        let list_params = BTreeMap::from([("includeMembers".to_owned(), "a b&c".to_owned())]);
+        let profile = Profile { list_params, ..Profile::named("generic").unwrap() };
+        let urls = Urls::new(Url::parse("https://acme.example/scim/v2").unwrap(), &profile);
+        let count = [("count", "1".to_owned())];
+        for (url, query) in [
+            (urls.list(Kind::Group, &count), Some("count=1&includeMembers=a+b%26c")),
+            (urls.list(Kind::User, &[]), Some("includeMembers=a+b%26c")),
+            (urls.resource(Kind::User, "1", &[]), Some("includeMembers=a+b%26c")),
+            (urls.of(&["ServiceProviderConfig"], &[]), None),
+        ] {
+            assert_eq!(url.query(), query, "{url}");
+        }
+        assert_eq!(urls.operation(&urls.list(Kind::Group, &count)), Some(Operation::ListGroups));
+    }
 
     #[test]
     fn a_url_tells_which_rate_limit_counts_it() {

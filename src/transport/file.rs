@@ -25,6 +25,7 @@ pub enum Content {
     Token,
     Password,
     ClientSecret,
+    RefreshToken,
     PrivateKey,
     Secret,
     /// All users of the machine may read certificates.
@@ -37,6 +38,7 @@ impl Content {
             Content::Token => "the token",
             Content::Password => "the password",
             Content::ClientSecret => "the client secret",
+            Content::RefreshToken => "the refresh token",
             Content::PrivateKey => "the private key",
             Content::Secret => "the secret",
             Content::Certificates => "the certificates",

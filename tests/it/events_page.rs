@@ -49,6 +49,10 @@ CIM has `action` and `object_category`, and `result` in parentheses. The column 
 - **Baseline.** The first sync publishes no events. With `baseline = \"events\"` it publishes events with
   `snapshot: true`. Such an event says that something exists, not that it is new. It is mapped as inventory. If a user,
   group or membership disappears before the first sync is complete, its event is mapped as a removal.
+- **Privileges.** A profile says which attributes decide about privileges. `privileges` names those that an update
+  changes, and those that a new user has. The header `ce_privileges` has them too, separated by commas. Such an update
+  is above informational: OCSF `severity_id` and ECS `event.severity` are 2, ASIM `EventSeverity` is `Low`. CIM has no
+  severity, and has `scimtail.privileges`. [Rules](consumers/pipelines.md#privileges) that find these events are short.
 - **De-duplicating.** `event_id` is OCSF `metadata.uid`, ECS `event.id`, CIM `scimtail.event_id`, ASIM
   `EventOriginalUid` (the same on all rows of an update), SET `jti`. `correlation_id` is the same on a removed user and
   on the memberships that go with it. It is SET `txn`. Without a `correlation_id`, `txn` is `event_id`.

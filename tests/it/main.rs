@@ -75,3 +75,4 @@ mod status;
 mod tail;
 mod tidy;
 mod tls;
+mod vendors;

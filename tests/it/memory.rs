@@ -475,9 +475,11 @@ pub fn account(name: &str) -> Account {
         name: name.to_owned(),
         provider: "generic".to_owned(),
         attributes: AttributeList::default(),
+        privileges: vec!["roles".to_owned(), "entitlements".to_owned()],
         pattern: Some(
             GroupPattern::parse("CB/{domain}/{kind:ROLE=role|BE=business_entity}/{name}").expect("a pattern"),
         ),
+        not_read: vec!["guests".to_owned()],
         profile_fingerprint: "test".to_owned(),
         habits: Habits { empty_members_are_none: true, ..Habits::default() },
         baseline: Baseline::State,

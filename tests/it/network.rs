@@ -14,7 +14,7 @@ use scimtail::directory::{AttributeList, Kind, Problem, ReasonCode};
 use scimtail::log::Topic;
 use scimtail::schedule::now_millis;
 use scimtail::scim::{
-    Client, ClientProof, Credential, Patience, Profile, Reach, ReadError, Scheme, ScimDirectory, Sources,
+    Client, ClientProof, Credential, Patience, Profile, Reach, ReadError, Scheme, ScimDirectory, Sources, TokenParams,
 };
 use scimtail::service::ServiceError;
 use scimtail::transport::file::{Content, NamedFile};
@@ -361,6 +361,12 @@ async fn each_refusal_of_a_proxy_has_its_own_sentence_and_remedy() {
     assert_eq!(ends, Ends::ByPerson, "{said}");
 }
 
+/// A client of this token endpoint.
+fn oauth2(token_url: Url) -> Scheme {
+    let (client_id, params) = ("client".to_owned(), TokenParams::new());
+    Scheme::Oauth2 { client_id, token_url, scope: None, params, proof: ClientProof::Secret }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_token_endpoint_is_reached_the_same_way_as_its_directory() {
     let (ca, folder) = (Ca::new(), tempfile::tempdir().expect("a folder"));
@@ -372,7 +378,7 @@ async fn a_token_endpoint_is_reached_the_same_way_as_its_directory() {
     let transport = Transport { trust: trust(folder.path(), &ca.pem(), None), proxy: Some(Proxy::new(url, None)) };
     let reach = Reach { allow_private: false, transport };
     let token_url = Url::parse("https://login.invalid/token").expect("a URL");
-    let scheme = Scheme::Oauth2 { client_id: "client".to_owned(), token_url, scope: None, proof: ClientProof::Secret };
+    let scheme = oauth2(token_url);
     let sources = Sources { now: now_millis, random: || 1 };
     let credential = Credential::new(scheme, Arc::new(|| Ok("secret-canary".to_owned().into())), &reach, sources);
     // The service behind the front answers, and issues no token.
@@ -414,8 +420,7 @@ async fn a_token_endpoint_that_needs_a_person_is_told_from_one_that_may_come_bac
         ("http://127.0.0.1:1/token".to_owned(), "token_url: nothing listens", ReasonCode::Unreachable),
     ] {
         let token_url = Url::parse(&url).expect("a URL");
-        let scheme =
-            Scheme::Oauth2 { client_id: "client".to_owned(), token_url, scope: None, proof: ClientProof::Secret };
+        let scheme = oauth2(token_url);
         let sources = Sources { now: now_millis, random: || 1 };
         let credential = Credential::new(scheme, Arc::new(|| Ok("secret-canary".to_owned().into())), &reach, sources);
         let error = match credential {

@@ -207,6 +207,18 @@ fn renamed_group() -> ChangeEvent {
     }
 }
 
+/// The event with the privileges of the profile `generic` that it is about.
+fn with_privileges(event: ChangeEvent) -> ChangeEvent {
+    let attributes = event.user.as_ref().map(|user| &user.attributes);
+    let is_about = |path: &&str| match event.event_type.as_str() {
+        "user.updated" => event.changed_attributes.iter().any(|changed| changed == path),
+        "user.added" => attributes.is_some_and(|attributes| attributes.contains_key(*path)),
+        _ => false,
+    };
+    let privileges = ["roles", "entitlements"].into_iter().filter(is_about).map(str::to_owned).collect();
+    ChangeEvent { privileges, ..event }
+}
+
 pub fn samples() -> Vec<Sample> {
     let cause = Uuid::from_u128(0x5a1e_0000_0000_5000_8000_0000_0000_c0de).to_string();
     let caused = |event: ChangeEvent| ChangeEvent { correlation_id: Some(cause.clone()), ..event };
@@ -247,5 +259,5 @@ pub fn samples() -> Vec<Sample> {
         ("baseline.user.removed", baseline(removed(user("user.removed", 6), "not_found"))),
         ("baseline.membership.removed", baseline(removed(membership("membership.removed", 7), "not_listed"))),
     ];
-    list.into_iter().map(|(name, event)| Sample { name, event }).collect()
+    list.into_iter().map(|(name, event)| Sample { name, event: with_privileges(event) }).collect()
 }

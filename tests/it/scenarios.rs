@@ -200,6 +200,39 @@ async fn a_newly_listed_attribute_is_rewritten_silently_and_then_followed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_event_names_the_privileges_that_it_changes_or_gives() {
+    let mut world = World::new(account("acme"));
+    world.completed(&MemoryDirectory::parse("user u1 ann roles=viewer\nuser u2 bob")).await;
+    let after = "user u1 ann roles=owner\nuser u2 bob title=Analyst\nuser u3 cat roles=owner\nuser u4 dan";
+    world.completed(&MemoryDirectory::parse(after)).await;
+    let events = world.log.events();
+    let mut told: Vec<_> =
+        events.iter().map(|event| (&*event.principal_id, &*event.event_type, event.privileges.join(" "))).collect();
+    told.sort_unstable();
+    let expected = [
+        ("u1", "user.updated", "roles"),
+        ("u2", "user.updated", ""),
+        ("u3", "user.added", "roles"),
+        ("u4", "user.added", ""),
+    ];
+    assert_eq!(told, expected.map(|(id, event_type, privileges)| (id, event_type, privileges.to_owned())));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_list_without_users_is_a_finding_with_what_the_vendor_says_of_it() {
+    let mut world = World::new(account("acme"));
+    let nobody = MemoryDirectory::parse("group g1 Admins:");
+    let findings = |world: &World| world.known.completed.as_ref().expect("a completed sync").findings.clone();
+    world.completed(&nobody).await;
+    assert!(findings(&world)[0].starts_with("Users: no user is listed; → check for the wrong directory"));
+    world.account.habits.no_list_hint = Some("read the groups at their source".to_owned());
+    world.completed(&nobody).await;
+    assert_eq!(findings(&world), ["Users: no user is listed; → read the groups at their source"]);
+    world.completed(&MemoryDirectory::parse("user u1 ann\ngroup g1 Admins:")).await;
+    assert_eq!(findings(&world), [""; 0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_changed_group_pattern_is_rewritten_silently() {
     let mut world = World::new(account("acme"));
     let directory = MemoryDirectory::parse("user u1 ann\ngroup g1 CB/acme.com/ROLE/Admin: u1");

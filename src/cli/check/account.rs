@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use super::report::Report;
 use super::settings::{self, Setting};
 use crate::cli::failure::Exit;
-use crate::config::AccountConfig;
+use crate::config::{AccountConfig, Secret};
 use crate::connect::Connection;
 use crate::schedule::now_millis;
 use crate::scim::advertised::Advertised;
@@ -48,6 +48,7 @@ pub(super) async fn check(account: &AccountConfig, known: &Known, report: &mut R
     let started = Instant::now();
     let advertised = directory.advertised().await;
     let millis = started.elapsed().as_millis();
+    let sent = client.sent();
     let reading = sync::plan(&account.account, &directory, known, now_millis);
     let read = match tokio::time::timeout(DIRECTORY_WAIT, reading).await {
         Ok(Planned::Failed(reason)) => return unreadable(&reason, millis, report),
@@ -57,10 +58,14 @@ pub(super) async fn check(account: &AccountConfig, known: &Known, report: &mut R
             None => None,
         },
     };
+    let sent = client.sent() - sent;
     report.ok("reach", &format!("{}, answers in {millis} ms", account.base_url.scheme().to_uppercase()));
     let selects = if client.profile().base_url.is_some() { "; the token selects the account" } else { "" };
     report.ok("token", &format!("accepted{selects}"));
     say_advertised(advertised, report);
+    if let Some(price) = account.profile.price_per_request {
+        report.note("price", &cost(price, account.interval, sent, read.is_some()));
+    }
 
     let mut settings = Vec::new();
     let Some(first_user) = check_users(account, &directory, read.as_ref(), &mut settings, report).await else {
@@ -104,10 +109,27 @@ fn say_way(account: &AccountConfig, report: &mut Report) {
     {
         report.ok("proxy", &format!("token_url through {proxy}"));
     }
-    for exposure in
-        account.secret.named_file().into_iter().chain(account.network.files()).filter_map(NamedFile::exposure)
-    {
+    let secrets = [Some(&account.secret), account.refresh_token.as_ref()].into_iter().flatten();
+    let files = secrets.filter_map(Secret::named_file).chain(account.network.files());
+    for exposure in files.filter_map(NamedFile::exposure) {
         report.note("files", &exposure);
+    }
+}
+
+/// What a month of syncs costs at this price of a request in USD, by the requests that this reading took. `is_whole`: it
+/// came to its end, so that a sync takes as many.
+fn cost(price: f64, interval: Duration, requests: u64, is_whole: bool) -> String {
+    const MONTH: Duration = Duration::from_secs(30 * 86_400);
+    let of_a_month = requests as f64 * price * (MONTH.as_secs_f64() / interval.as_secs_f64());
+    let usd = if of_a_month < 100.0 { format!("{of_a_month:.2}") } else { format!("{of_a_month:.0}") };
+    let interval = jiff::SignedDuration::try_from(interval).unwrap_or(jiff::SignedDuration::MAX);
+    let month = format!("USD {usd} a month at an interval of {interval:#} and USD {price} a request");
+    if is_whole {
+        format!("a sync takes {requests} requests, as this reading did: about {month}")
+    } else {
+        format!(
+            "a sync takes more than the {requests} requests after which this reading was cut off: more than {month}"
+        )
     }
 }
 
@@ -139,6 +161,9 @@ fn notes(profile: &Profile, report: &mut Report) {
     let templates = ["base_url", "token_url"];
     for note in profile.notes.iter().filter(|note| !templates.contains(&note.topic.as_str())) {
         report.note(&note.topic, &note.text);
+    }
+    if !profile.not_read.is_empty() {
+        report.note("not read", &profile.not_read.join(", "));
     }
 }
 
@@ -210,15 +235,10 @@ async fn check_users(
         }
     };
     let habits = probe::habits(&directory.client, Kind::User, &page).await;
-    let listed = say_listed("users", read, &page, directory, habits, report);
+    say_listed("users", read, &page, directory, habits, report);
     let users = principals(directory, Kind::User, &page);
     let unknown = users.iter().filter(|user| user.active.is_none()).count();
     let inactive = users.iter().filter(|user| user.active == Some(false)).count();
-    if listed == Some(0) {
-        let text = "no user is listed; → check for the wrong directory, a token that may not see users, or an endpoint \
-                    that only accepts pushes";
-        report.note("users", text);
-    }
     if unknown > 0 {
         let text =
             format!("{unknown} of {} users on the first page have no `active`: their state stays unknown", users.len());
@@ -226,14 +246,17 @@ async fn check_users(
     } else if inactive > 0 {
         report.ok("inactive", &format!("{inactive} of {} users on the first page are listed as disabled", users.len()));
     }
-    for text in settings::unknown_attributes(account, &page) {
+    report.ok("attributes", &settings::published(account));
+    for text in
+        settings::unknown_attributes(account, &page).into_iter().chain(settings::unpublished_privileges(account))
+    {
         report.note("attributes", &text);
     }
     paging_settings(directory.client.profile(), habits, &page, settings);
     Some(users.into_iter().next().map(|user| user.id))
 }
 
-/// Reports how many resources a list has and how it is paged. Returns the number that a sync would count.
+/// Reports how many resources a list has and how it is paged. That no user is listed is a finding of the sync.
 fn say_listed(
     topic: &str,
     read: Option<&Planned>,
@@ -241,14 +264,13 @@ fn say_listed(
     directory: &ScimDirectory,
     habits: Habits,
     report: &mut Report,
-) -> Option<i64> {
+) {
     let counted = read.and_then(found).and_then(|(attempt, _)| match topic {
         "users" => attempt.users_read,
         _ => attempt.groups_read,
     });
     let text = listed(counted, page, directory.client.profile().paging, habits);
-    report.ok(topic, &text);
-    counted
+    if topic == "users" && counted == Some(0) { report.note(topic, &text) } else { report.ok(topic, &text) }
 }
 
 fn principals(directory: &ScimDirectory, kind: Kind, page: &ListPage) -> Vec<Principal> {
@@ -395,5 +417,25 @@ async fn check_get(directory: &ScimDirectory, kind: Kind, listed: &Id, report: &
             );
             report.note("get", &text)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_month_of_syncs_has_a_price_and_a_reading_that_was_cut_off_says_that_it_is_more() {
+        let hours = |hours: u64| Duration::from_secs(hours * 3_600);
+        assert_eq!(
+            cost(0.002, hours(24), 325, true),
+            "a sync takes 325 requests, as this reading did: about USD 19.50 a month at an interval of 24h \
+             and USD 0.002 a request"
+        );
+        assert_eq!(
+            cost(0.002, Duration::from_secs(300), 325, false),
+            "a sync takes more than the 325 requests after which this reading was cut off: more than USD 5616 a month \
+             at an interval of 5m and USD 0.002 a request"
+        );
     }
 }

@@ -55,15 +55,36 @@ async fn on_request(directory: &ScimDirectory, group: &Id) -> bool {
     list.is_ok_and(|page| page.rows.iter().filter_map(|row| row.bytes.sent()).any(|bytes| shows(bytes)))
 }
 
+/// What of the users and groups may leave the process.
+pub(super) fn published(account: &AccountConfig) -> String {
+    let list = &account.account.attributes;
+    let named = |paths: &[String]| paths.iter().map(|path| format!("`{path}`")).collect::<Vec<_>>().join(", ");
+    let defaults = AttributeList::default();
+    let (count, paths) = (defaults.paths().len(), list.paths());
+    match paths.strip_prefix(defaults.paths()) {
+        Some([]) => format!("the {count} default ones are published"),
+        Some(added) => format!("the {count} default ones are published, and {}", named(added)),
+        None => format!("only these are published: {}", named(paths)),
+    }
+}
+
+/// Privileges whose changes are not seen, because a list of the account's own leaves them out.
+pub(super) fn unpublished_privileges(account: &AccountConfig) -> Vec<String> {
+    let hidden = account.account.privileges.iter().filter(|path| !account.account.attributes.covers(path));
+    hidden
+        .map(|path| format!("`{path}` decides about privileges, and is not published; → attributes_add = [\"{path}\"]"))
+        .collect()
+}
+
 /// Configured attributes that no user of the first page has. Most often they are misspelled.
 pub(super) fn unknown_attributes(account: &AccountConfig, page: &ListPage) -> Vec<String> {
     let list = &account.account.attributes;
-    if *list == AttributeList::default() || page.rows.is_empty() {
+    let defaults = account.profile.default_attributes();
+    if *list == defaults || page.rows.is_empty() {
         return Vec::new();
     }
     let sent = page.rows.iter().filter_map(|row| row.bytes.sent());
     let names: Vec<String> = sent.flat_map(|bytes| resource::names_of(bytes)).filter(|name| is_plain(name)).collect();
-    let defaults = AttributeList::default();
     let known: Vec<&str> =
         names.iter().map(String::as_str).chain(defaults.paths().iter().map(String::as_str)).collect();
     let is_there = |path: &str| {

@@ -52,6 +52,7 @@ struct Change {
     removal_reason: Option<String>,
     removal_means: Option<String>,
     snapshot: bool,
+    privileges: Vec<String>,
     changes: Vec<AttributeChange>,
 }
 
@@ -71,6 +72,7 @@ impl Change {
             removal_reason: event.removal_reason,
             removal_means: event.removal_means,
             snapshot: event.snapshot,
+            privileges: event.privileges,
             changes: event.changes,
         }
     }

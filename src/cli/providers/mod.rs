@@ -6,6 +6,7 @@ use std::path::Path;
 use anstyle::{AnsiColor, Style};
 use clap::Args;
 
+mod evidence;
 mod page;
 mod provider;
 
@@ -60,6 +61,12 @@ fn all(texts: &ProviderTexts, wide: bool) -> Result<(), Failure> {
     let mut table = Table::new(COLUMNS.map(|name| Cell::new(name).styled(HEADING)));
     for name in names(texts) {
         let provider = Provider::read(name, texts)?;
+        if provider.profile.unreadable.is_some() {
+            let empty = || Cell::new("");
+            let [title, cannot] = [provider.value("title"), "cannot be read"].map(Cell::new);
+            table.row([Cell::new(name).styled(NAME), title, empty(), empty(), empty(), empty(), cannot, empty()]);
+            continue;
+        }
         let value = |field: &str| Cell::new(provider.value(field));
         let memberships = if provider.profile.groups { value("memberships") } else { Cell::new("no groups") };
         let means = provider.profile.removal_means.as_ref().map_or_else(String::new, |means| format!(", {means}"));
@@ -102,6 +109,9 @@ fn one(name: &str, texts: &ProviderTexts) -> Result<(), Failure> {
     }
     for note in &provider.profile.notes {
         print(&format!("  {NOTE}note{NOTE:#}  {:10}  {}", note.topic, note.text))?;
+    }
+    if provider.profile.unreadable.is_some() {
+        return Ok(());
     }
     print("")?;
     for line in provider.example().lines() {

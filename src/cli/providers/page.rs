@@ -1,5 +1,6 @@
 //! The page docs/providers.md, generated from the shipped profiles.
 
+use super::evidence;
 use super::provider::Provider;
 use crate::cli::failure::Failure;
 use crate::config::ProviderTexts;
@@ -7,6 +8,8 @@ use crate::scim::layers::names;
 use crate::scim::profile::{
     AbsentActive, Auth, EmptyMembers, Inactive, Memberships, Operation, Paging, Profile, RemovalProof,
 };
+
+use crate::scim::token::{CLIENT_CREDENTIALS, GRANT_TYPE, grant_type};
 
 /// The command that writes the page of [`markdown`].
 pub const REGENERATE: &str = "cargo run -- providers --markdown > docs/providers.md";
@@ -29,6 +32,11 @@ pub fn markdown() -> Result<String, Failure> {
             if default { format!("*{}*", provider.value(field)) } else { provider.value(field).to_owned() }
         };
         let memberships = if profile.groups { value("memberships") } else { "no groups".to_owned() };
+        if profile.unreadable.is_some() {
+            let (name, title) = (&profile.name, &profile.title);
+            page.push_str(&format!("| [{name}](#{name}) | {title} | | | | cannot be read | |\n"));
+            continue;
+        }
         page.push_str(&format!(
             "| [{name}](#{name}) | {} | {} | {} | {} | {memberships} | {} |\n",
             profile.title,
@@ -39,6 +47,7 @@ pub fn markdown() -> Result<String, Failure> {
             name = profile.name,
         ));
     }
+    page.push_str(&evidence::table(&providers));
     for provider in &providers {
         page.push_str(&section(provider));
     }
@@ -55,11 +64,23 @@ This page says what scimtail reads from each vendor's directory, what it cannot 
 `scimtail check` shows how an endpoint behaves. `scimtail providers NAME` shows every field and an example of an account.
 `[account.profile]` overrides single fields for an account. `[providers]` adds and replaces whole profiles.
 
+**Okta, OneLogin, JumpCloud and Auth0** do not serve their own people by SCIM, as far as is known. They push people to
+other vendors by SCIM. Auth0's SCIM address belongs to one enterprise connection, and takes pushes for it. Read the
+vendors to which they push: their directories show who has access there in fact. Google Workspace and Genesys Cloud have
+a SCIM API, but it lists people only with a filter. Their profiles say what to read instead.
+
 | provider | vendor | credential | paging | inactive users | memberships | a vanished user is |
 |---|---|---|---|---|---|---|";
 
 fn section(provider: &Provider) -> String {
     let Provider { profile, .. } = provider;
+    if let Some(unreadable) = &profile.unreadable {
+        let source = marked(profile.sources.get("unreadable").map_or("no source", String::as_str));
+        return format!(
+            "\n## {}\n\n{}. It cannot be read: {unreadable}.\n\nSource: {source}.\n",
+            profile.name, profile.title
+        );
+    }
     let mut text = format!(
         "\n## {}\n\n{}. The credential: {}.\n\n| what | how | source |\n|---|---|---|\n",
         profile.name, profile.title, profile.token_hint
@@ -74,14 +95,13 @@ fn section(provider: &Provider) -> String {
         text.push_str(&line(topic, &how.join("; "), &sources.join("; ")));
     }
     let told = |note: &str| rows.iter().any(|row| row.topic == note || noted_as(row.topic).contains(&note));
-    // What cannot be read comes last.
-    for last in [false, true] {
-        for note in profile.notes.iter().filter(|note| !told(&note.topic) && (note.topic == "not read") == last) {
-            let topic = if last { "**not read**" } else { note.topic.as_str() };
-            text.push_str(&line(topic, &note.text, "note"));
-        }
+    for note in profile.notes.iter().filter(|note| !told(&note.topic)) {
+        text.push_str(&line(&note.topic, &note.text, "note"));
     }
     let source = |field: &str| marked(profile.sources.get(field).map_or("no source", String::as_str));
+    if !profile.not_read.is_empty() {
+        text.push_str(&line("**not read**", &profile.not_read.join(", "), &source("not_read")));
+    }
     text.push_str(&format!("\nSource of the credential: {}.", source("token_hint")));
     if !profile.notes.is_empty() {
         text.push_str(&format!(" Sources of the notes: {}.", source("notes")));
@@ -138,7 +158,11 @@ fn rows(profile: &Profile) -> Vec<Row> {
             &["base_url"],
             profile.base_url.as_ref().map_or_else(|| "`base_url` of the account".to_owned(), |url| format!("`{url}`")),
         ),
-        row("credential", &["auth", "auth_header", "auth_prefix", "token_url", "scope"], credential(profile)),
+        row(
+            "credential",
+            &["auth", "auth_header", "auth_prefix", "token_url", "scope", "token_params"],
+            credential(profile),
+        ),
         row("users", &["users_path"], format!("all that `{}` lists", profile.users_path)),
         row("inactive", &["inactive", "absent_active"], inactive(profile)),
     ];
@@ -156,6 +180,16 @@ fn rows(profile: &Profile) -> Vec<Row> {
         row("paging", &["paging", "page_size", "pages_in_flight", "trust_total"], paging(profile)),
         row("limits", &["rate_limits"], limits(profile)),
     ]);
+    if let Some(interval) = &profile.interval {
+        rows.push(row("interval", &["interval"], format!("{interval}, unless the account or `[defaults]` sets one")));
+    }
+    if let Some(price) = profile.price_per_request {
+        rows.push(row("price", &["price_per_request"], format!("USD {price} a request")));
+    }
+    if !profile.attributes.is_empty() {
+        let paths: Vec<String> = profile.attributes.iter().map(|path| format!("`{path}`")).collect();
+        rows.push(row("attributes", &["attributes"], format!("the default ones, and {}", paths.join(", "))));
+    }
     if let Some(pattern) = &profile.group_pattern {
         rows.push(row("entitlement", &["group_pattern"], format!("group names `{pattern}`")));
     }
@@ -171,7 +205,13 @@ fn credential(profile: &Profile) -> String {
         Auth::Oauth2 => {
             let from = profile.token_url.as_ref().map_or("`token_url` of the account".to_owned(), |u| format!("`{u}`"));
             let scope = profile.scope.as_ref().map_or_else(String::new, |scope| format!(", scope `{scope}`"));
-            format!("OAuth2 client credentials, tokens from {from}{scope}")
+            let grant = match grant_type(&profile.token_params) {
+                CLIENT_CREDENTIALS => "OAuth2 client credentials".to_owned(),
+                grant => format!("OAuth2, grant `{grant}`"),
+            };
+            let params = profile.token_params.keys().filter(|name| *name != GRANT_TYPE);
+            let params: String = params.map(|name| format!(", with `{name}`")).collect();
+            format!("{grant}{params}, tokens from {from}{scope}")
         }
     }
 }

@@ -4,6 +4,7 @@ use crate::cli::failure::{Exit, Failure};
 use crate::config::{self, ProviderTexts};
 use crate::scim::layers::{Fact, facts};
 use crate::scim::profile::{Auth, Profile};
+use crate::scim::token::{REFRESH_TOKEN, grant_type};
 
 /// A profile, and its fields as TOML states them.
 pub struct Provider {
@@ -46,6 +47,14 @@ impl Provider {
             Auth::Oauth2 => {
                 lines.push("client_id = \"…\"".to_owned());
                 lines.push(format!("client_secret_env = \"{variable}_CLIENT_SECRET\""));
+                if grant_type(&self.profile.token_params) == REFRESH_TOKEN {
+                    lines.push(format!("refresh_token_env = \"{variable}_REFRESH_TOKEN\""));
+                }
+                let stated = self.profile.token_params.iter().filter(|(_, value)| value.is_empty());
+                let stated: Vec<String> = stated.map(|(name, _)| format!("{name} = \"…\"")).collect();
+                if !stated.is_empty() {
+                    lines.push(format!("token_params = {{ {} }}", stated.join(", ")));
+                }
                 if self.profile.token_url.is_none() {
                     let url = self.profile.template("token_url").unwrap_or("https://acme.example/oauth2/token");
                     lines.push(format!("token_url = \"{url}\""));
@@ -53,7 +62,8 @@ impl Provider {
             }
         }
         if lines.len() < 5 {
-            lines.push("interval = \"5m\"".to_owned());
+            let interval = self.profile.interval.as_deref().unwrap_or("5m");
+            lines.push(format!("interval = \"{interval}\""));
         }
         lines.join("\n")
     }
@@ -71,6 +81,9 @@ mod tests {
         let texts = ProviderTexts::new();
         for name in names(&texts) {
             let provider = Provider::read(name, &texts).unwrap();
+            if provider.profile.unreadable.is_some() {
+                continue;
+            }
             let example = provider.example();
             assert!(example.lines().count() >= 5, "{example}");
             Config::parse("scimtail.toml", &format!("{REST}{example}\n")).unwrap();

@@ -10,7 +10,7 @@ use super::time::parse_time;
 use crate::config::{AccountConfig, Config};
 use crate::connect;
 use crate::directory::{Known, Status, SyncStatus};
-use crate::mapping::text::clock;
+use crate::mapping::text::{clean, clock};
 use crate::schedule::now_millis;
 
 mod as_of;
@@ -68,14 +68,17 @@ pub async fn state(config: &Config, options: Options) -> Result<Exit, Failure> {
         };
         match known {
             Ok(known) => {
+                let (whole, words) = completeness(&known);
                 if options.as_of.is_none() {
-                    let (whole, words) = completeness(&known);
                     // On standard error, so that standard output has nothing but the listing.
                     anstream::eprintln!("{}: {words}", account.account.name);
                     for finding in known.completed.iter().flat_map(|completed| &completed.findings) {
                         anstream::eprintln!("{}: note: {finding}", account.account.name);
                     }
                     complete &= whole;
+                }
+                if let Some(words) = not_included(&known, whole || options.as_of.is_some()) {
+                    anstream::eprintln!("{}: {words}", account.account.name);
                 }
                 read.push((account, known));
             }
@@ -111,6 +114,14 @@ fn takes_filter(Options { what, filter, .. }: &Options) -> Result<(), Failure> {
     };
     let text = format!("`state {listing}` has no {option}; → `state access {option} …` lists who is in which group");
     Err(Failure::new(Exit::Usage, text))
+}
+
+/// What the state never has, because the vendor's SCIM does not show it.
+/// `whole`: the state is that of one sync.
+fn not_included(known: &Known, whole: bool) -> Option<String> {
+    let what = &known.completed.as_ref()?.settings.not_read;
+    let shown = if whole { "complete for what SCIM shows; " } else { "" };
+    (!what.is_empty()).then(|| format!("{shown}not included: {}", clean(&what.join(", "))))
 }
 
 /// Whether the state is exactly that of one completed sync, and the words about it.
@@ -149,6 +160,18 @@ fn completeness(known: &Known) -> (bool, String) {
 mod tests {
     use super::*;
     use crate::directory::status::Settings;
+
+    #[test]
+    fn a_state_says_what_scim_does_not_show() {
+        let mut known = Known::new(1);
+        assert_eq!(not_included(&known, false), None);
+        let not_read = ["guests", "API keys"].map(str::to_owned).to_vec();
+        let settings = Settings { not_read, ..Settings::default() };
+        known.completed = Some(SyncStatus::initial(settings, 0));
+        let words = "complete for what SCIM shows; not included: guests, API keys";
+        assert_eq!(not_included(&known, true).as_deref(), Some(words));
+        assert_eq!(not_included(&known, false).as_deref(), Some("not included: guests, API keys"));
+    }
 
     #[test]
     fn a_state_is_complete_only_if_nothing_was_published_since() {

@@ -179,7 +179,10 @@ async fn read_lists<D: Directory>(seen: &mut Observation<'_, '_, '_, D>) -> Resu
         seen.walks[*kind as usize] = walk(seen, *kind).await?;
         let read = seen.since.is_none().then(|| seen.diff.listed(*kind) as i64);
         match kind {
-            Kind::User => seen.attempt.users_read = read,
+            Kind::User => {
+                seen.attempt.users_read = read;
+                note_empty(seen, read);
+            }
             Kind::Group => seen.attempt.groups_read = read,
         }
     }
@@ -267,6 +270,17 @@ async fn read_members<D: Directory>(
     members::reread_groups(seen).await;
     members::confirm_groups(seen).await;
     Ok(())
+}
+
+/// Some endpoints take what is pushed to them and list no user, by policy. That is not a directory without users.
+fn note_empty<D>(seen: &mut Observation<'_, '_, '_, D>, read: Option<i64>) {
+    if read != Some(0) {
+        return;
+    }
+    let hint = seen.account.habits.no_list_hint.as_deref().unwrap_or(
+        "check for the wrong directory, a token that may not see users, or an endpoint that only accepts pushes",
+    );
+    seen.attempt.find(format!("Users: no user is listed; → {hint}"));
 }
 
 /// Unknown never replaces a known value, but a person has to hear of it.

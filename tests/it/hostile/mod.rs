@@ -24,4 +24,6 @@ mod accidents;
 mod ahead;
 pub mod flood;
 
+pub use script::Target;
 pub use server::TOKEN;
+pub use truth::{Question, error};
