@@ -20,10 +20,10 @@ use crate::reader::{ReadRecord, compacted, read};
 use crate::services::{services, unique_prefix};
 
 /// The profile by which the tests read Keycloak, and what an account has to override.
-const PROVIDER: &str = "generic";
-const OVERRIDES: &str = "auth = \"oauth2\"\nrequest_attributes = true\n";
+const PROVIDER: &str = "keycloak";
+const OVERRIDES: &str = "";
 /// Without memberships: they are shown on request only.
-const WITHOUT_MEMBERS: &str = "auth = \"oauth2\"\n";
+const WITHOUT_MEMBERS: &str = "request_attributes = false\n";
 
 const USERS: usize = 300;
 const TEAMS: usize = 40;
