@@ -82,8 +82,10 @@ impl Company {
     }
 }
 
-/// What happens, and in which round.
-pub const ROUNDS: [(&str, fn(&mut Company)); 4] = [
+/// The name of a round, and what happens in it.
+type Round = (&'static str, fn(&mut Company));
+
+pub const ROUNDS: [Round; 4] = [
     ("baseline", |_| {}),
     ("people and groups come and change, and a person is disabled", |company| {
         let newcomer = Person { given: "Noor", family: "Rowan", ..company.people[&0].clone() };
