@@ -1,7 +1,9 @@
 //! `[[account]]`: one directory, its credential, and its differences from the defaults and from the profile.
 
 use std::collections::BTreeMap;
+use std::collections::HashMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -31,7 +33,8 @@ const INTERVAL: &str = "5m";
 #[derive(Clone, Debug)]
 pub struct AccountConfig {
     pub account: Account,
-    pub profile: Profile,
+    /// Accounts that override nothing of it share it.
+    pub profile: Arc<Profile>,
     pub base_url: Url,
     pub scheme: Scheme,
     pub secret: Secret,
@@ -219,6 +222,15 @@ impl Login {
     }
 }
 
+/// What accounts have in common with those that were checked before: a thousand of them hold it once.
+#[derive(Default)]
+pub struct Shared {
+    /// By the name of the provider.
+    profiles: HashMap<String, Arc<Profile>>,
+    /// Of the account before.
+    attributes: Option<AttributeList>,
+}
+
 impl AccountSection {
     /// `proxy`: the one that the account uses if it names none.
     ///
@@ -230,8 +242,9 @@ impl AccountSection {
         defaults: &Defaults,
         providers: &ProviderTexts,
         proxy: Option<&ProxyConfig>,
+        before: &mut Shared,
     ) -> Result<AccountConfig, String> {
-        let profile = self.layered_profile(providers)?;
+        let profile = self.layered_profile(providers, before)?;
         if let Some(unreadable) = &profile.unreadable {
             return Err(unreadable.clone());
         }
@@ -260,6 +273,8 @@ impl AccountSection {
         let pattern = self.group_pattern.as_deref().or(profile.group_pattern.as_deref());
         let pattern = pattern.map(GroupPattern::parse).transpose()?;
         let attributes = attribute_list(self.attributes, self.attributes_add, defaults, &profile)?;
+        let attributes = before.attributes.take().filter(|before| *before == attributes).unwrap_or(attributes);
+        before.attributes = Some(attributes.clone());
         let account = Account {
             partition: kafka.partition_of(&self.name),
             topic_prefix: kafka.topic_prefix.clone(),
@@ -383,13 +398,18 @@ impl AccountSection {
     }
 
     /// The provider's profile with what this account overrides.
-    fn layered_profile(&self, providers: &ProviderTexts) -> Result<Profile, String> {
-        let profile = provider(&self.provider, providers)?;
+    fn layered_profile(&self, providers: &ProviderTexts, before: &mut Shared) -> Result<Arc<Profile>, String> {
+        let profile = match before.profiles.get(&self.provider) {
+            Some(profile) => Arc::clone(profile),
+            None => Arc::new(provider(&self.provider, providers)?),
+        };
+        before.profiles.insert(self.provider.clone(), Arc::clone(&profile));
         if self.profile.is_empty() {
             return Ok(profile);
         }
         // The provider's profile alone is right, so the mistake is in the account.
         Profile::layered(&self.provider, providers, self.profile.clone())
+            .map(Arc::new)
             .map_err(|complaint| format!("[account.profile] {}", in_profile(&self.provider, &complaint)))
     }
 }

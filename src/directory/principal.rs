@@ -272,7 +272,10 @@ fn is_equal(path: &str, one: Option<&str>, other: Option<&str>) -> bool {
 
 /// The attributes that may leave the process, as SCIM paths (RFC 7644 §3.10). Matching ignores case.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AttributeList {
+pub struct AttributeList(Arc<Listed>);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Listed {
     paths: Vec<String>,
     /// Places in `paths` of those that may cover a path, by their length: this is asked several times for each attribute
     /// of each user.
@@ -313,45 +316,42 @@ impl Default for AttributeList {
 
 impl AttributeList {
     pub fn new(paths: Vec<String>) -> AttributeList {
-        let mut list = AttributeList { paths: Vec::with_capacity(paths.len()), by_length: BTreeMap::new() };
-        paths.into_iter().for_each(|path| list.push(path));
-        list
-    }
-
-    fn push(&mut self, path: String) {
-        if !NEVER.iter().any(|never| covers(never, &path)) {
-            self.by_length.entry(path.len()).or_default().push(self.paths.len());
+        let mut by_length: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+        for (place, path) in paths.iter().enumerate().filter(|(_, path)| !NEVER.iter().any(|never| covers(never, path)))
+        {
+            by_length.entry(path.len()).or_default().push(place);
         }
-        self.paths.push(path);
+        AttributeList(Arc::new(Listed { paths, by_length }))
     }
 
     pub fn paths(&self) -> &[String] {
-        &self.paths
+        &self.0.paths
     }
 
     /// The list with these paths behind it, without those that it covers already.
     #[must_use]
-    pub fn and(mut self, paths: &[String]) -> AttributeList {
-        for path in paths {
-            if !self.covers(path) {
-                self.push(path.clone());
+    pub fn and(self, paths: &[String]) -> AttributeList {
+        paths.iter().fold(self, |list, path| {
+            if list.covers(path) {
+                return list;
             }
-        }
-        self
+            AttributeList::new(list.paths().iter().chain([path]).cloned().collect())
+        })
     }
 
     /// The list's own spelling of the entry that covers `path` (the entry itself or something below
     /// it), so that a server that changes the case of a name causes no change.
     pub fn entry(&self, path: &str) -> Option<&str> {
+        let Listed { paths, by_length } = &*self.0;
         let ends = path.bytes().enumerate().filter(|(_, byte)| *byte == b'.').map(|(end, _)| end);
-        let of_length = |end: usize| self.by_length.get(&end).into_iter().flatten().map(move |place| (*place, end));
+        let of_length = |end: usize| by_length.get(&end).into_iter().flatten().map(move |place| (*place, end));
         let first = ends
             .chain([path.len()])
             .flat_map(of_length)
-            .filter(|(place, end)| path[..*end].eq_ignore_ascii_case(&self.paths[*place]))
+            .filter(|(place, end)| path[..*end].eq_ignore_ascii_case(&paths[*place]))
             .min();
         // `active` is always read.
-        first.map(|(place, _)| self.paths[place].as_str()).or_else(|| covers("active", path).then_some("active"))
+        first.map(|(place, _)| paths[place].as_str()).or_else(|| covers("active", path).then_some("active"))
     }
 
     pub fn covers(&self, path: &str) -> bool {
