@@ -1,7 +1,6 @@
 //! `[[account]]`: one directory, its credential, and its differences from the defaults and from the profile.
 
-use std::collections::BTreeMap;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
