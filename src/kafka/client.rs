@@ -299,6 +299,7 @@ impl KafkaClient {
         if meaning(error) != Meaning::Missing {
             return self.explain(name, error);
         }
+        debug!(name, %error, "a call of Kafka failed");
         let Ok(metadata) = asking.fetch_metadata(Some(name), NAME_WAIT) else { return self.unreachable() };
         let code = metadata.topics().iter().find(|topic| topic.name() == name).and_then(|topic| topic.error());
         match code.map(|code| meaning_of(code.into())) {
@@ -308,8 +309,15 @@ impl KafkaClient {
         }
     }
 
+    /// True if the brokers list the topic. Blocks.
+    pub fn lists(&self, asking: &BaseConsumer<Quiet>, name: &str) -> bool {
+        let Ok(metadata) = asking.fetch_metadata(Some(name), NAME_WAIT) else { return false };
+        metadata.topics().iter().any(|topic| topic.name() == name && topic.error().is_none())
+    }
+
     /// The error of a call that concerns `what`: a topic by its name, or what was done.
     pub fn explain(&self, what: &str, error: &Error) -> ServiceError {
+        debug!(what, %error, "a call of Kafka failed");
         // A client that has lost its brokers forgets topics too, so a topic is missing only while brokers answer.
         let forgotten = meaning(error) == Meaning::Missing && self.failures.newest().is_some();
         if is_unreachable(error) || forgotten {

@@ -83,7 +83,10 @@ impl ConnectedProducer {
             match sender.producer.init_transactions(FENCE_SLICE) {
                 Ok(()) => break,
                 Err(error) if is_retriable(&error) && Instant::now() < deadline && !stop.is_cancelled() => {}
-                Err(error) if is_retriable(&error) || is_unreachable(&error) => return Err(client.unreachable()),
+                Err(error) if is_retriable(&error) || is_unreachable(&error) => {
+                    tracing::debug!(%error, "the fence failed");
+                    return Err(client.unreachable());
+                }
                 Err(error) => return Err(client.refused(in_words(&error))),
             }
         }

@@ -5,11 +5,12 @@
 //! *read_uncommitted* client sees it, taken first, and reading ends only when the position (which counts control
 //! records too) has reached it. End-of-partition is merely a wake-up.
 
+use std::thread;
 use std::time::{Duration, Instant};
 
 use rdkafka::TopicPartitionList;
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::error::KafkaError as Error;
+use rdkafka::error::{KafkaError as Error, RDKafkaErrorCode as Code};
 use rdkafka::message::{BorrowedMessage, Headers, Message};
 use rdkafka::topic_partition_list::Offset;
 
@@ -34,6 +35,9 @@ const LOST_WAIT: Duration = Duration::from_secs(5);
 /// Without an answer for so long, a new client takes the place of the one that follows a topic: certificates, keys and
 /// passwords of librdkafka are those of the time at which a client is made. Longer than a broker takes to start.
 pub const NEW_CLIENT_AFTER: Duration = Duration::from_secs(60);
+/// For the leader of a partition: brokers list a new topic a moment before its leaders serve it.
+const LEADER_WAIT: Duration = Duration::from_secs(10);
+const LEADER_POLL: Duration = Duration::from_millis(20);
 /// Records between two calls of `progress`, while records come.
 const RECORDS_PER_PROGRESS: u64 = 1_024;
 /// Without any progress for so long, reading fails: a hanging transaction, or a lost broker. Longer than a
@@ -201,9 +205,22 @@ fn ends(
     partition: i32,
 ) -> Result<(i64, i64), ServiceError> {
     let name = client.topic(topic);
-    reader
-        .fetch_watermarks(&name, partition, WATERMARKS_WAIT)
-        .map_err(|error| client.explain_topic(reader, &name, &error))
+    let began = Instant::now();
+    loop {
+        let found = reader.fetch_watermarks(&name, partition, WATERMARKS_WAIT);
+        match found {
+            Err(error) if may_have_a_leader(&error) && began.elapsed() < LEADER_WAIT && client.lists(reader, &name) => {
+                thread::sleep(LEADER_POLL);
+            }
+            found => return found.map_err(|error| client.explain_topic(reader, &name, &error)),
+        }
+    }
+}
+
+/// True if the partition may have a leader a moment later. librdkafka passes these errors on.
+fn may_have_a_leader(error: &Error) -> bool {
+    let leaders = [Code::NotLeaderForPartition, Code::LeaderNotAvailable, Code::ReplicaNotAvailable];
+    meaning(error) == Meaning::Missing || error.rdkafka_error_code().is_some_and(|code| leaders.contains(&code))
 }
 
 fn read_spans(

@@ -60,6 +60,22 @@ pub async fn shared_program(test: &str) -> (LargeDirectory, Program, Shared, Acc
     (directory, program, shared, account)
 }
 
+/// Brokers list a new topic a moment before the leaders of its partitions serve it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_first_start_that_creates_its_topics_succeeds_every_time() {
+    const AT_ONCE: usize = 4;
+    let directory = LargeDirectory::start(20, 2, 10, 20, TOKEN).await;
+    let start = || async {
+        let account = AccountText { name: "acme", provider: "generic", base_url: directory.base_url(), more: "" };
+        let program = Program::new(services(), &unique_prefix("first-start"), TOKEN, "5m", &[account]);
+        let ended = program.run(&["run", "--once"]).await;
+        assert_eq!(ended.code, 0, "{ended:?}");
+    };
+    for _ in 0..8 {
+        futures::future::join_all((0..AT_ONCE).map(|_| start())).await;
+    }
+}
+
 /// G1: SIGKILL in the middle of a sync of 20,000 changes; after a restart the committed events are exactly the
 /// differences.
 #[tokio::test(flavor = "multi_thread")]
