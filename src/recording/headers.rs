@@ -94,7 +94,8 @@ fn limits(line: &str) -> String {
 fn relations(links: &[String]) -> String {
     let said = links.iter().flat_map(|line| line.split("rel=").skip(1));
     let words = said.map(|rest| rest.trim_start_matches('"').split(['"', ';', ',']).next().unwrap_or_default());
-    let known = words.map(|word| RELATIONS.iter().find(|known| **known == word.trim()).map_or("another", |known| known));
+    let known =
+        words.map(|word| RELATIONS.iter().find(|known| **known == word.trim()).map_or("another", |known| known));
     let known: Vec<String> = known.take(RELATIONS.len()).map(|relation| format!("rel={relation}")).collect();
     if known.is_empty() { "another form".to_owned() } else { known.join(", ") }
 }
@@ -136,7 +137,10 @@ mod tests {
                 "x-ratelimit-reset: seconds since 1970",
             ]
         );
-        assert_eq!(of(&[("content-type", "canary/canary; charset=canary")]), ["content-type: another; charset=another"]);
+        assert_eq!(
+            of(&[("content-type", "canary/canary; charset=canary")]),
+            ["content-type: another; charset=another"]
+        );
         assert_eq!(of(&[("retry-after", "Tue, 04 Mar 2025 05:06:07 GMT")]), ["retry-after: a date"]);
     }
 }

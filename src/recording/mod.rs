@@ -80,8 +80,8 @@ impl Serialize for Pairs {
     }
 }
 
-/// The text of a recording: one JSON document. `random`: 64 random bits that are not kept; without them nobody finds out
-/// by how much times were moved.
+/// The text of a recording: one JSON document. `random`: 64 random bits that are not kept; they decide by how much times
+/// are moved.
 ///
 /// # Errors
 /// The JSON cannot be made.
@@ -112,7 +112,8 @@ fn recorded(account: Account<'_>, placeholders: &mut Placeholders) -> Recorded {
     let shipped = provider.and_then(|name| Profile::named(name).ok());
     placeholders.next_account(shipped.as_ref().and_then(|profile| profile.group_pattern.as_deref()));
     for (exchange, json) in whole(&account.exchanges) {
-        let of_schemas = exchange.path.as_ref().is_some_and(|parts| parts.first().is_some_and(|part| part == "Schemas"));
+        let of_schemas =
+            exchange.path.as_ref().is_some_and(|parts| parts.first().is_some_and(|part| part == "Schemas"));
         if of_schemas && exchange.status == 200 {
             body::declare(&json, placeholders);
         }
@@ -134,9 +135,8 @@ fn request(exchange: &Exchange, placeholders: &mut Placeholders) -> Request {
             },
         },
     };
-    let mut path = |parts: &Vec<String>| {
-        parts.iter().map(|part| placeholders.part_of_path(part)).collect::<Vec<_>>().join("/")
-    };
+    let mut path =
+        |parts: &Vec<String>| parts.iter().map(|part| placeholders.part_of_path(part)).collect::<Vec<_>>().join("/");
     let path = exchange.path.as_ref().map(&mut path);
     let query = exchange.query.iter().map(|(name, value)| placeholders.parameter(name, value)).collect();
     Request {

@@ -89,7 +89,8 @@ impl Placeholders {
     /// A text whose words tell which company this is.
     pub(super) fn tells(&mut self, text: &str) {
         /// Words of hosts that tell nothing.
-        const COMMON: &str = "com org net www api scim example mail app cloud http https user users group groups localhost";
+        const COMMON: &str =
+            "com org net www api scim example mail app cloud http https user users group groups localhost";
         for word in text.split(|c: char| !c.is_alphanumeric()).filter(|word| word.len() >= TELLING_LETTERS_MIN) {
             let word = word.to_lowercase();
             let letters = word.chars().any(char::is_alphabetic);
@@ -405,7 +406,10 @@ fn shifted(text: &str, shift: SignedDuration) -> Option<String> {
     let (date, rest) = (text.get(..10)?, text.get(10..)?);
     let shape = |text: &str, shape: &str| {
         text.len() == shape.len()
-            && text.bytes().zip(shape.bytes()).all(|(byte, of)| if of == b'0' { byte.is_ascii_digit() } else { byte == of })
+            && text
+                .bytes()
+                .zip(shape.bytes())
+                .all(|(byte, of)| if of == b'0' { byte.is_ascii_digit() } else { byte == of })
     };
     if !shape(date, "0000-00-00") {
         return None;
@@ -426,13 +430,14 @@ fn shifted(text: &str, shift: SignedDuration) -> Option<String> {
     let fraction_digits = fraction.map_or(0, str::len);
     let zone = &behind[fraction.map_or(0, |digits| digits.len() + 1)..];
     let signed = |shapes: &[&str]| zone.starts_with(['+', '-']) && shapes.iter().any(|of| shape(&zone[1..], of));
-    if fraction_digits > 9 || fraction == Some("") || !(["", "Z", "z"].contains(&zone) || signed(&["00:00", "0000", "00"]))
+    if fraction_digits > 9
+        || fraction == Some("")
+        || !(["", "Z", "z"].contains(&zone) || signed(&["00:00", "0000", "00"]))
     {
         return None;
     }
-    let at: DateTime = format!("{date}T{time}{}", fraction.map(|digits| format!(".{digits}")).unwrap_or_default())
-        .parse()
-        .ok()?;
+    let at: DateTime =
+        format!("{date}T{time}{}", fraction.map(|digits| format!(".{digits}")).unwrap_or_default()).parse().ok()?;
     let moved = at.checked_add(shift).ok()?;
     let mut made = moved.strftime("%Y-%m-%d").to_string();
     write!(made, "{between}{}", moved.strftime("%H:%M:%S")).ok()?;

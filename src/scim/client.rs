@@ -317,9 +317,10 @@ impl Client {
         permit.answered(&advice);
         self.note(status, &advice);
         let skew = http::date(&response).map(|at| at - received_at);
-        let heard = self.tape.as_ref().map(|tape| {
-            tape.heard(urls, (&request.url, request.body.as_ref()), (status, response.headers()), skew)
-        });
+        let heard = self
+            .tape
+            .as_ref()
+            .map(|tape| tape.heard(urls, (&request.url, request.body.as_ref()), (status, response.headers()), skew));
         let keep = |body: Option<&Body>| {
             if let (Some(tape), Some(heard)) = (&self.tape, heard) {
                 tape.keep(heard, body.map(|body| &**body));

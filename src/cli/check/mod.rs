@@ -25,10 +25,10 @@ use crate::connect;
 use crate::directory::{Known, Problem, SyncStatus};
 use crate::kafka::topics::{Cluster, Found, found};
 use crate::log::Topic;
+use crate::scim::tape::Tape;
 use crate::service::ServiceError;
 use crate::shards::spans;
 use crate::transport::file::NamedFile;
-use crate::scim::tape::Tape;
 use record::{Record, Written};
 use report::{Finding, Report, Verdict};
 

@@ -65,7 +65,10 @@ impl Record {
     ///
     /// # Errors
     /// The file cannot be written.
-    pub(super) fn write<'a>(self, taped: impl Iterator<Item = (&'a AccountConfig, &'a Tape)>) -> Result<Written, Failure> {
+    pub(super) fn write<'a>(
+        self,
+        taped: impl Iterator<Item = (&'a AccountConfig, &'a Tape)>,
+    ) -> Result<Written, Failure> {
         let (mut requests, mut requests_left_out) = (0, 0);
         let accounts = taped.map(|(config, tape)| {
             let (exchanges, left_out) = tape.exchanges();
@@ -97,7 +100,10 @@ impl Record {
             return Failure::new(Exit::Usage, problem.with_remedy("name a file that does not exist"));
         }
         let problem = Problem::new(format!("--record {path} cannot be written: {error}"));
-        Failure::new(Exit::Failed, problem.with_remedy("name a file in a folder that you may write, with room on its disk"))
+        Failure::new(
+            Exit::Failed,
+            problem.with_remedy("name a file in a folder that you may write, with room on its disk"),
+        )
     }
 }
 
