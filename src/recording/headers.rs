@@ -20,7 +20,7 @@ const MEDIA_TYPES: [&str; 7] = [
 ];
 const RELATIONS: [&str; 6] = ["next", "prev", "previous", "first", "last", "self"];
 
-/// Name → value, both in words of this program. Names of headers that no one knows are left out.
+/// Name → value. Every other header is left out, its name included.
 pub(super) fn shown(headers: &HeaderMap) -> BTreeMap<&'static str, String> {
     let values = |name: &str| -> Vec<String> {
         let values = headers.get_all(name).iter().take(VALUES_MAX);

@@ -109,6 +109,18 @@ fn words_of_standards_and_profiles_stay_where_they_are_words_of_standards() {
 }
 
 #[test]
+fn each_kind_of_active_stays() {
+    for active in [json!(true), json!(null), json!(0), json!(1), json!("True"), json!("FALSE"), json!("0"), json!([])] {
+        let user = json!({"id": "1", "active": active});
+        assert_eq!(shown(&user, &mut placeholders())["active"], active);
+    }
+    for other in [json!("Ada"), json!(7)] {
+        let user = json!({"id": "Ada", "active": other});
+        assert_ne!(shown(&user, &mut placeholders())["active"], other);
+    }
+}
+
+#[test]
 fn the_fixed_parts_of_group_names_are_those_of_the_profile() {
     let mut placeholders = placeholders();
     placeholders.next_account(Some("CB/{domain}/{kind:ROLE=role|BE=business_entity}/{name}"));

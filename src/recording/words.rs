@@ -55,7 +55,7 @@ const URNS: [&str; 15] = [
 const PATH_PARTS: &str = "Users Groups Schemas ResourceTypes ServiceProviderConfig ServiceProviderConfigs .search
     scim api rest v1 v2 v2.0";
 
-const BOOLEANS: &str = "true false yes no active inactive enabled disabled";
+const BOOLEANS: &str = "true false 0 1 yes no active inactive enabled disabled";
 const TYPES: &str = "
     work home other mobile fax pager photo thumbnail aim gtalk icq xmpp msn skype qq yahoo User Group direct indirect
     string boolean decimal integer dateTime reference binary complex oauth oauth2 oauthbearertoken httpbasic httpdigest";
@@ -138,9 +138,9 @@ pub(super) fn is_part_of_paths(part: &str) -> bool {
     VOCABULARY.paths.contains(part)
 }
 
-/// True if this number is a count, or the status of an error. `parent`: the attribute around it.
+/// True if this number is a count, the status of an error, or a truth value. `parent`: the attribute around it.
 pub(super) fn is_count(parent: &str, name: &str, number: &str) -> bool {
-    has(COUNTS, name) || is_status(parent, name, number)
+    has(COUNTS, name) || is_status(parent, name, number) || has("active primary", name) && has(BOOLEANS, number)
 }
 
 /// RFC 7644 §3.12; SCIM 1.1 says `code` inside `Errors`.

@@ -1,6 +1,7 @@
 //! A tape of requests and answers, for a recording. It never holds a credential, a cookie or a host.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
@@ -18,7 +19,7 @@ pub const OF_A_FORM_MAX: usize = 3;
 pub const EXCHANGES_MAX: usize = 200;
 /// Bytes of one body on a tape.
 pub const TAPED_BODY_BYTES_MAX: usize = 4 << 20;
-/// Bytes of all bodies on one tape.
+/// Bytes of all bodies of one recording, on all of its tapes.
 pub const TAPE_BYTES_MAX: usize = 16 << 20;
 
 /// Headers that go on a tape, besides those that begin with one of [`RATE_LIMITS`].
@@ -55,12 +56,15 @@ pub enum Taped {
 
 /// Where a client writes down what it asks and hears. Clones share the tape.
 #[derive(Clone, Default)]
-pub struct Tape(Arc<Mutex<State>>);
+pub struct Tape {
+    state: Arc<Mutex<State>>,
+    /// Of the bodies on this tape and those beside it.
+    bytes: Arc<AtomicUsize>,
+}
 
 #[derive(Default)]
 struct State {
     exchanges: Vec<Exchange>,
-    bytes: usize,
     /// How many exchanges of each form there were.
     forms: HashMap<Form, usize>,
     left_out: usize,
@@ -82,6 +86,12 @@ struct Form {
 }
 
 impl Tape {
+    /// An empty tape for another account of the same recording.
+    #[must_use]
+    pub fn beside(&self) -> Tape {
+        Tape { state: Arc::default(), bytes: self.bytes.clone() }
+    }
+
     /// The exchanges in the order of their requests, and how many more there were.
     pub fn exchanges(&self) -> (Vec<Exchange>, usize) {
         let state = self.state();
@@ -139,20 +149,20 @@ impl Tape {
         }
         let body = match body {
             None => Taped::Missing,
-            Some(body) if body.len() > TAPED_BODY_BYTES_MAX || state.bytes + body.len() > TAPE_BYTES_MAX => {
-                Taped::TooLarge
-            }
-            Some(body) => {
-                state.bytes += body.len();
-                // A slice of a large body would keep all of its room.
-                Taped::Whole(Bytes::copy_from_slice(body))
-            }
+            // A slice of a large body would keep all of its room.
+            Some(body) if self.has_room(body.len()) => Taped::Whole(Bytes::copy_from_slice(body)),
+            Some(_) => Taped::TooLarge,
         };
         state.exchanges.push(Exchange { body, ..exchange });
     }
 
+    fn has_room(&self, bytes: usize) -> bool {
+        let room = |taken: usize| taken.checked_add(bytes).filter(|taken| *taken <= TAPE_BYTES_MAX);
+        bytes <= TAPED_BODY_BYTES_MAX && self.bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, room).is_ok()
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -166,5 +176,58 @@ fn form(exchange: &Exchange) -> Form {
         parameters,
         single: exchange.query.iter().any(|(name, value)| name == "count" && value == "1"),
         status: exchange.status,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scim::Profile;
+
+    fn exchange(tape: &Tape, path: &str) -> Exchange {
+        let base = Url::parse("https://acme.example/scim/v2").unwrap();
+        let urls = Urls::new(base.clone(), &Profile::named("generic").unwrap());
+        let url = Url::parse(&format!("{base}/{path}")).unwrap();
+        let mut headers = HeaderMap::new();
+        headers.insert("set-cookie", "secret".parse().unwrap());
+        headers.insert("x-rate-limit-limit", "9".parse().unwrap());
+        tape.heard(&urls, (&url, None), (StatusCode::OK, &headers), None)
+    }
+
+    #[test]
+    fn a_tape_holds_the_first_exchanges_of_each_form_and_no_cookie() {
+        let tape = Tape::default();
+        for id in 0..5 {
+            let exchange = exchange(&tape, &format!("Users/a%2F{id}"));
+            assert_eq!(exchange.headers.len(), 1);
+            tape.keep(exchange, Some(&Bytes::from_static(b"{}")));
+        }
+        tape.keep(exchange(&tape, "Users?startIndex=1"), None);
+        tape.next_part();
+        tape.keep(exchange(&tape, "Users/x"), None);
+        let (exchanges, left_out) = tape.exchanges();
+        let paths: Vec<String> = exchanges.iter().map(|one| one.path.clone().unwrap().join(" ")).collect();
+        assert_eq!(
+            (paths.as_slice(), left_out),
+            (["Users a/0", "Users a/1", "Users a/2", "Users", "Users x"].map(str::to_owned).as_slice(), 2)
+        );
+    }
+
+    #[test]
+    fn all_tapes_of_a_recording_share_its_bytes() {
+        let (one, body) = (Tape::default(), Bytes::from(vec![b' '; TAPED_BODY_BYTES_MAX]));
+        let other = one.beside();
+        let tapes = [&one, &other].into_iter().cycle();
+        let mut bytes = 0;
+        for (number, tape) in tapes.take(TAPE_BYTES_MAX / TAPED_BODY_BYTES_MAX + 2).enumerate() {
+            tape.keep(exchange(tape, &format!("Path{number}")), Some(&body));
+        }
+        for exchange in [one.exchanges().0, other.exchanges().0].concat() {
+            bytes += if let Taped::Whole(body) = exchange.body { body.len() } else { 0 };
+        }
+        assert_eq!(bytes, TAPE_BYTES_MAX);
+        let fresh = Tape::default();
+        fresh.keep(exchange(&fresh, "Users"), Some(&Bytes::from(vec![b' '; TAPED_BODY_BYTES_MAX + 1])));
+        assert_eq!(fresh.exchanges().0[0].body, Taped::TooLarge);
     }
 }

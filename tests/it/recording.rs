@@ -140,7 +140,7 @@ async fn a_recording_holds_no_canary_in_any_encoding_and_the_same_placeholder_fo
     // Base64 at each offset: the characters that depend on the canary alone.
     let encoded = [("canary", 0..8), ("xcanary", 2..9), ("xxcanary", 3..10)]
         .map(|(text, part)| STANDARD_NO_PAD.encode(text)[part].to_owned());
-    let canaries = ["canary", "cánary", "8731", "tenant", "127.0.0.1", "8443", "2031", "05:55:12", &port];
+    let canaries = ["canary", "cánary", "8731", "tenant", "127.0.0.1", "8443", "2031-07-30", "05:55:12", &port];
     let canaries = canaries.into_iter().chain(NUMBERS).map(str::to_owned).chain(encoded);
     for canary in canaries {
         for reading in readings(&text) {

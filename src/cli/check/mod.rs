@@ -121,7 +121,7 @@ pub async fn check(config: &Config, options: Options) -> Result<Exit, Failure> {
     let mut sum = Sum { problems: 0, held: 0, exit: Exit::Done };
     let cluster = found(&config.kafka).await;
     let mut known = known(config, &accounts, &cluster).await;
-    let tapes: Vec<Option<Tape>> = accounts.iter().map(|_| record.as_ref().map(|_| Tape::default())).collect();
+    let tapes: Vec<Option<Tape>> = accounts.iter().map(|_| record.as_ref().map(Record::tape)).collect();
     let of_accounts = accounts.iter().map(|account| (account, known.remove(&account.account.name)));
     let checks = of_accounts.zip(&tapes).map(|((account, known), tape)| Box::pin(check_account(account, known, tape)));
     // In the order of the configuration, whichever directory answers first.

@@ -21,6 +21,7 @@ const MORE_WAIT: Duration = Duration::from_secs(15);
 /// Where a recording will be.
 pub(super) struct Record {
     path: PathBuf,
+    tape: Tape,
 }
 
 /// A recording that was written.
@@ -53,12 +54,17 @@ impl Record {
     /// # Errors
     /// There is something at this path, or nothing can be written there.
     pub(super) fn begin(path: &Path) -> Result<Record, Failure> {
-        let record = Record { path: path.to_owned() };
+        let record = Record { path: path.to_owned(), tape: Tape::default() };
         if path.symlink_metadata().is_ok() {
             return Err(record.unwritten(&io::Error::from(ErrorKind::AlreadyExists)));
         }
         beside(path).map_err(|error| record.unwritten(&error))?;
         Ok(record)
+    }
+
+    /// A tape for one more account.
+    pub(super) fn tape(&self) -> Tape {
+        self.tape.beside()
     }
 
     /// Writes what is on the tapes: a whole file, or none.
@@ -107,7 +113,7 @@ impl Record {
     }
 }
 
-/// A file without a name that lasts, which only its user may read.
+/// A file that only its user may read, under a name that does not last.
 fn beside(path: &Path) -> io::Result<NamedTempFile> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     NamedTempFile::new_in(folder)

@@ -12,8 +12,8 @@ const INTRODUCTION: &str = "
   `plan`, the events and the state after each kind of change with the truth. A replay shows no more than its sources do.
 - *Tried*: scimtail has read the real product. No hosted service has been tried yet.
 
-**If you read one of these vendors, please send a recording**: `scimtail check ACCOUNT --record FILE` writes one, with ids,
-names and addresses replaced. Read it, and open an issue with it. [Recordings](recordings.md) says what is in it.
+**If you read one of these vendors, please send a recording.** `scimtail check ACCOUNT --record FILE` writes one. Ids, names
+and addresses are replaced in it. Read it, and open an issue with it. [Recordings](recordings.md) says what it holds.
 
 | provider | documented | recorded | replayed | tried |
 |---|---|---|---|---|

@@ -13,7 +13,7 @@ use scimtail::recording::{self, Account};
 use scimtail::schedule::now_millis;
 use scimtail::scim::ScimDirectory;
 use scimtail::scim::envelope::split_list;
-use scimtail::scim::resource::read_resource;
+use scimtail::scim::resource::{Resource, read_resource};
 use scimtail::scim::tape::{Exchange, OF_A_FORM_MAX, Tape, Taped};
 use scimtail::source::{Directory, Parsed};
 use serde_json::Value;
@@ -63,10 +63,14 @@ async fn the_recording_of_each_vendor_has_its_shapes_and_no_data_of_its_people()
     });
     let compared = futures::future::join_all(recorded).await;
     assert_eq!(compared.len(), all.len());
+    let mut some_memberships = 0;
     for Comparison { name, users, groups, memberships, .. } in compared {
         let has_groups = all.iter().any(|one| one.vendor.name == name && one.vendor.groups);
         assert!(users > 0 && (!has_groups || groups > 0), "{name}: {users} users, {groups} groups, {memberships}");
+        some_memberships += usize::from(memberships > 0);
     }
+    // The others show theirs by filters only.
+    assert!(some_memberships > all.len() / 2, "{some_memberships} of {} show memberships", all.len());
 }
 
 /// What `check` asks, in short: both lists, GET by id of the first and of no row, and the schemas.
@@ -97,6 +101,8 @@ struct Comparison {
     memberships: usize,
     /// An id, and what stands for it.
     ids: BTreeMap<String, String>,
+    /// Ids of members, or of the groups of a user, and what stands for them; each in an order of its own.
+    related: Vec<[BTreeSet<String>; 2]>,
 }
 
 impl Comparison {
@@ -135,6 +141,12 @@ impl Comparison {
         }
         let back: BTreeSet<&String> = self.ids.values().collect();
         assert_eq!(back.len(), self.ids.len(), "{name}: two ids have one placeholder");
+        for [originals, placeholders] in &self.related {
+            assert_eq!(originals.len(), placeholders.len(), "{name}");
+            for placeholder in originals.iter().filter_map(|original| self.ids.get(original)) {
+                assert!(placeholders.contains(placeholder), "{name}: a member is not the user {placeholder}");
+            }
+        }
         // The same placeholder in the path of the request as in the body of its answer.
         let ids: BTreeSet<&str> = self.ids.values().map(String::as_str).collect();
         let by_id = requests.iter().filter_map(|request| request["path"].as_str()?.split_once('/')).map(|(_, id)| id);
@@ -145,7 +157,7 @@ impl Comparison {
 
     fn resource(&mut self, directory: &ScimDirectory, kind: Kind, rows: [&Bytes; 2], place: &str) {
         let [one, again] = rows.map(|row| read_resource(kind, row, &directory.reading).expect("a resource"));
-        let form = |of: &scimtail::scim::resource::Resource| {
+        let form = |of: &Resource| {
             (
                 of.principal.active,
                 of.principal.email.is_some(),
@@ -158,21 +170,19 @@ impl Comparison {
             )
         };
         assert_eq!(form(&one), form(&again), "{place}");
-        let ids = |of: &scimtail::scim::resource::Resource| -> Vec<String> {
-            let members = of.members.iter().map(|member| member.id.to_string());
-            let groups = of.groups.iter().filter_map(|group| Some(group.id.as_ref()?.to_string()));
-            std::iter::once(of.principal.id.to_string()).chain(members).chain(groups).collect()
-        };
-        let (originals, placeholders) = (ids(&one), ids(&again));
-        assert_eq!(originals.len(), placeholders.len(), "{place}");
-        self.memberships += originals.len() - 1;
+        let [original, placeholder] = [&one, &again].map(|of| of.principal.id.to_string());
+        let known = self.ids.entry(original.clone()).or_insert_with(|| placeholder.clone());
+        assert_eq!(*known, placeholder, "{place}: {original} has two placeholders");
+        let related = [one, again].map(|of| {
+            let groups = of.groups.into_iter().filter_map(|group| group.id);
+            of.members.into_iter().map(|member| member.id).chain(groups).map(|id| id.to_string()).collect()
+        });
+        let [ids, _]: &[BTreeSet<String>; 2] = &related;
+        self.memberships += ids.len();
+        self.related.push(related);
         match kind {
             Kind::User => self.users += 1,
             Kind::Group => self.groups += 1,
-        }
-        for (original, placeholder) in originals.into_iter().zip(placeholders) {
-            let known = self.ids.entry(original.clone()).or_insert_with(|| placeholder.clone());
-            assert_eq!(*known, placeholder, "{place}: {original} has two placeholders");
         }
     }
 }
