@@ -230,9 +230,15 @@ impl Placeholders {
         if parts.len() > WORDS_MAX || path.len() > TEXT_BYTES_MAX {
             return format!("/{}", self.whole(path));
         }
-        let replaced = parts.into_iter().map(|part| {
+        let last = parts.len() - 1;
+        let replaced = parts.into_iter().enumerate().map(|(place, part)| {
             let decoded = percent_decode_str(part).decode_utf8_lossy();
-            utf8_percent_encode(&self.part_of_path(&decoded), RESERVED).to_string()
+            let mut made = self.part_of_path(&decoded);
+            // What is before an id and has letters only is the name of an endpoint. A reader sees that by its letters.
+            if place < last && made != decoded && decoded.chars().all(|c| c.is_ascii_alphabetic()) {
+                made = made.chars().map(|c| c.to_digit(10).map_or(c, |digit| char::from(b'a' + digit as u8))).collect();
+            }
+            utf8_percent_encode(&made, RESERVED).to_string()
         });
         replaced.collect::<Vec<_>>().join("/")
     }

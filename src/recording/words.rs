@@ -53,11 +53,11 @@ const URNS: [&str; 15] = [
 
 /// Parts of paths that are not data.
 const PATH_PARTS: &str = "Users Groups Schemas ResourceTypes ServiceProviderConfig ServiceProviderConfigs .search
-    scim api rest v1 v2 v2.0";
+    scim api rest v1 v2 v2.0 User Group directoryObjects members resources";
 
 const BOOLEANS: &str = "true false 0 1 yes no active inactive enabled disabled";
 const TYPES: &str = "
-    work home other mobile fax pager photo thumbnail aim gtalk icq xmpp msn skype qq yahoo User Group direct indirect
+    work home other mobile fax pager photo thumbnail member aim gtalk icq xmpp msn skype qq yahoo User Group direct indirect
     string boolean decimal integer dateTime reference binary complex oauth oauth2 oauthbearertoken httpbasic httpdigest";
 const RESOURCES: &str = "User Group Users Groups Schema ResourceType ServiceProviderConfig EnterpriseUser";
 const CHARACTERISTICS: &str = "
@@ -83,11 +83,11 @@ static VOCABULARY: LazyLock<Vocabulary> = LazyLock::new(|| {
     let mut vocabulary = Vocabulary {
         names: NAMES.split_whitespace().map(str::to_owned).collect(),
         urns: URNS.iter().map(ToString::to_string).collect(),
-        paths: PATH_PARTS.split_whitespace().map(str::to_owned).collect(),
+        paths: PATH_PARTS.split_whitespace().map(str::to_lowercase).collect(),
         privileges: ["roles", "entitlements", "usertype"].map(str::to_owned).into(),
     };
     for profile in EMBEDDED.iter().filter_map(|(name, _)| Profile::named(name).ok()) {
-        vocabulary.paths.extend([profile.users_path, profile.groups_path]);
+        vocabulary.paths.extend([profile.users_path, profile.groups_path].map(|path| path.to_lowercase()));
         vocabulary.names.extend(profile.list_params.keys().map(|name| name.to_lowercase()));
         for path in &profile.attributes {
             vocabulary.add(path);
@@ -135,7 +135,7 @@ pub(super) fn is_part_of_urns(part: &str) -> bool {
 }
 
 pub(super) fn is_part_of_paths(part: &str) -> bool {
-    VOCABULARY.paths.contains(part)
+    VOCABULARY.paths.contains(&part.to_ascii_lowercase())
 }
 
 /// True if this number is a count, the status of an error, or a truth value. `parent`: the attribute around it.
@@ -159,6 +159,8 @@ pub(super) fn is_word_of(parent: &str, name: &str, text: &str) -> bool {
             && privileges.contains(&parent.to_ascii_lowercase());
     match name.to_ascii_lowercase().as_str() {
         "active" | "primary" => has(BOOLEANS, text),
+        // What servers write in the place of a name that they do not have.
+        _ if text.eq_ignore_ascii_case("N/A") => true,
         "type" if has(TYPES, text) => true,
         "resourcetype" => has(RESOURCES, text),
         // Of a ResourceType or a schema; the name of a person is an object.

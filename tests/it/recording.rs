@@ -1,5 +1,6 @@
 //! `check --record` as a person calls it, on a directory in which every value is a canary.
 
+use std::collections::BTreeSet;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
@@ -128,6 +129,21 @@ fn readings(text: &str) -> [String; 2] {
     [text.to_lowercase(), resolved]
 }
 
+/// The fields of a recording, the answers themselves aside. A request with a body is seldom sent.
+fn fields(recording: &Value) -> BTreeSet<String> {
+    let account = &recording["accounts"][0];
+    let requests = account["requests"].as_array().unwrap().iter();
+    let objects = [recording, account].into_iter().chain(requests).map(|value| value.as_object().unwrap());
+    objects.flat_map(|object| object.keys().cloned()).chain(["sent".to_owned()]).collect()
+}
+
+fn documented() -> BTreeSet<String> {
+    let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/recordings.md")).unwrap();
+    let table = page.split("## What is in the file").nth(1).unwrap().to_owned();
+    let rows = table.lines().filter_map(|line| line.strip_prefix("| `")?.split_once("` |"));
+    rows.flat_map(|(names, _)| names.split("`, `").map(str::to_owned).collect::<Vec<_>>()).collect()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_recording_holds_no_canary_in_any_encoding_and_the_same_placeholder_for_the_same_value() {
     let (base_url, _serving) = start().await;
@@ -165,6 +181,8 @@ async fn a_recording_holds_no_canary_in_any_encoding_and_the_same_placeholder_fo
     assert_eq!(of("Users")[0]["headers"]["x-ratelimit-remaining"], "99");
     assert!(of("Users").iter().any(|request| request["status"] == 400), "the page behind the last row");
     assert!(text.contains("\"seat\""), "a name of the server's schemas stays");
+
+    assert_eq!(fields(&recording), documented(), "docs/recordings.md, and a file");
 
     assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600);
     let said = format!("recording.json: {} requests and their answers", requests.len());
