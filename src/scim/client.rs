@@ -18,6 +18,7 @@ use super::error::ReadError;
 use super::http::{self, Body, Http, LargeBodies, Reach, Timeouts, read_body, read_error_body};
 use super::profile::{Operation, Profile};
 use super::refusal::redirected;
+use super::tape::Tape;
 use super::urls::Urls;
 use crate::account::MAX_PRINCIPALS;
 use crate::failpoint::{self, Point};
@@ -88,6 +89,8 @@ pub struct Client {
     /// Requests that were sent, repeated ones included.
     sent: Arc<AtomicU64>,
     large: LargeBodies,
+    /// Where requests and answers are written down, for a recording.
+    tape: Option<Tape>,
 }
 
 /// The newest answer, shown to a person who waits in vain for the next one.
@@ -159,6 +162,7 @@ impl Client {
             waited: Arc::default(),
             sent: Arc::default(),
             large: LargeBodies::new(),
+            tape: None,
         })
     }
 
@@ -180,6 +184,12 @@ impl Client {
     #[must_use]
     pub fn for_account(self, account: &str) -> Client {
         Client { account: account.into(), ..self }
+    }
+
+    /// Writes down what is asked and answered from here on.
+    #[must_use]
+    pub fn on_tape(self, tape: Tape) -> Client {
+        Client { tape: Some(tape), ..self }
     }
 
     fn budget(&self) -> Arc<Budget> {
@@ -307,12 +317,22 @@ impl Client {
         let advice = Advice::read(status, response.headers(), received_at).at_most(patience.longest_pause);
         permit.answered(&advice);
         self.note(status, &advice);
+        let skew = http::date(&response).map(|at| at - received_at);
+        let heard = self
+            .tape
+            .as_ref()
+            .map(|tape| tape.heard(urls, (&request.url, request.body.as_ref()), (status, response.headers()), skew));
+        let keep = |body: Option<&Body>| {
+            if let (Some(tape), Some(heard)) = (&self.tape, heard) {
+                tape.keep(heard, body.map(|body| &**body));
+            }
+        };
         if status.is_redirection() && status != StatusCode::NOT_MODIFIED {
             requested(&self.account, Answer::Status(status.as_u16()));
+            keep(None);
             let location = response.headers().get(LOCATION).and_then(|location| location.to_str().ok());
             return Err(redirected(urls, profile, &request.url, status, location));
         }
-        let skew = http::date(&response).map(|at| at - received_at);
         self.skew.store(skew.unwrap_or(0), Ordering::Relaxed);
         let etag = response.headers().get(ETAG).and_then(|etag| etag.to_str().ok()).map(str::to_owned);
         let body = match urls.operation(&request.url) {
@@ -323,6 +343,7 @@ impl Client {
             Some(Operation::GetUser) | None => read_body(http, response, ANSWER_BYTES_MAX, None).await,
         };
         requested(&self.account, if body.is_ok() { Answer::Status(status.as_u16()) } else { Answer::Broken });
+        keep(body.as_ref().ok());
         let body = body?;
         failpoint::hit(Point::FetchAfter);
         Ok(Answered { reply: Reply { status, body, etag, skew, received_at }, advice, pass })

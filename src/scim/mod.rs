@@ -19,6 +19,7 @@ pub mod refusal;
 pub mod advice;
 pub mod pace;
 pub mod budget;
+pub mod tape;
 pub mod client;
 pub mod advertised;
 pub mod learnt;

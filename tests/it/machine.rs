@@ -102,7 +102,7 @@ async fn check_plan_and_run_once_print_one_document_whose_fields_are_documented(
     assert_eq!((ended.code, &held["accounts"][0]["result"]), (75, &json!("held")));
     let (once, ended) = run(&program, &["run", "--once", "--account", "zulu"]).await;
     assert_eq!((ended.code, &once["accounts"][0]["hold_id"]), (75, &held["accounts"][0]["hold_id"]));
-    let (checked, ended) = run(&program, &["check"]).await;
+    let (checked, ended) = run(&program, &["check", "--record", "recording.json"]).await;
     assert_eq!((ended.code, &checked["problems"], &checked["held"]), (75, &json!(1), &json!(1)));
     assert_eq!((&checked["accounts"][0]["exit_code"], &checked["accounts"][1]["exit_code"]), (&json!(75), &json!(69)));
     let fail = checked["accounts"][1]["findings"].as_array().into_iter().flatten().find(|of| of["result"] == "fail");

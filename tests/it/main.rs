@@ -52,6 +52,7 @@ mod proxy;
 mod python;
 mod reader;
 mod reasons_page;
+mod recording;
 mod records_page;
 mod refusals;
 mod release;

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::record;
 use super::report::Report;
 use super::settings::{self, Setting};
 use crate::cli::failure::Exit;
@@ -21,6 +22,7 @@ use crate::scim::advertised::Advertised;
 use crate::scim::envelope::ListPage;
 use crate::scim::probe::{self, Habits};
 use crate::scim::profile::{Paging, Profile};
+use crate::scim::tape::Tape;
 use crate::scim::{Client, ReadError, Scheme, ScimDirectory};
 use crate::source::{Answer, Directory, Parsed};
 use crate::sync::{self, Planned};
@@ -31,25 +33,39 @@ const DIRECTORY_WAIT: Duration = Duration::from_secs(30);
 /// Groups whose row in the list is compared with GET of the group.
 const GROUPS_COMPARED: usize = 40;
 
-/// Reads the directory as a sync would; `known`: what Kafka holds of the account.
-pub(super) async fn check(account: &AccountConfig, known: &Known, report: &mut Report) {
+/// Reads the directory as a sync would; `known`: what Kafka holds of the account. `tape`: where requests and answers are
+/// written down, for a recording.
+pub(super) async fn check(account: &AccountConfig, known: &Known, tape: Option<&Tape>, report: &mut Report) {
     say_way(account, report);
     if let Err(problem) = account.network.read() {
         return report.fail("network", &problem, Exit::Configuration);
     }
     let directory = match Connection::new(account, now_millis).directory() {
-        Ok(directory) => directory,
+        Ok(ScimDirectory { client, learnt, reading }) => {
+            let client = match tape {
+                Some(tape) => client.on_tape(tape.clone()),
+                None => client,
+            };
+            ScimDirectory { client, learnt, reading }
+        }
         Err(error) => {
             let topic = if error.code == ReasonCode::CredentialUnreadable { "token" } else { "reach" };
             return report.fail(topic, &error.problem, Exit::from(&error.code));
         }
     };
+    ask(account, known, &directory, report).await;
+    if let Some(tape) = tape {
+        record::ask_more(&directory, tape).await;
+    }
+}
+
+async fn ask(account: &AccountConfig, known: &Known, directory: &ScimDirectory, report: &mut Report) {
     let client = &directory.client;
     let started = Instant::now();
     let advertised = directory.advertised().await;
     let millis = started.elapsed().as_millis();
     let sent = client.sent();
-    let reading = sync::plan(&account.account, &directory, known, now_millis);
+    let reading = sync::plan(&account.account, directory, known, now_millis);
     let read = match tokio::time::timeout(DIRECTORY_WAIT, reading).await {
         Ok(Planned::Failed(reason)) => return unreadable(&reason, millis, report),
         Ok(planned) => Some(planned),
@@ -68,19 +84,19 @@ pub(super) async fn check(account: &AccountConfig, known: &Known, report: &mut R
     }
 
     let mut settings = Vec::new();
-    let Some(first_user) = check_users(account, &directory, read.as_ref(), &mut settings, report).await else {
+    let Some(first_user) = check_users(account, directory, read.as_ref(), &mut settings, report).await else {
         return notes(client.profile(), report);
     };
     // Paging `auto` follows advertised cursors without a setting.
     let by_itself = client.profile().paging == Paging::Auto && advertised.is_some_and(|advertised| advertised.cursor);
     settings.retain(|setting: &Setting| setting.field != "paging" || !by_itself);
     if client.profile().groups {
-        check_groups(&directory, read.as_ref(), first_user.as_ref(), &mut settings, report).await;
+        check_groups(directory, read.as_ref(), first_user.as_ref(), &mut settings, report).await;
     } else {
         report.note("groups", "not served by this vendor");
     }
     if let Some(first_user) = &first_user {
-        check_get(&directory, Kind::User, first_user, report).await;
+        check_get(directory, Kind::User, first_user, report).await;
     }
     match &read {
         None => {

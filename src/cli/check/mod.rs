@@ -2,6 +2,7 @@
 //! with its remedy, and publishes nothing: what it writes to try a right is aborted.
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 
 use clap::Args;
 use futures::stream::{self, StreamExt};
@@ -11,6 +12,7 @@ use tracing::Instrument;
 mod account;
 mod kafka;
 mod listener;
+mod record;
 mod report;
 mod settings;
 
@@ -23,9 +25,11 @@ use crate::connect;
 use crate::directory::{Known, Problem, SyncStatus};
 use crate::kafka::topics::{Cluster, Found, found};
 use crate::log::Topic;
+use crate::scim::tape::Tape;
 use crate::service::ServiceError;
 use crate::shards::spans;
 use crate::transport::file::NamedFile;
+use record::{Record, Written};
 use report::{Finding, Report, Verdict};
 
 /// Accounts whose directories are read at the same time.
@@ -38,6 +42,10 @@ pub struct Options {
     /// Form of the output
     #[arg(long, value_enum, default_value = "text")]
     format: Format,
+    /// Also write a recording of the directories that can be sent: requests and answers, with ids, names and addresses
+    /// replaced. The file must not exist
+    #[arg(long, value_name = "FILE")]
+    record: Option<PathBuf>,
 }
 
 /// A check as JSON. docs/json.md describes the fields.
@@ -49,6 +57,9 @@ struct Document {
     /// The HTTP listener, if there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     http: Option<Checked>,
+    /// The recording, if one was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    recording: Option<Written>,
     problems: usize,
     held: usize,
     exit_code: u8,
@@ -100,6 +111,7 @@ impl Sum {
 
 pub async fn check(config: &Config, options: Options) -> Result<Exit, Failure> {
     let accounts = config.select(&options.accounts)?;
+    let record = options.record.as_deref().map(Record::begin).transpose()?;
     let width = account_width(config);
     // Text is printed as soon as it is known, so that a person sees how far the check has come.
     let say = |heading: String, report: &Report| match options.format {
@@ -109,8 +121,9 @@ pub async fn check(config: &Config, options: Options) -> Result<Exit, Failure> {
     let mut sum = Sum { problems: 0, held: 0, exit: Exit::Done };
     let cluster = found(&config.kafka).await;
     let mut known = known(config, &accounts, &cluster).await;
+    let tapes: Vec<Option<Tape>> = accounts.iter().map(|_| record.as_ref().map(Record::tape)).collect();
     let of_accounts = accounts.iter().map(|account| (account, known.remove(&account.account.name)));
-    let checks = of_accounts.map(|(account, known)| Box::pin(check_account(account, known)));
+    let checks = of_accounts.zip(&tapes).map(|((account, known), tape)| Box::pin(check_account(account, known, tape)));
     // In the order of the configuration, whichever directory answers first.
     let mut checks = stream::iter(checks.collect::<Vec<_>>()).buffered(ACCOUNTS_AT_ONCE);
     let mut checked = Vec::new();
@@ -137,13 +150,21 @@ pub async fn check(config: &Config, options: Options) -> Result<Exit, Failure> {
         sum.add(&report);
         http = Some(Checked::of(&address, report));
     }
+    let recording = match record {
+        None => None,
+        Some(record) => Some(record.write(accounts.iter().zip(tapes.iter().flatten()))?),
+    };
     match options.format {
-        Format::Text => print(&sum.line(accounts.len()))?,
+        Format::Text => {
+            print(&sum.line(accounts.len()))?;
+            recording.iter().flat_map(Written::lines).try_for_each(|line| print(&line))?;
+        }
         Format::Json => print_document(&Document {
             accounts: checked,
             kafka: Checked::of(&config.kafka.brokers, kafka),
             registry: Checked::of(&config.registry.url, registry),
             http,
+            recording,
             problems: sum.problems,
             held: sum.held,
             exit_code: sum.exit.code(),
@@ -152,15 +173,19 @@ pub async fn check(config: &Config, options: Options) -> Result<Exit, Failure> {
     Ok(sum.exit)
 }
 
-/// `known`: what Kafka holds of the account, if that can be read.
-async fn check_account(account: &AccountConfig, known: Option<Result<Known, Problem>>) -> (&AccountConfig, Report) {
+/// `known`: what Kafka holds of the account, if that can be read. `tape`: where its requests are written down.
+async fn check_account<'a>(
+    account: &'a AccountConfig,
+    known: Option<Result<Known, Problem>>,
+    tape: &Option<Tape>,
+) -> (&'a AccountConfig, Report) {
     let mut report = Report::default();
     match known {
         // The account is not synced until a person acts, so its directory does not matter yet.
         Some(Err(problem)) => report.fail("state", &problem, Exit::Configuration),
         known => {
             let known = known.and_then(Result::ok).unwrap_or_else(|| nothing(account));
-            let checking = account::check(account, &known, &mut report);
+            let checking = account::check(account, &known, tape.as_ref(), &mut report);
             checking.instrument(spans::account(&account.account.name)).await;
         }
     }

@@ -12,9 +12,8 @@ const INTRODUCTION: &str = "
   `plan`, the events and the state after each kind of change with the truth. A replay shows no more than its sources do.
 - *Tried*: scimtail has read the real product. No hosted service has been tried yet.
 
-**If you read one of these vendors, please send a recording**: the status, the headers and the body of
-`GET Users?startIndex=1&count=2`, of the page behind the last row, of `GET Groups`, and of GET by id of a user who was
-disabled or removed. Replace all ids, names, addresses and tokens first, each consistently. Open an issue with it.
+**If you read one of these vendors, please send a recording.** `scimtail check ACCOUNT --record FILE` writes one. Ids, names
+and addresses are replaced in it. Read it, and open an issue with it. [Recordings](recordings.md) says what it holds.
 
 | provider | documented | recorded | replayed | tried |
 |---|---|---|---|---|

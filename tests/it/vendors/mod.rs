@@ -6,6 +6,7 @@
 //! one of them.
 
 mod company;
+mod recordings;
 mod server;
 mod truth;
 mod vendor;
@@ -181,6 +182,11 @@ fn configuration(prefix: &str, all: &[Replayed]) -> String {
     for Replayed { vendor, .. } in all.iter().filter(|one| one.vendor.profile.is_some()) {
         writeln!(text, "{name} = \"{name}.toml\"", name = vendor.name).unwrap();
     }
+    text + &accounts(all)
+}
+
+fn accounts(all: &[Replayed]) -> String {
+    let mut text = String::new();
     for Replayed { vendor, replay, .. } in all {
         let Vendor { name, base, account, .. } = vendor;
         let profile = match &vendor.profile {
