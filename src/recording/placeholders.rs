@@ -421,7 +421,7 @@ fn shifted(text: &str, shift: SignedDuration) -> Option<String> {
         return None;
     }
     if rest.is_empty() {
-        let days = i64::try_from(shift.as_secs() / 86_400).ok()?;
+        let days = shift.as_secs() / 86_400;
         let moved = date.parse::<jiff::civil::Date>().ok()?.checked_add(Span::new().try_days(days).ok()?).ok()?;
         return Some(moved.to_string());
     }
