@@ -12,6 +12,9 @@ use serde_json::value::RawValue;
 /// Attributes of one object; the schemas of RFC 7643 have about thirty.
 pub const ATTRIBUTES_MAX: usize = 500;
 
+/// Attributes of most objects inside a resource.
+const OBJECT_CAPACITY: usize = 6;
+
 /// Bytes of a value that is read.
 pub const VALUE_BYTES_MAX: usize = 1 << 20;
 
@@ -32,7 +35,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Fields<'a> {
             }
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-                let mut fields = Vec::with_capacity(24);
+                let mut fields = Vec::with_capacity(OBJECT_CAPACITY);
                 while let Some(Text(name)) = map.next_key()? {
                     if fields.len() == ATTRIBUTES_MAX {
                         return Err(A::Error::custom("too many attributes"));
@@ -162,7 +165,19 @@ pub(crate) fn text_of(json: &str) -> Option<Cow<'_, str>> {
 /// A string as JSON text (RFC 8259 §7).
 pub(crate) fn json_text(text: &str) -> String {
     let mut json = String::with_capacity(text.len() + 2);
+    push_json_text(&mut json, text);
+    json
+}
+
+/// As [`json_text`], behind what is there.
+pub(crate) fn push_json_text(json: &mut String, text: &str) {
     json.push('"');
+    let plain = !text.bytes().any(|byte| byte < 0x20 || matches!(byte, b'"' | b'\\'));
+    if plain {
+        json.push_str(text);
+        json.push('"');
+        return;
+    }
     for character in text.chars() {
         match character {
             '"' => json.push_str("\\\""),
@@ -175,7 +190,6 @@ pub(crate) fn json_text(text: &str) -> String {
         }
     }
     json.push('"');
-    json
 }
 
 pub(crate) fn is_number(raw: &RawValue) -> bool {

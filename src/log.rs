@@ -2,6 +2,7 @@
 //!
 //! [`Log`] is a trait because it has two implementations: Kafka (`shards::writer`), and one in memory in the tests.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::future::Future;
 
@@ -70,6 +71,9 @@ impl Topic {
     }
 }
 
+/// A header of a record: its name and its text.
+pub type Header = (&'static str, Cow<'static, str>);
+
 /// One record to write; the partition is the account's.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
@@ -77,7 +81,7 @@ pub struct Record {
     pub key: String,
     /// `None`: a tombstone.
     pub value: Option<Vec<u8>>,
-    pub headers: Vec<(&'static str, String)>,
+    pub headers: Vec<Header>,
 }
 
 impl Record {

@@ -4,9 +4,12 @@
 //! beyond the budget fails with a reason, and the process lives on. A small sync is always let through, so that an
 //! account that floods the process does not stop the others.
 
+use std::ffi::c_long;
 use std::fs;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+
+use libmimalloc_sys::{mi_option_set, mi_option_t};
 
 /// Syncs under way get one part in so many of the memory that the process may use. Known and everything else come
 /// beside it.
@@ -16,8 +19,24 @@ const FALLBACK_BYTES: u64 = 1 << 30;
 /// A sync that keeps no more than this never fails for want of memory.
 const SMALL_BYTES: u64 = 32 << 20;
 
+/// How long the allocator keeps what is free, in milliseconds. With mimalloc's 1,000 the peak of a first load of 100,000
+/// users is a fifth higher, at the same CPU time; with 0 the load takes a fifth more CPU time. `MIMALLOC_PURGE_DELAY` in
+/// the environment wins.
+const PURGE_DELAY_MS: c_long = 50;
+/// `mi_option_purge_delay` of mimalloc.h, which the crate does not name.
+const PURGE_DELAY: mi_option_t = 15;
+
 static LIMIT: OnceLock<u64> = OnceLock::new();
 static RESERVED: AtomicU64 = AtomicU64::new(0);
+
+/// Lets the allocator give back soon what is free.
+#[expect(unsafe_code, reason = "the crate of mimalloc has no safe call")]
+pub fn give_back_soon() {
+    if std::env::var_os("MIMALLOC_PURGE_DELAY").is_none() {
+        // SAFETY: an option is a number that the allocator reads when it frees, and any number is valid.
+        unsafe { mi_option_set(PURGE_DELAY, PURGE_DELAY_MS) }
+    }
+}
 
 /// Sets the budget, once, before the first sync; `None`: a quarter of the cgroup's limit or of the machine's memory.
 pub fn set_budget(bytes: Option<u64>) {
@@ -86,7 +105,30 @@ impl Drop for Reserved {
 
 #[cfg(test)]
 mod tests {
+    use std::process::Command;
+
+    use libmimalloc_sys::mi_option_get;
+
     use super::*;
+
+    /// The number is mimalloc's own, and another mimalloc may number its options in another way.
+    #[test]
+    #[expect(unsafe_code, reason = "the crate of mimalloc has no safe call")]
+    fn the_option_that_is_set_is_the_one_that_the_variable_names() {
+        const VARIABLE: (&str, &str) = ("MIMALLOC_PURGE_DELAY", "77");
+        // SAFETY: as in `give_back_soon`.
+        let delay = || unsafe { mi_option_get(PURGE_DELAY) }.to_string();
+        give_back_soon();
+        if std::env::var(VARIABLE.0).is_ok_and(|value| value == VARIABLE.1) {
+            assert_eq!(delay(), VARIABLE.1);
+            return;
+        }
+        assert_eq!(delay(), PURGE_DELAY_MS.to_string());
+        let name = "memory::tests::the_option_that_is_set_is_the_one_that_the_variable_names";
+        let child = Command::new(std::env::current_exe().unwrap()).args(["--exact", name]).envs([VARIABLE]).output();
+        let said = String::from_utf8_lossy(&child.unwrap().stdout).into_owned();
+        assert!(said.contains("1 passed"), "{said}");
+    }
 
     #[test]
     fn the_budget_refuses_large_syncs_beyond_it_and_never_small_ones() {

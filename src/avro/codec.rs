@@ -10,7 +10,10 @@ use crate::account::Account;
 use crate::directory::key::principal_key;
 use crate::directory::status::SyncStatus;
 use crate::directory::{Id, KeyChange, Kind, Known, Member, StateKey, StateWrite};
-use crate::log::{Record, Topic, state_digest};
+use crate::log::{Header, Record, Topic, state_digest};
+
+/// About what the record of a membership takes.
+const MEMBERSHIP_BYTES: usize = 160;
 
 /// Encodes by the schemas under their registered ids.
 #[derive(Clone, Debug)]
@@ -46,7 +49,7 @@ impl Codec {
     }
 
     fn header(&self, topic: Topic) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(STATE_BYTES);
+        let mut bytes = Vec::with_capacity(if topic == Topic::Memberships { MEMBERSHIP_BYTES } else { STATE_BYTES });
         bytes.push(0);
         bytes.extend_from_slice(&self.ids.of(topic).to_be_bytes());
         bytes
@@ -70,7 +73,8 @@ impl Codec {
             *sequence += 1;
             let event = context.event(unit, event, &after, (&key_text, newest), *sequence);
             let headers = headers(&event);
-            caused_by = headers.iter().filter(|(name, _)| matches!(*name, "ce_id" | "ce_sequence")).cloned().collect();
+            let names = |(name, _): &&(&str, _)| matches!(*name, "ce_id" | "ce_sequence");
+            caused_by = headers.iter().filter(names).cloned().collect();
             let value = self.framed(Topic::Events, |bytes| event.encode(bytes));
             let key = event_key(context, &key);
             records.push(Record { topic: Topic::Events, key, value: Some(value), headers });
@@ -147,18 +151,19 @@ impl Codec {
 }
 
 /// The event as CloudEvents describes it (Kafka protocol binding, binary mode).
-fn headers(event: &record::Event<'_>) -> Vec<(&'static str, String)> {
-    let mut headers = vec![
-        ("ce_specversion", "1.0".to_owned()),
-        ("ce_id", event.id.to_string()),
-        ("ce_source", format!("scimtail/{}", event.account)),
-        ("ce_type", format!("scimtail.{}", event.event_type.as_str())),
-        ("ce_time", rfc3339(event.observed_at)),
-        ("ce_sequence", format!("{:019}", event.sequence)),
-        ("content-type", "application/avro".to_owned()),
-    ];
-    headers.extend((!event.privileges.is_empty()).then(|| ("ce_privileges", event.privileges.join(","))));
-    headers.extend(event.correlation_id.map(|id| ("ce_correlationid", id.to_string())));
+fn headers(event: &record::Event<'_>) -> Vec<Header> {
+    let mut headers: Vec<Header> = Vec::with_capacity(8);
+    headers.extend([
+        ("ce_specversion", "1.0".into()),
+        ("ce_id", event.id.to_string().into()),
+        ("ce_source", ["scimtail/", event.account].concat().into()),
+        ("ce_type", ["scimtail.", event.event_type.as_str()].concat().into()),
+        ("ce_time", rfc3339(event.observed_at).into()),
+        ("ce_sequence", format!("{:019}", event.sequence).into()),
+        ("content-type", "application/avro".into()),
+    ]);
+    headers.extend((!event.privileges.is_empty()).then(|| ("ce_privileges", event.privileges.join(",").into())));
+    headers.extend(event.correlation_id.map(|id| ("ce_correlationid", id.to_string().into())));
     headers
 }
 

@@ -1,6 +1,7 @@
 //! From a unit of changes to the events that consumers read: ids, causes, and what all events of one sync share.
 
-use uuid::Uuid;
+use sha1::{Digest, Sha1};
+use uuid::{Builder, Uuid};
 
 use super::record::{self, Image};
 use super::wire;
@@ -116,12 +117,14 @@ impl EventContext {
     /// UUIDv5 over length-prefixed parts, so that no two lists of parts share a name.
     fn uuid(&self, parts: &[&[u8]]) -> Uuid {
         let base = self.base.to_be_bytes();
-        let mut name = Vec::with_capacity(256);
+        let mut hash = Sha1::new_with_prefix(NAMESPACE.as_bytes());
         for part in [self.account.as_bytes(), &base].iter().chain(parts) {
-            name.extend_from_slice(&(part.len() as u64).to_be_bytes());
-            name.extend_from_slice(part);
+            hash.update((part.len() as u64).to_be_bytes());
+            hash.update(part);
         }
-        Uuid::new_v5(&NAMESPACE, &name)
+        // RFC 9562 §5.5: the first 16 bytes of the hash, with the version and the variant.
+        let hash: [u8; 20] = hash.finalize().into();
+        Builder::from_sha1_bytes(std::array::from_fn(|place| hash[place])).into_uuid()
     }
 
     /// A principal's state, without what scimtail adds to it: times, numbers, counts. `dangling`: listed members without

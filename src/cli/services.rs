@@ -17,11 +17,17 @@ use crate::shards::Services;
 pub async fn services(config: &Config) -> Result<Services, Failure> {
     memory::set_budget(config.memory);
     let registry = connect::registry(&config.registry)?;
-    let ids = registry.ids(&config.kafka.topic_prefix, config.register).await?;
-    if config.create_topics {
-        topics::create(&config.kafka, config.replication).await?;
-    }
-    for difference in topics::verify(&config.kafka, config.create_topics).await? {
+    // At the same time, because neither needs the other, and each waits for answers.
+    let (ids, differences) = tokio::try_join!(
+        async { Ok::<_, Failure>(registry.ids(&config.kafka.topic_prefix, config.register).await?) },
+        async {
+            if config.create_topics {
+                topics::create(&config.kafka, config.replication).await?;
+            }
+            Ok(topics::verify(&config.kafka, config.create_topics).await?)
+        }
+    )?;
+    for difference in differences {
         let topics::Difference { topic, setting, found, expected } = difference;
         tracing::warn!(topic, setting, found, expected, "topic differs from what readers are promised");
     }

@@ -271,7 +271,12 @@ fn is_equal(path: &str, one: Option<&str>, other: Option<&str>) -> bool {
 
 /// The attributes that may leave the process, as SCIM paths (RFC 7644 §3.10). Matching ignores case.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AttributeList(Vec<String>);
+pub struct AttributeList {
+    paths: Vec<String>,
+    /// Places in `paths` of those that may cover a path, by their length: this is asked several times for each attribute
+    /// of each user.
+    by_length: Vec<Vec<usize>>,
+}
 
 /// URN of the enterprise extension (RFC 7643 §4.3), with the colon that precedes an attribute.
 pub const ENTERPRISE: &str = "urn:ietf:params:scim:schemas:extension:enterprise:2.0:User:";
@@ -301,17 +306,25 @@ const NEVER: &[&str] = &["password", "x509Certificates"];
 impl Default for AttributeList {
     fn default() -> AttributeList {
         let enterprise = DEFAULT_ENTERPRISE.iter().map(|name| format!("{ENTERPRISE}{name}"));
-        AttributeList(DEFAULT.iter().map(ToString::to_string).chain(enterprise).collect())
+        AttributeList::new(DEFAULT.iter().map(ToString::to_string).chain(enterprise).collect())
     }
 }
 
 impl AttributeList {
     pub fn new(paths: Vec<String>) -> AttributeList {
-        AttributeList(paths)
+        let mut by_length: Vec<Vec<usize>> = Vec::new();
+        for (place, path) in paths.iter().enumerate() {
+            if NEVER.iter().any(|never| covers(never, path)) {
+                continue;
+            }
+            by_length.resize(by_length.len().max(path.len() + 1), Vec::new());
+            by_length[path.len()].push(place);
+        }
+        AttributeList { paths, by_length }
     }
 
     pub fn paths(&self) -> &[String] {
-        &self.0
+        &self.paths
     }
 
     /// The list with these paths behind it, without those that it covers already.
@@ -328,22 +341,26 @@ impl AttributeList {
     /// The list's own spelling of the entry that covers `path` (the entry itself or something below
     /// it), so that a server that changes the case of a name causes no change.
     pub fn entry(&self, path: &str) -> Option<&str> {
-        // What ends the entry is looked at first: this is asked several times for each attribute of each user, and the
-        // paths of an extension differ only behind 58 characters.
-        let covers = |entry: &str| {
-            matches!(path.as_bytes().get(entry.len()), None | Some(b'.'))
-                && path.get(..entry.len()).is_some_and(|head| head.eq_ignore_ascii_case(entry))
-        };
-        if NEVER.iter().any(|never| covers(never)) {
-            return None;
-        }
+        let ends = path.bytes().enumerate().filter(|(_, byte)| *byte == b'.').map(|(end, _)| end);
+        let of_length = |end: usize| self.by_length.get(end).into_iter().flatten().map(move |place| (*place, end));
+        let first = ends
+            .chain([path.len()])
+            .flat_map(of_length)
+            .filter(|(place, end)| path[..*end].eq_ignore_ascii_case(&self.paths[*place]))
+            .min();
         // `active` is always read.
-        self.0.iter().map(String::as_str).find(|entry| covers(entry)).or_else(|| covers("active").then_some("active"))
+        first.map(|(place, _)| self.paths[place].as_str()).or_else(|| covers("active", path).then_some("active"))
     }
 
     pub fn covers(&self, path: &str) -> bool {
         self.entry(path).is_some()
     }
+}
+
+/// True for the path of an entry, and for what is below it.
+fn covers(entry: &str, path: &str) -> bool {
+    matches!(path.as_bytes().get(entry.len()), None | Some(b'.'))
+        && path.get(..entry.len()).is_some_and(|head| head.eq_ignore_ascii_case(entry))
 }
 
 /// One changed attribute: SCIM path and JSON texts.

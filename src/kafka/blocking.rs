@@ -33,6 +33,12 @@ pub async fn on_its_own_thread<T: Send + 'static>(
     result.await.unwrap_or_else(|_| Err(cut_off()))
 }
 
+/// Ends a client of rdkafka on a thread of its own. Some of them wait there for a tenth of a second, and nothing waits
+/// for them.
+pub fn aside(client: impl Send + 'static) {
+    std::thread::spawn(move || drop(client));
+}
+
 fn cut_off() -> ServiceError {
     ServiceError::cancelled("a Kafka call was cut off")
 }

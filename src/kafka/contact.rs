@@ -38,7 +38,7 @@ impl Contact {
     /// # Errors
     /// A property that librdkafka does not take.
     pub fn new(client: &KafkaClient) -> Result<Contact, ServiceError> {
-        let consumer = client.asking(&client.brokers, SETUP)?;
+        let consumer = client.with(SETUP).asking(&client.brokers, "read_committed")?;
         Ok(Contact { client: client.clone(), consumer, given: Given::default() })
     }
 
@@ -115,7 +115,7 @@ pub fn metadata(client: &KafkaClient) -> Result<Metadata, ServiceError> {
 /// # Errors
 /// It does not answer.
 pub fn metadata_of(client: &KafkaClient, broker: &str) -> Result<Metadata, ServiceError> {
-    let consumer = client.asking(broker, SETUP)?;
+    let consumer = client.with(SETUP).asking(broker, "read_committed")?;
     consumer.fetch_metadata(None, KNOWN_WAIT).map_err(|error| client.explain("metadata", &error))
 }
 

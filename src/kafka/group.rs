@@ -27,7 +27,7 @@ pub struct Group {
 /// # Errors
 /// No broker answers.
 pub fn describe(client: &KafkaClient) -> Result<Option<Group>, ServiceError> {
-    let asking = client.reader("read_committed")?;
+    let asking = client.asking(&client.brokers, "read_committed")?;
     let name = &client.topic_prefix;
     let listed = match asking.fetch_group_list(Some(name), GROUP_WAIT) {
         Ok(listed) => listed,

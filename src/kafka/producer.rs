@@ -69,10 +69,13 @@ impl ConnectedProducer {
     pub fn fence(self, stop: &CancellationToken) -> Result<TransactionalProducer, ServiceError> {
         let ConnectedProducer { client, sender, life } = self;
         failpoint::hit(Point::FenceBefore);
-        // librdkafka looks for its coordinator at once if it is connected, and otherwise every half second. What the
-        // answer says is not of interest here.
+        // librdkafka looks for its coordinator at once if it is connected, and otherwise every half second. The first
+        // answer comes from a bootstrap server, which librdkafka then leaves; the second from a broker that it keeps.
+        // What the answers say is not of interest here.
         if let Some(topic) = sender.topics.values().next() {
-            drop(sender.producer.client().fetch_metadata(Some(topic), FENCE_SLICE));
+            for _ in ["bootstrap server", "broker"] {
+                drop(sender.producer.client().fetch_metadata(Some(topic), FENCE_SLICE));
+            }
         }
         let deadline = Instant::now() + FENCE_WAIT;
         loop {

@@ -13,6 +13,7 @@ use rdkafka::error::KafkaError as Error;
 use rdkafka::message::{BorrowedMessage, Headers, Message};
 use rdkafka::topic_partition_list::Offset;
 
+use super::blocking::aside;
 use super::client::{KafkaClient, Quiet};
 use super::credentials::Given;
 use super::error::{Meaning, in_words, is_unreachable, meaning};
@@ -91,7 +92,7 @@ pub struct Progress {
 /// # Errors
 /// No broker answers, or the topic may not be read.
 pub fn watermarks(client: &KafkaClient, topic: Topic, partition: i32) -> Result<(i64, i64), ServiceError> {
-    ends(client, &client.reader("read_uncommitted")?, topic, partition)
+    ends(client, &client.asking(&client.brokers, "read_uncommitted")?, topic, partition)
 }
 
 /// The end offset of each of `topics` in the partition, uncommitted records included. Blocks.
@@ -99,7 +100,7 @@ pub fn watermarks(client: &KafkaClient, topic: Topic, partition: i32) -> Result<
 /// # Errors
 /// As [`watermarks`].
 pub fn ends_of(client: &KafkaClient, topics: &[Topic], partition: i32) -> Result<Vec<i64>, ServiceError> {
-    let reader = client.reader("read_uncommitted")?;
+    let reader = client.asking(&client.brokers, "read_uncommitted")?;
     topics.iter().map(|topic| Ok(ends(client, &reader, *topic, partition)?.1)).collect()
 }
 
@@ -116,7 +117,7 @@ pub fn read_to_end(
     mut progress: impl FnMut(Progress) -> Result<(), ServiceError>,
 ) -> Result<(), ServiceError> {
     let mut spans = Vec::new();
-    let uncommitted = client.reader("read_uncommitted")?;
+    let uncommitted = client.asking(&client.brokers, "read_uncommitted")?;
     for topic in topics {
         for partition in partitions {
             let (low, high) = ends(client, &uncommitted, *topic, *partition)?;
@@ -144,7 +145,7 @@ pub fn read_from(
     mut each: impl FnMut(ReadRecord<'_>) -> Result<(), ServiceError>,
 ) -> Result<(), ServiceError> {
     let mut spans = Vec::new();
-    let uncommitted = client.reader("read_uncommitted")?;
+    let uncommitted = client.asking(&client.brokers, "read_uncommitted")?;
     for (partition, start) in from {
         let (low, high) = ends(client, &uncommitted, topic, *partition)?;
         let position = match start {
@@ -177,7 +178,7 @@ pub fn offsets_at(
             .add_partition_offset(&name, *partition, Offset::Offset(millis))
             .map_err(|error| client.explain(&name, &error))?;
     }
-    let reader = client.reader("read_committed")?;
+    let reader = client.asking(&client.brokers, "read_committed")?;
     let found = reader
         .offsets_for_times(asked, WATERMARKS_WAIT)
         .map_err(|error| client.explain_topic(&reader, &name, &error))?;
@@ -216,8 +217,21 @@ fn read_spans(
     if spans.is_empty() {
         return Ok(());
     }
-    let total: i64 = spans.iter().map(|span| span.end - span.position).sum();
     let reader = client.with(FETCH_WAIT).reader("read_committed")?;
+    let outcome = read_with(&reader, client, topics, spans, each, progress);
+    aside(reader);
+    outcome
+}
+
+fn read_with(
+    reader: &BaseConsumer<Quiet>,
+    client: &KafkaClient,
+    topics: &[Topic],
+    mut spans: Vec<Span>,
+    each: &mut impl FnMut(ReadRecord<'_>) -> Result<(), ServiceError>,
+    progress: &mut impl FnMut(Progress) -> Result<(), ServiceError>,
+) -> Result<(), ServiceError> {
+    let total: i64 = spans.iter().map(|span| span.end - span.position).sum();
     let mut assignment = TopicPartitionList::new();
     for span in &spans {
         assignment
@@ -254,7 +268,7 @@ fn read_spans(
             }
             None | Some(Err(Error::PartitionEOF(_))) => {
                 // Control records move the position without a message.
-                if update_positions(&reader, &names, &mut spans) {
+                if update_positions(reader, &names, &mut spans) {
                     last_progress = Instant::now();
                 }
             }

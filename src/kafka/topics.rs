@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use rdkafka::admin::{AdminClient, AdminOptions, ConfigResource, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::metadata::{Metadata, MetadataTopic};
 
-use super::blocking::blocking;
+use super::blocking::{aside, blocking};
 use super::client::{KafkaClient, Quiet, hidden};
 use super::contact::{self, Contact};
 use super::credentials::Given;
@@ -305,7 +305,9 @@ async fn verify_once(client: &KafkaClient) -> Result<Verified, ServiceError> {
 async fn describe(client: &KafkaClient, names: &[String]) -> Result<Vec<ConfigResource>, ServiceError> {
     let resources: Vec<ResourceSpecifier<'_>> = names.iter().map(|name| ResourceSpecifier::Topic(name)).collect();
     let options = AdminOptions::new().request_timeout(Some(ADMIN_WAIT));
-    let described = admin(client)?.describe_configs(&resources, &options).await;
+    let admin = admin(client)?;
+    let described = admin.describe_configs(&resources, &options).await;
+    aside(admin);
     let described = described.map_err(|error| client.explain("describing topics", &error))?;
     // An answer that leaves out a topic is not an answer.
     let described: Vec<ConfigResource> = described.into_iter().filter_map(Result::ok).collect();

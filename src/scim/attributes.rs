@@ -4,7 +4,7 @@
 use serde_json::value::RawValue;
 
 use super::value::{
-    ELEMENTS_MAX, NESTING_MAX, canonical, canonical_object, is_nothing, read_active, read_text, read_time,
+    ELEMENTS_MAX, NESTING_MAX, array, canonical, canonical_object, is_nothing, read_active, read_text, read_time,
     standard_name,
 };
 use crate::directory::{AttributeList, Kind, Principal, main_email};
@@ -12,6 +12,8 @@ use crate::json::{Bounded, Fields, text};
 
 /// Sub-attributes of one complex attribute; one that has more is left out whole.
 pub const SUB_ATTRIBUTES_MAX: usize = 64;
+/// Bytes that the paths of nearly all attributes take.
+const PATH_CAPACITY: usize = 96;
 /// Bytes of an attribute's path: each of its values is stored under one.
 pub const PATH_BYTES_MAX: usize = 512;
 /// Multi-valued attributes of a user (RFC 7643 §4.1.2). Servers that know only one value write it without its array.
@@ -58,15 +60,18 @@ pub(super) fn set(
     name: &str,
     raw: &RawValue,
 ) -> Result<(), ()> {
+    // Room for the paths of an extension, so that it hardly ever grows.
+    let mut path = String::with_capacity(PATH_CAPACITY);
+    path.push_str(name);
     if name.contains(':') {
         // An extension is an object of attributes (RFC 7643 §3.3); some servers write its attributes flat.
         if raw.get().starts_with('{') && !list.covers(name) {
             for (attribute, raw) in Fields::of(raw).ok_or(())?.0 {
-                set_attribute(principal, list, &format!("{name}:{attribute}"), raw, NESTING_MAX)?;
+                set_below(principal, list, &mut path, ':', &attribute, raw, NESTING_MAX)?;
             }
             return Ok(());
         }
-        return set_attribute(principal, list, name, raw, NESTING_MAX);
+        return set_attribute(principal, list, &mut path, raw, NESTING_MAX);
     }
     let is = |attribute: &str| name.eq_ignore_ascii_case(attribute);
     if is("userName") || is("active") {
@@ -84,17 +89,16 @@ pub(super) fn set(
     } else if is("meta") {
         let fields = Fields::of(raw).map(|fields| fields.0);
         for (attribute, raw) in fields.or_else(|| is_nothing(raw).then(Vec::new)).ok_or(())? {
-            let path = format!("meta.{attribute}");
             let time = || text(raw).as_deref().and_then(read_time);
-            match list.entry(&path) {
+            match list.entry(&["meta.", &attribute].concat()) {
                 Some(entry) if entry.eq_ignore_ascii_case("meta.created") => principal.created = time(),
                 Some(entry) if entry.eq_ignore_ascii_case("meta.lastModified") => principal.last_modified = time(),
-                Some(_) => set_attribute(principal, list, &path, raw, NESTING_MAX)?,
+                Some(_) => set_below(principal, list, &mut path, '.', &attribute, raw, NESTING_MAX)?,
                 None => {}
             }
         }
     } else {
-        set_attribute(principal, list, name, raw, NESTING_MAX)?;
+        set_attribute(principal, list, &mut path, raw, NESTING_MAX)?;
         if kind == Kind::User && is("emails") && list.covers("emails.value") {
             principal.email = principal.attributes.get(&spelling(list, name)).and_then(|emails| main_email(emails));
         }
@@ -102,12 +106,30 @@ pub(super) fn set(
     Ok(())
 }
 
+/// As [`set_attribute`], for what is `name` below `path`.
+fn set_below(
+    principal: &mut Principal,
+    list: &AttributeList,
+    path: &mut String,
+    separator: char,
+    name: &str,
+    raw: &RawValue,
+    nesting: usize,
+) -> Result<(), ()> {
+    let above = path.len();
+    path.push(separator);
+    path.push_str(name);
+    let set = set_attribute(principal, list, path, raw, nesting);
+    path.truncate(above);
+    set
+}
+
 /// Stores a value by its path in the list's spelling: complex values flattened, multi-valued ones as one
 /// canonical array. `nesting`: objects that may still be inside each other.
 fn set_attribute(
     principal: &mut Principal,
     list: &AttributeList,
-    path: &str,
+    path: &mut String,
     raw: &RawValue,
     nesting: usize,
 ) -> Result<(), ()> {
@@ -134,7 +156,7 @@ fn set_attribute(
                 return Ok(());
             }
             for (name, raw) in fields.0.iter().filter(|(name, _)| name != "$ref") {
-                set_attribute(principal, list, &format!("{path}.{}", standard_name(name)), raw, nesting - 1)?;
+                set_below(principal, list, path, '.', standard_name(name), raw, nesting - 1)?;
             }
         }
         _ if !list.covers(path) => {}
@@ -156,7 +178,7 @@ fn set_elements(
     for element in elements {
         let is_object = element.get().starts_with('{');
         let value = match (is_object, whole) {
-            (true, false) => canonical_object(element, nesting, &|name| list.covers(&format!("{path}.{name}")))?,
+            (true, false) => canonical_object(element, nesting, &|name| list.covers(&[path, ".", name].concat()))?,
             (false, false) => None,
             (_, true) => canonical(element, nesting)?,
         };
@@ -166,7 +188,7 @@ fn set_elements(
     values.sort_unstable();
     values.dedup();
     if !values.is_empty() {
-        principal.attributes.insert(spelling(list, path), format!("[{}]", values.join(",")));
+        principal.attributes.insert(spelling(list, path), array(&values));
     }
     Ok(())
 }
@@ -174,7 +196,7 @@ fn set_elements(
 /// The path as the list spells its head: a server that changes the case of names changes nothing.
 fn spelling(list: &AttributeList, path: &str) -> String {
     match list.entry(path) {
-        Some(entry) => format!("{entry}{}", &path[entry.len()..]),
+        Some(entry) => [entry, &path[entry.len()..]].concat(),
         None => path.to_owned(),
     }
 }

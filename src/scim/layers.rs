@@ -74,6 +74,7 @@ const FIELDS: &[&str] = &[
     "list_params",
     "paging",
     "page_size",
+    "pages_in_flight",
     "trust_total",
     "absent_active",
     "email",

@@ -1,6 +1,7 @@
 //! What is learnt about one server and outlives a walk: what it advertised, and the pages that it sent with an ETag.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use url::Url;
@@ -23,6 +24,8 @@ pub struct Learnt {
     pages: Arc<Mutex<HashMap<Url, RememberedPage>>>,
     /// Where the last walk of each kind found which row.
     places: Arc<Mutex<[Arc<Places>; 2]>>,
+    /// Kinds whose next walk asks for one page after the other.
+    serial: Arc<[AtomicBool; 2]>,
 }
 
 /// A page without its bytes: its rows by hash.
@@ -65,6 +68,16 @@ impl Learnt {
 
     pub(super) fn remember_places(&self, kind: Kind, places: Places) {
         self.places.lock().unwrap_or_else(PoisonError::into_inner)[kind as usize] = Arc::new(places);
+    }
+
+    /// Whether the next walk of this kind asks for one page after the other: the last one asked for several at once, and
+    /// missed rows.
+    pub(super) fn reads_serially(&self, kind: Kind) -> bool {
+        self.serial[kind as usize].load(Ordering::Relaxed)
+    }
+
+    pub(super) fn read_serially(&self, kind: Kind, serial: bool) {
+        self.serial[kind as usize].store(serial, Ordering::Relaxed);
     }
 
     /// All pages have to be sent again, with their bytes.

@@ -8,6 +8,7 @@
 //! one ends the walk. Totals decide afterwards whether everything was listed.
 
 use crate::directory::{Id, Kind, RawHash, ReasonCode, Set};
+use std::collections::VecDeque;
 use std::pin::pin;
 use std::sync::Arc;
 
@@ -37,7 +38,8 @@ const SMALLER: u32 = 10;
 const SIZES_TRIED: [u32; 4] = [50, 25, 10, 1];
 /// Bytes of a body that is split on a thread of its own.
 const LARGE_BODY: usize = 1 << 20;
-/// Bytes of a body for which an account holds one at a time: the page behind it is asked for when it is done with.
+/// Bytes of bodies that are under way for an account. If one page has more, the page behind it is asked for when that
+/// page is done with.
 const ALONE_BODY: usize = 4 << 20;
 
 /// Where in a walk a page begins.
@@ -167,13 +169,16 @@ fn walk(client: Client, learnt: Learnt, query: Query) -> impl Stream<Item = Resu
         let list = List { client: client.clone(), learnt, query };
         let forced = client.profile().paging == Paging::CursorForced;
         let trust_total = client.profile().trust_total;
+        let kind = list.query.kind;
+        let serial = list.query.filter.is_some() || list.learnt.reads_serially(kind);
+        let pages_in_flight = if serial { 1 } else { client.profile().pages_in_flight as usize };
         // What the walk by `startIndex` had seen when it turned out to be ignored.
         let mut ignored: Option<Ignored> = None;
         let (mut count, mut restarts, mut number, mut restarted) = (client.profile().page_size, 0, 0, false);
         'walk: loop {
             let mut walked = Walked::default();
             let mut at = begin.clone();
-            let mut request = list.fetch(&at, count, 0);
+            let (mut ahead, mut expected) = (Ahead::default(), 0);
             for number_here in 0.. {
                 number += 1;
                 let pages_max = client.patience().pages;
@@ -181,6 +186,7 @@ fn walk(client: Client, learnt: Learnt, query: Query) -> impl Stream<Item = Resu
                     let text = format!("the list has more than {pages_max} pages");
                     Err(ReadError::new(ReasonCode::TooManyPages, text))?;
                 }
+                let request = ahead.take(&at).unwrap_or_else(|| list.fetch(&at, count, expected));
                 let fetched = match page(request).await {
                     // Behind the last row: the end, if the server's own total says so.
                     Err(error) if trust_total && number_here > 0 && walked.is_whole() && refuses_the_end(&error, &at, &walked) => {
@@ -233,25 +239,76 @@ fn walk(client: Client, learnt: Learnt, query: Query) -> impl Stream<Item = Resu
                 let next = following(&at, next_cursor, received, repeats, forced && number_here == 0)?;
                 page.restarted = std::mem::take(&mut restarted);
                 page.more = matches!(next, Some(At::Cursor(_)));
-                match next {
-                    None => {
-                        list.remember(std::mem::take(&mut walked.places));
-                        yield page;
-                        return;
-                    }
-                    Some(next) if page.bytes > ALONE_BODY => {
-                        yield page;
-                        request = list.fetch(&next, count, place);
-                        at = next;
-                    }
-                    // The next page is on its way while this one is compared.
-                    Some(next) => {
-                        request = list.fetch(&next, count, place);
-                        at = next;
-                        yield page;
-                    }
-                }
+                let Some(next) = next else {
+                    list.remember(std::mem::take(&mut walked.places));
+                    list.learnt.read_serially(kind, ahead.guessed && !walked.is_whole());
+                    yield page;
+                    return;
+                };
+                // What comes next is on its way while this page is compared.
+                let in_flight = (ALONE_BODY / page.bytes.max(1)).min(pages_in_flight);
+                let last_row = walked.total.filter(|_| trust_total).map_or(0, |total| total as usize);
+                ahead.fill(&next, in_flight, walked.first_received, last_row, |at, rows_on| {
+                    list.fetch(at, count, place + rows_on)
+                });
+                (at, expected) = (next, place);
+                yield page;
             }
+        }
+    }
+}
+
+/// Requests under way for pages that come next, the first of them for the very next one.
+///
+/// **Safety argument.** A guess is that each page holds as many rows as the first one did. It counts only if it is
+/// exactly where the walk leads next; otherwise it is thrown away, and the rest of the walk is read page by page.
+/// So the rows of a walk are those that it would have asked for one after the other. What differs is the order in which
+/// the server answers. If rows are added in front meanwhile, one may slide from a page that is read late to one that
+/// was read early, and is missed. Then fewer rows are read than the server states, which is why only a walk with a
+/// stated total guesses, and the walk after it does not. Cursors cannot be guessed.
+#[derive(Default)]
+struct Ahead {
+    requests: VecDeque<(At, Request)>,
+    /// Some page was asked for before it was known to come next.
+    guessed: bool,
+    /// A guess was wrong.
+    refuted: bool,
+}
+
+impl Ahead {
+    /// The request for this page, if it is under way.
+    fn take(&mut self, at: &At) -> Option<Request> {
+        let (_, request) = self.requests.pop_front().filter(|(there, _)| there == at)?;
+        Some(request)
+    }
+
+    /// Asks for the page at `next`, and guesses which pages follow it until so many are `in_flight`. `stride`: the rows
+    /// of the first page. `last_row`: the server's own total; 0 if it is not to be trusted. `fetch` gets the page, and
+    /// how many rows lie between it and `next`.
+    fn fill(
+        &mut self,
+        next: &At,
+        in_flight: usize,
+        stride: usize,
+        last_row: usize,
+        fetch: impl Fn(&At, usize) -> Request,
+    ) {
+        if self.requests.front().is_some_and(|(at, _)| at != next) {
+            self.requests.clear();
+            self.refuted = true;
+        }
+        if self.requests.is_empty() && in_flight > 0 {
+            self.requests.push_back((next.clone(), fetch(next, 0)));
+        }
+        let At::Index(begin) = next else { return };
+        while !self.refuted && stride > 0 && self.requests.len() < in_flight {
+            let Some((At::Index(last), _)) = self.requests.back() else { return };
+            let guess = last + stride;
+            if guess > last_row {
+                return;
+            }
+            self.guessed = true;
+            self.requests.push_back((At::Index(guess), fetch(&At::Index(guess), guess - begin)));
         }
     }
 }
@@ -475,4 +532,55 @@ fn paging_ignored(walked: Ignored, count: u32) -> ReadError {
     };
     let what = format!("startIndex is ignored, and .search does not help: {what}");
     ReadError::new(ReasonCode::PagingIgnored, what).with_remedy(remedy)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn never() -> Request {
+        #[expect(clippy::disallowed_methods, reason = "aborted when it is dropped")]
+        AbortOnDropHandle::new(tokio::spawn(std::future::pending()))
+    }
+
+    fn places(ahead: &Ahead) -> Vec<usize> {
+        let place = |(at, _): &(At, Request)| match at {
+            At::Index(begin) => *begin,
+            _ => 0,
+        };
+        ahead.requests.iter().map(place).collect()
+    }
+
+    #[tokio::test]
+    async fn pages_are_guessed_up_to_the_total_and_thrown_away_once_one_is_wrong() {
+        let mut ahead = Ahead::default();
+        ahead.fill(&At::Index(101), 3, 100, 350, |_, _| never());
+        assert_eq!((places(&ahead), ahead.guessed), (vec![101, 201, 301], true), "none begins behind the total");
+        assert!(ahead.take(&At::Index(101)).is_some());
+        ahead.fill(&At::Index(201), 3, 100, 350, |_, _| never());
+        assert_eq!(places(&ahead), [201, 301]);
+        assert!(ahead.take(&At::Index(201)).is_some());
+        ahead.fill(&At::Index(290), 3, 100, 350, |_, _| never());
+        assert_eq!(places(&ahead), [290], "a short page ends the guessing");
+        assert!(ahead.take(&At::Index(290)).is_some());
+        ahead.fill(&At::Index(300), 3, 10, 350, |_, _| never());
+        assert_eq!(places(&ahead), [300], "for the rest of the walk");
+    }
+
+    #[tokio::test]
+    async fn one_page_at_a_time_no_total_and_cursors_leave_nothing_to_guess() {
+        for (next, in_flight, total) in [
+            (At::Index(101), 1, 900),
+            (At::Index(101), 4, 0),
+            (At::Cursor(Some("c".into())), 4, 900),
+            (At::Search(101), 4, 900),
+        ] {
+            let mut ahead = Ahead::default();
+            ahead.fill(&next, in_flight, 100, total, |_, _| never());
+            assert_eq!((ahead.requests.len(), ahead.guessed), (1, false), "{next:?}");
+        }
+        let mut large = Ahead::default();
+        large.fill(&At::Index(101), 0, 100, 900, |_, _| never());
+        assert!(large.requests.is_empty(), "a large page has the memory for itself");
+    }
 }

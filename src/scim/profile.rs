@@ -32,6 +32,8 @@ const PATH_BYTES_MAX: usize = 512;
 const OWN_PARAMS: [&str; 5] = ["startIndex", "count", "cursor", "filter", "attributes"];
 /// Bytes of all `list_params`: they are in each URL.
 const LIST_PARAMS_BYTES_MAX: usize = 1_024;
+/// More of them would be a burst that no server has permitted.
+const PAGES_IN_FLIGHT_MAX: u32 = 16;
 
 /// How a vendor's directory is read. Facts and sources are in the TOML files.
 #[derive(Clone, Debug, Deserialize)]
@@ -74,6 +76,8 @@ pub struct Profile {
     pub paging: Paging,
     /// Rows asked for in one page (`count`, RFC 7644 §3.4.2.4).
     pub page_size: u32,
+    /// Pages asked for at the same time where their places are known beforehand; within the rate limits.
+    pub pages_in_flight: u32,
     /// False if `totalResults` means something else than the number of matching rows.
     pub trust_total: bool,
 
@@ -331,6 +335,9 @@ impl Profile {
         self.pattern().map_err(|complaint| format!("group_pattern: {complaint}"))?;
         if self.page_size == 0 {
             return Err("page_size must be at least 1".to_owned());
+        }
+        if !(1..=PAGES_IN_FLIGHT_MAX).contains(&self.pages_in_flight) {
+            return Err(format!("pages_in_flight must be between 1 and {PAGES_IN_FLIGHT_MAX}"));
         }
         if self.rate_limits.iter().any(|limit| limit.requests == 0 || limit.per.is_zero()) {
             return Err("rate_limits: a rate limit allows at least one request in a time above zero".to_owned());

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use serde_json::value::RawValue;
 
 use crate::directory::Id;
-use crate::json::{Bounded, Fields, is_number, json_text, only_field, text, text_or_number};
+use crate::json::{Bounded, Fields, is_number, json_text, only_field, push_json_text, text, text_or_number};
 
 /// Bytes of an id; SCIM ids are opaque but short, and keys hold them percent-encoded.
 pub const ID_BYTES_MAX: usize = 1_024;
@@ -81,7 +81,7 @@ pub(super) fn canonical(raw: &RawValue, nesting: usize) -> Result<Option<String>
             let elements: Result<Vec<Option<String>>, ()> =
                 elements.into_iter().map(|element| canonical(element, nesting - 1)).collect();
             let elements: Vec<String> = elements?.into_iter().flatten().collect();
-            Ok((!elements.is_empty()).then(|| format!("[{}]", elements.join(","))))
+            Ok((!elements.is_empty()).then(|| array(&elements)))
         }
         Some(b'{') => canonical_object(raw, nesting, &|_| true),
         // A text without an escape is its own canonical form.
@@ -90,25 +90,49 @@ pub(super) fn canonical(raw: &RawValue, nesting: usize) -> Result<Option<String>
     }
 }
 
+/// An array of JSON values.
+pub(super) fn array(values: &[String]) -> String {
+    let mut json = String::with_capacity(2 + values.iter().map(|value| value.len() + 1).sum::<usize>());
+    json.push('[');
+    for (place, value) in values.iter().enumerate() {
+        json.extend((place > 0).then_some(','));
+        json.push_str(value);
+    }
+    json.push(']');
+    json
+}
+
 /// As [`canonical`]; `keeps` says which of its attributes may be kept. `$ref` names a host and is never one of them.
 pub(super) fn canonical_object(
     raw: &RawValue,
     nesting: usize,
     keeps: &dyn Fn(&str) -> bool,
 ) -> Result<Option<String>, ()> {
-    let mut pairs = Vec::new();
-    for (name, raw) in Fields::of(raw).ok_or(())?.0 {
-        let name = standard_name(&name);
+    let fields = Fields::of(raw).ok_or(())?;
+    let mut pairs: Vec<(&str, String)> = Vec::with_capacity(fields.0.len());
+    for (name, raw) in &fields.0 {
+        let name = standard_name(name);
         if name != "$ref" && keeps(name) {
             let value = canonical(raw, nesting.checked_sub(1).ok_or(())?)?;
-            pairs.extend(value.map(|value| (name.to_owned(), value)));
+            pairs.extend(value.map(|value| (name, value)));
         }
     }
     pairs.sort_unstable();
     // Of two values of one name the smaller is kept, in every order.
     pairs.dedup_by(|later, first| later.0 == first.0);
-    let pairs: Vec<String> = pairs.into_iter().map(|(name, value)| format!("{}:{value}", json_text(&name))).collect();
-    Ok((!pairs.is_empty()).then(|| format!("{{{}}}", pairs.join(","))))
+    if pairs.is_empty() {
+        return Ok(None);
+    }
+    let mut json = String::with_capacity(raw.get().len() + 2);
+    json.push('{');
+    for (place, (name, value)) in pairs.iter().enumerate() {
+        json.extend((place > 0).then_some(','));
+        push_json_text(&mut json, name);
+        json.push(':');
+        json.push_str(value);
+    }
+    json.push('}');
+    Ok(Some(json))
 }
 
 #[cfg(test)]

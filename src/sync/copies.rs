@@ -24,7 +24,7 @@ pub(super) fn copies(
             let mut headers = record.headers.clone();
             for (name, value) in &mut headers {
                 if *name == "content-type" {
-                    *value = "application/json".to_owned();
+                    *value = "application/json".into();
                 }
             }
             copies.push(Record { topic: *topic, key: record.key.clone(), value: Some(json), headers });

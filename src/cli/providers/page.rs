@@ -175,7 +175,7 @@ fn rows(profile: &Profile) -> Vec<Row> {
     }
     rows.extend([
         row("removal", &["removal_proof", "removal_means"], removal(profile)),
-        row("paging", &["paging", "page_size", "trust_total"], paging(profile)),
+        row("paging", &["paging", "page_size", "pages_in_flight", "trust_total"], paging(profile)),
         row("limits", &["rate_limits"], limits(profile)),
     ]);
     if let Some(interval) = &profile.interval {

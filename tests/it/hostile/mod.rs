@@ -21,6 +21,7 @@ mod credentials;
 mod soak;
 mod corpus;
 mod accidents;
+mod ahead;
 pub mod flood;
 
 pub use server::TOKEN;

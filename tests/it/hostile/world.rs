@@ -43,8 +43,9 @@ pub fn impatient() -> Patience {
 /// Tries of one request.
 pub const TRIES: usize = 3;
 
-/// Three rows a page: a dozen users make several pages.
-const PROFILE: &str = "page_size = 3\npaging = \"index\"\nmemberships = \"list\"";
+/// Three rows a page: a dozen users make several pages. They are asked for one after the other, because a script counts
+/// requests.
+const PROFILE: &str = "page_size = 3\npages_in_flight = 1\npaging = \"index\"\nmemberships = \"list\"";
 
 pub struct HostileWorld {
     pub world: World,
