@@ -604,7 +604,7 @@ fn a_bad_profile_is_named_with_its_file_its_line_and_the_nearest_key() {
         ("page_size = [\n", "scimtail.toml: [providers] acme: acme.toml:"),
         ("\npage_size = 0", "acme: acme.toml:2: page_size must be at least 1"),
         ("paging = \"magic\"", "acme: acme.toml:1: paging: unknown variant `magic`, expected one of `auto`"),
-        ("extends = \"acme2\"", "acme: acme.toml: unknown provider `acme2`; there are acme, asana"),
+        ("extends = \"acme2\"", "acme: acme.toml: unknown provider `acme2`; there are acme, airtable"),
     ] {
         let error = load(&(GOOD.to_owned() + PROVIDERS), &[("acme.toml", acme), ours]).unwrap_err().0;
         assert!(error.contains(expected) && error.lines().count() == 1, "{error}");

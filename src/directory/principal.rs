@@ -329,13 +329,15 @@ impl AttributeList {
 
     /// The list with these paths behind it, without those that it covers already.
     #[must_use]
-    pub fn and(mut self, paths: &[String]) -> AttributeList {
-        for path in paths {
-            if !self.covers(path) {
-                self.0.push(path.clone());
+    pub fn and(self, paths: &[String]) -> AttributeList {
+        paths.iter().fold(self, |list, path| {
+            if list.covers(path) {
+                return list;
             }
-        }
-        self
+            let mut paths = list.paths;
+            paths.push(path.clone());
+            AttributeList::new(paths)
+        })
     }
 
     /// The list's own spelling of the entry that covers `path` (the entry itself or something below
