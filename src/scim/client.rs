@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use reqwest::StatusCode;
-use reqwest::header::{ACCEPT, CONTENT_TYPE, ETAG, IF_NONE_MATCH, LOCATION};
+use reqwest::header::{ACCEPT, CONTENT_TYPE, ETAG, HeaderMap, IF_NONE_MATCH, LOCATION};
+use reqwest::{Method, StatusCode};
 use serde_json::Value;
 use tokio::time::Instant;
 use url::Url;
@@ -291,7 +291,8 @@ impl Client {
             Some(etag) => sending.header(IF_NONE_MATCH, etag),
             None => sending,
         };
-        let sending = credential.sign(sending, &pass).header(ACCEPT, &profile.accept);
+        let method = if request.body.is_some() { Method::POST } else { Method::GET };
+        let sending = credential.sign(sending, &method, &request.url, &pass)?.header(ACCEPT, &profile.accept);
         failpoint::hit(Point::FetchBefore);
         self.sent.fetch_add(1, Ordering::Relaxed);
         let response = match sending.send().await {
