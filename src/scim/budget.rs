@@ -23,7 +23,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use super::advice::Advice;
 use super::error::ReadError;
 use super::pace::{Pace, Sent};
-use super::profile::{Operation, RateLimit};
+use super::profile::{Allowance, Operation, RateLimit};
 use crate::retry::Waits;
 
 /// What one credential may ask of one host.
@@ -45,15 +45,15 @@ impl Budget {
         Arc::new(Budget { pace: Mutex::new(Pace::new(limits, random)), changed: Notify::new() })
     }
 
-    /// The process's budget of `key`, bound by `limits` beside those of its other users. `current` is what the
+    /// The process's budget of `key`, bound by `allowance` beside those of its other users. `current` is what the
     /// caller has used so far: it is kept if a credential was rotated and no other account uses the new one.
-    pub fn shared(key: u128, limits: &[RateLimit], current: Option<&Arc<Budget>>) -> Arc<Budget> {
+    pub fn shared(key: u128, allowance: &Allowance, current: Option<&Arc<Budget>>) -> Arc<Budget> {
         let mut budgets = lock(&BUDGETS);
         budgets.retain(|_, budget| budget.strong_count() > 0);
         let found = budgets.get(&key).and_then(Weak::upgrade);
         let budget = found.or_else(|| current.cloned()).unwrap_or_else(|| Budget::new(&[], fastrand::Rng::new()));
         budgets.insert(key, Arc::downgrade(&budget));
-        lock(&budget.pace).limit(limits);
+        lock(&budget.pace).allow(allowance);
         budget
     }
 
@@ -262,7 +262,7 @@ mod tests {
                     vec![("ratelimit", format!("limit={}, remaining={left}, reset={seconds}", self.requests))]
                 }
             };
-            Advice::read(status, &headers(&fields), now)
+            Advice::read(status, &headers(&fields), now, 1.0)
         }
     }
 
@@ -418,20 +418,21 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn accounts_with_one_credential_share_one_budget() {
-        let limits = [limit(None, 5, SECOND)];
-        let (one, two) = (Budget::shared(1, &limits, None), Budget::shared(1, &limits, None));
-        assert!(Arc::ptr_eq(&one, &two) && !Arc::ptr_eq(&one, &Budget::shared(2, &[], None)));
+        let allowed = |limits: &[RateLimit]| Allowance { limits: limits.to_vec(), ..Allowance::default() };
+        let limits = || allowed(&[limit(None, 5, SECOND)]);
+        let (one, two) = (Budget::shared(1, &limits(), None), Budget::shared(1, &limits(), None));
+        assert!(Arc::ptr_eq(&one, &two) && !Arc::ptr_eq(&one, &Budget::shared(2, &Allowance::default(), None)));
         let vendor = Vendor::start(5, SECOND, true, Says::Nothing);
         let took = walk(&[one.clone(), two], &vendor, 100, 4, 0).await;
         assert_close(took, 19 * SECOND, "two accounts");
         assert_eq!(vendor.lock().unwrap().refused, 0);
         // A rotated credential keeps its budget, unless the new one is in use already.
-        let rotated = Budget::shared(3, &limits, Some(&one));
-        assert!(Arc::ptr_eq(&one, &rotated) && Arc::ptr_eq(&one, &Budget::shared(3, &limits, None)));
-        let other = Budget::shared(4, &limits, None);
-        assert!(Arc::ptr_eq(&other, &Budget::shared(4, &limits, Some(&one))));
+        let rotated = Budget::shared(3, &limits(), Some(&one));
+        assert!(Arc::ptr_eq(&one, &rotated) && Arc::ptr_eq(&one, &Budget::shared(3, &limits(), None)));
+        let other = Budget::shared(4, &limits(), None);
+        assert!(Arc::ptr_eq(&other, &Budget::shared(4, &limits(), Some(&one))));
         // Another account's profile may state more.
-        drop(Budget::shared(4, &[limit(None, 1, SECOND)], None));
+        drop(Budget::shared(4, &allowed(&[limit(None, 1, SECOND)]), None));
         assert_eq!(lock(&other.pace).windows.len(), 2);
     }
 
@@ -439,7 +440,8 @@ mod tests {
     async fn a_429_pauses_every_request_of_the_budget() {
         let budget = budget(&[]);
         let started = Instant::now();
-        let advice = Advice::read(StatusCode::TOO_MANY_REQUESTS, &headers(&[("retry-after", "10".to_owned())]), EPOCH);
+        let advice =
+            Advice::read(StatusCode::TOO_MANY_REQUESTS, &headers(&[("retry-after", "10".to_owned())]), EPOCH, 1.0);
         budget.turn().permit(None).await.unwrap().answered(&advice);
         drop(budget.turn().permit(Some(Operation::GetUser)).await.unwrap());
         assert_close(started.elapsed(), 10 * SECOND, "another request");

@@ -115,12 +115,18 @@ struct Shared {
 pub struct Reply {
     pub status: StatusCode,
     pub body: Body,
-    /// RFC 9110 §8.8.3.
-    pub etag: Option<String>,
+    pub headers: HeaderMap,
     /// The server's `Date` minus our clock, milliseconds.
     pub skew: Option<i64>,
     /// Milliseconds since 1970-01-01 UTC.
     pub received_at: i64,
+}
+
+impl Reply {
+    /// RFC 9110 §8.8.3.
+    pub fn etag(&self) -> Option<String> {
+        self.headers.get(ETAG).and_then(|etag| etag.to_str().ok()).map(str::to_owned)
+    }
 }
 
 impl Client {
@@ -147,7 +153,7 @@ impl Client {
         patience: Patience,
     ) -> Result<Client, ReadError> {
         let http = Http::to(&base_url, reach, patience.timeouts)?;
-        let budget = Mutex::new(Budget::shared(credential.key(&base_url), &profile.rate_limits, None));
+        let budget = Mutex::new(Budget::shared(credential.key(&base_url), &profile.allowance(), None));
         let shared =
             Arc::new(Shared { http, urls: Urls::new(base_url, &profile), credential, budget, profile, patience, now });
         Ok(Client {
@@ -189,7 +195,7 @@ impl Client {
     fn follow_credential(&self) {
         let Shared { credential, urls, profile, budget, .. } = &*self.shared;
         let mut budget = budget.lock().unwrap_or_else(PoisonError::into_inner);
-        *budget = Budget::shared(credential.key(urls.base()), &profile.rate_limits, Some(&budget));
+        *budget = Budget::shared(credential.key(urls.base()), &profile.allowance(), Some(&budget));
     }
 
     pub fn profile(&self) -> &Profile {
@@ -304,7 +310,8 @@ impl Client {
         };
         let received_at = now();
         let status = response.status();
-        let advice = Advice::read(status, response.headers(), received_at).at_most(patience.longest_pause);
+        let advice = Advice::read(status, response.headers(), received_at, profile.rate_share);
+        let advice = advice.at_most(patience.longest_pause);
         permit.answered(&advice);
         self.note(status, &advice);
         if status.is_redirection() && status != StatusCode::NOT_MODIFIED {
@@ -314,10 +321,10 @@ impl Client {
         }
         let skew = http::date(&response).map(|at| at - received_at);
         self.skew.store(skew.unwrap_or(0), Ordering::Relaxed);
-        let etag = response.headers().get(ETAG).and_then(|etag| etag.to_str().ok()).map(str::to_owned);
+        let headers = response.headers().clone();
         let body = match urls.operation(&request.url) {
             _ if !status.is_success() => Ok(read_error_body(response).await),
-            Some(Operation::ListUsers | Operation::ListGroups | Operation::GetGroup) => {
+            Some(Operation::ListUsers | Operation::ListGroups | Operation::GetGroup | Operation::ListMembers) => {
                 read_body(http, response, BODY_BYTES_MAX, Some(&self.large)).await
             }
             Some(Operation::GetUser) | None => read_body(http, response, ANSWER_BYTES_MAX, None).await,
@@ -325,7 +332,7 @@ impl Client {
         requested(&self.account, if body.is_ok() { Answer::Status(status.as_u16()) } else { Answer::Broken });
         let body = body?;
         failpoint::hit(Point::FetchAfter);
-        Ok(Answered { reply: Reply { status, body, etag, skew, received_at }, advice, pass })
+        Ok(Answered { reply: Reply { status, body, headers, skew, received_at }, advice, pass })
     }
 
     /// Counts and logs a vendor that throttles: it is not a failure, but it takes time, and a person has to see why.
