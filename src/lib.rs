@@ -27,6 +27,7 @@ pub mod connect;
 pub mod config;
 pub mod control;
 pub mod sync;
+pub mod okta;
 pub mod scim;
 pub mod kafka;
 pub mod history;

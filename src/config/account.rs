@@ -18,8 +18,9 @@ use crate::directory::{AttributeList, Baseline, GroupPattern, Limits};
 use crate::duration::parse_duration;
 use crate::failpoint;
 use crate::kafka::KafkaClient;
+use crate::okta::{self, GroupNames};
 use crate::scim::Scheme;
-use crate::scim::profile::{Auth, Profile};
+use crate::scim::profile::{Api, Auth, Profile};
 use crate::scim::token::{REFRESH_TOKEN, grant_type};
 
 /// The shortest interval between two syncs.
@@ -37,6 +38,8 @@ pub struct AccountConfig {
     pub secret: Secret,
     /// A second secret: of the OAuth2 grant that takes a refresh token.
     pub refresh_token: Option<Secret>,
+    /// Which groups are read; `None`: all that the directory has.
+    pub groups: Option<GroupNames>,
     pub allow_private: bool,
     pub network: NetworkConfig,
     pub interval: Duration,
@@ -51,6 +54,7 @@ impl PartialEq for AccountConfig {
             && self.refresh_token.is_some() == other.refresh_token.is_some()
             && both.is_none_or(|(one, other)| one.is_at(other))
             && self.scheme == other.scheme
+            && self.groups == other.groups
             && self.account == other.account
             && self.base_url == other.base_url
             && self.allow_private == other.allow_private
@@ -175,6 +179,10 @@ pub struct AccountSection {
     /// How entitlements are read from group names.
     /// Default: that of the profile
     group_pattern: Option<String>,
+    /// Names of the groups that are read, e.g. `["CB/*"]`, where `*` stands for any text. Only for a provider that reads
+    /// members group by group (`okta`).
+    /// Default: all but Okta's group Everyone
+    groups: Option<Vec<String>>,
     #[serde(default)]
     guard: GuardSection,
     #[serde(default)]
@@ -231,12 +239,17 @@ impl AccountSection {
         providers: &ProviderTexts,
         proxy: Option<&ProxyConfig>,
     ) -> Result<AccountConfig, String> {
-        let profile = self.layered_profile(providers)?;
+        let mut profile = self.layered_profile(providers)?;
         if let Some(unreadable) = &profile.unreadable {
             return Err(unreadable.clone());
         }
-        let Login { scheme, secret, refresh_token } = self.credential(&profile)?;
         let base_url = base_url(self.base_url.as_deref(), &profile)?;
+        if profile.oauth2_too && self.client_id.is_some() {
+            profile.auth = Auth::Oauth2;
+        }
+        below(&base_url, &mut profile);
+        let Login { scheme, secret, refresh_token } = self.credential(&profile)?;
+        let groups = group_names(self.groups.as_deref(), &profile)?;
         let proxy = ProxyKeys {
             proxy: self.proxy,
             username: self.proxy_username,
@@ -284,6 +297,7 @@ impl AccountSection {
             scheme,
             secret,
             refresh_token,
+            groups,
             allow_private,
             network,
             interval,
@@ -331,8 +345,18 @@ impl AccountSection {
             ("refresh_token_env", self.refresh_token_env.is_some()),
             ("refresh_token_file", self.refresh_token_file.is_some()),
         ];
+        // Either credential has keys of its own.
+        let either = if profile.oauth2_too {
+            "; → either token_env or token_file, or client_id and private_key_file"
+        } else {
+            ""
+        };
         if let Some((stray, _)) = given.iter().find(|(key, given)| *given && !keys.contains(key)) {
-            return Err(format!("{taken}: `{stray}` has no use here; → remove it, the keys are {}", keys.join(", ")));
+            let keys = keys.join(", ");
+            return Err(match either {
+                "" => format!("{taken}: `{stray}` has no use here; → remove it, the keys are {keys}"),
+                either => format!("{taken}: `{stray}` has no use beside it{either}"),
+            });
         }
         let needed = |key: &'static str, value: Option<&str>| {
             let value = value.filter(|value| !value.trim().is_empty()).map(str::to_owned);
@@ -421,10 +445,31 @@ fn base_url(own: Option<&str>, profile: &Profile) -> Result<Url, String> {
     let text = text.ok_or_else(|| format!("base_url is missing; → base_url = \"{template}\""))?;
     let url = Url::parse(text).map_err(|_| format!("base_url is not a URL; → base_url = \"{template}\""))?;
     encrypted("base_url", &url)?;
+    if profile.api == Api::Okta {
+        okta::address::check(&url)?;
+    }
     if has_userinfo(&url) || url.query().is_some() || url.fragment().is_some() {
         return Err("base_url must not hold credentials, a query or a fragment; → token_env or token_file".to_owned());
     }
     Ok(url)
+}
+
+/// Completes a `token_url` of the profile that is below the directory's own address.
+fn below(base_url: &Url, profile: &mut Profile) {
+    if let Some(path) = profile.token_url.as_deref().filter(|path| path.starts_with('/')) {
+        let base = base_url.as_str().trim_end_matches('/');
+        profile.token_url = Some(format!("{base}{path}"));
+    }
+}
+
+fn group_names(patterns: Option<&[String]>, profile: &Profile) -> Result<Option<GroupNames>, String> {
+    match patterns {
+        Some(_) if profile.api != Api::Okta => {
+            Err(format!("{} cannot be read group by group; → remove `groups`", profile.title))
+        }
+        Some(patterns) => GroupNames::new(patterns).map(Some),
+        None => Ok(None),
+    }
 }
 
 /// The URL that issues OAuth2 tokens. As with [`base_url`], no message repeats it.

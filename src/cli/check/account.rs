@@ -11,11 +11,12 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::okta;
 use super::report::Report;
 use super::settings::{self, Setting};
 use crate::cli::failure::Exit;
 use crate::config::{AccountConfig, Secret};
-use crate::connect::Connection;
+use crate::connect::{AnyDirectory, Connection};
 use crate::schedule::now_millis;
 use crate::scim::advertised::Advertised;
 use crate::scim::envelope::ListPage;
@@ -44,9 +45,12 @@ pub(super) async fn check(account: &AccountConfig, known: &Known, report: &mut R
             return report.fail(topic, &error.problem, Exit::from(&error.code));
         }
     };
-    let client = &directory.client;
+    let client = directory.client();
     let started = Instant::now();
-    let advertised = directory.advertised().await;
+    let advertised = match &directory {
+        AnyDirectory::Scim(directory) => directory.advertised().await,
+        AnyDirectory::Okta(_) => None,
+    };
     let millis = started.elapsed().as_millis();
     let sent = client.sent();
     let reading = sync::plan(&account.account, &directory, known, now_millis);
@@ -62,27 +66,39 @@ pub(super) async fn check(account: &AccountConfig, known: &Known, report: &mut R
     report.ok("reach", &format!("{}, answers in {millis} ms", account.base_url.scheme().to_uppercase()));
     let selects = if client.profile().base_url.is_some() { "; the token selects the account" } else { "" };
     report.ok("token", &format!("accepted{selects}"));
-    say_advertised(advertised, report);
     if let Some(price) = account.profile.price_per_request {
         report.note("price", &cost(price, account.interval, sent, read.is_some()));
     }
-
+    let directory = match &directory {
+        AnyDirectory::Scim(directory) => directory,
+        AnyDirectory::Okta(directory) => {
+            report.ok("requests", &requests(sent, account.profile.rate_share, read.is_some()));
+            okta::check(account, directory, read.as_ref().and_then(found), report).await;
+            return say_rest(account, read.as_ref(), Vec::new(), report);
+        }
+    };
+    say_advertised(advertised, report);
     let mut settings = Vec::new();
-    let Some(first_user) = check_users(account, &directory, read.as_ref(), &mut settings, report).await else {
+    let Some(first_user) = check_users(account, directory, read.as_ref(), &mut settings, report).await else {
         return notes(client.profile(), report);
     };
     // Paging `auto` follows advertised cursors without a setting.
     let by_itself = client.profile().paging == Paging::Auto && advertised.is_some_and(|advertised| advertised.cursor);
     settings.retain(|setting: &Setting| setting.field != "paging" || !by_itself);
     if client.profile().groups {
-        check_groups(&directory, read.as_ref(), first_user.as_ref(), &mut settings, report).await;
+        check_groups(directory, read.as_ref(), first_user.as_ref(), &mut settings, report).await;
     } else {
         report.note("groups", "not served by this vendor");
     }
     if let Some(first_user) = &first_user {
-        check_get(&directory, Kind::User, first_user, report).await;
+        check_get(directory, Kind::User, first_user, report).await;
     }
-    match &read {
+    say_rest(account, read.as_ref(), settings, report);
+}
+
+/// Reports what a sync finds, which settings would fit better, and what is known of the vendor.
+fn say_rest(account: &AccountConfig, read: Option<&Planned>, settings: Vec<Setting>, report: &mut Report) {
+    match read {
         None => {
             let text = format!(
                 "only a part was read within {} s; → scimtail plan {} reads everything",
@@ -96,7 +112,19 @@ pub(super) async fn check(account: &AccountConfig, known: &Known, report: &mut R
     for Setting { field, value, because } in settings {
         report.note("settings", &format!("[account.profile] {field} = {value}: {because}"));
     }
-    notes(client.profile(), report)
+    notes(&account.profile, report)
+}
+
+/// How many requests a sync takes, by those that this reading took. `is_whole`: it came to its end.
+fn requests(requests: u64, share: f64, is_whole: bool) -> String {
+    let counted = match is_whole {
+        true => format!("a first sync takes {requests}, as this reading did"),
+        false => format!("a first sync takes more than the {requests} after which this reading was cut off"),
+    };
+    match share {
+        1.0 => counted,
+        share => format!("{counted}; at most {} % of the vendor's limits are used", (share * 100.0).round()),
+    }
 }
 
 /// Names the proxy on the way to the directory, and files that too many users of this machine may read or write.
@@ -384,7 +412,7 @@ async fn hidden_in_list(directory: &ScimDirectory, page: &ListPage) -> usize {
 }
 
 /// Checks GET by id, because a 404 proves a removal.
-async fn check_get(directory: &ScimDirectory, kind: Kind, listed: &Id, report: &mut Report) {
+pub(super) async fn check_get<D: Directory>(directory: &D, kind: Kind, listed: &Id, report: &mut Report) {
     const ABSENCE: &str =
         "→ [account.profile] removal_proof = \"absence\" accepts absence from 3 complete walks as proof";
     let list = kind.endpoint();

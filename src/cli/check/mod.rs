@@ -11,6 +11,7 @@ use tracing::Instrument;
 mod account;
 mod kafka;
 mod listener;
+mod okta;
 mod report;
 mod settings;
 
