@@ -12,7 +12,7 @@ use crate::directory::{Id, RawHash};
 use crate::json::{Bounded, Fields, Text, push_json_text, text};
 use crate::scim::members::MEMBERS_MAX;
 
-/// The group of everyone, which says nothing of anybody's access.
+/// The group of everyone, which all people are in.
 const EVERYONE: (&str, &str) = ("BUILT_IN", "Everyone");
 /// Groups remembered of one directory; the members of more than that are read each time.
 const REMEMBERED_MAX: usize = 50_000;

@@ -3,14 +3,13 @@
 //! The check reads with the code of a sync and compares with the state in Kafka. If `run` would fail, hold or not see
 //! removals, the check reports that in the same words. Its additional requests only find settings that would fit better.
 
-use crate::directory::{
-    Changes, Id, Kind, Known, NOBODY, Principal, Problem, Reason, ReasonCode, Strategy, SyncStatus,
-};
+use crate::directory::{Changes, Id, Kind, Known, Principal, Problem, Reason, ReasonCode, Strategy, SyncStatus};
 use std::collections::BTreeSet;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::by_id::check_get;
 use super::okta;
 use super::report::Report;
 use super::settings::{self, Setting};
@@ -49,7 +48,11 @@ pub(super) async fn check(account: &AccountConfig, known: &Known, report: &mut R
     let started = Instant::now();
     let advertised = match &directory {
         AnyDirectory::Scim(directory) => directory.advertised().await,
-        AnyDirectory::Okta(_) => None,
+        AnyDirectory::Okta(directory) => {
+            // Only for the time that it takes: the reading says what is wrong.
+            directory.first_id(Kind::User).await;
+            None
+        }
     };
     let millis = started.elapsed().as_millis();
     let sent = client.sent();
@@ -409,43 +412,6 @@ async fn hidden_in_list(directory: &ScimDirectory, page: &ListPage) -> usize {
         }
     }
     hidden
-}
-
-/// Checks GET by id, because a 404 proves a removal.
-pub(super) async fn check_get<D: Directory>(directory: &D, kind: Kind, listed: &Id, report: &mut Report) {
-    const ABSENCE: &str =
-        "→ [account.profile] removal_proof = \"absence\" accepts absence from 3 complete walks as proof";
-    let list = kind.endpoint();
-    match directory.get(kind, listed).await {
-        Answer::Found(_) => {}
-        Answer::NotFound | Answer::NotOffered | Answer::Forbidden => {
-            let text = format!("{list} are not found by id: absence from 3 complete walks proves a removal");
-            return report.note("get", &text);
-        }
-        Answer::Unproven(said) => {
-            let text = format!(
-                "{list}: GET by id gives no usable answer ({said}): missing ones stay, see removals_suppressed; {ABSENCE}"
-            );
-            return report.note("get", &text);
-        }
-    }
-    match directory.get(kind, &NOBODY.into()).await {
-        Answer::NotFound => {
-            report.ok("get", &format!("{list} are found by id, others are not: removals can be proven"))
-        }
-        answer => {
-            let said = match answer {
-                Answer::Unproven(said) => said,
-                Answer::NotOffered | Answer::Forbidden => "a refusal".to_owned(),
-                _ => "an answer".to_owned(),
-            };
-            let text = format!(
-                "{list}: an id that does not exist gets {said}, not 404: missing ones stay, see removals_suppressed; \
-                 {ABSENCE}"
-            );
-            report.note("get", &text)
-        }
-    }
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use serde::Serialize;
 use tracing::Instrument;
 
 mod account;
+mod by_id;
 mod kafka;
 mod listener;
 mod okta;

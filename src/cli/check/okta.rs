@@ -1,6 +1,6 @@
 //! One account whose directory speaks Okta's API: what a sync reads of it.
 
-use super::account::check_get;
+use super::by_id::check_get;
 use super::report::Report;
 use super::settings;
 use crate::config::AccountConfig;

@@ -62,10 +62,11 @@ This page says what scimtail reads from each vendor's directory, what it cannot 
 `scimtail check` shows how an endpoint behaves. `scimtail providers NAME` shows every field and an example of an account.
 `[account.profile]` overrides single fields for an account. `[providers]` adds and replaces whole profiles.
 
-**Okta, OneLogin, JumpCloud and Auth0** do not serve their own people by SCIM, as far as is known. They push people to
-other vendors by SCIM. Auth0's SCIM address belongs to one enterprise connection, and takes pushes for it. Read the
-vendors to which they push: their directories show who has access there in fact. Google Workspace and Genesys Cloud have
-a SCIM API, but it lists people only with a filter. Their profiles say what to read instead.
+**Okta** does not serve its own people by SCIM. scimtail reads them by Okta's own API. **OneLogin, JumpCloud and Auth0**
+do not serve theirs by SCIM either, as far as is known. They push people to other vendors by SCIM. Auth0's SCIM address
+belongs to one enterprise connection, and takes pushes for it. Read the vendors to which they push: their directories
+show who has access there in fact. Google Workspace and Genesys Cloud have a SCIM API, but it lists people only with a
+filter. Their profiles say what to read instead.
 
 | provider | vendor | credential | paging | inactive users | memberships | a vanished user is |
 |---|---|---|---|---|---|---|";
