@@ -175,6 +175,7 @@ mod tests {
     use tokio::task::JoinSet;
 
     use super::*;
+    use crate::scim::advice::Left;
     use crate::scim::pace::ROOM_WAIT_MAX;
 
     const SECOND: Duration = Duration::from_secs(1);
@@ -434,6 +435,34 @@ mod tests {
         // Another account's profile may state more.
         drop(Budget::shared(4, &allowed(&[limit(None, 1, SECOND)]), None));
         assert_eq!(lock(&other.pace).windows.len(), 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_remains_of_one_endpoint_says_nothing_about_another_where_a_profile_says_so() {
+        let used_up = Advice { left: Some(Left { requests: 0, reset: 30 * SECOND }), ..Advice::default() };
+        for (per_endpoint, waits) in [(true, Duration::ZERO), (false, 30 * SECOND)] {
+            let allowance = Allowance { per_endpoint, ..Allowance::default() };
+            let budget = Budget::shared(10 + u128::from(per_endpoint), &allowance, None);
+            let started = Instant::now();
+            budget.turn().permit(Some(Operation::ListUsers)).await.unwrap().answered(&used_up);
+            drop(budget.turn().permit(Some(Operation::ListGroups)).await.unwrap());
+            assert_close(started.elapsed(), waits, "another endpoint");
+            drop(budget.turn().permit(Some(Operation::ListUsers)).await.unwrap());
+            assert_close(started.elapsed(), 30 * SECOND, "the same endpoint");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn no_more_requests_are_under_way_than_a_profile_allows() {
+        let allowance = Allowance { at_once: Some(2), ..Allowance::default() };
+        let budget = Budget::shared(20, &allowance, None);
+        let mut turns = [budget.turn(), budget.turn(), budget.turn()];
+        let [one, two, three] = &mut turns;
+        let permits = [one.permit(None).await.unwrap(), two.permit(None).await.unwrap()];
+        assert!(tokio::time::timeout(SECOND, three.permit(None)).await.is_err(), "two are under way");
+        permits.into_iter().for_each(|permit| permit.answered(&Advice::default()));
+        let [one, ..] = turns;
+        drop(one);
     }
 
     #[tokio::test(start_paused = true)]
