@@ -41,6 +41,7 @@ mod memory;
 mod merging;
 mod metrics_page;
 mod network;
+mod okta;
 mod outage;
 mod outcomes;
 mod outputs;

@@ -25,3 +25,4 @@ mod ahead;
 pub mod flood;
 
 pub use server::TOKEN;
+pub use world::patient;
