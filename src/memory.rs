@@ -119,7 +119,7 @@ mod tests {
         // SAFETY: as in `give_back_soon`.
         let delay = || unsafe { mi_option_get(PURGE_DELAY) }.to_string();
         give_back_soon();
-        if std::env::var(VARIABLE.0).is_ok_and(|value| value == VARIABLE.1) {
+        if std::env::var_os(VARIABLE.0).is_some_and(|value| value == VARIABLE.1) {
             assert_eq!(delay(), VARIABLE.1);
             return;
         }

@@ -1,7 +1,8 @@
 //! `[[account]]`: one directory, its credential, and its differences from the defaults and from the profile.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -32,7 +33,8 @@ const INTERVAL: &str = "5m";
 #[derive(Clone, Debug)]
 pub struct AccountConfig {
     pub account: Account,
-    pub profile: Profile,
+    /// Accounts that override nothing of it share it.
+    pub profile: Arc<Profile>,
     pub base_url: Url,
     pub scheme: Scheme,
     pub secret: Secret,
@@ -227,6 +229,15 @@ impl Login {
     }
 }
 
+/// What accounts have in common with those that were checked before: a thousand of them hold it once.
+#[derive(Default)]
+pub struct Shared {
+    /// By the name of the provider.
+    profiles: HashMap<String, Arc<Profile>>,
+    /// Of the account before.
+    attributes: Option<AttributeList>,
+}
+
 impl AccountSection {
     /// `proxy`: the one that the account uses if it names none.
     ///
@@ -238,16 +249,14 @@ impl AccountSection {
         defaults: &Defaults,
         providers: &ProviderTexts,
         proxy: Option<&ProxyConfig>,
+        before: &mut Shared,
     ) -> Result<AccountConfig, String> {
-        let mut profile = self.layered_profile(providers)?;
+        let profile = self.layered_profile(providers, before)?;
         if let Some(unreadable) = &profile.unreadable {
             return Err(unreadable.clone());
         }
         let base_url = base_url(self.base_url.as_deref(), &profile)?;
-        if profile.oauth2_too && self.client_id.is_some() {
-            profile.auth = Auth::Oauth2;
-        }
-        below(&base_url, &mut profile);
+        let profile = completed(profile, &base_url, self.client_id.is_some());
         let Login { scheme, secret, refresh_token } = self.credential(&profile)?;
         let groups = group_names(self.groups.as_deref(), &profile)?;
         let proxy = ProxyKeys {
@@ -273,6 +282,8 @@ impl AccountSection {
         let pattern = self.group_pattern.as_deref().or(profile.group_pattern.as_deref());
         let pattern = pattern.map(GroupPattern::parse).transpose()?;
         let attributes = attribute_list(self.attributes, self.attributes_add, defaults, &profile)?;
+        let attributes = before.attributes.take().filter(|before| *before == attributes).unwrap_or(attributes);
+        before.attributes = Some(attributes.clone());
         let account = Account {
             partition: kafka.partition_of(&self.name),
             topic_prefix: kafka.topic_prefix.clone(),
@@ -407,13 +418,18 @@ impl AccountSection {
     }
 
     /// The provider's profile with what this account overrides.
-    fn layered_profile(&self, providers: &ProviderTexts) -> Result<Profile, String> {
-        let profile = provider(&self.provider, providers)?;
+    fn layered_profile(&self, providers: &ProviderTexts, before: &mut Shared) -> Result<Arc<Profile>, String> {
+        let profile = match before.profiles.get(&self.provider) {
+            Some(profile) => Arc::clone(profile),
+            None => Arc::new(provider(&self.provider, providers)?),
+        };
+        before.profiles.insert(self.provider.clone(), Arc::clone(&profile));
         if self.profile.is_empty() {
             return Ok(profile);
         }
         // The provider's profile alone is right, so the mistake is in the account.
         Profile::layered(&self.provider, providers, self.profile.clone())
+            .map(Arc::new)
             .map_err(|complaint| format!("[account.profile] {}", in_profile(&self.provider, &complaint)))
     }
 }
@@ -454,12 +470,17 @@ fn base_url(own: Option<&str>, profile: &Profile) -> Result<Url, String> {
     Ok(url)
 }
 
-/// Completes a `token_url` of the profile that is below the directory's own address.
-fn below(base_url: &Url, profile: &mut Profile) {
-    if let Some(path) = profile.token_url.as_deref().filter(|path| path.starts_with('/')) {
-        let base = base_url.as_str().trim_end_matches('/');
-        profile.token_url = Some(format!("{base}{path}"));
+/// The profile as this account has it: its `token_url` may be below the directory's own address, and an account that
+/// states `client_id` may choose OAuth2 by that. Other accounts share the profile as it is.
+fn completed(profile: Arc<Profile>, base_url: &Url, has_client: bool) -> Arc<Profile> {
+    let auth = if profile.oauth2_too && has_client { Auth::Oauth2 } else { profile.auth };
+    let path = profile.token_url.as_deref().filter(|path| path.starts_with('/'));
+    let below = path.map(|path| format!("{}{path}", base_url.as_str().trim_end_matches('/')));
+    if auth == profile.auth && below.is_none() {
+        return profile;
     }
+    let token_url = below.or_else(|| profile.token_url.clone());
+    Arc::new(Profile { auth, token_url, ..Profile::clone(&profile) })
 }
 
 fn group_names(patterns: Option<&[String]>, profile: &Profile) -> Result<Option<GroupNames>, String> {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::account::{AccountConfig, AccountSection, Defaults};
+use super::account::{AccountConfig, AccountSection, Defaults, Shared};
 use super::account_files;
 use super::explain::{ConfigError, did_you_mean, explain, line_at};
 use super::http::{HttpConfig, HttpSection};
@@ -201,7 +201,7 @@ impl File {
             return Err(here("no [[account]] is configured; → add one here, or a file of accounts.d".to_owned()));
         }
         let mut places: HashMap<String, String> = HashMap::new();
-        let mut accounts = Vec::new();
+        let (mut accounts, mut shared) = (Vec::new(), Shared::default());
         for Placed { section, file, line } in placed {
             let (name, place) = (section.name.clone(), format!("{file}:{line}"));
             let there = |complaint: String| ConfigError(format!("{place}: {complaint}"));
@@ -214,7 +214,7 @@ impl File {
                 )));
             }
             let account = section
-                .check(&kafka, &self.defaults, &providers, proxy.as_ref())
+                .check(&kafka, &self.defaults, &providers, proxy.as_ref(), &mut shared)
                 .map_err(|complaint| there(format!("[[account]] {name}: {complaint}")))?;
             places.insert(name, place);
             accounts.push(account);

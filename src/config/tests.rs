@@ -509,7 +509,7 @@ fn files_add_and_replace_profiles_and_an_account_overrides_single_fields() {
     let acme = ("acme.toml", "title = \"Acme\"\ninactive = \"hidden\"");
     let ours = ("ours.toml", "extends = \"stripe\"\npage_size = 50");
     let config = load(&text, &[acme, ours]).unwrap();
-    let profiles: Vec<&Profile> = config.accounts.iter().map(|account| &account.profile).collect();
+    let profiles: Vec<&Profile> = config.accounts.iter().map(|account| &*account.profile).collect();
     assert_eq!((profiles[0].page_size, profiles[0].groups), (50, true));
     assert_eq!((profiles[1].title.as_str(), profiles[1].page_size, profiles[1].groups), ("Acme", 7, false));
     assert_eq!(config.accounts[0].base_url.as_str(), "https://access.stripe.com/scim/v2");

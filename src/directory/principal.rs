@@ -125,7 +125,8 @@ impl Principal {
     pub fn composed_name(&self) -> Option<String> {
         let part = |name: &str| {
             let (_, value) = self.attributes.iter().find(|(path, _)| path.eq_ignore_ascii_case(name))?;
-            text_of(value).map(|text| text.trim().to_owned()).filter(|text| !text.is_empty())
+            // Sentry writes `N/A` for a name that it does not know.
+            text_of(value).map(|text| text.trim().to_owned()).filter(|text| !text.is_empty() && text != "N/A")
         };
         part("name.formatted").or_else(|| {
             let parts: Vec<String> = ["name.givenName", "name.familyName"].into_iter().filter_map(part).collect();
@@ -271,11 +272,14 @@ fn is_equal(path: &str, one: Option<&str>, other: Option<&str>) -> bool {
 
 /// The attributes that may leave the process, as SCIM paths (RFC 7644 §3.10). Matching ignores case.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AttributeList {
+pub struct AttributeList(Arc<Listed>);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Listed {
     paths: Vec<String>,
     /// Places in `paths` of those that may cover a path, by their length: this is asked several times for each attribute
     /// of each user.
-    by_length: Vec<Vec<usize>>,
+    by_length: BTreeMap<usize, Vec<usize>>,
 }
 
 /// URN of the enterprise extension (RFC 7643 §4.3), with the colon that precedes an attribute.
@@ -312,19 +316,16 @@ impl Default for AttributeList {
 
 impl AttributeList {
     pub fn new(paths: Vec<String>) -> AttributeList {
-        let mut by_length: Vec<Vec<usize>> = Vec::new();
-        for (place, path) in paths.iter().enumerate() {
-            if NEVER.iter().any(|never| covers(never, path)) {
-                continue;
-            }
-            by_length.resize(by_length.len().max(path.len() + 1), Vec::new());
-            by_length[path.len()].push(place);
+        let mut by_length: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+        for (place, path) in paths.iter().enumerate().filter(|(_, path)| !NEVER.iter().any(|never| covers(never, path)))
+        {
+            by_length.entry(path.len()).or_default().push(place);
         }
-        AttributeList { paths, by_length }
+        AttributeList(Arc::new(Listed { paths, by_length }))
     }
 
     pub fn paths(&self) -> &[String] {
-        &self.paths
+        &self.0.paths
     }
 
     /// The list with these paths behind it, without those that it covers already.
@@ -334,24 +335,23 @@ impl AttributeList {
             if list.covers(path) {
                 return list;
             }
-            let mut paths = list.paths;
-            paths.push(path.clone());
-            AttributeList::new(paths)
+            AttributeList::new(list.paths().iter().chain([path]).cloned().collect())
         })
     }
 
     /// The list's own spelling of the entry that covers `path` (the entry itself or something below
     /// it), so that a server that changes the case of a name causes no change.
     pub fn entry(&self, path: &str) -> Option<&str> {
+        let Listed { paths, by_length } = &*self.0;
         let ends = path.bytes().enumerate().filter(|(_, byte)| *byte == b'.').map(|(end, _)| end);
-        let of_length = |end: usize| self.by_length.get(end).into_iter().flatten().map(move |place| (*place, end));
+        let of_length = |end: usize| by_length.get(&end).into_iter().flatten().map(move |place| (*place, end));
         let first = ends
             .chain([path.len()])
             .flat_map(of_length)
-            .filter(|(place, end)| path[..*end].eq_ignore_ascii_case(&self.paths[*place]))
+            .filter(|(place, end)| path[..*end].eq_ignore_ascii_case(&paths[*place]))
             .min();
         // `active` is always read.
-        first.map(|(place, _)| self.paths[place].as_str()).or_else(|| covers("active", path).then_some("active"))
+        first.map(|(place, _)| paths[place].as_str()).or_else(|| covers("active", path).then_some("active"))
     }
 
     pub fn covers(&self, path: &str) -> bool {

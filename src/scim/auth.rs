@@ -591,6 +591,13 @@ mod tests {
             ),
             (400, invalid("invalid_scope"), 1, ReasonCode::CredentialsRefused, "check scope"),
             (400, invalid("unauthorized_client"), 2, ReasonCode::CredentialsRefused, "allow it for this client_id"),
+            (
+                401,
+                invalid("unauthorized_client"),
+                2,
+                ReasonCode::CredentialsRefused,
+                "check client_id and the client secret",
+            ),
             (403, "<html>secret-canary".to_owned(), 2, ReasonCode::CredentialsRefused, "client credentials"),
             (404, String::new(), 1, ReasonCode::HttpStatus, "check token_url"),
             (302, String::new(), 1, ReasonCode::Redirected, "set token_url to the final address"),

@@ -105,7 +105,7 @@ struct Shared {
     credential: Credential,
     /// Of the credential as it is now.
     budget: Mutex<Arc<Budget>>,
-    profile: Profile,
+    profile: Arc<Profile>,
     patience: Patience,
     /// Milliseconds since 1970-01-01 UTC.
     now: fn() -> i64,
@@ -135,7 +135,7 @@ impl Client {
     pub fn new(
         base_url: Url,
         credential: Credential,
-        profile: Profile,
+        profile: impl Into<Arc<Profile>>,
         reach: &Reach,
         now: fn() -> i64,
     ) -> Result<Client, ReadError> {
@@ -147,11 +147,12 @@ impl Client {
     pub fn with_patience(
         base_url: Url,
         credential: Credential,
-        profile: Profile,
+        profile: impl Into<Arc<Profile>>,
         reach: &Reach,
         now: fn() -> i64,
         patience: Patience,
     ) -> Result<Client, ReadError> {
+        let profile = profile.into();
         let http = Http::to(&base_url, reach, patience.timeouts)?;
         let budget = Mutex::new(Budget::shared(credential.key(&base_url), &profile.allowance(), None));
         let shared =

@@ -50,7 +50,7 @@ pub const EMBEDDED: &[(&str, &str)] = &[
 ];
 
 /// The profile that every other one completes itself from.
-pub(super) const BASE: &str = "generic";
+pub const BASE: &str = "generic";
 
 /// Layers of one profile; a chain of `extends` that is longer goes round.
 const EXTENDS_MAX: usize = 8;
@@ -102,6 +102,7 @@ const FIELDS: &[&str] = &[
     "full_walk_every",
     "full_members_every",
     "no_list_hint",
+    "recorded",
     "unreadable",
     "not_read",
 ];

@@ -13,14 +13,18 @@ use crate::directory::privileges::PRIVILEGES_MAX;
 use crate::directory::{AttributeList, GroupPattern, Kind, Strategy};
 use crate::duration::parse_duration;
 
+/// More of them would be a burst that no server has permitted.
+const PAGES_IN_FLIGHT_MAX: u32 = 16;
+
 /// Fields that only tell people something, or, as `interval`, do not decide how a directory is read.
-const WORDS: [&str; 10] = [
+const WORDS: [&str; 11] = [
     "title",
     "token_remedies",
     "interval",
     "price_per_request",
     "token_hint",
     "no_list_hint",
+    "recorded",
     "unreadable",
     "not_read",
     "notes",
@@ -33,8 +37,6 @@ const PATH_BYTES_MAX: usize = 512;
 const OWN_PARAMS: [&str; 5] = ["startIndex", "count", "cursor", "filter", "attributes"];
 /// Bytes of all `list_params`: they are in each URL.
 const LIST_PARAMS_BYTES_MAX: usize = 1_024;
-/// More of them would be a burst that no server has permitted.
-const PAGES_IN_FLIGHT_MAX: u32 = 16;
 
 /// How a vendor's directory is read. Facts and sources are in the TOML files.
 #[derive(Clone, Debug, Deserialize)]
@@ -139,6 +141,8 @@ pub struct Profile {
     pub token_hint: String,
     /// What to do if the directory refuses to list (405, 501, 404), or lists no user.
     pub no_list_hint: Option<String>,
+    /// Public place of answers that others recorded of this vendor.
+    pub recorded: Option<String>,
     /// Why this directory cannot be read, and what to read in its place. An account of such a profile is refused.
     pub unreadable: Option<String>,
     /// What the vendor's SCIM does not show: noun phrases that go on after "not included:".
@@ -528,7 +532,9 @@ mod tests {
             assert_eq!(profile.fingerprint.len(), 32, "{name}");
             let own: Table = toml::from_str(text).unwrap();
             let sources = own.get("sources").and_then(Value::as_table).cloned().unwrap_or_default();
-            for field in own.keys().filter(|field| !["sources", "extends", "title"].contains(&field.as_str())) {
+            for field in
+                own.keys().filter(|field| !["sources", "extends", "title", "recorded"].contains(&field.as_str()))
+            {
                 assert!(sources.contains_key(field), "{name}: `{field}` has no source");
             }
             for field in sources.keys() {

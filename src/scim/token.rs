@@ -392,7 +392,7 @@ fn granted(reply: &TokenReply, grant: &Grant<'_>, refresh: Option<&SecretString>
         408 | 500.. => return Err(failed(ReasonCode::Unavailable, format!("the token endpoint answers HTTP {code}"))),
         _ => {
             let error = reply.error();
-            let (what, remedy) = refused(error.as_deref(), grant.proof, grant.params);
+            let (what, remedy) = refused(code, error.as_deref(), grant.proof, grant.params);
             let remedy = error.and_then(|error| grant.remedies.get(&error).cloned()).unwrap_or(remedy);
             let what = format!("{code}: the token endpoint refused {what}");
             return Err(failed(ReasonCode::CredentialsRefused, what).with_remedy(remedy));
@@ -427,8 +427,8 @@ fn granted(reply: &TokenReply, grant: &Grant<'_>, refresh: Option<&SecretString>
     Ok(Granted { secret: SecretString::from(answer.access_token), lifetime, is_bound })
 }
 
-/// What a token endpoint refused by this `error` (RFC 6749 §5.2), and what to do.
-fn refused(error: Option<&str>, proof: &ClientProof, params: &TokenParams) -> (String, String) {
+/// What a token endpoint refused by this status and `error` (RFC 6749 §5.2), and what to do.
+fn refused(status: u16, error: Option<&str>, proof: &ClientProof, params: &TokenParams) -> (String, String) {
     let grant = grant_type(params);
     let proven_by = match proof {
         ClientProof::Secret => "client_id, the client secret",
@@ -441,6 +441,18 @@ fn refused(error: Option<&str>, proof: &ClientProof, params: &TokenParams) -> (S
             "switch DPoP off for this client_id at the vendor".to_owned(),
         ),
         (Some("invalid_scope"), _) => ("the scope".to_owned(), "check scope".to_owned()),
+        // 401 is for clients that cannot prove who they are (RFC 6749 §5.2). Keycloak answers it for a wrong secret, and
+        // for a client without service accounts.
+        (Some("unauthorized_client"), _) if status == 401 && grant == CLIENT_CREDENTIALS => (
+            "the client".to_owned(),
+            format!(
+                "check {}, and allow client credentials for this client_id at the vendor",
+                match proof {
+                    ClientProof::Secret => "client_id and the client secret",
+                    ClientProof::Key { .. } => "client_id, private_key_file and key_id",
+                }
+            ),
+        ),
         (Some("unauthorized_client" | "unsupported_grant_type"), _) if grant == CLIENT_CREDENTIALS => (
             "the client credentials grant".to_owned(),
             "allow it for this client_id at the vendor, or set another grant_type in token_params".to_owned(),

@@ -1,6 +1,5 @@
 //! Fencing, isolation, and SIGKILL in the middle of a sync: only a real broker shows them.
 
-#[path = "../../benches/support/directory.rs"]
 pub mod directory;
 
 use std::collections::BTreeSet;
@@ -18,7 +17,7 @@ use scimtail::log::{EndKind, Ended, Topic};
 use scimtail::schedule::now_millis;
 use scimtail::shards::{Services as Shared, acquire, serve};
 
-use self::directory::BenchDirectory;
+use self::directory::LargeDirectory;
 use crate::program::{AccountText, Program};
 use crate::reader::{compacted, read};
 use crate::services::{services, unique_prefix};
@@ -29,12 +28,12 @@ const WAIT: Duration = Duration::from_secs(60);
 /// Half a second between the last acknowledgement of a transaction and its commit.
 const OPEN_LONGER: &str = "commit.before=sleep(500)";
 
-async fn program(directory: &BenchDirectory, test: &str) -> (Program, Shared, AccountConfig) {
+async fn program(directory: &LargeDirectory, test: &str) -> (Program, Shared, AccountConfig) {
     program_on(directory, &unique_prefix(test)).await
 }
 
 /// The program on its topics, those that are missing created, and what its shards share.
-pub async fn program_on(directory: &BenchDirectory, prefix: &str) -> (Program, Shared, AccountConfig) {
+pub async fn program_on(directory: &LargeDirectory, prefix: &str) -> (Program, Shared, AccountConfig) {
     let account = AccountText { name: "acme", provider: "generic", base_url: directory.base_url(), more: "" };
     let program = Program::new(services(), prefix, TOKEN, "1s", &[account]);
     let text = std::fs::read_to_string(program.file()).expect("the file was written");
@@ -55,8 +54,8 @@ pub async fn program_on(directory: &BenchDirectory, prefix: &str) -> (Program, S
 }
 
 /// An account on a small directory, for tests that own its shard themselves.
-pub async fn shared_program(test: &str) -> (BenchDirectory, Program, Shared, AccountConfig) {
-    let directory = BenchDirectory::start(20, 2, 10, 20, TOKEN).await;
+pub async fn shared_program(test: &str) -> (LargeDirectory, Program, Shared, AccountConfig) {
+    let directory = LargeDirectory::start(20, 2, 10, 20, TOKEN).await;
     let (program, shared, account) = program(&directory, test).await;
     (directory, program, shared, account)
 }
@@ -68,7 +67,7 @@ async fn g1_sigkill_during_20_000_changes_loses_and_doubles_nothing() {
     const USERS: usize = 20_000;
     // Number of events that are committed, at least, when the process is killed; more of them are written by then.
     for least in [0, 1, 10_000] {
-        let directory = BenchDirectory::start(USERS, 0, 0, 1_000, TOKEN).await;
+        let directory = LargeDirectory::start(USERS, 0, 0, 1_000, TOKEN).await;
         let (program, shared, config) = program(&directory, "sigkill").await;
         let ended = program.run(&["run", "--once"]).await;
         assert_eq!(ended.code, 0, "{ended:?}");
@@ -130,7 +129,7 @@ async fn g1_sigkill_during_20_000_changes_loses_and_doubles_nothing() {
 /// G5: a new owner of the shard fences every earlier owner, also in the middle of a sync.
 #[tokio::test(flavor = "multi_thread")]
 async fn g5_a_predecessor_cannot_commit_once_another_took_over() {
-    let directory = BenchDirectory::start(50, 5, 100, 50, TOKEN).await;
+    let directory = LargeDirectory::start(50, 5, 100, 50, TOKEN).await;
     let (_program, shared, config) = program(&directory, "fencing").await;
     let partition = config.account.partition;
     let accounts = std::slice::from_ref(&config);

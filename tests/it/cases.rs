@@ -10,8 +10,6 @@ use crate::python::python;
 use crate::services::services;
 
 const DIRECTORY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/cases");
-/// These cases are left out until the default list of attributes has the ones that name owners and administrators.
-const SKIPPED_KIND: &str = "role-in-a-vendor-attribute";
 
 /// Runs a script of the cases.
 fn script(name: &str, prepare: impl FnOnce(&mut Command)) -> Output {
@@ -33,7 +31,7 @@ fn whatever_habits_a_server_has_a_sync_ends_right_and_check_and_plan_agree_with_
     let services = services();
     assert_success(&script("run_cases.py", |command| {
         command
-            .args(["--agree", "--skip-kind", SKIPPED_KIND])
+            .arg("--agree")
             .env("SCIMTAIL", env!("CARGO_BIN_EXE_scimtail"))
             .env("KAFKA_BOOTSTRAP", &services.bootstrap)
             .env("SCHEMA_REGISTRY_URL", &services.registry);

@@ -92,7 +92,11 @@ async fn providers_are_shown_without_a_configuration_and_an_unknown_one_is_refus
         assert!(words.iter().all(|word| line.contains(word)), "{line}");
     }
     let one = program.run(&["providers", "gitlab"]).await;
-    assert!(one.out.contains("safe default (generic): RFC 7644") && one.out.contains("note  not read"), "{one:?}");
+    assert!(
+        one.out.contains("safe default (generic): RFC 7644")
+            && one.out.contains("not_read            [\"groups and memberships\""),
+        "{one:?}"
+    );
     assert!(one.out.contains("provider = \"gitlab\"") && !one.out.contains('\u{1b}'), "{}", one.out);
     program.run(&["providers", "slcak"]).await.refused(78, &["unknown provider `slcak`; did you mean `slack`?"]);
     program.run(&["--config", "absent.toml", "providers"]).await.refused(78, &["absent.toml", "cannot be read"]);
@@ -337,7 +341,9 @@ async fn output_that_cannot_be_written_is_an_error() {
         let output = program.command(arguments).stdout(full).output().expect("it runs");
         let ended = crate::program::Ended::from(output);
         // `state` has said on standard error how complete it is, and `tail` what it reads.
-        let said = |line: &&str| line.contains("complete as of") || line.starts_with("reading ");
+        let said = |line: &&str| {
+            line.contains("complete as of") || line.contains("complete for what") || line.starts_with("reading ")
+        };
         let lines = ended.err.lines().filter(|line| !said(line)).collect::<Vec<_>>();
         let words = "error: standard output cannot be written: No space left on device";
         assert!(ended.code == 1 && lines.len() == 1 && lines[0].starts_with(words), "{arguments:?}: {ended:?}");

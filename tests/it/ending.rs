@@ -13,7 +13,7 @@ use tokio::net::TcpSocket;
 use tokio::task::spawn_blocking;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::broker::directory::BenchDirectory;
+use crate::broker::directory::LargeDirectory;
 use crate::injected::client;
 use crate::program::{AccountText, Program, await_line};
 use crate::services::{Services, free_port, services, unique_prefix};
@@ -137,7 +137,7 @@ impl Registry {
 /// The page reads records on threads that ask the registry, and such a thread uses the runtime.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_service_ends_without_a_panic_while_its_page_waits_for_the_registry() {
-    let directory = BenchDirectory::start(2, 0, 0, 10, "ending-token").await;
+    let directory = LargeDirectory::start(2, 0, 0, 10, "ending-token").await;
     let account = AccountText { name: "acme", provider: "generic", base_url: directory.base_url(), more: "" };
     let registry = Registry::start();
     let through =

@@ -18,7 +18,7 @@ use scimtail::schedule::now_millis;
 use scimtail::shards::{Services as Shared, acquire, serve};
 use serde_json::Value;
 
-use crate::broker::directory::BenchDirectory;
+use crate::broker::directory::LargeDirectory;
 use crate::reader::{ReadRecord, read};
 use crate::services::{services, unique_prefix};
 
@@ -214,7 +214,7 @@ async fn trying_the_rights_fences_no_owner_and_leaves_no_record() {
 async fn positions_are_each_accounts_own_where_many_share_a_partition() {
     const ACCOUNTS: usize = 12;
     const USERS: usize = 60;
-    let directory = BenchDirectory::start(USERS, 4, 80, 30, TOKEN).await;
+    let directory = LargeDirectory::start(USERS, 4, 80, 30, TOKEN).await;
     let (shared, accounts) = shared("shared-partition", &directory.base_url(), ACCOUNTS).await;
     let mut acquisition = acquire(&shared, 0, &accounts, |_| {}).await.expect("the shard");
     let mut owned: Vec<_> = accounts

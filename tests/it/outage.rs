@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::broker::directory::BenchDirectory;
+use crate::broker::directory::LargeDirectory;
 use crate::program::{AccountText, Program, await_line};
 use crate::services::{Services, broker, free_port, http_status, services, unique_prefix};
 
@@ -24,7 +24,7 @@ fn until_ready_is(port: u16, status: u16) {
 async fn an_outage_of_kafka_is_one_error_line_and_its_end_another() {
     let mut broker = broker();
     let services = Services { bootstrap: broker.bootstrap.clone(), registry: services().registry.clone() };
-    let directory = BenchDirectory::start(5, 1, 3, 5, TOKEN).await;
+    let directory = LargeDirectory::start(5, 1, 3, 5, TOKEN).await;
     let account = AccountText { name: "acme", provider: "generic", base_url: directory.base_url(), more: "" };
     let program = Program::new(&services, &unique_prefix("outage"), TOKEN, "1s", &[account]);
     let port = free_port().expect("a free port");

@@ -23,7 +23,7 @@ use scimtail::sync::OwnedAccount;
 
 use tokio::sync::{mpsc, oneshot};
 
-use crate::broker::directory::BenchDirectory;
+use crate::broker::directory::LargeDirectory;
 use crate::program::Program;
 use crate::proxy::{Api, Fault, proxy};
 use crate::reader::{ReadRecord, compacted, read};
@@ -41,7 +41,7 @@ const WAIT: Duration = Duration::from_secs(90);
 /// One account whose service writes through the proxy, under a name by which the proxy knows it.
 pub struct World {
     reader: Services,
-    directory: BenchDirectory,
+    directory: LargeDirectory,
     pub program: Program,
     pub shared: Shared,
     pub account: AccountConfig,
@@ -59,7 +59,7 @@ impl World {
 
     /// `life`: how long a transaction lives.
     async fn living(life: Duration, services: &Services, reader: &Services, test: &str, replicas: i32) -> World {
-        let directory = BenchDirectory::start(USERS, 0, 0, 100, TOKEN).await;
+        let directory = LargeDirectory::start(USERS, 0, 0, 100, TOKEN).await;
         let prefix = unique_prefix(test);
         let text = format!(
             r#"

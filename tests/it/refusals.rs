@@ -10,7 +10,7 @@ use scimtail::kafka::read::read_to_end;
 use scimtail::log::Topic;
 use serde_json::{Value, json};
 
-use crate::broker::directory::BenchDirectory;
+use crate::broker::directory::LargeDirectory;
 use crate::broker::{self, shared_program};
 use crate::meddling;
 use crate::program::{AccountText, Program};
@@ -46,7 +46,7 @@ async fn refused(program: &Program, words: &[&str]) {
 }
 
 /// An account that has completed a sync.
-async fn synced(test: &str) -> (BenchDirectory, Program) {
+async fn synced(test: &str) -> (LargeDirectory, Program) {
     let (directory, program, ..) = shared_program(test).await;
     let ended = program.run(&["run", "--once"]).await;
     assert_eq!(ended.code, 0, "{ended:?}");
@@ -55,7 +55,7 @@ async fn synced(test: &str) -> (BenchDirectory, Program) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn topics_with_more_replicas_than_brokers_have_registered_wait_for_the_brokers() {
-    let directory = BenchDirectory::start(2, 1, 2, 2, "replicas-token").await;
+    let directory = LargeDirectory::start(2, 1, 2, 2, "replicas-token").await;
     let account = AccountText { name: "acme", provider: "generic", base_url: directory.base_url(), more: "" };
     let program = Program::new(services(), &unique_prefix("replicas"), "replicas-token", "5m", &[account]);
     let text = std::fs::read_to_string(program.file()).expect("a configuration");
@@ -158,7 +158,7 @@ async fn a_transactional_id_and_a_group_that_are_not_permitted_are_refused() {
          allow.everyone.if.no.acl.found=true\n\
          super.users=User:nobody\n",
     );
-    let directory = BenchDirectory::start(5, 1, 2, 5, broker::TOKEN).await;
+    let directory = LargeDirectory::start(5, 1, 2, 5, broker::TOKEN).await;
     let own = Services { bootstrap: broker.bootstrap.clone(), registry: services().registry.clone() };
     for denied in ["TRANSACTIONAL_ID", "GROUP"] {
         let account = AccountText { name: "acme", provider: "generic", base_url: directory.base_url(), more: "" };

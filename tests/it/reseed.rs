@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use scimtail::kafka::partition_of;
 use serde_json::Value;
 
-use crate::broker::directory::BenchDirectory;
+use crate::broker::directory::LargeDirectory;
 use crate::meddling;
 use crate::program::{AccountText, Ended, Program};
 use crate::reader::{ReadRecord, compacted, read};
@@ -18,9 +18,9 @@ const USERS: usize = 12;
 const STATE: [&str; 3] = ["users", "groups", "memberships"];
 
 /// Two accounts in one partition, synced twice, the second time with events.
-async fn synced(test: &str) -> (BenchDirectory, Program) {
+async fn synced(test: &str) -> (LargeDirectory, Program) {
     assert_eq!(partition(), partition_of("other1", PARTITIONS), "neighbours");
-    let directory = BenchDirectory::start(USERS, 2, 10, 5, TOKEN).await;
+    let directory = LargeDirectory::start(USERS, 2, 10, 5, TOKEN).await;
     let account = |name| AccountText { name, provider: "generic", base_url: directory.base_url(), more: "" };
     let accounts = [account("acme"), account("other1")];
     let program = Program::new(services(), &unique_prefix(test), TOKEN, "5m", &accounts);

@@ -15,7 +15,7 @@ use scimtail::schedule::now_millis;
 use scimtail::shards::{Acquisition, Services as Shared, acquire, acquire_unless, serve};
 use tokio_util::sync::CancellationToken;
 
-use crate::broker::directory::BenchDirectory;
+use crate::broker::directory::LargeDirectory;
 use crate::broker::{self, shared_program};
 use crate::meddling;
 use crate::program::Program;
@@ -113,7 +113,7 @@ async fn a_restore_that_waits_for_a_foreign_open_transaction_can_be_called_off()
 #[tokio::test(flavor = "multi_thread")]
 async fn a_long_restore_shows_how_far_it_has_come() {
     const USERS: usize = 5_000;
-    let directory = BenchDirectory::start(USERS, 0, 0, 1_000, broker::TOKEN).await;
+    let directory = LargeDirectory::start(USERS, 0, 0, 1_000, broker::TOKEN).await;
     let (_program, shared, config) = broker::program_on(&directory, &unique_prefix("progress")).await;
     sync(&shared, &config, &mut own(&shared, &config).await).await;
     let shown = Arc::new(Mutex::new(Vec::new()));
@@ -127,7 +127,7 @@ async fn a_long_restore_shows_how_far_it_has_come() {
 }
 
 /// Topics whose broker compacts at once, as it does elsewhere after hours.
-async fn compacting_program(directory: &BenchDirectory) -> (Program, Shared, AccountConfig) {
+async fn compacting_program(directory: &LargeDirectory) -> (Program, Shared, AccountConfig) {
     let prefix = unique_prefix("compacted");
     let settings = [
         ("cleanup.policy", "compact"),
@@ -152,7 +152,7 @@ async fn left(program: &Program) -> usize {
 async fn g8_a_topic_that_the_broker_really_compacted_restores_to_what_was_read() {
     const USERS: usize = 20;
     const ROUNDS: u64 = 6;
-    let directory = BenchDirectory::start(USERS, 2, 10, 20, broker::TOKEN).await;
+    let directory = LargeDirectory::start(USERS, 2, 10, 20, broker::TOKEN).await;
     let (program, shared, config) = compacting_program(&directory).await;
     let mut owned = own(&shared, &config).await;
     let deadline = Instant::now() + WAIT;

@@ -12,7 +12,7 @@ use serde_json::Value;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
-use crate::broker::directory::BenchDirectory;
+use crate::broker::directory::LargeDirectory;
 use crate::program::Program;
 use crate::reader::{ReadRecord, compacted, read};
 use crate::services::{services, unique_prefix};
@@ -321,7 +321,7 @@ async fn settle(program: &Program, accounts: &[String]) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn g1_instances_that_join_and_are_killed_lose_and_double_nothing() {
-    let directory = BenchDirectory::start(USERS, 2, 20, 20, TOKEN).await;
+    let directory = LargeDirectory::start(USERS, 2, 20, 20, TOKEN).await;
     // One account a shard, and a second one in two of them.
     let accounts = names((0..PARTITIONS).chain([0, 3]));
     let program = program("takeover", &directory.base_url(), SHORT_SESSION, &accounts).await;
@@ -373,7 +373,7 @@ async fn g1_instances_that_join_and_are_killed_lose_and_double_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn g1_a_rolling_restart_loses_and_doubles_nothing_and_waits_for_no_session() {
-    let directory = BenchDirectory::start(USERS, 2, 20, 20, TOKEN).await;
+    let directory = LargeDirectory::start(USERS, 2, 20, 20, TOKEN).await;
     let accounts = names((0..PARTITIONS).chain([2]));
     let program = program("rolling", &directory.base_url(), LONG_SESSION, &accounts).await;
     let mut instances = vec![Instance::start(&program, "one"), Instance::start(&program, "two")];
@@ -407,7 +407,7 @@ async fn g1_a_rolling_restart_loses_and_doubles_nothing_and_waits_for_no_session
 
 #[tokio::test(flavor = "multi_thread")]
 async fn accounts_come_and_go_with_the_file_and_others_are_not_disturbed() {
-    let directory = BenchDirectory::start(USERS, 2, 20, 20, TOKEN).await;
+    let directory = LargeDirectory::start(USERS, 2, 20, 20, TOKEN).await;
     let accounts = names([0, 1, 1]);
     let [untouched, going, coming] = [&accounts[0], &accounts[1], &accounts[2]];
     let url = directory.base_url();
@@ -476,7 +476,7 @@ async fn accounts_come_and_go_with_the_file_and_others_are_not_disturbed() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn accounts_come_and_go_with_their_files_in_accounts_d_and_a_broken_file_changes_nothing() {
-    let directory = BenchDirectory::start(USERS, 2, 20, 20, TOKEN).await;
+    let directory = LargeDirectory::start(USERS, 2, 20, 20, TOKEN).await;
     let accounts = names([0, 1, 1]);
     let [main, first, second] = [&accounts[0], &accounts[1], &accounts[2]];
     let url = directory.base_url();
@@ -552,7 +552,7 @@ async fn gate(to: &str) -> (String, watch::Sender<bool>) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn run_once_beside_a_service_takes_each_shard_at_most_once() {
-    let directory = BenchDirectory::start(USERS, 2, 20, 20, TOKEN).await;
+    let directory = LargeDirectory::start(USERS, 2, 20, 20, TOKEN).await;
     let accounts = names([0]);
     let (url, gate) = gate(&directory.base_url()).await;
     let program = program("once-beside", &url, LONG_SESSION, &accounts).await;
@@ -597,7 +597,7 @@ async fn run_once_beside_a_service_takes_each_shard_at_most_once() {
 /// membership stays, and the paused shard ends as if nothing had been.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_shard_that_hangs_holds_up_neither_the_others_nor_the_membership() {
-    let directory = BenchDirectory::start(USERS, 0, 0, 10, TOKEN).await;
+    let directory = LargeDirectory::start(USERS, 0, 0, 10, TOKEN).await;
     let accounts = names(0..3);
     let program = program("hangs", &directory.base_url(), SHORT_SESSION, &accounts).await;
     let hang = 2 * SHORT_SESSION;

@@ -30,7 +30,7 @@ const REGISTRY_READY_MAX: Duration = Duration::from_secs(60);
 /// How long formatting the storage of a broker may take.
 const FORMAT_MAX: Duration = Duration::from_secs(60);
 /// How long Maven may take to fetch 200 MB, once per target directory.
-const FETCH_MAX: Duration = Duration::from_secs(900);
+pub const FETCH_MAX: Duration = Duration::from_secs(900);
 /// How long a service may take to end by itself (SIGTERM) before it is killed.
 const STOP_SECONDS_MAX: u32 = 5;
 /// How often readiness is looked at.
@@ -399,7 +399,7 @@ fn start_registry() -> Result<(String, Supervised)> {
 }
 
 /// `java` with the options that all services share.
-fn java_command(directory: &Path, heap_mib: u32) -> Vec<String> {
+pub fn java_command(directory: &Path, heap_mib: u32) -> Vec<String> {
     vec![
         "java".into(),
         format!("-Xmx{heap_mib}m"),
@@ -442,8 +442,8 @@ fn fetch_jars() -> Result<PathBuf> {
     })
 }
 
-fn require_java() -> Result<()> {
-    const HINT: &str = "Kafka and the registry need Java 17 or newer: \
+pub fn require_java() -> Result<()> {
+    const HINT: &str = "Kafka, the registry and Keycloak need Java 17 or newer: \
          apt-get install openjdk-17-jre-headless (Debian, Ubuntu), brew install openjdk (macOS)";
     let version = require("java", HINT)?;
     let major =

@@ -6,6 +6,7 @@ use std::path::Path;
 use anstyle::{AnsiColor, Style};
 use clap::Args;
 
+mod evidence;
 mod page;
 mod provider;
 

@@ -1,5 +1,6 @@
 //! The page docs/providers.md, generated from the shipped profiles.
 
+use super::evidence;
 use super::provider::Provider;
 use crate::cli::failure::Failure;
 use crate::config::ProviderTexts;
@@ -46,6 +47,7 @@ pub fn markdown() -> Result<String, Failure> {
             name = profile.name,
         ));
     }
+    page.push_str(&evidence::table(&providers));
     for provider in &providers {
         page.push_str(&section(provider));
     }

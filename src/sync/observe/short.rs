@@ -1,4 +1,4 @@
-//! A list that is short of its own total: walked once more, and then one of three kinds of list.
+//! A list that is short of its own total: walked once more, and then one of four kinds of list.
 
 use super::observation::{Observation, Walked};
 use super::refusal::{BLIND_SYNCS, Refusal, failed};
@@ -36,8 +36,8 @@ fn is_short<D>(seen: &Observation<'_, '_, '_, D>, kind: Kind) -> bool {
     (seen.diff.accounted_for(kind) as u64) < seen.walks[kind as usize].total
 }
 
-/// Which of three lists this is: one whose pages overlap always alike, one whose total counts rows of which several
-/// are the same principal, or one whose total counts what is never listed.
+/// Which of four lists this is: one that is counted and not shown, one whose pages overlap always alike, one whose total
+/// counts rows of which several are the same principal, or one whose total counts what is never listed.
 async fn shortage<D: Directory>(seen: &Observation<'_, '_, '_, D>, kind: Kind) -> Problem {
     let walked = &seen.walks[kind as usize];
     let (total, read) = (walked.total, seen.diff.accounted_for(kind));
@@ -45,6 +45,12 @@ async fn shortage<D: Directory>(seen: &Observation<'_, '_, '_, D>, kind: Kind) -
         let half = "could be read, twice, and a sync does not complete on half a list";
         Problem::new(format!("{read} of {total} {half}. {what}"))
     };
+    if walked.received == 0 {
+        // So does Keycloak answer credentials that may only query (keycloak issue 50800).
+        return short("The total counts them, and none is shown".to_owned()).with_remedy(
+            "if that does not pass, give the credentials the right to read them, and not only to count them",
+        );
+    }
     if walked.repeats_itself {
         return short("Its second page holds only rows of the first one, so startIndex is ignored".to_owned())
             .with_remedy(format!("[account.profile] page_size = {total}, if the server sends so many at once"));

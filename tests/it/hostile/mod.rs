@@ -24,5 +24,7 @@ mod accidents;
 mod ahead;
 pub mod flood;
 
+pub use script::Target;
 pub use server::TOKEN;
+pub use truth::{Question, error};
 pub use world::patient;

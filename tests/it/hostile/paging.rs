@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde_json::{Value, json};
 
-use super::script::{Effect, GROUPS, USERS, on};
+use super::script::{Effect, GROUPS, Target, USERS, on};
 use super::world::{HISTORY, HostileWorld};
 
 /// Requests of a calm walk over seven users and one over two groups, three rows a page, with a page for the end.
@@ -55,6 +55,19 @@ async fn a_list_that_never_reaches_its_total_is_walked_twice_and_fails() {
     let status = world.fails([on(GROUPS).then(Effect::field("totalResults", json!(3)))], "walk_incomplete").await;
     assert_eq!(status.groups_read, Some(2));
     world.calm(HISTORY).await;
+}
+
+/// Setting `trust_total = false` would let such a list count as an empty one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_list_that_is_counted_and_not_shown_is_a_matter_of_rights_and_not_of_totals() {
+    let hidden = |kind: Target| on(kind).then(Effect::field("Resources", json!([])));
+    for mut world in [HostileWorld::new(super::world::directory(7), "").await, HostileWorld::baseline(7).await] {
+        for list in [USERS, GROUPS] {
+            let reason = world.fails([hidden(list)], "walk_incomplete").await.reason.expect("a reason");
+            assert!(reason.contains("give the credentials the right to read them"), "{reason}");
+            assert!(!reason.contains("trust_total"), "{reason}");
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

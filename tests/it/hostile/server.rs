@@ -7,7 +7,6 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
-use percent_encoding::percent_decode_str;
 use scimtail::directory::Kind;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -234,7 +233,13 @@ impl Shared {
     /// Places the request in its walk, writes it down, and makes the answer that the script wants; `None` where the
     /// connection began under an earlier script.
     fn reply(&self, incoming: Incoming, began: usize) -> Option<Reply> {
-        let question = question(&incoming);
+        let question = Question::asked(
+            &incoming.method,
+            &incoming.target,
+            &incoming.body,
+            BASE_PATH,
+            Kind::BOTH.map(Kind::endpoint),
+        );
         let mut script = self.script.lock().unwrap();
         if script.number != began {
             return None;
@@ -300,31 +305,6 @@ fn distort((status, mut json): (u16, Value), effects: &[Effect], truth: &mut Tru
         }
     }
     reply
-}
-
-fn question(incoming: &Incoming) -> Question {
-    let unknown = Question { target: Target::Unknown, id: None, parameters: BTreeMap::new() };
-    let Ok(url) = Url::parse(&format!("http://host{}", incoming.target)) else { return unknown };
-    let Some(path) = url.path().strip_prefix(BASE_PATH) else { return unknown };
-    let mut parameters: BTreeMap<String, String> = url.query_pairs().into_owned().collect();
-    let decoded = |part: &str| percent_decode_str(part).decode_utf8_lossy().into_owned();
-    let parts: Vec<String> = path.split('/').skip(1).map(decoded).collect();
-    let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
-    let kind = Kind::BOTH.into_iter().find(|kind| parts.first() == Some(&kind.endpoint()));
-    let (target, id) = match (incoming.method.as_str(), kind, &parts[..]) {
-        ("GET", _, ["ServiceProviderConfig"]) => (Target::Config, None),
-        ("GET", Some(kind), [_]) if parameters.contains_key("filter") => (Target::Filtered(kind), None),
-        ("GET", Some(kind), [_]) => (Target::List(kind), None),
-        ("GET", Some(kind), [_, id]) => (Target::One(kind), Some((*id).to_owned())),
-        ("POST", Some(kind), [_, ".search"]) => {
-            let body: BTreeMap<String, Value> = serde_json::from_slice(&incoming.body).unwrap_or_default();
-            let text = |value: Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-            parameters = body.into_iter().map(|(name, value)| (name, text(value))).collect();
-            (Target::Search(kind), None)
-        }
-        _ => (Target::Unknown, None),
-    };
-    Question { target, id, parameters }
 }
 
 /// Puts an answer onto the wire; returns whether the connection stays open.

@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use percent_encoding::percent_decode_str;
 use scimtail::directory::Kind;
 use serde_json::{Value, json};
+use url::Url;
 
 use super::script::{Effect, Target};
 use crate::memory::{MemoryDirectory, Resources};
@@ -70,6 +72,35 @@ pub struct Question {
     pub id: Option<String>,
     /// Of the URL, or of the body of `.search`.
     pub parameters: BTreeMap<String, String>,
+}
+
+impl Question {
+    /// What a request for `target` (path and query) asks of the endpoint at `base`. `paths`: what the paths of the lists
+    /// of users and groups end in.
+    pub fn asked(method: &str, target: &str, body: &[u8], base: &str, paths: [&str; 2]) -> Question {
+        let unknown = Question { target: Target::Unknown, id: None, parameters: BTreeMap::new() };
+        let Ok(url) = Url::parse(&format!("http://host{target}")) else { return unknown };
+        let Some(path) = url.path().strip_prefix(base) else { return unknown };
+        let mut parameters: BTreeMap<String, String> = url.query_pairs().into_owned().collect();
+        let decoded = |part: &str| percent_decode_str(part).decode_utf8_lossy().into_owned();
+        let parts: Vec<String> = path.split('/').skip(1).map(decoded).collect();
+        let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
+        let kind = Kind::BOTH.into_iter().find(|kind| parts.first() == Some(&paths[*kind as usize]));
+        let (target, id) = match (method, kind, &parts[..]) {
+            ("GET", _, ["ServiceProviderConfig"]) => (Target::Config, None),
+            ("GET", Some(kind), [_]) if parameters.contains_key("filter") => (Target::Filtered(kind), None),
+            ("GET", Some(kind), [_]) => (Target::List(kind), None),
+            ("GET", Some(kind), [_, id]) => (Target::One(kind), Some((*id).to_owned())),
+            ("POST", Some(kind), [_, ".search"]) => {
+                let body: BTreeMap<String, Value> = serde_json::from_slice(body).unwrap_or_default();
+                let text = |value: Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+                parameters = body.into_iter().map(|(name, value)| (name, text(value))).collect();
+                (Target::Search(kind), None)
+            }
+            _ => (Target::Unknown, None),
+        };
+        Question { target, id, parameters }
+    }
 }
 
 pub type Answer = (u16, Value);

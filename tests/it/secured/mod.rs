@@ -14,7 +14,7 @@ use futures::future::join_all;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::sync::Semaphore;
 
-use crate::broker::directory::BenchDirectory;
+use crate::broker::directory::LargeDirectory;
 use crate::program::{AccountText, Ended, Program, await_line};
 use crate::secured::broker::{Secured, another, secured};
 use crate::services::{Services, free_port, kafka_tool, services, unique_prefix};
@@ -178,7 +178,7 @@ fn wrongs(secured: &Secured) -> Vec<Wrong> {
 #[tokio::test(flavor = "multi_thread")]
 async fn each_wrong_connection_has_its_sentence_remedy_and_exit_code_in_every_command() {
     let secured = secured();
-    let directory = BenchDirectory::start(3, 1, 2, 3, TOKEN).await;
+    let directory = LargeDirectory::start(3, 1, 2, 3, TOKEN).await;
     let places = Arc::new(Semaphore::new(PROGRAMS));
     let commands: [&[&str]; 5] =
         [&["check"], &["run", "--once"], &["topics"], &["state", "users"], &["tail", "--exit"]];
@@ -207,7 +207,7 @@ async fn each_wrong_connection_has_its_sentence_remedy_and_exit_code_in_every_co
 #[tokio::test(flavor = "multi_thread")]
 async fn scram_over_tls_and_client_certificates_publish() {
     let secured = secured();
-    let directory = BenchDirectory::start(5, 1, 3, 5, TOKEN).await;
+    let directory = LargeDirectory::start(5, 1, 3, 5, TOKEN).await;
     let prefix = unique_prefix("mutual");
     let certificates = certified(secured);
     grant_all(secured, "scimtail", &prefix);
@@ -229,7 +229,7 @@ async fn scram_over_tls_and_client_certificates_publish() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_secret_is_read_again_for_each_client_and_never_printed() {
     let secured = secured();
-    let directory = BenchDirectory::start(3, 1, 2, 3, TOKEN).await;
+    let directory = LargeDirectory::start(3, 1, 2, 3, TOKEN).await;
     let prefix = unique_prefix("rotated");
     grant_all(secured, "scimtail", &prefix);
     let file = secured.file("rotated-password");
@@ -261,7 +261,7 @@ async fn a_secret_is_read_again_for_each_client_and_never_printed() {
 async fn a_service_outlives_the_password_that_it_started_with() {
     const SESSIONS: usize = 3;
     let secured = secured();
-    let directory = BenchDirectory::start(20, 2, 5, 20, TOKEN).await;
+    let directory = LargeDirectory::start(20, 2, 5, 20, TOKEN).await;
     let prefix = unique_prefix("outlived");
     grant_all(secured, "rotated", &prefix);
     let file = secured.file("living-password");
@@ -300,7 +300,7 @@ async fn a_service_outlives_the_password_that_it_started_with() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_service_outlives_the_certificates_that_it_started_with() {
     let mut secured = another();
-    let directory = BenchDirectory::start(20, 2, 5, 20, TOKEN).await;
+    let directory = LargeDirectory::start(20, 2, 5, 20, TOKEN).await;
     let prefix = unique_prefix("certified");
     grant_all(&secured, "CN=scimtail-client", &prefix);
     let lines = certified(&secured);
@@ -396,7 +396,7 @@ fn change(secured: &Secured, verb: &[&str], rule: &[String]) {
 #[tokio::test(flavor = "multi_thread")]
 async fn with_exactly_the_printed_rights_everything_works_and_check_names_each_that_is_missing() {
     let secured = secured();
-    let directory = BenchDirectory::start(5, 1, 3, 5, TOKEN).await;
+    let directory = LargeDirectory::start(5, 1, 3, 5, TOKEN).await;
     let prefix = unique_prefix("rights");
     let as_user =
         |user: &str| program(&secured.at("SASLTLS"), &prefix, &directory.base_url(), &scram(secured, user, RIGHT));
@@ -455,7 +455,7 @@ async fn with_exactly_the_printed_rights_everything_works_and_check_names_each_t
 #[tokio::test(flavor = "multi_thread")]
 async fn a_right_to_write_that_is_taken_away_is_said_to_need_a_person_and_works_again_when_it_is_back() {
     let secured = secured();
-    let directory = BenchDirectory::start(20, 2, 5, 20, TOKEN).await;
+    let directory = LargeDirectory::start(20, 2, 5, 20, TOKEN).await;
     let prefix = unique_prefix("taken");
     let program = program(&secured.at("SASLTLS"), &prefix, &directory.base_url(), &scram(secured, "scimtail", RIGHT));
     let text = std::fs::read_to_string(program.file()).expect("a configuration");

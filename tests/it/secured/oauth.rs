@@ -5,7 +5,7 @@ use std::process::Child;
 
 use super::issuer::{CLIENT, TokenServer};
 use super::{TOKEN, grant_all, program, property};
-use crate::broker::directory::BenchDirectory;
+use crate::broker::directory::LargeDirectory;
 use crate::program::{Ended, Program, await_line};
 use crate::secured::broker::{Secured, secured};
 use crate::services::unique_prefix;
@@ -40,7 +40,7 @@ fn end(mut service: Child) {
 #[tokio::test(flavor = "multi_thread")]
 async fn every_command_works_with_tokens_of_an_oauth2_server() {
     let secured = secured();
-    let directory = BenchDirectory::start(5, 1, 3, 5, TOKEN).await;
+    let directory = LargeDirectory::start(5, 1, 3, 5, TOKEN).await;
     let server = TokenServer::start(3_600).await;
     let prefix = unique_prefix("oauth");
     grant_all(secured, CLIENT, &prefix);
@@ -70,7 +70,7 @@ async fn every_command_works_with_tokens_of_an_oauth2_server() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_wrong_with_a_token_is_said_with_its_remedy_in_every_command() {
     let secured = secured();
-    let directory = BenchDirectory::start(3, 1, 2, 3, TOKEN).await;
+    let directory = LargeDirectory::start(3, 1, 2, 3, TOKEN).await;
     let (server, other, away) =
         (TokenServer::start(3_600).await, TokenServer::start(3_600).await, TokenServer::start(3_600).await);
     other.change(|policy| policy.audience = "another");
@@ -106,7 +106,7 @@ async fn what_is_wrong_with_a_token_is_said_with_its_remedy_in_every_command() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_token_for_amazon_msk_is_signed_with_the_credentials_of_the_machine_and_reaches_kafka() {
     let secured = secured();
-    let directory = BenchDirectory::start(3, 1, 2, 3, TOKEN).await;
+    let directory = LargeDirectory::start(3, 1, 2, 3, TOKEN).await;
     let program = with_tokens(secured, "wrong", &directory.base_url(), "[kafka.msk_iam]\nregion = \"eu-central-1\"\n");
     let home = tempfile::tempdir().expect("a directory");
     let run = async |variables: &[(&str, &str)]| {
@@ -133,7 +133,7 @@ async fn a_token_for_amazon_msk_is_signed_with_the_credentials_of_the_machine_an
 async fn a_service_outlives_its_tokens_and_an_outage_of_their_server() {
     const LIFE_SECONDS: u64 = 20;
     let secured = secured();
-    let directory = BenchDirectory::start(20, 2, 5, 20, TOKEN).await;
+    let directory = LargeDirectory::start(20, 2, 5, 20, TOKEN).await;
     let server = TokenServer::start(LIFE_SECONDS).await;
     let prefix = unique_prefix("renewed");
     grant_all(secured, CLIENT, &prefix);

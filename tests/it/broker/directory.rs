@@ -1,20 +1,13 @@
-//! A SCIM directory for benchmarks that costs as little as possible.
+//! A SCIM directory of any size that costs as little as possible: every page is rendered up front, and serving one is
+//! handing a reference-counted buffer to the socket. The server has a thread and a runtime of its own, so that its work
+//! is never scheduled among the tasks of the program.
 //!
-//! A benchmark of the reader must not measure the server, so every page is rendered up front and
-//! serving one is handing a reference-counted buffer to the socket. The server has a separate
-//! thread and runtime; its work is never scheduled among the tasks of the program under
-//! measurement (it does share the machine's cores and the process's memory: subtract
-//! [`BenchDirectory::bytes`] from a resident size).
-//!
-//! Resources are derived from their number alone: two directories of the same size hold the same
-//! people. A removed user stays in its groups' `members`, as on most servers.
-
-#![allow(dead_code, reason = "each benchmark uses its part")]
+//! Resources are derived from their number alone: two directories of the same size hold the same people. A removed user
+//! stays in its groups' `members`, as on most servers.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt::Write as _;
 use std::ops::Range;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, RwLock};
 use std::thread::JoinHandle;
 
@@ -34,13 +27,13 @@ use tokio::sync::oneshot;
 const BASE_PATH: &str = "/scim/v2";
 
 /// A running directory; dropping it ends its thread.
-pub(crate) struct BenchDirectory {
+pub(crate) struct LargeDirectory {
     shared: Arc<Shared>,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
 
-impl BenchDirectory {
+impl LargeDirectory {
     /// Renders and serves `users` users of about 1.75 kB and `groups` groups that hold
     /// `memberships` members between them, `page` rows a page (the default and the cap of
     /// `count`). A client has to send `token` as bearer token.
@@ -62,17 +55,11 @@ impl BenchDirectory {
         let (ready, started) = oneshot::channel();
         let (stop, stopped) = oneshot::channel();
         let thread = std::thread::Builder::new()
-            .name("bench-directory".to_owned())
+            .name("large-directory".to_owned())
             .spawn(move || {
                 let people = (0..users).map(Person::new).collect();
                 let directory = Directory::rendered(&base_url, people, groups, memberships, page);
-                let shared = Arc::new(Shared {
-                    base_url,
-                    authorization,
-                    page,
-                    directory: RwLock::new(directory),
-                    requests: AtomicU64::new(0),
-                });
+                let shared = Arc::new(Shared { base_url, authorization, page, directory: RwLock::new(directory) });
                 let router = router(&shared);
                 ready.send(shared).unwrap_or(());
                 serve(listener, router, stopped);
@@ -84,36 +71,6 @@ impl BenchDirectory {
     /// The SCIM base URL, without a slash at the end.
     pub(crate) fn base_url(&self) -> String {
         self.shared.base_url.clone()
-    }
-
-    /// Users there are now.
-    pub(crate) fn users(&self) -> usize {
-        self.shared.read().users.rows.len()
-    }
-
-    /// Groups there are now.
-    pub(crate) fn groups(&self) -> usize {
-        self.shared.read().groups.rows.len()
-    }
-
-    /// Memberships of users that still exist.
-    pub(crate) fn memberships(&self) -> usize {
-        let directory = self.shared.read();
-        let members = directory.members.iter().flat_map(Clone::clone);
-        let live = |member: &usize| !directory.removed.contains(&(member % directory.first_users));
-        members.filter(live).count()
-    }
-
-    /// Bytes of all pages of users and groups: one walk downloads as many, headers aside.
-    pub(crate) fn bytes(&self) -> u64 {
-        let directory = self.shared.read();
-        let pages = directory.users.pages.iter().chain(&directory.groups.pages);
-        pages.map(|page| page.len() as u64).sum()
-    }
-
-    /// Requests answered so far, of every kind.
-    pub(crate) fn requests(&self) -> u64 {
-        self.shared.requests.load(Ordering::Relaxed)
     }
 
     /// Gives a new title or department to the share `fraction` (0 to 1) of the users, drawn by
@@ -155,7 +112,7 @@ impl BenchDirectory {
     }
 }
 
-impl Drop for BenchDirectory {
+impl Drop for LargeDirectory {
     fn drop(&mut self) {
         drop(self.stop.take());
         if let Some(thread) = self.thread.take() {
@@ -170,7 +127,6 @@ struct Shared {
     authorization: String,
     page: usize,
     directory: RwLock<Directory>,
-    requests: AtomicU64,
 }
 
 impl Shared {
@@ -191,10 +147,6 @@ struct Directory {
     people: Vec<Person>,
     users: Listing,
     groups: Listing,
-    /// The members of each group, as numbers of users modulo `first_users`.
-    members: Vec<Range<usize>>,
-    /// Users there were at the start.
-    first_users: usize,
     /// Numbers of users that were removed.
     removed: HashSet<usize>,
 }
@@ -213,7 +165,7 @@ impl Directory {
             }),
             page,
         );
-        Self { first_users: people.len(), people, users, groups, members, removed: HashSet::new() }
+        Self { people, users, groups, removed: HashSet::new() }
     }
 }
 
@@ -489,7 +441,6 @@ fn router(shared: &Arc<Shared>) -> Router {
 }
 
 async fn require_token(State(shared): State<Arc<Shared>>, request: Request, next: Next) -> Response {
-    shared.requests.fetch_add(1, Ordering::Relaxed);
     let authorization = request.headers().get(AUTHORIZATION);
     if authorization.is_some_and(|header| header.as_bytes() == shared.authorization.as_bytes()) {
         return next.run(request).await;
