@@ -10,6 +10,7 @@ use reqwest::{Method, StatusCode};
 use serde_json::Value;
 use tokio::time::Instant;
 use url::Url;
+use xxhash_rust::xxh3::xxh3_128;
 
 use super::advice::{Advice, PAUSE_MAX};
 use super::auth::{Credential, Pass};
@@ -154,7 +155,8 @@ impl Client {
     ) -> Result<Client, ReadError> {
         let profile = profile.into();
         let http = Http::to(&base_url, reach, patience.timeouts)?;
-        let budget = Mutex::new(Budget::shared(credential.key(&base_url), &profile.allowance(), None));
+        let budget =
+            Mutex::new(Budget::shared(budget_key(&credential, &profile, &base_url), &profile.allowance(), None));
         let shared =
             Arc::new(Shared { http, urls: Urls::new(base_url, &profile), credential, budget, profile, patience, now });
         Ok(Client {
@@ -196,7 +198,7 @@ impl Client {
     fn follow_credential(&self) {
         let Shared { credential, urls, profile, budget, .. } = &*self.shared;
         let mut budget = budget.lock().unwrap_or_else(PoisonError::into_inner);
-        *budget = Budget::shared(credential.key(urls.base()), &profile.allowance(), Some(&budget));
+        *budget = Budget::shared(budget_key(credential, profile, urls.base()), &profile.allowance(), Some(&budget));
     }
 
     pub fn profile(&self) -> &Profile {
@@ -366,6 +368,15 @@ struct Answered {
     pass: Pass,
 }
 
+/// Which requests are counted together: those of one credential at one host, or all at one host.
+fn budget_key(credential: &Credential, profile: &Profile, base_url: &Url) -> u128 {
+    if profile.limits_per_host {
+        xxh3_128(base_url.origin().ascii_serialization().as_bytes())
+    } else {
+        credential.key(base_url)
+    }
+}
+
 fn worth_another_try(status: StatusCode) -> bool {
     status == StatusCode::TOO_MANY_REQUESTS || status.is_server_error() && status != StatusCode::NOT_IMPLEMENTED
 }
@@ -388,6 +399,20 @@ mod tests {
         profile.groups_path = groups_path.to_owned();
         let credential = Credential::bearer(SecretString::from(base_url.to_owned())).unwrap();
         Client::new(Url::parse(base_url).unwrap(), credential, profile, &Reach::default(), || 0).unwrap()
+    }
+
+    #[test]
+    fn requests_are_counted_for_each_credential_or_for_each_host_as_the_profile_says() {
+        let url = |text: &str| Url::parse(text).unwrap();
+        let credential = |token: &str| Credential::bearer(SecretString::from(token.to_owned())).unwrap();
+        let (one, two) = (credential("one"), credential("two"));
+        for (name, together) in [("generic", false), ("okta", true)] {
+            let profile = Profile::named(name).unwrap();
+            let key = |credential: &Credential, text: &str| budget_key(credential, &profile, &url(text));
+            let (acme, other) = ("https://acme.example/a", "https://other.example/a");
+            assert_eq!(key(&one, acme) == key(&two, acme), together, "{name}");
+            assert!(key(&one, acme) == key(&one, "https://acme.example/b") && key(&one, acme) != key(&one, other));
+        }
     }
 
     /// What the metrics say of the account `acme`.

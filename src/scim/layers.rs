@@ -77,6 +77,7 @@ const FIELDS: &[&str] = &[
     "rate_limits",
     "rate_share",
     "limits_per_endpoint",
+    "limits_per_host",
     "concurrent_requests",
     "list_params",
     "paging",

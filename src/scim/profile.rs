@@ -84,6 +84,8 @@ pub struct Profile {
     pub rate_share: f64,
     /// True if what an answer says is left holds for its endpoint alone.
     pub limits_per_endpoint: bool,
+    /// True if all credentials at one host use the same limits, because these belong to the organisation.
+    pub limits_per_host: bool,
     /// What the vendor allows at the same time, for each organisation.
     pub concurrent_requests: Option<u32>,
 
