@@ -14,10 +14,6 @@ pub(super) async fn check(
     found: Option<(&SyncStatus, &Changes)>,
     report: &mut Report,
 ) {
-    let counted = |count: Option<i64>| match count {
-        Some(count) => format!("{count} listed"),
-        None => "listed".to_owned(),
-    };
     let (users, groups) = found.map_or((None, None), |(attempt, _)| (attempt.users_read, attempt.groups_read));
     let of_users = format!("{}, deactivated ones among them", counted(users));
     if users == Some(0) {
@@ -25,6 +21,24 @@ pub(super) async fn check(
     } else {
         report.ok("users", &of_users)
     }
+    if !account.profile.groups {
+        report.note("groups", "not read: [account.profile] groups = false");
+    } else {
+        say_groups(account, groups, report);
+    }
+    report.ok("attributes", &settings::published(account));
+    for text in settings::unpublished_privileges(account) {
+        report.note("attributes", &text);
+    }
+    for kind in Kind::BOTH.into_iter().filter(|kind| *kind == Kind::User || account.profile.groups) {
+        if let Some(id) = directory.first_id(kind).await {
+            check_get(directory, kind, &id, report).await;
+        }
+    }
+}
+
+/// Reports how many groups are read; `groups`: how many a sync would find.
+fn say_groups(account: &AccountConfig, groups: Option<i64>, report: &mut Report) {
     let chosen = match &account.groups {
         Some(_) => "those that `groups` names",
         None => "all but Everyone",
@@ -37,13 +51,8 @@ pub(super) async fn check(
         _ => report.ok("groups", &of_groups),
     }
     report.ok("members", "the list of each group's users");
-    report.ok("attributes", &settings::published(account));
-    for text in settings::unpublished_privileges(account) {
-        report.note("attributes", &text);
-    }
-    for kind in Kind::BOTH {
-        if let Some(id) = directory.first_id(kind).await {
-            check_get(directory, kind, &id, report).await;
-        }
-    }
+}
+
+fn counted(count: Option<i64>) -> String {
+    count.map_or_else(|| "listed".to_owned(), |count| format!("{count} listed"))
 }

@@ -1,10 +1,10 @@
 //! Chargebee's roles by way of Okta, with the program as a person runs it.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::org::Org;
 use super::server::{SimulatedOkta, TOKEN};
-use crate::program::Program;
+use crate::program::{AccountText, Program};
 use crate::services::{services, unique_prefix};
 
 const ORG: &str = "
@@ -118,6 +118,33 @@ async fn what_okta_refuses_check_plan_and_run_say_alike() {
     okta.faults(|faults| (faults.refused, faults.token_error, faults.dpop) = (None, None, true));
     let ended = by_app.run(&["run", "--once"]).await;
     assert_eq!(ended.code, 0, "an organisation that asks for DPoP is read: {ended:?}");
+}
+
+/// A SCIM address that answers every list so.
+async fn endpoint(status: u16, body: Value) -> String {
+    let answer = move || {
+        let body = axum::Json(body.clone());
+        async move { (axum::http::StatusCode::from_u16(status).expect("a status"), body) }
+    };
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("its address");
+    let router = axum::Router::new().fallback(answer);
+    tokio::spawn(async move { axum::serve(listener, router).await.expect("it serves") });
+    format!("http://{address}/scim/v2")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_chargebee_refuses_or_lists_nobody_check_names_the_way_by_okta() {
+    let list = "urn:ietf:params:scim:api:messages:2.0:ListResponse";
+    let empty = json!({ "schemas": [list], "totalResults": 0, "startIndex": 1, "itemsPerPage": 0, "Resources": [] });
+    for (status, body, code) in [(405, json!({}), 78), (501, json!({}), 78), (404, json!({}), 78), (200, empty, 0)] {
+        let base_url = endpoint(status, body).await;
+        let account = AccountText { name: "acme-chargebee", provider: "chargebee", base_url, more: "" };
+        let program = Program::new(services(), &unique_prefix("chargebee-pushes"), TOKEN, "5m", &[account]);
+        let ended = program.run(&["check", "acme-chargebee"]).await;
+        let way = "read Chargebee's groups at their source, e.g. provider = \"okta\" with groups = [\"CB/*\"]";
+        assert!(ended.code == code && ended.out.contains(way), "{status}: {ended:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
