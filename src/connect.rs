@@ -3,12 +3,19 @@
 
 use std::sync::Arc;
 
+use futures::Stream;
+use futures::future::Either;
+
 use crate::avro::Registry;
 use crate::avro::registry::{Access, Login};
 use crate::config::{AccountConfig, RegistryConfig, RegistryLogin, Secret};
-use crate::directory::{Problem, ReasonCode};
+use crate::directory::{Id, Kind, Problem, ReasonCode};
+use crate::okta::OktaDirectory;
+use crate::scim::profile::Api;
+use crate::scim::tape::Tape;
 use crate::scim::{Client, Credential, Patience, Reach, ReadError, ScimDirectory, Sources};
 use crate::service::ServiceError;
+use crate::source::{Answer, Directory, Page, Parsed, RawRow};
 use crate::transport::Transport;
 
 /// The connection of an account to its directory. It keeps the HTTP client, and with it open connections and access
@@ -17,7 +24,7 @@ pub struct Connection {
     config: AccountConfig,
     clock: fn() -> i64,
     /// The directory, and what its HTTP client was made with.
-    directory: Option<(Transport, ScimDirectory)>,
+    directory: Option<(Transport, AnyDirectory)>,
 }
 
 impl Connection {
@@ -30,7 +37,7 @@ impl Connection {
     ///
     /// # Errors
     /// A secret, a key or a certificate cannot be read, or a URL must not be asked.
-    pub fn directory(&mut self) -> Result<ScimDirectory, ReadError> {
+    pub fn directory(&mut self) -> Result<AnyDirectory, ReadError> {
         let transport = self.config.network.read();
         let transport = transport.map_err(|problem| ReadError::new(ReasonCode::CredentialUnreadable, problem))?;
         if let Some((made_with, directory)) = &mut self.directory
@@ -39,12 +46,13 @@ impl Connection {
             directory.reread_secret()?;
             return Ok(directory.clone());
         }
-        let AccountConfig { account, profile, base_url, scheme, secret, refresh_token, allow_private, .. } =
+        let AccountConfig { account, profile, base_url, scheme, secret, refresh_token, groups, allow_private, .. } =
             &self.config;
         let secret = secret.clone();
         let reach = Reach { allow_private: *allow_private, transport: transport.clone() };
         let sources = Sources { now: self.clock, random: || fastrand::u128(..) };
         let credential = Credential::new(scheme.clone(), Arc::new(move || secret.read()), &reach, sources)?;
+        let credential = credential.with_token_remedies(profile.token_remedies.clone());
         let credential = match refresh_token.clone() {
             Some(token) => credential.with_refresh_token(Arc::new(move || token.read()))?,
             None => credential,
@@ -53,8 +61,86 @@ impl Connection {
         let client =
             Client::with_patience(base_url.clone(), credential, profile.clone(), &reach, self.clock, patience)?
                 .for_account(&account.name);
-        let directory = ScimDirectory::new(client, account.attributes.clone());
+        let attributes = account.attributes.clone();
+        let directory = match profile.api {
+            Api::Scim => AnyDirectory::Scim(ScimDirectory::new(client, attributes)),
+            Api::Okta => AnyDirectory::Okta(OktaDirectory::new(client, attributes, groups.clone())),
+        };
         Ok(self.directory.insert((transport, directory)).1.clone())
+    }
+}
+
+/// The directory of an account, by what it speaks. Nothing behind the trait knows which one it is.
+#[derive(Clone)]
+pub enum AnyDirectory {
+    Scim(ScimDirectory),
+    Okta(OktaDirectory),
+}
+
+impl AnyDirectory {
+    /// The requests of the directory.
+    pub fn client(&self) -> &Client {
+        match self {
+            AnyDirectory::Scim(directory) => &directory.client,
+            AnyDirectory::Okta(directory) => &directory.client,
+        }
+    }
+
+    /// The same with its requests and answers written down.
+    #[must_use]
+    pub fn on_tape(mut self, tape: &Tape) -> AnyDirectory {
+        let client = self.client().clone().on_tape(tape.clone());
+        match &mut self {
+            AnyDirectory::Scim(directory) => directory.client = client,
+            AnyDirectory::Okta(directory) => directory.client = client,
+        }
+        self
+    }
+
+    fn reread_secret(&mut self) -> Result<(), ReadError> {
+        match self {
+            AnyDirectory::Scim(directory) => directory.reread_secret(),
+            AnyDirectory::Okta(directory) => directory.reread_secret(),
+        }
+    }
+}
+
+impl Directory for AnyDirectory {
+    type Error = ReadError;
+
+    fn list(&self, kind: Kind, since: Option<i64>) -> impl Stream<Item = Result<Page, ReadError>> + Send {
+        match self {
+            AnyDirectory::Scim(directory) => Either::Left(directory.list(kind, since)),
+            AnyDirectory::Okta(directory) => Either::Right(directory.list(kind, since)),
+        }
+    }
+
+    fn read(&self, kind: Kind, page: &Page, row: &RawRow) -> Parsed {
+        match self {
+            AnyDirectory::Scim(directory) => directory.read(kind, page, row),
+            AnyDirectory::Okta(directory) => directory.read(kind, page, row),
+        }
+    }
+
+    async fn get(&self, kind: Kind, id: &Id) -> Answer {
+        match self {
+            AnyDirectory::Scim(directory) => directory.get(kind, id).await,
+            AnyDirectory::Okta(directory) => directory.get(kind, id).await,
+        }
+    }
+
+    async fn in_one_page(&self, kind: Kind, count: u64) -> Option<Vec<RawRow>> {
+        match self {
+            AnyDirectory::Scim(directory) => directory.in_one_page(kind, count).await,
+            AnyDirectory::Okta(directory) => directory.in_one_page(kind, count).await,
+        }
+    }
+
+    async fn matching(&self, kind: Kind, attribute: &'static str, id: &Id) -> Result<Vec<Id>, ReadError> {
+        match self {
+            AnyDirectory::Scim(directory) => directory.matching(kind, attribute, id).await,
+            AnyDirectory::Okta(directory) => directory.matching(kind, attribute, id).await,
+        }
     }
 }
 

@@ -1,5 +1,8 @@
-//! Signed JSON Web Tokens (RFC 7519): security event tokens, and the assertions of OAuth2 clients.
+//! Signed JSON Web Tokens (RFC 7519): security event tokens, the assertions of OAuth2 clients, and DPoP proofs.
 
+use aws_lc_rs::rand::SystemRandom;
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair};
+use jsonwebtoken::jwk::Jwk;
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde_json::{Value, json};
 
@@ -31,6 +34,22 @@ impl Signer {
         }
         Err("is not a private key that can sign; → use PEM, PKCS#8: elliptic curve P-256, or RSA of 2048 bits or more"
             .to_owned())
+    }
+
+    /// A new private key that signs as ES256, with its public key in the header `jwk` (RFC 7515 §4.1.3). The key lives as
+    /// long as the value, and nothing else has it.
+    ///
+    /// # Errors
+    /// The system gives no random numbers.
+    pub fn generated(typ: &str) -> Result<Signer, String> {
+        let failed = || "no key for signatures can be generated".to_owned();
+        let pair = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &SystemRandom::new());
+        let key = EncodingKey::from_ec_der(pair.map_err(|_| failed())?.as_ref());
+        let mut public = Jwk::from_encoding_key(&key, Algorithm::ES256).map_err(|_| failed())?;
+        public.common.key_algorithm = None;
+        let mut header = Header::new(Algorithm::ES256);
+        (header.typ, header.jwk) = (Some(typ.to_owned()), Some(public));
+        Ok(Signer { key, header })
     }
 
     /// The token in its compact form (RFC 7515 §3.1).

@@ -28,6 +28,7 @@ pub mod config;
 pub mod control;
 pub mod sync;
 pub mod recording;
+pub mod okta;
 pub mod scim;
 pub mod kafka;
 pub mod history;

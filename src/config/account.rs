@@ -19,8 +19,9 @@ use crate::directory::{AttributeList, Baseline, GroupPattern, Limits};
 use crate::duration::parse_duration;
 use crate::failpoint;
 use crate::kafka::KafkaClient;
+use crate::okta::{self, GroupNames};
 use crate::scim::Scheme;
-use crate::scim::profile::{Auth, Profile};
+use crate::scim::profile::{Api, Auth, Profile};
 use crate::scim::token::{REFRESH_TOKEN, grant_type};
 
 /// The shortest interval between two syncs.
@@ -39,6 +40,8 @@ pub struct AccountConfig {
     pub secret: Secret,
     /// A second secret: of the OAuth2 grant that takes a refresh token.
     pub refresh_token: Option<Secret>,
+    /// Which groups are read; `None`: all that the directory has.
+    pub groups: Option<GroupNames>,
     pub allow_private: bool,
     pub network: NetworkConfig,
     pub interval: Duration,
@@ -53,6 +56,7 @@ impl PartialEq for AccountConfig {
             && self.refresh_token.is_some() == other.refresh_token.is_some()
             && both.is_none_or(|(one, other)| one.is_at(other))
             && self.scheme == other.scheme
+            && self.groups == other.groups
             && self.account == other.account
             && self.base_url == other.base_url
             && self.allow_private == other.allow_private
@@ -177,6 +181,10 @@ pub struct AccountSection {
     /// How entitlements are read from group names.
     /// Default: that of the profile
     group_pattern: Option<String>,
+    /// Names of the groups that are read, e.g. `["CB/*"]`, where `*` stands for any text. Only for a provider that reads
+    /// members group by group (`okta`).
+    /// Default: all but Okta's group Everyone
+    groups: Option<Vec<String>>,
     #[serde(default)]
     guard: GuardSection,
     #[serde(default)]
@@ -247,8 +255,10 @@ impl AccountSection {
         if let Some(unreadable) = &profile.unreadable {
             return Err(unreadable.clone());
         }
-        let Login { scheme, secret, refresh_token } = self.credential(&profile)?;
         let base_url = base_url(self.base_url.as_deref(), &profile)?;
+        let profile = completed(profile, &base_url, self.client_id.is_some());
+        let Login { scheme, secret, refresh_token } = self.credential(&profile)?;
+        let groups = group_names(self.groups.as_deref(), &profile)?;
         let proxy = ProxyKeys {
             proxy: self.proxy,
             username: self.proxy_username,
@@ -298,6 +308,7 @@ impl AccountSection {
             scheme,
             secret,
             refresh_token,
+            groups,
             allow_private,
             network,
             interval,
@@ -345,8 +356,18 @@ impl AccountSection {
             ("refresh_token_env", self.refresh_token_env.is_some()),
             ("refresh_token_file", self.refresh_token_file.is_some()),
         ];
+        // Either credential has keys of its own.
+        let either = if profile.oauth2_too {
+            "; → either token_env or token_file, or client_id and private_key_file"
+        } else {
+            ""
+        };
         if let Some((stray, _)) = given.iter().find(|(key, given)| *given && !keys.contains(key)) {
-            return Err(format!("{taken}: `{stray}` has no use here; → remove it, the keys are {}", keys.join(", ")));
+            let keys = keys.join(", ");
+            return Err(match either {
+                "" => format!("{taken}: `{stray}` has no use here; → remove it, the keys are {keys}"),
+                either => format!("{taken}: `{stray}` has no use beside it{either}"),
+            });
         }
         let needed = |key: &'static str, value: Option<&str>| {
             let value = value.filter(|value| !value.trim().is_empty()).map(str::to_owned);
@@ -440,10 +461,36 @@ fn base_url(own: Option<&str>, profile: &Profile) -> Result<Url, String> {
     let text = text.ok_or_else(|| format!("base_url is missing; → base_url = \"{template}\""))?;
     let url = Url::parse(text).map_err(|_| format!("base_url is not a URL; → base_url = \"{template}\""))?;
     encrypted("base_url", &url)?;
+    if profile.api == Api::Okta {
+        okta::address::check(&url)?;
+    }
     if has_userinfo(&url) || url.query().is_some() || url.fragment().is_some() {
         return Err("base_url must not hold credentials, a query or a fragment; → token_env or token_file".to_owned());
     }
     Ok(url)
+}
+
+/// The profile as this account has it: its `token_url` may be below the directory's own address, and an account that
+/// states `client_id` may choose OAuth2 by that. Other accounts share the profile as it is.
+fn completed(profile: Arc<Profile>, base_url: &Url, has_client: bool) -> Arc<Profile> {
+    let auth = if profile.oauth2_too && has_client { Auth::Oauth2 } else { profile.auth };
+    let path = profile.token_url.as_deref().filter(|path| path.starts_with('/'));
+    let below = path.map(|path| format!("{}{path}", base_url.as_str().trim_end_matches('/')));
+    if auth == profile.auth && below.is_none() {
+        return profile;
+    }
+    let token_url = below.or_else(|| profile.token_url.clone());
+    Arc::new(Profile { auth, token_url, ..Profile::clone(&profile) })
+}
+
+fn group_names(patterns: Option<&[String]>, profile: &Profile) -> Result<Option<GroupNames>, String> {
+    match patterns {
+        Some(_) if profile.api != Api::Okta => {
+            Err(format!("{} cannot be read group by group; → remove `groups`", profile.title))
+        }
+        Some(patterns) => GroupNames::new(patterns).map(Some),
+        None => Ok(None),
+    }
 }
 
 /// The URL that issues OAuth2 tokens. As with [`base_url`], no message repeats it.

@@ -190,6 +190,7 @@ impl OauthConfig {
             secret: &secret,
             refresh_token: None,
             proof: &self.proof,
+            remedies: &BTreeMap::new(),
         };
         let asked_at = now_millis();
         let granted =

@@ -34,8 +34,18 @@ pub struct Left {
 
 /// One rate limit as the headers state it; a text is empty where they state nothing.
 struct Stated<'h> {
+    limit: &'h str,
     remaining: &'h str,
     reset: &'h str,
+}
+
+impl Stated<'_> {
+    /// The requests left of this share of the limit. Where the limit is not stated, all that remain.
+    fn left(&self, share: f64) -> Option<u64> {
+        let remaining = count(self.remaining)?;
+        let others = count(self.limit).map_or(0.0, |limit| (limit as f64 * (1.0 - share)).ceil());
+        Some(remaining.saturating_sub(others as u64))
+    }
 }
 
 impl Advice {
@@ -47,8 +57,9 @@ impl Advice {
 
     /// Reads Retry-After (RFC 9110 §10.2.3) and what vendors send of RateLimit (draft-ietf-httpapi-ratelimit-headers,
     /// old and new), X-RateLimit-* and X-Rate-Limit-*. What cannot be understood is ignored. `now`: milliseconds since
-    /// 1970-01-01 UTC; the server's `Date` is preferred, because its other times are of the same clock.
-    pub fn read(status: StatusCode, headers: &HeaderMap, now: i64) -> Advice {
+    /// 1970-01-01 UTC; the server's `Date` is preferred, because its other times are of the same clock. `share`: the
+    /// part of a stated limit that may be used, above 0 and at most 1; the rest is left to others.
+    pub fn read(status: StatusCode, headers: &HeaderMap, now: i64, share: f64) -> Advice {
         let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).map(str::trim);
         let now = text(DATE.as_str()).and_then(date_millis).unwrap_or(now);
         let mut stated: Vec<Stated<'_>> = Vec::new();
@@ -57,14 +68,14 @@ impl Advice {
         }
         for family in ["ratelimit", "x-ratelimit", "x-rate-limit"] {
             let field = |name: &str| text(&format!("{family}-{name}")).unwrap_or_default();
-            stated.push(Stated { remaining: field("remaining"), reset: field("reset") });
+            stated.push(Stated { limit: field("limit"), remaining: field("remaining"), reset: field("reset") });
         }
         let throttled = status == StatusCode::TOO_MANY_REQUESTS;
         let reset = stated.iter().filter_map(|limit| delay(limit.reset, now)).max();
         let wait = text(RETRY_AFTER.as_str()).and_then(|text| delay(text, now)).or(reset.filter(|_| throttled));
         let left = stated
             .iter()
-            .filter_map(|limit| Some(Left { requests: count(limit.remaining)?, reset: delay(limit.reset, now)? }));
+            .filter_map(|limit| Some(Left { requests: limit.left(share)?, reset: delay(limit.reset, now)? }));
         Advice {
             throttled,
             wait: wait.filter(|_| throttled || status.is_server_error()),
@@ -82,9 +93,11 @@ fn items(line: &str) -> Vec<Stated<'_>> {
         pairs.find(|(name, _)| names.contains(&name.trim())).map_or("", |(_, value)| value.trim())
     }
     if line.contains("remaining") {
-        return vec![Stated { remaining: value(line, &["remaining"]), reset: value(line, &["reset"]) }];
+        let (limit, remaining, reset) = (value(line, &["limit"]), value(line, &["remaining"]), value(line, &["reset"]));
+        return vec![Stated { limit, remaining, reset }];
     }
-    line.split(',').map(|item| Stated { remaining: value(item, &["r"]), reset: value(item, &["t"]) }).collect()
+    let stated = |item| Stated { limit: "", remaining: value(item, &["r"]), reset: value(item, &["t"]) };
+    line.split(',').map(stated).collect()
 }
 
 fn count(text: &str) -> Option<u64> {
@@ -129,7 +142,9 @@ mod tests {
     fn retry_after_is_understood_in_every_form_and_bounded() {
         let wait = |fields: &[(&'static str, &str)]| {
             let fields: Vec<_> = fields.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
-            Advice::read(StatusCode::SERVICE_UNAVAILABLE, &headers(&fields), EPOCH).wait.map(|wait| wait.as_millis())
+            Advice::read(StatusCode::SERVICE_UNAVAILABLE, &headers(&fields), EPOCH, 1.0)
+                .wait
+                .map(|wait| wait.as_millis())
         };
         for (text, expected) in [
             ("120", Some(120_000)),
@@ -161,7 +176,7 @@ mod tests {
     fn resets_are_told_apart_by_magnitude_and_garbage_is_ignored() {
         let read = |fields: &[(&'static str, &str)]| {
             let fields: Vec<_> = fields.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
-            Advice::read(StatusCode::OK, &headers(&fields), EPOCH)
+            Advice::read(StatusCode::OK, &headers(&fields), EPOCH, 1.0)
         };
         for (reset, seconds) in [
             ("30", 30),
@@ -198,7 +213,23 @@ mod tests {
     #[test]
     fn a_429_without_retry_after_waits_until_the_reset() {
         let fields = [("x-ratelimit-remaining", "0".to_owned()), ("x-ratelimit-reset", "12".to_owned())];
-        let advice = Advice::read(StatusCode::TOO_MANY_REQUESTS, &headers(&fields), EPOCH);
+        let advice = Advice::read(StatusCode::TOO_MANY_REQUESTS, &headers(&fields), EPOCH, 1.0);
         assert_eq!((advice.throttled, advice.wait), (true, Some(12 * SECOND)));
+    }
+    #[test]
+    fn a_share_of_a_stated_limit_leaves_the_rest_to_others() {
+        let left = |limit: &str, remaining: &str, share: f64| {
+            let fields = [
+                ("x-rate-limit-limit", limit.to_owned()),
+                ("x-rate-limit-remaining", remaining.to_owned()),
+                ("x-rate-limit-reset", "30".to_owned()),
+            ];
+            Advice::read(StatusCode::OK, &headers(&fields), EPOCH, share).left.map(|left| left.requests)
+        };
+        assert_eq!(left("600", "599", 1.0), Some(599));
+        assert_eq!(left("600", "599", 0.5), Some(299));
+        assert_eq!(left("600", "300", 0.5), Some(0));
+        assert_eq!(left("5", "3", 0.5), Some(0), "halves are rounded in favour of the others");
+        assert_eq!(left("", "7", 0.5), Some(7));
     }
 }

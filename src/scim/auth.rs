@@ -4,22 +4,25 @@
 //! rotated one takes effect. With OAuth2 the secret is exchanged for access tokens.
 
 use crate::directory::ReasonCode;
+use crate::jwt::Signer;
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use reqwest::RequestBuilder;
-use reqwest::header::{HeaderName, HeaderValue};
+use reqwest::header::{AUTHORIZATION, HeaderName, HeaderValue};
+use reqwest::{Method, RequestBuilder};
 use secrecy::{ExposeSecret, SecretString};
 use url::Url;
 use xxhash_rust::xxh3::Xxh3;
 
 use super::assertion;
 pub use super::assertion::Sources;
+use super::dpop::{self, PROOF};
 use super::error::ReadError;
 use super::http::{Http, Reach, Timeouts};
 pub use super::secret::ReadSecret;
 use super::secret::{Numbered, fits_a_header};
+use super::token::{AccessToken, Grant, TOKEN_WAIT, Tokens, at_token_url};
 pub use super::token::{ClientProof, TokenParams};
-use super::token::{Grant, TOKEN_WAIT, Tokens, at_token_url};
 
 /// How a request carries the credential, without the secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,13 +68,15 @@ impl Scheme {
             assertion::signer(secret, id.as_deref())?;
         }
         if as_it_stands && !fits_a_header(secret.expose_secret()) {
-            let what = "the token holds characters that no header can carry";
-            return Err(
-                ReadError::new(ReasonCode::CredentialUnreadable, what).with_remedy("only the token itself in one line")
-            );
+            return Err(no_header());
         }
         Ok(())
     }
+}
+
+fn no_header() -> ReadError {
+    let what = "the token holds characters that no header can carry";
+    ReadError::new(ReasonCode::CredentialUnreadable, what).with_remedy("only the token itself in one line")
 }
 
 /// The credential of one endpoint.
@@ -83,10 +88,17 @@ pub struct Credential {
     current: Mutex<Numbered>,
     /// Of OAuth2 only.
     tokens: Option<Tokens>,
+    /// What to do at this vendor, by the `error` of its token endpoint.
+    token_remedies: BTreeMap<String, String>,
+    sources: Sources,
 }
 
 /// What one request was signed with: a token or the secret itself.
-pub struct Pass(Numbered);
+pub struct Pass {
+    pass: Numbered,
+    /// The key to which a token is bound (RFC 9449).
+    bound_to: Option<Arc<Signer>>,
+}
 
 impl Credential {
     /// Reads the secret for the first time.
@@ -105,7 +117,7 @@ impl Credential {
             _ => None,
         };
         let current = Mutex::new(Numbered { secret, number: 0 });
-        Ok(Credential { scheme, read, refresh_token: None, current, tokens })
+        Ok(Credential { scheme, read, refresh_token: None, current, tokens, token_remedies: BTreeMap::new(), sources })
     }
 
     /// The credential with a refresh token, which is a second secret.
@@ -115,6 +127,12 @@ impl Credential {
     pub fn with_refresh_token(self, read: ReadSecret) -> Result<Credential, ReadError> {
         read().map_err(|text| ReadError::new(ReasonCode::CredentialUnreadable, text))?;
         Ok(Credential { refresh_token: Some(read), ..self })
+    }
+
+    /// The credential with what to do if the token endpoint answers with an `error` of that name.
+    #[must_use]
+    pub fn with_token_remedies(self, token_remedies: BTreeMap<String, String>) -> Credential {
+        Credential { token_remedies, ..self }
     }
 
     /// A bearer token that stays what it is.
@@ -156,16 +174,34 @@ impl Credential {
             (Some(tokens), Scheme::Oauth2 { client_id, token_url, scope, params, proof }) => {
                 let (scope, refresh_token) = (scope.as_deref(), self.refresh_token.as_ref());
                 let secret = &current.secret;
-                let grant = Grant { client_id, token_url, scope, params, secret, refresh_token, proof };
-                tokens.pass(&grant, current.number).await.map(Pass)
+                let remedies = &self.token_remedies;
+                let grant = Grant { client_id, token_url, scope, params, secret, refresh_token, proof, remedies };
+                let AccessToken { pass, bound_to } = tokens.pass(&grant, current.number).await?;
+                Ok(Pass { pass, bound_to })
             }
-            _ => Ok(Pass(current)),
+            _ => Ok(Pass { pass: current, bound_to: None }),
         }
     }
 
-    pub fn sign(&self, request: RequestBuilder, pass: &Pass) -> RequestBuilder {
-        let secret = pass.0.secret.expose_secret();
-        match &self.scheme {
+    /// Adds the credential to a request of this method to this URL.
+    ///
+    /// # Errors
+    /// The token is bound to a key that cannot sign.
+    pub fn sign(
+        &self,
+        request: RequestBuilder,
+        method: &Method,
+        url: &Url,
+        pass: &Pass,
+    ) -> Result<RequestBuilder, ReadError> {
+        let secret = pass.pass.secret.expose_secret();
+        if let Some(key) = &pass.bound_to {
+            let proof = dpop::proof(key, method, url, None, Some(&pass.pass.secret), self.sources)?;
+            let mut value = HeaderValue::try_from(format!("{PROOF} {secret}")).map_err(|_| no_header())?;
+            value.set_sensitive(true);
+            return Ok(request.header(AUTHORIZATION, value).header(PROOF, proof));
+        }
+        Ok(match &self.scheme {
             Scheme::Bearer | Scheme::Oauth2 { .. } => request.bearer_auth(secret),
             Scheme::Basic { username } => request.basic_auth(username, Some(secret)),
             Scheme::ApiKey { header, prefix } => {
@@ -179,7 +215,7 @@ impl Credential {
                     Err(_) => request,
                 }
             }
-        }
+        })
     }
 
     /// After a 401; true if the next pass is another one than the refused one.
@@ -187,8 +223,8 @@ impl Credential {
         // A secret that cannot be read counts as unchanged: the 401 says what has to be done.
         let changed = self.reread().unwrap_or(false);
         match &self.tokens {
-            Some(tokens) => tokens.renew(refused.0.number).await || changed,
-            None => changed || self.current().number != refused.0.number,
+            Some(tokens) => tokens.renew(refused.pass.number).await || changed,
+            None => changed || self.current().number != refused.pass.number,
         }
     }
 
@@ -572,7 +608,7 @@ mod tests {
                 r#"{"access_token": "a", "token_type": "mac"}"#.to_owned(),
                 1,
                 ReasonCode::NotATokenResponse,
-                "not a bearer token",
+                "neither a bearer token",
             ),
             (
                 200,

@@ -23,7 +23,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use super::advice::Advice;
 use super::error::ReadError;
 use super::pace::{Pace, Sent};
-use super::profile::{Operation, RateLimit};
+use super::profile::{Allowance, Operation, RateLimit};
 use crate::retry::Waits;
 
 /// What one credential may ask of one host.
@@ -45,15 +45,15 @@ impl Budget {
         Arc::new(Budget { pace: Mutex::new(Pace::new(limits, random)), changed: Notify::new() })
     }
 
-    /// The process's budget of `key`, bound by `limits` beside those of its other users. `current` is what the
+    /// The process's budget of `key`, bound by `allowance` beside those of its other users. `current` is what the
     /// caller has used so far: it is kept if a credential was rotated and no other account uses the new one.
-    pub fn shared(key: u128, limits: &[RateLimit], current: Option<&Arc<Budget>>) -> Arc<Budget> {
+    pub fn shared(key: u128, allowance: &Allowance, current: Option<&Arc<Budget>>) -> Arc<Budget> {
         let mut budgets = lock(&BUDGETS);
         budgets.retain(|_, budget| budget.strong_count() > 0);
         let found = budgets.get(&key).and_then(Weak::upgrade);
         let budget = found.or_else(|| current.cloned()).unwrap_or_else(|| Budget::new(&[], fastrand::Rng::new()));
         budgets.insert(key, Arc::downgrade(&budget));
-        lock(&budget.pace).limit(limits);
+        lock(&budget.pace).allow(allowance);
         budget
     }
 
@@ -175,6 +175,7 @@ mod tests {
     use tokio::task::JoinSet;
 
     use super::*;
+    use crate::scim::advice::Left;
     use crate::scim::pace::ROOM_WAIT_MAX;
 
     const SECOND: Duration = Duration::from_secs(1);
@@ -262,7 +263,7 @@ mod tests {
                     vec![("ratelimit", format!("limit={}, remaining={left}, reset={seconds}", self.requests))]
                 }
             };
-            Advice::read(status, &headers(&fields), now)
+            Advice::read(status, &headers(&fields), now, 1.0)
         }
     }
 
@@ -418,28 +419,58 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn accounts_with_one_credential_share_one_budget() {
-        let limits = [limit(None, 5, SECOND)];
-        let (one, two) = (Budget::shared(1, &limits, None), Budget::shared(1, &limits, None));
-        assert!(Arc::ptr_eq(&one, &two) && !Arc::ptr_eq(&one, &Budget::shared(2, &[], None)));
+        let allowed = |limits: &[RateLimit]| Allowance { limits: limits.to_vec(), ..Allowance::default() };
+        let limits = || allowed(&[limit(None, 5, SECOND)]);
+        let (one, two) = (Budget::shared(1, &limits(), None), Budget::shared(1, &limits(), None));
+        assert!(Arc::ptr_eq(&one, &two) && !Arc::ptr_eq(&one, &Budget::shared(2, &Allowance::default(), None)));
         let vendor = Vendor::start(5, SECOND, true, Says::Nothing);
         let took = walk(&[one.clone(), two], &vendor, 100, 4, 0).await;
         assert_close(took, 19 * SECOND, "two accounts");
         assert_eq!(vendor.lock().unwrap().refused, 0);
         // A rotated credential keeps its budget, unless the new one is in use already.
-        let rotated = Budget::shared(3, &limits, Some(&one));
-        assert!(Arc::ptr_eq(&one, &rotated) && Arc::ptr_eq(&one, &Budget::shared(3, &limits, None)));
-        let other = Budget::shared(4, &limits, None);
-        assert!(Arc::ptr_eq(&other, &Budget::shared(4, &limits, Some(&one))));
+        let rotated = Budget::shared(3, &limits(), Some(&one));
+        assert!(Arc::ptr_eq(&one, &rotated) && Arc::ptr_eq(&one, &Budget::shared(3, &limits(), None)));
+        let other = Budget::shared(4, &limits(), None);
+        assert!(Arc::ptr_eq(&other, &Budget::shared(4, &limits(), Some(&one))));
         // Another account's profile may state more.
-        drop(Budget::shared(4, &[limit(None, 1, SECOND)], None));
+        drop(Budget::shared(4, &allowed(&[limit(None, 1, SECOND)]), None));
         assert_eq!(lock(&other.pace).windows.len(), 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_remains_of_one_endpoint_says_nothing_about_another_where_a_profile_says_so() {
+        let used_up = Advice { left: Some(Left { requests: 0, reset: 30 * SECOND }), ..Advice::default() };
+        for (per_endpoint, waits) in [(true, Duration::ZERO), (false, 30 * SECOND)] {
+            let allowance = Allowance { per_endpoint, ..Allowance::default() };
+            let budget = Budget::shared(10 + u128::from(per_endpoint), &allowance, None);
+            let started = Instant::now();
+            budget.turn().permit(Some(Operation::ListUsers)).await.unwrap().answered(&used_up);
+            drop(budget.turn().permit(Some(Operation::ListGroups)).await.unwrap());
+            assert_close(started.elapsed(), waits, "another endpoint");
+            drop(budget.turn().permit(Some(Operation::ListUsers)).await.unwrap());
+            assert_close(started.elapsed(), 30 * SECOND, "the same endpoint");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn no_more_requests_are_under_way_than_a_profile_allows() {
+        let allowance = Allowance { at_once: Some(2), ..Allowance::default() };
+        let budget = Budget::shared(20, &allowance, None);
+        let mut turns = [budget.turn(), budget.turn(), budget.turn()];
+        let [one, two, three] = &mut turns;
+        let permits = [one.permit(None).await.unwrap(), two.permit(None).await.unwrap()];
+        assert!(tokio::time::timeout(SECOND, three.permit(None)).await.is_err(), "two are under way");
+        permits.into_iter().for_each(|permit| permit.answered(&Advice::default()));
+        let [one, ..] = turns;
+        drop(one);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_429_pauses_every_request_of_the_budget() {
         let budget = budget(&[]);
         let started = Instant::now();
-        let advice = Advice::read(StatusCode::TOO_MANY_REQUESTS, &headers(&[("retry-after", "10".to_owned())]), EPOCH);
+        let advice =
+            Advice::read(StatusCode::TOO_MANY_REQUESTS, &headers(&[("retry-after", "10".to_owned())]), EPOCH, 1.0);
         budget.turn().permit(None).await.unwrap().answered(&advice);
         drop(budget.turn().permit(Some(Operation::GetUser)).await.unwrap());
         assert_close(started.elapsed(), 10 * SECOND, "another request");

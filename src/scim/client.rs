@@ -5,11 +5,12 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use reqwest::StatusCode;
-use reqwest::header::{ACCEPT, CONTENT_TYPE, ETAG, IF_NONE_MATCH, LOCATION};
+use reqwest::header::{ACCEPT, CONTENT_TYPE, ETAG, HeaderMap, IF_NONE_MATCH, LOCATION};
+use reqwest::{Method, StatusCode};
 use serde_json::Value;
 use tokio::time::Instant;
 use url::Url;
+use xxhash_rust::xxh3::xxh3_128;
 
 use super::advice::{Advice, PAUSE_MAX};
 use super::auth::{Credential, Pass};
@@ -118,12 +119,18 @@ struct Shared {
 pub struct Reply {
     pub status: StatusCode,
     pub body: Body,
-    /// RFC 9110 §8.8.3.
-    pub etag: Option<String>,
+    pub headers: HeaderMap,
     /// The server's `Date` minus our clock, milliseconds.
     pub skew: Option<i64>,
     /// Milliseconds since 1970-01-01 UTC.
     pub received_at: i64,
+}
+
+impl Reply {
+    /// RFC 9110 §8.8.3.
+    pub fn etag(&self) -> Option<String> {
+        self.headers.get(ETAG).and_then(|etag| etag.to_str().ok()).map(str::to_owned)
+    }
 }
 
 impl Client {
@@ -151,7 +158,8 @@ impl Client {
     ) -> Result<Client, ReadError> {
         let profile = profile.into();
         let http = Http::to(&base_url, reach, patience.timeouts)?;
-        let budget = Mutex::new(Budget::shared(credential.key(&base_url), &profile.rate_limits, None));
+        let budget =
+            Mutex::new(Budget::shared(budget_key(&credential, &profile, &base_url), &profile.allowance(), None));
         let shared =
             Arc::new(Shared { http, urls: Urls::new(base_url, &profile), credential, budget, profile, patience, now });
         Ok(Client {
@@ -200,7 +208,7 @@ impl Client {
     fn follow_credential(&self) {
         let Shared { credential, urls, profile, budget, .. } = &*self.shared;
         let mut budget = budget.lock().unwrap_or_else(PoisonError::into_inner);
-        *budget = Budget::shared(credential.key(urls.base()), &profile.rate_limits, Some(&budget));
+        *budget = Budget::shared(budget_key(credential, profile, urls.base()), &profile.allowance(), Some(&budget));
     }
 
     pub fn profile(&self) -> &Profile {
@@ -302,7 +310,8 @@ impl Client {
             Some(etag) => sending.header(IF_NONE_MATCH, etag),
             None => sending,
         };
-        let sending = credential.sign(sending, &pass).header(ACCEPT, &profile.accept);
+        let method = if request.body.is_some() { Method::POST } else { Method::GET };
+        let sending = credential.sign(sending, &method, &request.url, &pass)?.header(ACCEPT, &profile.accept);
         failpoint::hit(Point::FetchBefore);
         self.sent.fetch_add(1, Ordering::Relaxed);
         let response = match sending.send().await {
@@ -314,7 +323,8 @@ impl Client {
         };
         let received_at = now();
         let status = response.status();
-        let advice = Advice::read(status, response.headers(), received_at).at_most(patience.longest_pause);
+        let advice = Advice::read(status, response.headers(), received_at, profile.rate_share);
+        let advice = advice.at_most(patience.longest_pause);
         permit.answered(&advice);
         self.note(status, &advice);
         let skew = http::date(&response).map(|at| at - received_at);
@@ -334,10 +344,10 @@ impl Client {
             return Err(redirected(urls, profile, &request.url, status, location));
         }
         self.skew.store(skew.unwrap_or(0), Ordering::Relaxed);
-        let etag = response.headers().get(ETAG).and_then(|etag| etag.to_str().ok()).map(str::to_owned);
+        let headers = response.headers().clone();
         let body = match urls.operation(&request.url) {
             _ if !status.is_success() => Ok(read_error_body(response).await),
-            Some(Operation::ListUsers | Operation::ListGroups | Operation::GetGroup) => {
+            Some(Operation::ListUsers | Operation::ListGroups | Operation::GetGroup | Operation::ListMembers) => {
                 read_body(http, response, BODY_BYTES_MAX, Some(&self.large)).await
             }
             Some(Operation::GetUser) | None => read_body(http, response, ANSWER_BYTES_MAX, None).await,
@@ -346,7 +356,7 @@ impl Client {
         keep(body.as_ref().ok());
         let body = body?;
         failpoint::hit(Point::FetchAfter);
-        Ok(Answered { reply: Reply { status, body, etag, skew, received_at }, advice, pass })
+        Ok(Answered { reply: Reply { status, body, headers, skew, received_at }, advice, pass })
     }
 
     /// Counts and logs a vendor that throttles: it is not a failure, but it takes time, and a person has to see why.
@@ -379,6 +389,15 @@ struct Answered {
     pass: Pass,
 }
 
+/// Which requests are counted together: those of one credential at one host, or all at one host.
+fn budget_key(credential: &Credential, profile: &Profile, base_url: &Url) -> u128 {
+    if profile.limits_per_host {
+        xxh3_128(base_url.origin().ascii_serialization().as_bytes())
+    } else {
+        credential.key(base_url)
+    }
+}
+
 fn worth_another_try(status: StatusCode) -> bool {
     status == StatusCode::TOO_MANY_REQUESTS || status.is_server_error() && status != StatusCode::NOT_IMPLEMENTED
 }
@@ -401,6 +420,20 @@ mod tests {
         profile.groups_path = groups_path.to_owned();
         let credential = Credential::bearer(SecretString::from(base_url.to_owned())).unwrap();
         Client::new(Url::parse(base_url).unwrap(), credential, profile, &Reach::default(), || 0).unwrap()
+    }
+
+    #[test]
+    fn requests_are_counted_for_each_credential_or_for_each_host_as_the_profile_says() {
+        let url = |text: &str| Url::parse(text).unwrap();
+        let credential = |token: &str| Credential::bearer(SecretString::from(token.to_owned())).unwrap();
+        let (one, two) = (credential("one"), credential("two"));
+        for (name, together) in [("generic", false), ("okta", true)] {
+            let profile = Profile::named(name).unwrap();
+            let key = |credential: &Credential, text: &str| budget_key(credential, &profile, &url(text));
+            let (acme, other) = ("https://acme.example/a", "https://other.example/a");
+            assert_eq!(key(&one, acme) == key(&two, acme), together, "{name}");
+            assert!(key(&one, acme) == key(&one, "https://acme.example/b") && key(&one, acme) != key(&one, other));
+        }
     }
 
     /// What the metrics say of the account `acme`.

@@ -316,7 +316,7 @@ impl Ahead {
 async fn first(client: &Client, learnt: &Learnt) -> At {
     match client.profile().paging {
         Paging::Index => At::Index(1),
-        Paging::None => At::Everything,
+        Paging::None | Paging::Link => At::Everything,
         Paging::CursorForced | Paging::Cursor => At::Cursor(None),
         // Cursors are chosen only if they are advertised; one that is offered unasked is followed as well.
         Paging::Auto => match learnt.advertised(client).await {
@@ -446,7 +446,7 @@ impl List {
             let page = Page { rows, total, skew, received_at, ..Page::default() };
             return Ok(Fetched { page, next_cursor, is_an_answer: true, place: 0 });
         }
-        let etag = reply.etag.clone();
+        let etag = reply.etag();
         let fetched = self.read(reply, false, 0).await?;
         let (rows, total) = (fetched.page.rows.iter().map(|row| row.hash).collect(), fetched.page.total);
         let next_cursor = fetched.next_cursor.clone();

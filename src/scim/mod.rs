@@ -8,6 +8,7 @@ pub mod address;
 mod http;
 mod secret;
 mod assertion;
+mod dpop;
 pub mod token;
 pub mod auth;
 pub mod layers;

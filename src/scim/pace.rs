@@ -1,12 +1,12 @@
 //! The arithmetic of a budget, without waiting: times go in, times come out.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::advice::{Advice, PAUSE_MAX};
-use super::profile::{Operation, RateLimit};
+use super::profile::{Allowance, Operation, RateLimit};
 
 /// Longest wait of one try for room, beyond the longest window that the profile states.
 pub const ROOM_WAIT_MAX: Duration = Duration::from_secs(600);
@@ -59,11 +59,15 @@ pub struct Pace {
     /// Requests that were sent and are not answered.
     pub(super) unanswered: u32,
     paused_until: Option<Instant>,
-    /// What an answer said is left, less what was sent since.
-    left: Option<Quota>,
+    /// What an answer said is left, less what was sent since; by what the vendor counts apart.
+    left: BTreeMap<Option<Operation>, Quota>,
+    /// The vendor counts each operation apart.
+    per_endpoint: bool,
     /// Requests under way, their waits between two tries included.
     pub(super) turns: u32,
     turns_max: u32,
+    /// The most that `turns_max` becomes.
+    turns_cap: u32,
     /// Answers other than 429 since `turns_max` changed.
     accepted: u32,
     random: fastrand::Rng,
@@ -81,9 +85,11 @@ impl Pace {
             windows: Vec::new(),
             unanswered: 0,
             paused_until: None,
-            left: None,
+            left: BTreeMap::new(),
+            per_endpoint: false,
             turns: 0,
             turns_max: TURNS_MAX,
+            turns_cap: TURNS_MAX,
             accepted: 0,
             random,
         };
@@ -98,6 +104,19 @@ impl Pace {
                 self.windows.push(Window { limit: limit.clone(), unanswered: 0, answered: VecDeque::new() });
             }
         }
+    }
+
+    /// Keeps what this profile allows too.
+    pub(super) fn allow(&mut self, allowance: &Allowance) {
+        self.limit(&allowance.limits);
+        self.per_endpoint |= allowance.per_endpoint;
+        self.turns_cap = allowance.at_once.map_or(self.turns_cap, |at_once| self.turns_cap.min(at_once.max(1)));
+        self.turns_max = self.turns_max.min(self.turns_cap);
+    }
+
+    /// What the vendor counts together with this operation.
+    fn counted_with(&self, operation: Option<Operation>) -> Option<Operation> {
+        operation.filter(|_| self.per_endpoint)
     }
 
     /// Lets a try through. `has_turn`: whether its request is among those under way; not always kept after a 429.
@@ -117,7 +136,9 @@ impl Pace {
         if !*has_turn && self.turns >= self.turns_max {
             return Err(None);
         }
-        let exhausted = self.left.filter(|left| left.requests == 0).map(|left| left.reset_at);
+        let counted = self.counted_with(operation);
+        let left = self.left.get(&counted).copied();
+        let exhausted = left.filter(|left| left.requests == 0).map(|left| left.reset_at);
         let mut until = self.paused_until.max(exhausted).filter(|until| *until > now);
         for window in self.windows.iter_mut().filter(|window| window.counts(operation)) {
             if let Err(room) = window.room(now) {
@@ -134,8 +155,10 @@ impl Pace {
         for window in self.windows.iter_mut().filter(|window| window.counts(operation)) {
             window.unanswered += 1;
         }
-        let left = self.left.filter(|left| left.reset_at > now);
-        self.left = left.map(|left| Quota { requests: left.requests - 1, ..left });
+        match left.filter(|left| left.reset_at > now) {
+            Some(left) => drop(self.left.insert(counted, Quota { requests: left.requests - 1, ..left })),
+            None => drop(self.left.remove(&counted)),
+        }
         Ok(Sent { operation })
     }
 
@@ -149,7 +172,8 @@ impl Pace {
         if let Some(left) = advice.left {
             // Requests under way may be counted already or not: they count as not.
             let requests = left.requests.saturating_sub(self.unanswered.into());
-            self.left = Some(Quota { requests, reset_at: now + left.reset });
+            let counted = self.counted_with(sent.operation);
+            self.left.insert(counted, Quota { requests, reset_at: now + left.reset });
         }
         if let Some(wait) = advice.wait {
             self.pause(now, wait);
@@ -160,7 +184,7 @@ impl Pace {
         } else {
             self.accepted += 1;
             if self.accepted >= ACCEPTED_PER_TURN {
-                self.turns_max = (self.turns_max + 1).min(TURNS_MAX);
+                self.turns_max = (self.turns_max + 1).min(self.turns_cap);
                 self.accepted = 0;
             }
         }

@@ -23,7 +23,7 @@ pub async fn first_page(
 ) -> Result<ListPage, ReadError> {
     let count = ("count", client.profile().page_size.to_string());
     let mut query = match client.profile().paging {
-        Paging::None => vec![],
+        Paging::None | Paging::Link => vec![],
         Paging::CursorForced => vec![("cursor", String::new()), count],
         Paging::Auto | Paging::Index | Paging::Cursor => vec![("startIndex", "1".to_owned()), count],
     };

@@ -17,8 +17,9 @@ use crate::duration::parse_duration;
 const PAGES_IN_FLIGHT_MAX: u32 = 16;
 
 /// Fields that only tell people something, or, as `interval`, do not decide how a directory is read.
-const WORDS: [&str; 10] = [
+const WORDS: [&str; 11] = [
     "title",
+    "token_remedies",
     "interval",
     "price_per_request",
     "token_hint",
@@ -46,19 +47,27 @@ pub struct Profile {
     /// Address of the vendor's directory. Without it, the account has to state it.
     pub base_url: Option<String>,
 
+    /// What the directory speaks.
+    pub api: Api,
+
     /// How requests carry the credential.
     pub auth: Auth,
+    /// True if an account may also have OAuth2 client credentials: those that state `client_id` do.
+    pub oauth2_too: bool,
     /// Header of an API key.
     pub auth_header: String,
     /// Written before an API key in its header, with a space between; empty: the key alone.
     pub auth_prefix: String,
-    /// Address that issues OAuth2 tokens. Without it, the account has to state it.
+    /// Address that issues OAuth2 tokens; one that begins with `/` is below `base_url`. Without it, the account has to
+    /// state it.
     pub token_url: Option<String>,
     /// OAuth2 scope asked for.
     pub scope: Option<String>,
     /// Further parameters of requests for a token. `grant_type` replaces `client_credentials`. An account has to state
     /// those that are empty here.
     pub token_params: BTreeMap<String, String>,
+    /// What to do at this vendor if the token endpoint answers with an `error` (RFC 6749 §5.2) of that name.
+    pub token_remedies: BTreeMap<String, String>,
     /// Sent as `Accept`.
     pub accept: String,
     /// What the path of the list of users ends in.
@@ -71,6 +80,14 @@ pub struct Profile {
     pub price_per_request: Option<f64>,
     /// What the vendor allows; requests are paced to stay within all of these.
     pub rate_limits: Vec<RateLimit>,
+    /// The part of each limit that scimtail uses, of stated ones and of those that answers state.
+    pub rate_share: f64,
+    /// True if what an answer says is left holds for its endpoint alone.
+    pub limits_per_endpoint: bool,
+    /// True if all credentials at one host use the same limits, because these belong to the organisation.
+    pub limits_per_host: bool,
+    /// What the vendor allows at the same time, for each organisation.
+    pub concurrent_requests: Option<u32>,
 
     /// Further query parameters of lists and of GET by id.
     pub list_params: BTreeMap<String, String>,
@@ -119,6 +136,8 @@ pub struct Profile {
     pub list_etags: bool,
     /// `meta.lastModified` can be filtered by; full walks come at this interval then (e.g. `1h`).
     pub full_walk_every: Option<String>,
+    /// Where groups state when their members changed: those that did not change are read again at this interval.
+    pub full_members_every: Option<String>,
 
     /// Where a person finds the credential.
     pub token_hint: String,
@@ -188,13 +207,35 @@ pub struct RateLimit {
     pub per: Duration,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Operation {
     ListUsers,
     ListGroups,
     GetUser,
     GetGroup,
+    /// The list of a group's members, where it has an address of its own.
+    ListMembers,
+}
+
+/// How often a credential of a profile may be used.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Allowance {
+    pub limits: Vec<RateLimit>,
+    /// What an answer says is left holds for its operation alone.
+    pub per_endpoint: bool,
+    /// Requests under way at the same time.
+    pub at_once: Option<u32>,
+}
+
+/// What a directory speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Api {
+    /// SCIM 2.0 (RFC 7644).
+    Scim,
+    /// The Users and Groups APIs of Okta.
+    Okta,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
@@ -208,6 +249,8 @@ pub enum Paging {
     Cursor,
     /// `cursor` always: this server pages in no other way.
     CursorForced,
+    /// `Link: rel="next"` (RFC 8288): of Okta only.
+    Link,
     /// One answer holds everything.
     None,
 }
@@ -356,7 +399,20 @@ impl Profile {
         if self.attributes.iter().any(|path| path.trim().is_empty()) {
             return Err("attributes has an empty name".to_owned());
         }
+        if (self.api == Api::Okta) != (self.paging == Paging::Link) {
+            return Err("paging = \"link\" and api = \"okta\" belong together".to_owned());
+        }
+        if self.api == Api::Okta && self.memberships != Memberships::List {
+            return Err("memberships must be \"list\" with api = \"okta\"".to_owned());
+        }
+        if !(self.rate_share > 0.0 && self.rate_share <= 1.0) {
+            return Err("rate_share must be above 0 and at most 1".to_owned());
+        }
+        if self.concurrent_requests == Some(0) {
+            return Err("concurrent_requests must be at least 1".to_owned());
+        }
         self.full_walk_every()?;
+        self.full_members_every()?;
         self.interval
             .as_deref()
             .map(parse_duration)
@@ -388,6 +444,24 @@ impl Profile {
     pub fn full_walk_every(&self) -> Result<Option<Duration>, String> {
         let parse = |text: &str| parse_duration(text).map_err(|complaint| format!("full_walk_every: {complaint}"));
         self.full_walk_every.as_deref().map(parse).transpose()
+    }
+
+    /// # Errors
+    /// `full_members_every` is not a duration.
+    pub fn full_members_every(&self) -> Result<Option<Duration>, String> {
+        let parse = |text: &str| parse_duration(text).map_err(|complaint| format!("full_members_every: {complaint}"));
+        self.full_members_every.as_deref().map(parse).transpose()
+    }
+
+    /// How often a credential of this profile may be used.
+    pub fn allowance(&self) -> Allowance {
+        let share = |count: u32| ((f64::from(count) * self.rate_share) as u32).max(1);
+        let limits = self.rate_limits.iter().cloned();
+        Allowance {
+            limits: limits.map(|limit| RateLimit { requests: share(limit.requests), ..limit }).collect(),
+            per_endpoint: self.limits_per_endpoint,
+            at_once: self.concurrent_requests.map(share),
+        }
     }
 
     /// What the answers of this directory prove.

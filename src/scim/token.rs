@@ -3,7 +3,9 @@
 //! A token is renewed before it expires, and when it is refused although it should still hold.
 
 use crate::directory::ReasonCode;
+use crate::jwt::Signer;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -16,6 +18,7 @@ use tokio::time::Instant;
 use url::{Url, form_urlencoded};
 
 use super::assertion::{ASSERTION_TYPE, Sources, assertion};
+use super::dpop::{NONCE, PROOF, Proofs};
 use super::error::ReadError;
 use super::http::{Http, Reach, Timeouts, read_body};
 use super::secret::{Numbered, ReadSecret, fits_a_header};
@@ -46,10 +49,18 @@ struct Issued {
     /// The newest failure, for those that waited for it.
     failed: Option<(Instant, ReadError)>,
     client_in: ClientIn,
+    proofs: Proofs,
+}
+
+/// An access token, and the key to which it is bound.
+#[derive(Clone)]
+pub(super) struct AccessToken {
+    pub pass: Numbered,
+    pub bound_to: Option<Arc<Signer>>,
 }
 
 struct Token {
-    pass: Numbered,
+    pass: AccessToken,
     /// The number of the secret it was issued for.
     issued_for: u64,
     renew_at: Option<Instant>,
@@ -94,6 +105,8 @@ enum ClientIn {
 struct TokenReply {
     status: StatusCode,
     body: Bytes,
+    /// RFC 9449 §8.
+    nonce: Option<String>,
 }
 
 /// A token that was issued.
@@ -101,6 +114,8 @@ pub struct Granted {
     pub secret: SecretString,
     /// `None`: it holds until it is refused.
     pub lifetime: Option<Duration>,
+    /// It is bound to the key of the proof that was sent (RFC 9449 §5).
+    pub is_bound: bool,
 }
 
 /// A successful answer of a token endpoint (RFC 6749 §5.1).
@@ -130,7 +145,7 @@ impl Tokens {
     ///
     /// # Errors
     /// The token endpoint issues none.
-    pub(super) async fn pass(&self, grant: &Grant<'_>, number: u64) -> Result<Numbered, ReadError> {
+    pub(super) async fn pass(&self, grant: &Grant<'_>, number: u64) -> Result<AccessToken, ReadError> {
         let asked = Instant::now();
         let mut issued = self.issued.lock().await;
         let holds = |token: &&Token| {
@@ -143,10 +158,13 @@ impl Tokens {
             return Err(error.clone());
         }
         let requested = Instant::now();
-        match grant.fetch(&self.http, self.sources, &mut issued.client_in).await {
+        let Issued { client_in, proofs, .. } = &mut *issued;
+        match grant.fetch(&self.http, self.sources, client_in, Some(proofs)).await {
             Ok(granted) => {
                 issued.number += 1;
+                let bound_to = issued.proofs.key().filter(|_| granted.is_bound);
                 let pass = Numbered { secret: granted.secret, number: issued.number };
+                let pass = AccessToken { pass, bound_to };
                 let renew_at = granted.lifetime.and_then(|lifetime| requested.checked_add(renew_after(lifetime)));
                 issued.token = Some(Token { pass: pass.clone(), issued_for: number, renew_at });
                 Ok(pass)
@@ -162,7 +180,7 @@ impl Tokens {
     /// Drops the refused token; false if the one in its place would be refused too.
     pub(super) async fn renew(&self, refused: u64) -> bool {
         let mut issued = self.issued.lock().await;
-        if issued.token.as_ref().is_none_or(|token| token.pass.number != refused) {
+        if issued.token.as_ref().is_none_or(|token| token.pass.pass.number != refused) {
             return true;
         }
         let now = Instant::now();
@@ -180,7 +198,7 @@ fn renew_after(lifetime: Duration) -> Duration {
     lifetime - EXPIRY_MARGIN_MAX.min(lifetime / 4)
 }
 
-/// A token for a server that speaks no SCIM. Nothing is kept of it.
+/// A bearer token for a server that speaks no SCIM. Nothing is kept of it.
 ///
 /// # Errors
 /// The token endpoint must not be asked, or issues none.
@@ -191,7 +209,7 @@ pub async fn issue(
     sources: Sources,
 ) -> Result<Granted, ReadError> {
     let http = Http::to(grant.token_url, reach, timeouts).map_err(at_token_url)?;
-    grant.fetch(&http, sources, &mut ClientIn::default()).await
+    grant.fetch(&http, sources, &mut ClientIn::default(), None).await
 }
 
 /// One request for a token.
@@ -204,24 +222,36 @@ pub struct Grant<'a> {
     /// Reads the refresh token, if the grant takes one.
     pub refresh_token: Option<&'a ReadSecret>,
     pub proof: &'a ClientProof,
+    /// What to do at this vendor, by the `error` of its token endpoint.
+    pub remedies: &'a BTreeMap<String, String>,
 }
 
 impl Grant<'_> {
     /// A new token. `client_in`: Basic is tried first, because every server has to take it (RFC 6749 §2.3.1), and some
-    /// do not.
-    async fn fetch(&self, http: &Http, sources: Sources, client_in: &mut ClientIn) -> Result<Granted, ReadError> {
+    /// do not. `proofs`: `None` if a token that is bound to a key is of no use.
+    async fn fetch(
+        &self,
+        http: &Http,
+        sources: Sources,
+        client_in: &mut ClientIn,
+        mut proofs: Option<&mut Proofs>,
+    ) -> Result<Granted, ReadError> {
         let refresh = self.refresh_token.map(|read| read()).transpose();
         let refresh = refresh.map_err(|text| ReadError::new(ReasonCode::CredentialUnreadable, text))?;
-        let ask = Ask { grant: self, http, refresh: refresh.as_ref() };
+        let ask = Ask { grant: self, http, sources, refresh: refresh.as_ref() };
         if let ClientProof::Key { id } = self.proof {
-            let signed = assertion(self.secret, id.as_deref(), self.client_id, self.token_url, sources)?;
-            return ask.granted(&ask.send(ask.with_assertion(&signed)).await?);
+            // Each assertion is used once.
+            let request = || {
+                let signed = assertion(self.secret, id.as_deref(), self.client_id, self.token_url, sources)?;
+                Ok(ask.with_assertion(&signed))
+            };
+            return ask.granted(&ask.send_proven(request, &mut proofs).await?);
         }
-        let first = ask.send(ask.with_secret(*client_in)).await?;
+        let first = ask.send_proven(|| Ok(ask.with_secret(*client_in)), &mut proofs).await?;
         if *client_in == ClientIn::Body || !first.refuses_the_client() {
             return ask.granted(&first);
         }
-        match ask.granted(&ask.send(ask.with_secret(ClientIn::Body)).await?) {
+        match ask.granted(&ask.send_proven(|| Ok(ask.with_secret(ClientIn::Body)), &mut proofs).await?) {
             Ok(token) => {
                 *client_in = ClientIn::Body;
                 Ok(token)
@@ -235,22 +265,53 @@ impl Grant<'_> {
 struct Ask<'a> {
     grant: &'a Grant<'a>,
     http: &'a Http,
+    sources: Sources,
     refresh: Option<&'a SecretString>,
 }
 
+/// Requests for one token: without a proof, with a proof, and with a proof that has the nonce.
+const PROVEN_TRIES: usize = 3;
+
 impl Ask<'_> {
+    /// Sends a request, again with a proof if the token endpoint asks for one.
+    async fn send_proven(
+        &self,
+        request: impl Fn() -> Result<RequestBuilder, ReadError>,
+        proofs: &mut Option<&mut Proofs>,
+    ) -> Result<TokenReply, ReadError> {
+        let mut tries = 0;
+        loop {
+            let mut request = request()?;
+            if let Some(proof) =
+                proofs.as_ref().map(|proofs| proofs.of_token_request(self.grant.token_url, self.sources))
+            {
+                request = proof?.into_iter().fold(request, |request, proof| request.header(PROOF, proof));
+            }
+            let reply = self.send(request).await?;
+            tries += 1;
+            let again = match proofs {
+                Some(proofs) => proofs.follow(reply.error().as_deref(), reply.nonce.as_deref())?,
+                None => false,
+            };
+            if !again || tries == PROVEN_TRIES {
+                return Ok(reply);
+            }
+        }
+    }
+
     async fn send(&self, request: RequestBuilder) -> Result<TokenReply, ReadError> {
         let response = match request.send().await {
             Ok(response) => response,
             Err(error) => return Err(at_token_url(self.http.looked_into(&error, self.grant.token_url).await)),
         };
         let status = response.status();
+        let nonce = response.headers().get(NONCE).and_then(|nonce| nonce.to_str().ok()).map(str::to_owned);
         let body = read_body(self.http, response, TOKEN_ANSWER_BYTES_MAX, None).await;
         let body = body.map_err(|error| match error.code {
             ReasonCode::BodyTooLarge => no_token(status, "with more than any token needs"),
             _ => at_token_url(error),
         })?;
-        Ok(TokenReply { status, body: body.clone() })
+        Ok(TokenReply { status, body: body.clone(), nonce })
     }
 
     /// A request with the client's id and secret.
@@ -290,7 +351,7 @@ impl Ask<'_> {
     }
 
     fn granted(&self, reply: &TokenReply) -> Result<Granted, ReadError> {
-        granted(reply, self.grant.proof, self.grant.params, self.refresh)
+        granted(reply, self.grant, self.refresh)
     }
 }
 
@@ -303,18 +364,16 @@ impl TokenReply {
     /// True if the other way to send the client's credentials may help.
     fn refuses_the_client(&self) -> bool {
         matches!(self.status.as_u16(), 400 | 401 | 403)
-            && !matches!(self.error().as_deref(), Some("invalid_scope" | "unsupported_grant_type"))
+            && !matches!(
+                self.error().as_deref(),
+                Some("invalid_scope" | "unsupported_grant_type" | "invalid_dpop_proof" | "use_dpop_nonce")
+            )
     }
 }
 
 /// What a token endpoint's answer means, in words with a remedy. `refresh`: the refresh token that was sent.
-fn granted(
-    reply: &TokenReply,
-    proof: &ClientProof,
-    params: &TokenParams,
-    refresh: Option<&SecretString>,
-) -> Result<Granted, ReadError> {
-    let TokenReply { status, body } = reply;
+fn granted(reply: &TokenReply, grant: &Grant<'_>, refresh: Option<&SecretString>) -> Result<Granted, ReadError> {
+    let TokenReply { status, body, .. } = reply;
     let code = status.as_u16();
     let failed = |error: ReasonCode, what: String| ReadError::new(error, what);
     match code {
@@ -332,7 +391,9 @@ fn granted(
         }
         408 | 500.. => return Err(failed(ReasonCode::Unavailable, format!("the token endpoint answers HTTP {code}"))),
         _ => {
-            let (what, remedy) = refused(code, reply.error().as_deref(), proof, params);
+            let error = reply.error();
+            let (what, remedy) = refused(code, error.as_deref(), grant.proof, grant.params);
+            let remedy = error.and_then(|error| grant.remedies.get(&error).cloned()).unwrap_or(remedy);
             let what = format!("{code}: the token endpoint refused {what}");
             return Err(failed(ReasonCode::CredentialsRefused, what).with_remedy(remedy));
         }
@@ -342,8 +403,10 @@ fn granted(
     if answer.access_token.is_empty() || !fits_a_header(&answer.access_token) {
         return Err(no_token("with an access token that no header can carry"));
     }
-    if answer.token_type.is_some_and(|kind| !kind.eq_ignore_ascii_case("bearer")) {
-        return Err(no_token("with a token that is not a bearer token"));
+    let kind = answer.token_type.as_deref().unwrap_or("bearer");
+    let is_bound = kind.eq_ignore_ascii_case(PROOF);
+    if !is_bound && !kind.eq_ignore_ascii_case("bearer") {
+        return Err(no_token("with a token that is neither a bearer token nor bound to a key"));
     }
     if let (Some(sent), Some(next)) = (refresh, &answer.refresh_token)
         && sent.expose_secret() != next
@@ -361,7 +424,7 @@ fn granted(
     // A lifetime that makes no sense is ignored: the token holds until it is refused.
     let lifetime =
         seconds.filter(|seconds| *seconds > 0.0).and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
-    Ok(Granted { secret: SecretString::from(answer.access_token), lifetime })
+    Ok(Granted { secret: SecretString::from(answer.access_token), lifetime, is_bound })
 }
 
 /// What a token endpoint refused by this status and `error` (RFC 6749 §5.2), and what to do.
@@ -373,6 +436,10 @@ fn refused(status: u16, error: Option<&str>, proof: &ClientProof, params: &Token
     };
     let checked = if params.is_empty() { " and scope" } else { ", scope and token_params" };
     match (error, proof) {
+        (Some("invalid_dpop_proof" | "use_dpop_nonce"), _) => (
+            "the request, because it asks for other proofs of possession (DPoP) than scimtail sends".to_owned(),
+            "switch DPoP off for this client_id at the vendor".to_owned(),
+        ),
         (Some("invalid_scope"), _) => ("the scope".to_owned(), "check scope".to_owned()),
         // 401 is for clients that cannot prove who they are (RFC 6749 §5.2). Keycloak answers it for a wrong secret, and
         // for a client without service accounts.
@@ -425,8 +492,20 @@ mod tests {
         }
         let lifetime = |expires_in: &str| {
             let body = format!(r#"{{"access_token": "a", "expires_in": {expires_in}}}"#);
-            let reply = TokenReply { status: StatusCode::OK, body: body.into() };
-            granted(&reply, &ClientProof::Secret, &TokenParams::new(), None).unwrap().lifetime
+            let reply = TokenReply { status: StatusCode::OK, body: body.into(), nonce: None };
+            let (token_url, secret) =
+                (Url::parse("https://a.example/token").unwrap(), SecretString::from("s".to_owned()));
+            let grant = Grant {
+                client_id: "a",
+                token_url: &token_url,
+                scope: None,
+                params: &TokenParams::new(),
+                secret: &secret,
+                refresh_token: None,
+                proof: &ClientProof::Secret,
+                remedies: &BTreeMap::new(),
+            };
+            granted(&reply, &grant, None).unwrap().lifetime
         };
         assert_eq!(lifetime("3600"), Some(Duration::from_secs(3600)));
         assert_eq!(lifetime("\"60\""), Some(Duration::from_secs(60)));

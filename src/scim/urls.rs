@@ -60,6 +60,13 @@ impl Urls {
         self.with_params(self.of(&parts, query))
     }
 
+    /// `base/groups/ID/users`
+    pub fn members(&self, group: &str, query: &[(&str, String)]) -> Url {
+        let path = self.paths[Kind::Group as usize].trim_end_matches('/');
+        let parts: Vec<&str> = path.split('/').chain([group, "users"]).collect();
+        self.of(&parts, query)
+    }
+
     fn with_params(&self, mut url: Url) -> Url {
         if !self.params.is_empty() {
             url.query_pairs_mut().extend_pairs(&self.params);
@@ -79,6 +86,8 @@ impl Urls {
             match below {
                 // POST /.search (RFC 7644 §3.4.3).
                 "" | "/" | "/.search" => Some(lists),
+                // Ids are encoded, so that another slash is another resource.
+                _ if kind == Kind::Group && below.matches('/').count() > 1 => Some(Operation::ListMembers),
                 _ => below.starts_with('/').then_some(gets),
             }
         })
@@ -116,6 +125,7 @@ mod tests {
             (&["Users", "a/b c"], Some(Operation::GetUser)),
             (&["Roles"], Some(Operation::ListGroups)),
             (&["Roles", "1"], Some(Operation::GetGroup)),
+            (&["Roles", "a/b c", "users"], Some(Operation::ListMembers)),
             (&["Groups"], None),
             (&["UsersToo"], None),
             (&["ServiceProviderConfig"], None),

@@ -43,6 +43,7 @@ mod memory;
 mod merging;
 mod metrics_page;
 mod network;
+mod okta;
 mod outage;
 mod outcomes;
 mod outputs;

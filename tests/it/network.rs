@@ -8,7 +8,7 @@ use std::time::SystemTime;
 use scimtail::avro::registry::{Access, Login};
 use scimtail::avro::{Registry, schema};
 use scimtail::config::Config;
-use scimtail::connect::Connection;
+use scimtail::connect::{AnyDirectory, Connection};
 use scimtail::demo::directory::{SimulatedDirectory, Vendor};
 use scimtail::directory::{AttributeList, Kind, Problem, ReasonCode};
 use scimtail::log::Topic;
@@ -622,7 +622,7 @@ async fn certificates_of_an_account_that_are_replaced_take_effect_with_the_next_
     let config = Config::parse("scimtail.toml", &text).expect("a configuration");
     let mut connection = Connection::new(&config.accounts[0], now_millis);
     let mut listed = async || {
-        let directory = connection.directory()?;
+        let AnyDirectory::Scim(directory) = connection.directory()? else { panic!("it speaks SCIM") };
         directory.first_page(Kind::User).await.map(|page| page.rows.len())
     };
     assert!(matches!(listed().await, Err(error) if error.code == ReasonCode::CredentialUnreadable), "no files yet");

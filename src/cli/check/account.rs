@@ -3,20 +3,20 @@
 //! The check reads with the code of a sync and compares with the state in Kafka. If `run` would fail, hold or not see
 //! removals, the check reports that in the same words. Its additional requests only find settings that would fit better.
 
-use crate::directory::{
-    Changes, Id, Kind, Known, NOBODY, Principal, Problem, Reason, ReasonCode, Strategy, SyncStatus,
-};
+use crate::directory::{Changes, Id, Kind, Known, Principal, Problem, Reason, ReasonCode, Strategy, SyncStatus};
 use std::collections::BTreeSet;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::by_id::check_get;
+use super::okta;
 use super::record;
 use super::report::Report;
 use super::settings::{self, Setting};
 use crate::cli::failure::Exit;
 use crate::config::{AccountConfig, Secret};
-use crate::connect::Connection;
+use crate::connect::{AnyDirectory, Connection};
 use crate::schedule::now_millis;
 use crate::scim::advertised::Advertised;
 use crate::scim::envelope::ListPage;
@@ -41,28 +41,32 @@ pub(super) async fn check(account: &AccountConfig, known: &Known, tape: Option<&
         return report.fail("network", &problem, Exit::Configuration);
     }
     let directory = match Connection::new(account, now_millis).directory() {
-        Ok(ScimDirectory { client, learnt, reading }) => {
-            let client = match tape {
-                Some(tape) => client.on_tape(tape.clone()),
-                None => client,
-            };
-            ScimDirectory { client, learnt, reading }
-        }
+        Ok(directory) => match tape {
+            Some(tape) => directory.on_tape(tape),
+            None => directory,
+        },
         Err(error) => {
             let topic = if error.code == ReasonCode::CredentialUnreadable { "token" } else { "reach" };
             return report.fail(topic, &error.problem, Exit::from(&error.code));
         }
     };
     ask(account, known, &directory, report).await;
-    if let Some(tape) = tape {
-        record::ask_more(&directory, tape).await;
+    if let (Some(tape), AnyDirectory::Scim(directory)) = (tape, &directory) {
+        record::ask_more(directory, tape).await;
     }
 }
 
-async fn ask(account: &AccountConfig, known: &Known, directory: &ScimDirectory, report: &mut Report) {
-    let client = &directory.client;
+async fn ask(account: &AccountConfig, known: &Known, directory: &AnyDirectory, report: &mut Report) {
+    let client = directory.client();
     let started = Instant::now();
-    let advertised = directory.advertised().await;
+    let advertised = match directory {
+        AnyDirectory::Scim(directory) => directory.advertised().await,
+        AnyDirectory::Okta(directory) => {
+            // Only for the time that it takes: the reading says what is wrong.
+            directory.first_id(Kind::User).await;
+            None
+        }
+    };
     let millis = started.elapsed().as_millis();
     let sent = client.sent();
     let reading = sync::plan(&account.account, directory, known, now_millis);
@@ -78,11 +82,18 @@ async fn ask(account: &AccountConfig, known: &Known, directory: &ScimDirectory, 
     report.ok("reach", &format!("{}, answers in {millis} ms", account.base_url.scheme().to_uppercase()));
     let selects = if client.profile().base_url.is_some() { "; the token selects the account" } else { "" };
     report.ok("token", &format!("accepted{selects}"));
-    say_advertised(advertised, report);
     if let Some(price) = account.profile.price_per_request {
         report.note("price", &cost(price, account.interval, sent, read.is_some()));
     }
-
+    let directory = match directory {
+        AnyDirectory::Scim(directory) => directory,
+        AnyDirectory::Okta(directory) => {
+            report.ok("requests", &requests(sent, account.profile.rate_share, read.is_some()));
+            okta::check(account, directory, read.as_ref().and_then(found), report).await;
+            return say_rest(account, read.as_ref(), Vec::new(), report);
+        }
+    };
+    say_advertised(advertised, report);
     let mut settings = Vec::new();
     let Some(first_user) = check_users(account, directory, read.as_ref(), &mut settings, report).await else {
         return notes(client.profile(), report);
@@ -98,7 +109,12 @@ async fn ask(account: &AccountConfig, known: &Known, directory: &ScimDirectory, 
     if let Some(first_user) = &first_user {
         check_get(directory, Kind::User, first_user, report).await;
     }
-    match &read {
+    say_rest(account, read.as_ref(), settings, report);
+}
+
+/// Reports what a sync finds, which settings would fit better, and what is known of the vendor.
+fn say_rest(account: &AccountConfig, read: Option<&Planned>, settings: Vec<Setting>, report: &mut Report) {
+    match read {
         None => {
             let text = format!(
                 "only a part was read within {} s; → scimtail plan {} reads everything",
@@ -112,7 +128,19 @@ async fn ask(account: &AccountConfig, known: &Known, directory: &ScimDirectory, 
     for Setting { field, value, because } in settings {
         report.note("settings", &format!("[account.profile] {field} = {value}: {because}"));
     }
-    notes(client.profile(), report)
+    notes(&account.profile, report)
+}
+
+/// How many requests a sync takes, by those that this reading took. `is_whole`: it came to its end.
+fn requests(requests: u64, share: f64, is_whole: bool) -> String {
+    let counted = match is_whole {
+        true => format!("a first sync takes {requests}, as this reading did"),
+        false => format!("a first sync takes more than the {requests} after which this reading was cut off"),
+    };
+    match share {
+        1.0 => counted,
+        share => format!("{counted}; at most {} % of the vendor's limits are used", (share * 100.0).round()),
+    }
 }
 
 /// Names the proxy on the way to the directory, and files that too many users of this machine may read or write.
@@ -397,43 +425,6 @@ async fn hidden_in_list(directory: &ScimDirectory, page: &ListPage) -> usize {
         }
     }
     hidden
-}
-
-/// Checks GET by id, because a 404 proves a removal.
-async fn check_get(directory: &ScimDirectory, kind: Kind, listed: &Id, report: &mut Report) {
-    const ABSENCE: &str =
-        "→ [account.profile] removal_proof = \"absence\" accepts absence from 3 complete walks as proof";
-    let list = kind.endpoint();
-    match directory.get(kind, listed).await {
-        Answer::Found(_) => {}
-        Answer::NotFound | Answer::NotOffered | Answer::Forbidden => {
-            let text = format!("{list} are not found by id: absence from 3 complete walks proves a removal");
-            return report.note("get", &text);
-        }
-        Answer::Unproven(said) => {
-            let text = format!(
-                "{list}: GET by id gives no usable answer ({said}): missing ones stay, see removals_suppressed; {ABSENCE}"
-            );
-            return report.note("get", &text);
-        }
-    }
-    match directory.get(kind, &NOBODY.into()).await {
-        Answer::NotFound => {
-            report.ok("get", &format!("{list} are found by id, others are not: removals can be proven"))
-        }
-        answer => {
-            let said = match answer {
-                Answer::Unproven(said) => said,
-                Answer::NotOffered | Answer::Forbidden => "a refusal".to_owned(),
-                _ => "an answer".to_owned(),
-            };
-            let text = format!(
-                "{list}: an id that does not exist gets {said}, not 404: missing ones stay, see removals_suppressed; \
-                 {ABSENCE}"
-            );
-            report.note("get", &text)
-        }
-    }
 }
 
 #[cfg(test)]

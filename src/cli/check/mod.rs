@@ -10,8 +10,10 @@ use serde::Serialize;
 use tracing::Instrument;
 
 mod account;
+mod by_id;
 mod kafka;
 mod listener;
+mod okta;
 mod record;
 mod report;
 mod settings;

@@ -6,7 +6,7 @@ use crate::cli::failure::Failure;
 use crate::config::ProviderTexts;
 use crate::scim::layers::names;
 use crate::scim::profile::{
-    AbsentActive, Auth, EmptyMembers, Inactive, Memberships, Operation, Paging, Profile, RemovalProof,
+    AbsentActive, Api, Auth, EmptyMembers, Inactive, Memberships, Operation, Paging, Profile, RemovalProof,
 };
 
 use crate::scim::token::{CLIENT_CREDENTIALS, GRANT_TYPE, grant_type};
@@ -64,10 +64,11 @@ This page says what scimtail reads from each vendor's directory, what it cannot 
 `scimtail check` shows how an endpoint behaves. `scimtail providers NAME` shows every field and an example of an account.
 `[account.profile]` overrides single fields for an account. `[providers]` adds and replaces whole profiles.
 
-**Okta, OneLogin, JumpCloud and Auth0** do not serve their own people by SCIM, as far as is known. They push people to
-other vendors by SCIM. Auth0's SCIM address belongs to one enterprise connection, and takes pushes for it. Read the
-vendors to which they push: their directories show who has access there in fact. Google Workspace and Genesys Cloud have
-a SCIM API, but it lists people only with a filter. Their profiles say what to read instead.
+**Okta** does not serve its own people by SCIM. scimtail reads them by Okta's own API. **OneLogin, JumpCloud and Auth0**
+do not serve theirs by SCIM either, as far as is known. They push people to other vendors by SCIM. Auth0's SCIM address
+belongs to one enterprise connection, and takes pushes for it. Read the vendors to which they push: their directories
+show who has access there in fact. Google Workspace and Genesys Cloud have a SCIM API, but it lists people only with a
+filter. Their profiles say what to read instead.
 
 | provider | vendor | credential | paging | inactive users | memberships | a vanished user is |
 |---|---|---|---|---|---|---|";
@@ -160,7 +161,7 @@ fn rows(profile: &Profile) -> Vec<Row> {
         ),
         row(
             "credential",
-            &["auth", "auth_header", "auth_prefix", "token_url", "scope", "token_params"],
+            &["auth", "oauth2_too", "auth_header", "auth_prefix", "token_url", "scope", "token_params"],
             credential(profile),
         ),
         row("users", &["users_path"], format!("all that `{}` lists", profile.users_path)),
@@ -178,7 +179,7 @@ fn rows(profile: &Profile) -> Vec<Row> {
     rows.extend([
         row("removal", &["removal_proof", "removal_means"], removal(profile)),
         row("paging", &["paging", "page_size", "pages_in_flight", "trust_total"], paging(profile)),
-        row("limits", &["rate_limits"], limits(profile)),
+        row("limits", &["rate_limits", "rate_share", "concurrent_requests"], limits(profile)),
     ]);
     if let Some(interval) = &profile.interval {
         rows.push(row("interval", &["interval"], format!("{interval}, unless the account or `[defaults]` sets one")));
@@ -197,7 +198,7 @@ fn rows(profile: &Profile) -> Vec<Row> {
 }
 
 fn credential(profile: &Profile) -> String {
-    match profile.auth {
+    let own = match profile.auth {
         Auth::Bearer => "bearer token".to_owned(),
         Auth::Basic => "username and password".to_owned(),
         Auth::ApiKey if profile.auth_prefix.is_empty() => format!("API key alone in `{}`", profile.auth_header),
@@ -213,7 +214,12 @@ fn credential(profile: &Profile) -> String {
             let params: String = params.map(|name| format!(", with `{name}`")).collect();
             format!("{grant}{params}, tokens from {from}{scope}")
         }
+    };
+    if !profile.oauth2_too {
+        return own;
     }
+    let scope = profile.scope.as_ref().map_or_else(String::new, |scope| format!(", scope `{scope}`"));
+    format!("{own}; or OAuth2 client credentials, if the account states `client_id`{scope}")
 }
 
 fn inactive(profile: &Profile) -> String {
@@ -232,6 +238,7 @@ fn inactive(profile: &Profile) -> String {
 fn members(profile: &Profile) -> String {
     let how = match profile.memberships {
         Memberships::Auto => "`members` in the list of groups, else in GET of each group",
+        Memberships::List if profile.api == Api::Okta => "the list of each group's users",
         Memberships::List => "`members` in the list of groups",
         Memberships::Get => "`members` in GET of each group",
         Memberships::GroupsFilter => "a list of users filtered by `groups.value`, for each group",
@@ -282,6 +289,7 @@ fn paging(profile: &Profile) -> String {
         Paging::Index => "`startIndex`",
         Paging::Cursor => "cursors, or `startIndex` if the server offers none",
         Paging::CursorForced => "cursors only",
+        Paging::Link => return format!("`Link: rel=\"next\"`, {} rows a page", profile.page_size),
         Paging::None => return "none: one answer has all rows".to_owned(),
     };
     let total = if profile.trust_total { "" } else { "; `totalResults` is not relied on" };
@@ -299,8 +307,16 @@ fn limits(profile: &Profile) -> String {
             Some(Operation::ListGroups) => "list of groups",
             Some(Operation::GetUser) => "GET of a user",
             Some(Operation::GetGroup) => "GET of a group",
+            Some(Operation::ListMembers) => "list of a group's members",
         };
         format!("{of}: {} in {} s", limit.requests, limit.per.as_secs())
     });
-    texts.collect::<Vec<_>>().join("; ")
+    let at_once = profile.concurrent_requests.map(|requests| format!("{requests} requests at the same time"));
+    let texts: Vec<String> = texts.chain(at_once).collect();
+    let share = if profile.rate_share < 1.0 {
+        format!("; scimtail uses {} % of that", (profile.rate_share * 100.0).round())
+    } else {
+        String::new()
+    };
+    format!("{}{share}", texts.join("; "))
 }

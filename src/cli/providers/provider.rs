@@ -3,7 +3,7 @@
 use crate::cli::failure::{Exit, Failure};
 use crate::config::{self, ProviderTexts};
 use crate::scim::layers::{Fact, facts};
-use crate::scim::profile::{Auth, Profile};
+use crate::scim::profile::{Api, Auth, Profile};
 use crate::scim::token::{REFRESH_TOKEN, grant_type};
 
 /// A profile, and its fields as TOML states them.
@@ -32,6 +32,7 @@ impl Provider {
     pub fn example(&self) -> String {
         let name = &self.profile.name;
         let variable = name.to_uppercase().replace(['-', '.'], "_");
+        let api = if self.profile.api == Api::Scim { "SCIM" } else { "API" };
         let mut lines =
             vec!["[[account]]".to_owned(), format!("name = \"acme-{name}\""), format!("provider = \"{name}\"")];
         if self.profile.base_url.is_none() {
@@ -39,7 +40,7 @@ impl Provider {
             lines.push(format!("base_url = \"{url}\""));
         }
         match self.profile.auth {
-            Auth::Bearer | Auth::ApiKey => lines.push(format!("token_env = \"{variable}_SCIM_TOKEN\"")),
+            Auth::Bearer | Auth::ApiKey => lines.push(format!("token_env = \"{variable}_{api}_TOKEN\"")),
             Auth::Basic => {
                 lines.push("username = \"…\"".to_owned());
                 lines.push(format!("password_env = \"{variable}_SCIM_PASSWORD\""));

@@ -27,3 +27,4 @@ pub mod flood;
 pub use script::Target;
 pub use server::TOKEN;
 pub use truth::{Question, error};
+pub use world::patient;

@@ -7,7 +7,7 @@ use std::sync::{Arc, RwLock};
 use bytes::Bytes;
 use futures::StreamExt;
 use scimtail::config::Config;
-use scimtail::connect::Connection;
+use scimtail::connect::{AnyDirectory, Connection};
 use scimtail::directory::{Kind, NOBODY};
 use scimtail::recording::{self, Account};
 use scimtail::schedule::now_millis;
@@ -42,10 +42,9 @@ async fn the_recording_of_each_vendor_has_its_shapes_and_no_data_of_its_people()
     let config = Config::parse("scimtail.toml", &text).unwrap();
     assert_eq!(config.accounts.len(), all.len());
     let recorded = config.accounts.iter().zip(&all).map(async |(account, one)| {
-        let directory = Connection::new(account, now_millis).directory().unwrap();
         let tape = Tape::default();
-        let client = directory.client.clone().on_tape(tape.clone());
-        let directory = ScimDirectory { client, ..directory };
+        let directory = Connection::new(account, now_millis).directory().unwrap().on_tape(&tape);
+        let AnyDirectory::Scim(directory) = directory else { panic!("a replay speaks SCIM") };
         read(&directory).await;
         let (exchanges, left_out) = tape.exchanges();
         let taped = Account {

@@ -1,0 +1,58 @@
+//! One account whose directory speaks Okta's API: what a sync reads of it.
+
+use super::by_id::check_get;
+use super::report::Report;
+use super::settings;
+use crate::config::AccountConfig;
+use crate::directory::{Changes, Kind, SyncStatus};
+use crate::okta::OktaDirectory;
+
+/// `found`: what a sync would find, if the reading came to its end.
+pub(super) async fn check(
+    account: &AccountConfig,
+    directory: &OktaDirectory,
+    found: Option<(&SyncStatus, &Changes)>,
+    report: &mut Report,
+) {
+    let (users, groups) = found.map_or((None, None), |(attempt, _)| (attempt.users_read, attempt.groups_read));
+    let of_users = format!("{}, deactivated ones among them", counted(users));
+    if users == Some(0) {
+        report.note("users", &of_users)
+    } else {
+        report.ok("users", &of_users)
+    }
+    if !account.profile.groups {
+        report.note("groups", "not read: [account.profile] groups = false");
+    } else {
+        say_groups(account, groups, report);
+    }
+    report.ok("attributes", &settings::published(account));
+    for text in settings::unpublished_privileges(account) {
+        report.note("attributes", &text);
+    }
+    for kind in Kind::BOTH.into_iter().filter(|kind| *kind == Kind::User || account.profile.groups) {
+        if let Some(id) = directory.first_id(kind).await {
+            check_get(directory, kind, &id, report).await;
+        }
+    }
+}
+
+/// Reports how many groups are read; `groups`: how many a sync would find.
+fn say_groups(account: &AccountConfig, groups: Option<i64>, report: &mut Report) {
+    let chosen = match &account.groups {
+        Some(_) => "those that `groups` names",
+        None => "all but Everyone",
+    };
+    let of_groups = format!("{}, {chosen}", counted(groups));
+    match (groups, &account.groups) {
+        (Some(0), Some(_)) => {
+            report.note("groups", &format!("{of_groups}; → no group has such a name: check `groups`"))
+        }
+        _ => report.ok("groups", &of_groups),
+    }
+    report.ok("members", "the list of each group's users");
+}
+
+fn counted(count: Option<i64>) -> String {
+    count.map_or_else(|| "listed".to_owned(), |count| format!("{count} listed"))
+}

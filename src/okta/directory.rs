@@ -1,0 +1,408 @@
+//! An Okta organisation as the directory that a sync reads.
+//!
+//! Users come in two lists, because the one without a filter leaves deactivated people out. They are read first: a
+//! person who is deactivated between the two lists is in neither, and is asked for by id. The other way round, the two
+//! rows of such a person would contradict each other. A group's row is joined with its members. `search` is eventually
+//! consistent, and is not used.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use async_stream::try_stream;
+use bytes::Bytes;
+use futures::{Stream, StreamExt};
+use url::Url;
+
+use super::groups::{MembersRead, is_chosen, parts, with_members};
+use super::names::GroupNames;
+use super::refusal::refusal;
+use super::resource::{group_as_scim, user_as_scim};
+use super::{link, rows};
+use crate::directory::{AttributeList, Id, Kind, ListedMember, Readable, ReasonCode};
+use crate::scim::ReadError;
+use crate::scim::client::{Client, Reply};
+use crate::scim::directory::parse_row;
+use crate::scim::envelope::raw_row;
+use crate::scim::members::MEMBERS_MAX;
+use crate::scim::resource::Reading;
+use crate::scim::value::id_of;
+use crate::source::{Answer, Directory, Page, Parsed, RawRow, RowBytes};
+
+/// The filters by which users are listed.
+const USER_LISTS: [Option<&str>; 2] = [Some("status eq \"DEPROVISIONED\""), None];
+/// After an answer that Okta did not finish in time, pages this many times smaller are asked for.
+const SMALLER: u32 = 4;
+/// Groups whose members are read at the same time.
+const GROUPS_AT_ONCE: usize = 8;
+/// Bytes of rows with members that become one page.
+const PAGE_BYTES: usize = 4 << 20;
+/// Groups in a row whose members cannot be read, before the walk fails.
+const FAILURES_MAX: usize = 20;
+
+/// An Okta organisation, with what is remembered of it. Cheap to clone.
+#[derive(Clone)]
+pub struct OktaDirectory {
+    pub client: Client,
+    pub reading: Reading,
+    names: Option<GroupNames>,
+    members_read: MembersRead,
+    sizes: Arc<Sizes>,
+}
+
+/// Rows asked for in one page: smaller ones once Okta did not finish a page in time.
+struct Sizes {
+    users: AtomicU32,
+    groups: AtomicU32,
+    members: AtomicU32,
+}
+
+/// What is listed.
+#[derive(Clone, Copy)]
+enum List {
+    Of(Kind),
+    Members,
+}
+
+impl List {
+    /// Whose list it is, in messages.
+    fn kind(self) -> Kind {
+        match self {
+            List::Of(kind) => kind,
+            List::Members => Kind::Group,
+        }
+    }
+}
+
+/// A page, and where the next one is.
+struct Fetched {
+    rows: Vec<RawRow>,
+    next: Option<Url>,
+    bytes: usize,
+    skew: Option<i64>,
+    received_at: i64,
+}
+
+/// The members of a group.
+enum Members {
+    Read(Vec<Id>),
+    /// The group is gone (404).
+    Gone,
+    Failed(ReadError),
+}
+
+impl OktaDirectory {
+    /// `names`: which groups are read; `None`: all but Everyone.
+    pub fn new(client: Client, attributes: AttributeList, names: Option<GroupNames>) -> OktaDirectory {
+        let size = || AtomicU32::new(client.profile().page_size);
+        let sizes = Arc::new(Sizes { users: size(), groups: size(), members: size() });
+        OktaDirectory {
+            client,
+            reading: Reading::plain(attributes),
+            names,
+            members_read: MembersRead::default(),
+            sizes,
+        }
+    }
+
+    /// Reads the secret again, so that a rotated one takes effect.
+    ///
+    /// # Errors
+    /// It cannot be read or used.
+    pub fn reread_secret(&mut self) -> Result<(), ReadError> {
+        if self.client.reread_secret()? {
+            self.members_read = MembersRead::default();
+        }
+        Ok(())
+    }
+
+    fn size(&self, list: List) -> &AtomicU32 {
+        match list {
+            List::Of(Kind::User) => &self.sizes.users,
+            List::Of(Kind::Group) => &self.sizes.groups,
+            List::Members => &self.sizes.members,
+        }
+    }
+
+    /// Asks for smaller pages from now on; false if they cannot be smaller.
+    fn shrink(&self, list: List) -> bool {
+        let size = self.size(list);
+        let now = size.load(Ordering::Relaxed);
+        size.store((now / SMALLER).max(1), Ordering::Relaxed);
+        now > 1
+    }
+
+    /// The first page of a list of users or groups.
+    fn first(&self, kind: Kind, filter: Option<&str>) -> Url {
+        let limit = self.size(List::Of(kind)).load(Ordering::Relaxed);
+        let mut query = vec![("limit", limit.to_string())];
+        query.extend(filter.map(|filter| ("filter", filter.to_owned())));
+        self.client.urls().list(kind, &query)
+    }
+
+    async fn fetch(&self, url: Url, list: List) -> Result<Fetched, ReadError> {
+        let reply = self.client.get(url.clone()).await?;
+        if reply.status.as_u16() != 200 {
+            return Err(refusal(&reply, self.client.profile(), list.kind()));
+        }
+        let next = link::next(&reply.headers, &url)?;
+        if next.as_ref() == Some(&url) {
+            let text = "the link to the next page leads to the same page, so that the list does not end";
+            return Err(ReadError::new(ReasonCode::PagingEndless, text).with_remedy("ask Okta's support"));
+        }
+        let Reply { skew, received_at, body, .. } = reply;
+        Ok(Fetched { rows: rows::split(&body)?, next, bytes: body.len(), skew, received_at })
+    }
+
+    /// The id of a user or group that is listed; `None` if there is none, or the list cannot be read.
+    pub async fn first_id(&self, kind: Kind) -> Option<Id> {
+        let page = self.fetch(self.first(kind, None), List::Of(kind)).await.ok()?;
+        let chosen = |bytes: &&Bytes| kind == Kind::User || is_chosen(bytes, self.names.as_ref());
+        page.rows.iter().filter_map(|row| row.bytes.sent()).filter(chosen).find_map(|bytes| id_of(bytes))
+    }
+
+    /// All pages of the lists of one kind, one after the other; the last one says that there are no more.
+    fn pages(&self, kind: Kind) -> impl Stream<Item = Result<Page, ReadError>> + Send + use<> {
+        let directory = self.clone();
+        try_stream! {
+            let list = List::Of(kind);
+            let filters = if kind == Kind::User { USER_LISTS.as_slice() } else { &[None] };
+            let (mut number, mut restarted) = (0, false);
+            'walk: loop {
+                for (place, filter) in filters.iter().enumerate() {
+                    let mut at = Some(directory.first(kind, *filter));
+                    while let Some(url) = at {
+                        number += 1;
+                        bounded(number, directory.client.patience().pages)?;
+                        let fetched = match directory.fetch(url, list).await {
+                            Err(error) if timed_out(&error) && directory.shrink(list) => {
+                                restarted = true;
+                                continue 'walk;
+                            }
+                            fetched => fetched?,
+                        };
+                        let Fetched { rows, next, bytes, skew, received_at } = fetched;
+                        at = next;
+                        let more = at.is_some() || place + 1 < filters.len();
+                        yield Page {
+                            rows,
+                            restarted: std::mem::take(&mut restarted),
+                            more,
+                            bytes,
+                            skew,
+                            received_at,
+                            ..Page::default()
+                        };
+                    }
+                }
+                break;
+            }
+        }
+    }
+
+    /// The groups that are read, each with its members.
+    fn groups(&self) -> impl Stream<Item = Result<Page, ReadError>> + Send + use<> {
+        let directory = self.clone();
+        try_stream! {
+            let every = directory.client.profile().full_members_every().ok().flatten();
+            let every = every.and_then(|every| i64::try_from(every.as_millis()).ok()).unwrap_or(0);
+            let mut failures = 0;
+            let mut pages = std::pin::pin!(directory.pages(Kind::Group));
+            while let Some(page) = pages.next().await {
+                let mut page = page?;
+                let listed = std::mem::take(&mut page.rows);
+                let chosen = listed.into_iter().filter(|row| {
+                    row.bytes.sent().is_some_and(|bytes| is_chosen(bytes, directory.names.as_ref()))
+                });
+                let (skew, received_at) = (page.skew.unwrap_or(0), page.received_at);
+                let joined = chosen.map(|row| directory.joined(row, received_at, skew, every));
+                let mut joined = std::pin::pin!(futures::stream::iter(joined).buffered(GROUPS_AT_ONCE));
+                while let Some(row) = joined.next().await {
+                    let Joined { row, failed } = row?;
+                    failures = if failed.is_some() { failures + 1 } else { 0 };
+                    if let Some(error) = failed.filter(|_| failures == FAILURES_MAX) {
+                        Err(error)?;
+                    }
+                    page.bytes += row.as_ref().and_then(|row| row.bytes.sent()).map_or(0, Bytes::len);
+                    page.rows.extend(row);
+                    if page.bytes >= PAGE_BYTES {
+                        let rest = Page { restarted: false, rows: Vec::new(), bytes: 0, ..page.clone() };
+                        yield Page { more: true, ..std::mem::replace(&mut page, rest) };
+                    }
+                }
+                // A page of which nothing is read says nothing, unless it is the last.
+                if !page.rows.is_empty() || page.restarted || !page.more {
+                    yield page;
+                }
+            }
+        }
+    }
+
+    /// A group's row with its members. If the row is the one by which they were last read, they are not read again.
+    async fn joined(&self, row: RawRow, now: i64, skew: i64, every: i64) -> Result<Joined, ReadError> {
+        let Some(bytes) = row.bytes.sent() else { return Ok(Joined { row: None, failed: None }) };
+        // The sync names a row without an id.
+        let Some(id) = id_of(bytes) else {
+            return Ok(Joined { row: Some(raw_row(with_members(bytes, None))), failed: None });
+        };
+        if let Some(hash) = self.members_read.unchanged(&id, row.hash, now, every) {
+            return Ok(Joined { row: Some(RawRow { hash, bytes: RowBytes::Unchanged }), failed: None });
+        }
+        match self.members(&id).await {
+            Members::Read(members) => {
+                let joined = raw_row(with_members(bytes, Some(&members)));
+                self.members_read.remember(id, bytes, row.hash, joined.hash, now, skew);
+                Ok(Joined { row: Some(joined), failed: None })
+            }
+            // Deleted since it was listed: it is missing, and asked for by id.
+            Members::Gone => Ok(Joined { row: None, failed: None }),
+            Members::Failed(error) if timed_out(&error) => {
+                Ok(Joined { row: Some(raw_row(with_members(bytes, None))), failed: Some(error) })
+            }
+            Members::Failed(error) => Err(error),
+        }
+    }
+
+    /// Reads the ids of all members of a group, sorted.
+    async fn members(&self, group: &Id) -> Members {
+        let (mut number, pages_max) = (0, self.client.patience().pages);
+        'walk: loop {
+            let limit = self.size(List::Members).load(Ordering::Relaxed);
+            let mut at = Some(self.client.urls().members(group, &[("limit", limit.to_string())]));
+            let mut members: BTreeSet<Id> = BTreeSet::new();
+            while let Some(url) = at {
+                number += 1;
+                let fetched = match bounded(number, pages_max) {
+                    Ok(()) => self.fetch(url, List::Members).await,
+                    Err(error) => Err(error),
+                };
+                let Fetched { rows, next, .. } = match fetched {
+                    Ok(fetched) => fetched,
+                    Err(error) if error.status == Some(404) => return Members::Gone,
+                    Err(error) if timed_out(&error) && self.shrink(List::Members) => continue 'walk,
+                    Err(error) => return Members::Failed(error),
+                };
+                for row in rows {
+                    let Some(id) = row.bytes.sent().and_then(|bytes| id_of(bytes)) else {
+                        let text = "a member of a group has no usable `id`";
+                        return Members::Failed(ReadError::new(ReasonCode::NotAResource, text));
+                    };
+                    members.insert(id);
+                }
+                if members.len() > MEMBERS_MAX {
+                    let text = format!("a group has more than {MEMBERS_MAX} members");
+                    return Members::Failed(ReadError::new(ReasonCode::TooManyRows, text));
+                }
+                at = next;
+            }
+            return Members::Read(members.into_iter().collect());
+        }
+    }
+}
+
+/// A group's row with its members; `None` if the group is gone.
+struct Joined {
+    row: Option<RawRow>,
+    /// Why its members could not be read.
+    failed: Option<ReadError>,
+}
+
+/// An end to lists that go on for ever.
+fn bounded(number: usize, pages_max: usize) -> Result<(), ReadError> {
+    if number > pages_max {
+        let text = format!("the list has more than {pages_max} pages");
+        return Err(ReadError::new(ReasonCode::TooManyPages, text));
+    }
+    Ok(())
+}
+
+/// Okta answers HTTP 500 if it does not finish a large page in time.
+fn timed_out(error: &ReadError) -> bool {
+    matches!(error.status, Some(500 | 504))
+}
+
+impl Directory for OktaDirectory {
+    type Error = ReadError;
+
+    /// Okta has no list of what was modified that shows everything, so that every walk is a full one.
+    fn list(&self, kind: Kind, _since: Option<i64>) -> impl Stream<Item = Result<Page, ReadError>> + Send {
+        let pages = match kind {
+            Kind::User => self.pages(kind).left_stream(),
+            Kind::Group => self.groups().right_stream(),
+        };
+        pages.map(move |page| page.map_err(|error| error.of(kind)))
+    }
+
+    fn read(&self, kind: Kind, page: &Page, row: &RawRow) -> Parsed {
+        let Some(bytes) = row.bytes.sent() else {
+            self.members_read.forget();
+            return Parsed::Stale;
+        };
+        let (own, members) = match kind {
+            Kind::User => (&bytes[..], None),
+            Kind::Group => parts(bytes).unwrap_or((&[], None)),
+        };
+        let scim = match kind {
+            Kind::User => user_as_scim(own),
+            Kind::Group => group_as_scim(own),
+        };
+        // A row without a profile has nothing but its id, if that.
+        let readable = scim.is_some();
+        let scim = scim.unwrap_or_else(|| own.to_vec());
+        let row = RawRow { hash: row.hash, bytes: RowBytes::Sent(scim.into()) };
+        let mut parsed = parse_row(kind, page, &row, &self.reading);
+        let Parsed::Resource(observed) = &mut parsed else { return parsed };
+        if !readable {
+            observed.readable = Readable::IdOnly;
+        }
+        if kind == Kind::Group {
+            match (members, &mut observed.readable) {
+                (Some(members), _) => {
+                    let direct = |id| ListedMember { id, kind: Some(Kind::User), direct: Some(true) };
+                    observed.members = members.into_iter().map(direct).collect();
+                }
+                (None, Readable::Without(names)) => names.push("members".to_owned()),
+                (None, Readable::IdOnly) => {}
+                (None, whole) => *whole = Readable::Without(vec!["members".to_owned()]),
+            }
+        }
+        parsed
+    }
+
+    async fn get(&self, kind: Kind, id: &Id) -> Answer {
+        let reply = match self.client.get(self.client.urls().resource(kind, id, &[])).await {
+            Ok(reply) => reply,
+            Err(error) => return Answer::Unproven(error.problem.what),
+        };
+        match reply.status.as_u16() {
+            200 => {}
+            404 | 410 => return Answer::NotFound,
+            403 => return Answer::Forbidden,
+            405 | 501 => return Answer::NotOffered,
+            status => return Answer::Unproven(format!("HTTP {status}")),
+        }
+        // Okta also finds users by their login.
+        if id_of(&reply.body).as_ref() != Some(id) {
+            return Answer::Unproven("HTTP 200 without the id that was asked for".to_owned());
+        }
+        let row = match kind {
+            Kind::User => raw_row(reply.body.clone()),
+            Kind::Group => match self.members(id).await {
+                Members::Read(members) => raw_row(with_members(&reply.body, Some(&members))),
+                Members::Gone => return Answer::Unproven("a group without a list of members".to_owned()),
+                Members::Failed(_) => raw_row(with_members(&reply.body, None)),
+            },
+        };
+        let page = Page { skew: reply.skew, received_at: reply.received_at, ..Page::default() };
+        match self.read(kind, &page, &row) {
+            Parsed::Resource(observed) => Answer::Found(observed),
+            Parsed::NoId | Parsed::Stale => Answer::Unproven("a body that cannot be read".to_owned()),
+        }
+    }
+
+    /// Memberships are read from the groups, so that no filter is asked.
+    async fn matching(&self, kind: Kind, _attribute: &'static str, _id: &Id) -> Result<Vec<Id>, ReadError> {
+        let text = "Okta's API does not filter by memberships";
+        Err(ReadError::new(ReasonCode::FilterIgnored, text).of(kind))
+    }
+}
