@@ -190,8 +190,8 @@ mod tests {
             "id": "00u1", "status": "LOCKED_OUT", "created": "2020-01-01T00:00:00.000Z",
             "lastUpdated": "2020-01-02T00:00:00.000Z", "type": {"id": "oty1"},
             "profile": {
-                "login": "isaac@acme.example", "email": "isaac@acme.example", "secondEmail": null, "firstName": "Isaac",
-                "lastName": "Brock", "title": "Lead", "department": "R\"D", "manager": "Ann", "managerId": "7",
+                "login": "sam.fernwood@acme.example", "email": "sam.fernwood@acme.example", "secondEmail": null, "firstName": "Sam",
+                "lastName": "Fernwood", "title": "Lead", "department": "R\"D", "manager": "Ann", "managerId": "7",
                 "costCode": 4711,
             },
             "credentials": {"password": {}}, "_links": {"self": {"href": "https://acme.okta.com"}},
@@ -199,9 +199,9 @@ mod tests {
         assert_eq!(
             read(user_as_scim(user.to_string().as_bytes())),
             json!({
-                "id": "00u1", "userName": "isaac@acme.example", "title": "Lead", "active": "true", "status": "LOCKED_OUT",
-                "name": {"givenName": "Isaac", "familyName": "Brock"},
-                "emails": [{"value": "isaac@acme.example", "type": "work", "primary": true}],
+                "id": "00u1", "userName": "sam.fernwood@acme.example", "title": "Lead", "active": "true", "status": "LOCKED_OUT",
+                "name": {"givenName": "Sam", "familyName": "Fernwood"},
+                "emails": [{"value": "sam.fernwood@acme.example", "type": "work", "primary": true}],
                 "urn:ietf:params:scim:schemas:extension:enterprise:2.0:User":
                     {"department": "R\"D", "manager": {"value": "7", "displayName": "Ann"}},
                 "meta": {"created": "2020-01-01T00:00:00.000Z", "lastModified": "2020-01-02T00:00:00.000Z"},

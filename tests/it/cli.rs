@@ -94,7 +94,7 @@ async fn providers_are_shown_without_a_configuration_and_an_unknown_one_is_refus
     let one = program.run(&["providers", "gitlab"]).await;
     assert!(
         one.out.contains("safe default (generic): RFC 7644")
-            && one.out.contains("not_read            [\"groups and memberships\""),
+            && one.out.contains("not_read             [\"groups and memberships\""),
         "{one:?}"
     );
     assert!(one.out.contains("provider = \"gitlab\"") && !one.out.contains('\u{1b}'), "{}", one.out);
