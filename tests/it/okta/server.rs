@@ -20,11 +20,14 @@ pub const TOKEN: &str = "00QCjAl4MlV-canary";
 const ACCESS_TOKEN: &str = "eyJ-access-canary";
 const NONCE: &str = "nonce-canary";
 
+/// Status, headers and body of an answer that refuses.
+pub type Refusal = (u16, Vec<(&'static str, String)>, String);
+
 /// What goes wrong.
 #[derive(Clone, Debug, Default)]
 pub struct Faults {
     /// Every request is refused with this status, these headers and this body.
-    pub refused: Option<(u16, Vec<(&'static str, String)>, String)>,
+    pub refused: Option<Refusal>,
     /// Users and groups that lists leave out although they are there.
     pub unlisted: BTreeSet<String>,
     /// Members that lists of members leave out.
