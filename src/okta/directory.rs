@@ -6,8 +6,7 @@
 //! consistent, and is not used.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_stream::try_stream;
 use bytes::Bytes;
@@ -33,6 +32,12 @@ use crate::source::{Answer, Directory, Page, Parsed, RawRow, RowBytes};
 const USER_LISTS: [Option<&str>; 2] = [Some("status eq \"DEPROVISIONED\""), None];
 /// After an answer that Okta did not finish in time, pages this many times smaller are asked for.
 const SMALLER: u32 = 4;
+/// Smaller pages would take more requests than an organisation has.
+const PAGE_SIZE_MIN: u32 = 10;
+/// Walks of a list after which a larger page is tried again: an hour and a half at intervals of five minutes.
+const WALKS_BEFORE_LARGER: u32 = 20;
+/// Pages of a group's members in a row without a new one.
+const BARREN_PAGES_MAX: usize = 100;
 /// Groups whose members are read at the same time.
 const GROUPS_AT_ONCE: usize = 8;
 /// Bytes of rows with members that become one page.
@@ -47,14 +52,8 @@ pub struct OktaDirectory {
     pub reading: Reading,
     names: Option<GroupNames>,
     members_read: MembersRead,
-    sizes: Arc<Sizes>,
-}
-
-/// Rows asked for in one page: smaller ones once Okta did not finish a page in time.
-struct Sizes {
-    users: AtomicU32,
-    groups: AtomicU32,
-    members: AtomicU32,
+    /// Of the lists of users and of groups.
+    sizes: Arc<[Size; 2]>,
 }
 
 /// What is listed.
@@ -94,8 +93,7 @@ enum Members {
 impl OktaDirectory {
     /// `names`: which groups are read; `None`: all but Everyone.
     pub fn new(client: Client, attributes: AttributeList, names: Option<GroupNames>) -> OktaDirectory {
-        let size = || AtomicU32::new(client.profile().page_size);
-        let sizes = Arc::new(Sizes { users: size(), groups: size(), members: size() });
+        let sizes = Arc::new(Kind::BOTH.map(|_| Size::new(client.profile().page_size)));
         OktaDirectory {
             client,
             reading: Reading::plain(attributes),
@@ -116,25 +114,9 @@ impl OktaDirectory {
         Ok(())
     }
 
-    fn size(&self, list: List) -> &AtomicU32 {
-        match list {
-            List::Of(Kind::User) => &self.sizes.users,
-            List::Of(Kind::Group) => &self.sizes.groups,
-            List::Members => &self.sizes.members,
-        }
-    }
-
-    /// Asks for smaller pages from now on; false if they cannot be smaller.
-    fn shrink(&self, list: List) -> bool {
-        let size = self.size(list);
-        let now = size.load(Ordering::Relaxed);
-        size.store((now / SMALLER).max(1), Ordering::Relaxed);
-        now > 1
-    }
-
     /// The first page of a list of users or groups.
     fn first(&self, kind: Kind, filter: Option<&str>) -> Url {
-        let limit = self.size(List::Of(kind)).load(Ordering::Relaxed);
+        let limit = self.sizes[kind as usize].now();
         let mut query = vec![("limit", limit.to_string())];
         query.extend(filter.map(|filter| ("filter", filter.to_owned())));
         self.client.urls().list(kind, &query)
@@ -145,13 +127,14 @@ impl OktaDirectory {
         if reply.status.as_u16() != 200 {
             return Err(refusal(&reply, self.client.profile(), list.kind()));
         }
-        let next = link::next(&reply.headers, &url)?;
+        let rows = rows::split(&reply.body)?;
+        let next = link::next(&reply.headers, &url, rows.len())?;
         if next.as_ref() == Some(&url) {
             let text = "the link to the next page leads to the same page, so that the list does not end";
             return Err(ReadError::new(ReasonCode::PagingEndless, text).with_remedy("ask Okta's support"));
         }
         let Reply { skew, received_at, body, .. } = reply;
-        Ok(Fetched { rows: rows::split(&body)?, next, bytes: body.len(), skew, received_at })
+        Ok(Fetched { rows, next, bytes: body.len(), skew, received_at })
     }
 
     /// The id of a user or group that is listed; `None` if there is none, or the list cannot be read.
@@ -168,6 +151,8 @@ impl OktaDirectory {
             let list = List::Of(kind);
             let filters = if kind == Kind::User { USER_LISTS.as_slice() } else { &[None] };
             let (mut number, mut restarted) = (0, false);
+            let size = &directory.sizes[kind as usize];
+            size.begin_walk(directory.client.profile().page_size);
             'walk: loop {
                 for (place, filter) in filters.iter().enumerate() {
                     let mut at = Some(directory.first(kind, *filter));
@@ -175,7 +160,7 @@ impl OktaDirectory {
                         number += 1;
                         bounded(number, directory.client.patience().pages)?;
                         let fetched = match directory.fetch(url, list).await {
-                            Err(error) if timed_out(&error) && directory.shrink(list) => {
+                            Err(error) if timed_out(&error) && size.shrink() => {
                                 restarted = true;
                                 continue 'walk;
                             }
@@ -206,7 +191,7 @@ impl OktaDirectory {
         try_stream! {
             let every = directory.client.profile().full_members_every().ok().flatten();
             let every = every.and_then(|every| i64::try_from(every.as_millis()).ok()).unwrap_or(0);
-            let mut failures = 0;
+            let (mut failures, mut began) = (0, None);
             let mut pages = std::pin::pin!(directory.pages(Kind::Group));
             while let Some(page) = pages.next().await {
                 let mut page = page?;
@@ -215,7 +200,9 @@ impl OktaDirectory {
                     row.bytes.sent().is_some_and(|bytes| is_chosen(bytes, directory.names.as_ref()))
                 });
                 let (skew, received_at) = (page.skew.unwrap_or(0), page.received_at);
-                let joined = chosen.map(|row| directory.joined(row, received_at, skew, every));
+                // What this walk itself has read is not yet known to the sync, which would not recognise it.
+                let before = *began.get_or_insert(received_at);
+                let joined = chosen.map(|row| directory.joined(row, received_at, skew, (before, every)));
                 let mut joined = std::pin::pin!(futures::stream::iter(joined).buffered(GROUPS_AT_ONCE));
                 while let Some(row) = joined.next().await {
                     let Joined { row, failed } = row?;
@@ -239,13 +226,13 @@ impl OktaDirectory {
     }
 
     /// A group's row with its members. If the row is the one by which they were last read, they are not read again.
-    async fn joined(&self, row: RawRow, now: i64, skew: i64, every: i64) -> Result<Joined, ReadError> {
+    async fn joined(&self, row: RawRow, now: i64, skew: i64, (before, every): (i64, i64)) -> Result<Joined, ReadError> {
         let Some(bytes) = row.bytes.sent() else { return Ok(Joined { row: None, failed: None }) };
         // The sync names a row without an id.
         let Some(id) = id_of(bytes) else {
             return Ok(Joined { row: Some(raw_row(with_members(bytes, None))), failed: None });
         };
-        if let Some(hash) = self.members_read.unchanged(&id, row.hash, now, every) {
+        if let Some(hash) = self.members_read.unchanged(&id, row.hash, before, now, every) {
             return Ok(Joined { row: Some(RawRow { hash, bytes: RowBytes::Unchanged }), failed: None });
         }
         match self.members(&id).await {
@@ -255,7 +242,13 @@ impl OktaDirectory {
                 Ok(Joined { row: Some(joined), failed: None })
             }
             // Deleted since it was listed: it is missing, and asked for by id.
-            Members::Gone => Ok(Joined { row: None, failed: None }),
+            Members::Gone if self.is_gone(&id).await => Ok(Joined { row: None, failed: None }),
+            Members::Gone => {
+                let text = "404: the members of a group that is there are not shown";
+                let error = ReadError::new(ReasonCode::NotAListResponse, text)
+                    .with_remedy("look at the admin role of the credential, and for a gateway in between");
+                Ok(Joined { row: Some(raw_row(with_members(bytes, None))), failed: Some(error) })
+            }
             Members::Failed(error) if timed_out(&error) => {
                 Ok(Joined { row: Some(raw_row(with_members(bytes, None))), failed: Some(error) })
             }
@@ -263,11 +256,18 @@ impl OktaDirectory {
         }
     }
 
+    /// True if the group itself is not found. Any other answer, or none, says that it may be there.
+    async fn is_gone(&self, group: &Id) -> bool {
+        let reply = self.client.get(self.client.urls().resource(Kind::Group, group, &[])).await;
+        reply.is_ok_and(|reply| matches!(reply.status.as_u16(), 404 | 410))
+    }
+
     /// Reads the ids of all members of a group, sorted.
     async fn members(&self, group: &Id) -> Members {
-        let (mut number, pages_max) = (0, self.client.patience().pages);
+        let (mut number, mut barren, pages_max) = (0, 0, self.client.patience().pages);
+        // Of this group alone: one that takes Okta long must not make those of the others small.
+        let mut limit = self.client.profile().page_size;
         'walk: loop {
-            let limit = self.size(List::Members).load(Ordering::Relaxed);
             let mut at = Some(self.client.urls().members(group, &[("limit", limit.to_string())]));
             let mut members: BTreeSet<Id> = BTreeSet::new();
             while let Some(url) = at {
@@ -279,15 +279,25 @@ impl OktaDirectory {
                 let Fetched { rows, next, .. } = match fetched {
                     Ok(fetched) => fetched,
                     Err(error) if error.status == Some(404) => return Members::Gone,
-                    Err(error) if timed_out(&error) && self.shrink(List::Members) => continue 'walk,
+                    Err(error) if timed_out(&error) && limit > PAGE_SIZE_MIN => {
+                        limit = smaller(limit);
+                        continue 'walk;
+                    }
                     Err(error) => return Members::Failed(error),
                 };
+                let before = members.len();
                 for row in rows {
                     let Some(id) = row.bytes.sent().and_then(|bytes| id_of(bytes)) else {
                         let text = "a member of a group has no usable `id`";
                         return Members::Failed(ReadError::new(ReasonCode::NotAResource, text));
                     };
                     members.insert(id);
+                }
+                barren = if members.len() == before { barren + 1 } else { 0 };
+                if barren == BARREN_PAGES_MAX {
+                    let text = "page after page of a group's members brings no new one, and the end is not in sight";
+                    let endless = ReadError::new(ReasonCode::PagingEndless, text);
+                    return Members::Failed(endless.with_remedy("ask Okta's support"));
                 }
                 if members.len() > MEMBERS_MAX {
                     let text = format!("a group has more than {MEMBERS_MAX} members");
@@ -298,6 +308,45 @@ impl OktaDirectory {
             return Members::Read(members.into_iter().collect());
         }
     }
+}
+
+/// Rows that a list is asked for at once. Smaller after pages that Okta did not finish in time, and larger again later:
+/// an outage must not make all reading slow for good.
+struct Size(Mutex<(u32, u32)>);
+
+impl Size {
+    fn new(rows: u32) -> Size {
+        Size(Mutex::new((rows, 0)))
+    }
+
+    fn now(&self) -> u32 {
+        self.lock().0
+    }
+
+    /// A walk begins. After so many walks a larger size is tried, `max` at most.
+    fn begin_walk(&self, max: u32) {
+        let (rows, walks) = &mut *self.lock();
+        *walks += 1;
+        if *walks >= WALKS_BEFORE_LARGER {
+            (*rows, *walks) = ((*rows * SMALLER).min(max), 0);
+        }
+    }
+
+    /// False if pages cannot be smaller.
+    fn shrink(&self) -> bool {
+        let (rows, walks) = &mut *self.lock();
+        let shrinks = *rows > PAGE_SIZE_MIN;
+        (*rows, *walks) = (smaller(*rows), 0);
+        shrinks
+    }
+
+    fn lock(&self) -> MutexGuard<'_, (u32, u32)> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn smaller(rows: u32) -> u32 {
+    (rows / SMALLER).max(PAGE_SIZE_MIN.min(rows))
 }
 
 /// A group's row with its members; `None` if the group is gone.

@@ -82,12 +82,13 @@ struct Remembered {
 pub struct MembersRead(Arc<Mutex<HashMap<Id, Remembered>>>);
 
 impl MembersRead {
-    /// The hash of the row with members of a group whose own row did not change since they were read, less than
-    /// `every` ago. Milliseconds.
-    pub fn unchanged(&self, id: &Id, group: RawHash, now: i64, every: i64) -> Option<RawHash> {
+    /// The hash of the row with members of a group whose own row did not change since they were read, `before` this time
+    /// and less than `every` ago. Milliseconds.
+    pub fn unchanged(&self, id: &Id, group: RawHash, before: i64, now: i64, every: i64) -> Option<RawHash> {
         let remembered = self.lock().get(id).copied()?;
         let is_fresh = (0..every).contains(&(now - remembered.read_at));
-        (remembered.group == group && is_fresh).then_some(remembered.row)
+        let is_known = remembered.read_at < before;
+        (remembered.group == group && is_fresh && is_known).then_some(remembered.row)
     }
 
     /// `own`: the group's own row, with this hash. `now`: by the clock of this machine; `skew`: the server's minus it.
@@ -154,13 +155,14 @@ mod tests {
         let own = br#"{"lastMembershipUpdated":"1970-01-01T00:00:00.000Z"}"#;
         let now = 2 * SETTLED_MS;
         read.remember(id.clone(), own, hash(1), hash(2), now, 0);
-        assert_eq!(read.unchanged(&id, hash(1), now + DAY - 1, DAY), Some(hash(2)));
-        assert_eq!(read.unchanged(&id, hash(1), now + DAY, DAY), None);
-        assert_eq!(read.unchanged(&id, hash(3), now, DAY), None);
-        assert_eq!(read.unchanged(&id, hash(1), now - 1, DAY), None, "a clock that went back says nothing");
+        assert_eq!(read.unchanged(&id, hash(1), now + 1, now + DAY - 1, DAY), Some(hash(2)));
+        assert_eq!(read.unchanged(&id, hash(1), now + 1, now + DAY, DAY), None);
+        assert_eq!(read.unchanged(&id, hash(1), now, now, DAY), None, "this walk has read it, and the sync not yet");
+        assert_eq!(read.unchanged(&id, hash(3), now + 1, now, DAY), None);
+        assert_eq!(read.unchanged(&id, hash(1), now + 1, now - 1, DAY), None, "a clock that went back says nothing");
         read.remember(id.clone(), own, hash(1), hash(2), SETTLED_MS, 0);
-        assert_eq!(read.unchanged(&id, hash(1), SETTLED_MS, DAY), None, "the change is fresh");
+        assert_eq!(read.unchanged(&id, hash(1), now + 1, SETTLED_MS, DAY), None, "the change is fresh");
         read.remember(id.clone(), b"{}", hash(1), hash(2), now, 0);
-        assert_eq!(read.unchanged(&id, hash(1), now, DAY), None, "it does not say when it changed");
+        assert_eq!(read.unchanged(&id, hash(1), now + 1, now, DAY), None, "it does not say when it changed");
     }
 }

@@ -9,13 +9,29 @@ use crate::scim::ReadError;
 /// Bytes of one link; a cursor of Okta is a part of it.
 const LINK_BYTES_MAX: usize = 8_192;
 
-/// The page behind the one at `asked`; `None` at the end of the list.
+/// The page behind the one at `asked`, which has so many `rows`; `None` at the end of the list.
+///
+/// Okta links each page to itself, also the last one. A full page without any link has lost it on the way, and the rest
+/// of the list with it.
 ///
 /// # Errors
-/// The link leads to another host or to another list, where the credential must not go.
-pub fn next(headers: &HeaderMap, asked: &Url) -> Result<Option<Url>, ReadError> {
-    let lines = headers.get_all(LINK).iter().filter_map(|line| line.to_str().ok());
-    let Some(target) = lines.flat_map(links).find_map(|(target, is_next)| is_next.then_some(target)) else {
+/// The link is lost or cannot be read. Or it leads to another host or to another list, where the credential must not go.
+pub fn next(headers: &HeaderMap, asked: &Url, rows: usize) -> Result<Option<Url>, ReadError> {
+    let lost = |what: &str| {
+        let text = format!("the header Link of a page {what}, so that it is not known whether the list goes on");
+        ReadError::new(ReasonCode::NotAListResponse, text)
+            .with_remedy("look for a proxy or gateway in between that changes headers")
+    };
+    let mut found = Vec::new();
+    for line in headers.get_all(LINK) {
+        let line = line.to_str().map_err(|_| lost("is not text"))?;
+        found.extend(links(line).ok_or_else(|| lost("is cut off"))?);
+    }
+    let limit = asked.query_pairs().find(|(name, _)| name == "limit").and_then(|(_, limit)| limit.parse().ok());
+    if found.is_empty() && limit.is_some_and(|limit: usize| rows >= limit) {
+        return Err(lost("is missing"));
+    }
+    let Some(target) = found.into_iter().find_map(|(target, is_next)| is_next.then_some(target)) else {
         return Ok(None);
     };
     let refused = |what: &str| {
@@ -36,12 +52,13 @@ pub fn next(headers: &HeaderMap, asked: &Url) -> Result<Option<Url>, ReadError> 
     Ok(Some(url))
 }
 
-/// The targets of one header line, and whether their relation is `next`. A comma may be inside a target.
-fn links(line: &str) -> Vec<(&str, bool)> {
+/// The targets of one header line, and whether their relation is `next`. A comma may be inside a target. `None`: the
+/// line is cut off.
+fn links(line: &str) -> Option<Vec<(&str, bool)>> {
     let mut links = Vec::new();
     let mut rest = line;
     while let Some((_, from)) = rest.split_once('<') {
-        let Some((target, behind)) = from.split_once('>') else { break };
+        let (target, behind) = from.split_once('>')?;
         let parameters = behind.split('<').next().unwrap_or_default();
         let is_next = parameters.split([';', ',']).any(|parameter| {
             let Some((name, value)) = parameter.split_once('=') else { return false };
@@ -51,7 +68,7 @@ fn links(line: &str) -> Vec<(&str, bool)> {
         links.push((target, is_next));
         rest = behind;
     }
-    links
+    Some(links)
 }
 
 #[cfg(test)]
@@ -61,7 +78,7 @@ mod tests {
     fn followed(lines: &[&str]) -> Result<Option<String>, String> {
         let asked = Url::parse("https://acme.okta.com/api/v1/users?limit=200").unwrap();
         let headers = lines.iter().map(|line| (LINK, line.parse().unwrap())).collect();
-        next(&headers, &asked).map(|url| url.map(String::from)).map_err(|error| error.to_string())
+        next(&headers, &asked, 200).map(|url| url.map(String::from)).map_err(|error| error.to_string())
     }
 
     #[test]
@@ -76,7 +93,17 @@ mod tests {
             page("https://acme.okta.com/api/v1/users?after=1")
         );
         assert_eq!(followed(&[&format!("{own}; rel=\"self\"")]), Ok(None));
-        assert_eq!(followed(&["<x", "; rel=\"next\"", ""]), Ok(None));
+        assert_eq!(followed(&["</x>; rel=\"self\"", "; rel=\"next\"", ""]), Ok(None));
+    }
+
+    #[test]
+    fn a_full_page_whose_link_is_lost_is_not_the_end() {
+        for lines in [&[][..], &["; rel=\"next\""], &["<x"], &["</x>; rel=\"self\", <https://acme"]] {
+            let refused = followed(lines).unwrap_err();
+            assert!(refused.contains("so that it is not known whether the list goes on"), "{lines:?}: {refused}");
+        }
+        let asked = Url::parse("https://acme.okta.com/api/v1/users?limit=200").unwrap();
+        assert_eq!(next(&HeaderMap::new(), &asked, 199).unwrap(), None, "a page with room left is the last one");
     }
 
     #[test]

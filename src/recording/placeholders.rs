@@ -407,6 +407,10 @@ fn is_uuid(text: &str) -> bool {
     lengths.eq([8, 4, 4, 4, 12]) && text.bytes().all(|byte| byte == b'-' || byte.is_ascii_hexdigit())
 }
 
+/// Dates that programs write for no date, and the times beside them.
+const NO_DATES: [&str; 4] = ["0001-01-01", "1900-01-01", "1970-01-01", "9999-12-31"];
+const NO_TIMES: [&str; 2] = ["00:00:00", "23:59:59"];
+
 /// A date, or a date and time, moved by `shift`, in the same format and precision. `None`: it is something else.
 fn shifted(text: &str, shift: SignedDuration) -> Option<String> {
     let (date, rest) = (text.get(..10)?, text.get(10..)?);
@@ -420,6 +424,10 @@ fn shifted(text: &str, shift: SignedDuration) -> Option<String> {
     if !shape(date, "0000-00-00") {
         return None;
     }
+    // They are the same everywhere, so that a moved one would tell the span.
+    let stands_for_none =
+        NO_DATES.contains(&date) && (rest.is_empty() || rest.get(1..9).is_some_and(|time| NO_TIMES.contains(&time)));
+    let shift = if stands_for_none { SignedDuration::ZERO } else { shift };
     if rest.is_empty() {
         let days = shift.as_secs() / 86_400;
         let moved = date.parse::<jiff::civil::Date>().ok()?.checked_add(Span::new().try_days(days).ok()?).ok()?;

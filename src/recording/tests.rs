@@ -76,6 +76,11 @@ fn times_move_by_the_same_span_and_keep_format_and_precision() {
     let later = placeholders.text("2025-03-04T06:06:07Z");
     assert_eq!((at(&later) - at(&moved[0])).get_seconds(), 3_600);
     assert_ne!(Placeholders::new(1).text(times[0]), Placeholders::new(1 << 50).text(times[0]));
+    // They are the same everywhere, so that a moved one would tell the span.
+    for none in ["0001-01-01T00:00:00Z", "1970-01-01T00:00:00.000Z", "9999-12-31", "1900-01-01 00:00:00"] {
+        assert_eq!(placeholders.text(none), none);
+    }
+    assert_ne!(placeholders.text("1970-01-01T05:06:07Z"), "1970-01-01T05:06:07Z");
     for other in ["2025-13-04T05:06:07Z", "2025-03-04T05:06:07Z Ada", "2025-03-04T05:06:07."] {
         assert!(!placeholders.text(other).contains("05:06"), "{other}");
     }

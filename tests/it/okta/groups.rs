@@ -121,6 +121,30 @@ async fn members_that_cannot_be_read_stay_as_last_seen_and_other_groups_are_read
     world.publishes(&["membership.removed 00u1 in 00g1 (not_listed)"]).await;
 }
 
+/// A role or a gateway may show a group and not its members.
+#[tokio::test]
+async fn a_group_whose_members_are_not_found_stays_with_its_members_if_the_group_itself_is_found() {
+    let mut world = OktaWorld::baseline(ORG).await;
+    world.okta.faults(|faults| faults.hidden_members_of = Some("00g1".to_owned()));
+    advance(DAY);
+    let status = world.publishes(&[]).await;
+    assert!(status.findings.iter().any(|finding| finding.contains("00g1 (members)")), "{:?}", status.findings);
+    world.okta.faults(|faults| faults.hidden_members_of = None);
+    world.publishes(&[]).await;
+}
+
+#[tokio::test]
+async fn pages_of_members_that_lead_to_each_other_for_ever_fail_the_sync() {
+    let mut world = OktaWorld::baseline(ORG).await;
+    world.okta.faults(|faults| faults.endless_members = true);
+    advance(DAY);
+    drop(world.okta.asked());
+    world.fails("page after page of a group's members brings no new one").await;
+    assert!(members_read(&world.okta.asked()) <= 3 * 101);
+    world.okta.faults(|faults| faults.endless_members = false);
+    world.publishes(&[]).await;
+}
+
 #[tokio::test]
 async fn a_group_of_fifty_thousand_members_is_read_whole_and_one_change_in_it_is_one_event() {
     let mut org = Org::default();

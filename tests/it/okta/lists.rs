@@ -44,6 +44,33 @@ async fn a_page_that_takes_okta_too_long_is_asked_for_in_smaller_ones() {
     assert_eq!(world.okta.asked().iter().filter(|path| *path == "/api/v1/users").count(), 6);
 }
 
+/// An outage of a moment must not make all reading slow for good.
+#[tokio::test]
+async fn pages_that_became_small_become_large_again() {
+    let mut world = OktaWorld::baseline(&org(60)).await;
+    world.okta.faults(|faults| faults.slow_above = Some(0));
+    world.fails("Users: Okta answers HTTP 500").await;
+    world.okta.faults(|faults| faults.slow_above = None);
+    let mut requests = Vec::new();
+    for _ in 0..60 {
+        drop(world.okta.asked());
+        world.publishes(&[]).await;
+        requests.push(world.okta.asked().iter().filter(|path| *path == "/api/v1/users").count());
+    }
+    // Ten rows at least, so that even then the requests are bounded; in the end one page for each of the two lists.
+    assert_eq!((requests[0], requests[59]), (1 + 6, 2), "{requests:?}");
+}
+
+/// It must not look like the end of the list, and a group's members like gone.
+#[tokio::test]
+async fn a_full_page_that_has_lost_its_link_fails_the_sync() {
+    let mut world = OktaWorld::baseline(&org(450)).await;
+    world.okta.faults(|faults| faults.unlinked = true);
+    world.fails("Users: the header Link of a page is missing").await;
+    world.okta.faults(|faults| faults.unlinked = false);
+    world.publishes(&[]).await;
+}
+
 #[tokio::test]
 async fn a_next_page_at_another_host_is_not_followed() {
     let mut world = OktaWorld::baseline(&org(450)).await;

@@ -38,6 +38,12 @@ pub struct Faults {
     pub slow_above: Option<usize>,
     /// Lists of members of this group end in HTTP 500.
     pub broken_group: Option<String>,
+    /// Lists of members of this group are not found, though the group is.
+    pub hidden_members_of: Option<String>,
+    /// Pages come without their links, as behind a proxy that drops them.
+    pub unlinked: bool,
+    /// The pages of a group's members lead to each other for ever.
+    pub endless_members: bool,
     /// The next page is at another host.
     pub link_elsewhere: bool,
     /// This many requests are answered 429 first.
@@ -178,6 +184,14 @@ async fn answer(
         ["groups", id] => one(&shared, shared.org.groups.get(id).map(|group| &group.row)),
         ["groups", id, "users"] => match shared.org.groups.get(id) {
             None => error(404, "E0000007", "Not found: Resource not found (UserGroup)"),
+            Some(_) if shared.faults.hidden_members_of.as_deref() == Some(id) => {
+                error(404, "E0000007", "Not found: Resource not found (UserGroup)")
+            }
+            Some(_) if shared.faults.endless_members => {
+                let other = if query.get("after").is_some_and(|after| after == "a") { "b" } else { "a" };
+                let next = format!("<http://{host}{path}?limit=200&after={other}>; rel=\"next\"");
+                Response::builder().status(200).header("link", next).body(Body::from("[]")).expect("a response")
+            }
             Some(_) if shared.faults.broken_group.as_deref() == Some(id) => {
                 error(500, "E0000009", "Internal Server Error")
             }
@@ -246,6 +260,9 @@ fn page(
         next.append_pair("after", last).append_pair("limit", &limit.to_string());
         next.extend_pairs(query.iter().filter(|(name, _)| *name == "filter"));
         response = response.header("link", format!("<http://{host}{path}?{}>; rel=\"next\"", next.finish()));
+    }
+    if shared.faults.unlinked {
+        response = Response::builder().status(200);
     }
     let rows: Vec<Value> = page.into_iter().map(|(_, row)| row).collect();
     response.body(Body::from(Value::from(rows).to_string())).expect("a response")
