@@ -212,6 +212,14 @@ fn ends(
             Err(error) if may_have_a_leader(&error) && began.elapsed() < LEADER_WAIT && client.lists(reader, &name) => {
                 thread::sleep(LEADER_POLL);
             }
+            // librdkafka asks for the two ends one by one, and says nothing if only one of them is answered. Taken for an
+            // end, the other one would hide records.
+            Ok((low, _)) if low < 0 => {
+                if began.elapsed() > LEADER_WAIT {
+                    return Err(client.unreachable());
+                }
+                thread::sleep(LEADER_POLL);
+            }
             found => return found.map_err(|error| client.explain_topic(reader, &name, &error)),
         }
     }

@@ -12,7 +12,7 @@ use rdkafka::types::RDKafkaApiKey::{self, AddPartitionsToTxn, EndTxn, InitProduc
 use rdkafka::types::RDKafkaRespErr::{self, *};
 use scimtail::kafka::cause::Failures;
 use scimtail::kafka::producer::NotCommitted;
-use scimtail::kafka::read::read_to_end;
+use scimtail::kafka::read::{ReadRecord, read_to_end};
 use scimtail::kafka::{KafkaClient, TransactionalProducer};
 use scimtail::log::{Batch, Positions, Record, Topic};
 use scimtail::service::ServiceError;
@@ -114,6 +114,23 @@ fn outcomes(api: RDKafkaApiKey, batch: fn() -> Batch, cases: &[(&[RDKafkaRespErr
 
 fn case(error: &'static RDKafkaRespErr, name: &'static str) -> (&'static [RDKafkaRespErr], &'static str) {
     (std::slice::from_ref(error), name)
+}
+
+/// Brokers list a new topic a moment before the leaders of its partitions serve it.
+#[test]
+fn the_leader_of_a_partition_that_is_listed_is_waited_for() {
+    for error in [RD_KAFKA_RESP_ERR_NOT_LEADER_FOR_PARTITION, RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART] {
+        let (cluster, client) = cluster();
+        fence(&client).expect("the shard").commit(&[batch()]).expect("it commits");
+        cluster.request_errors(RDKafkaApiKey::ListOffsets, &[error; 3]);
+        let mut read = 0;
+        let each = |_: ReadRecord<'_>| {
+            read += 1;
+            Ok(())
+        };
+        let outcome = read_to_end(&client, &[Topic::Users], &[0], each, |_| Ok(()));
+        assert!(outcome.is_ok() && read == 1, "{error:?}: {read} records, {outcome:?}");
+    }
 }
 
 /// A restore that begins again has the whole log, so that no person has to act.
