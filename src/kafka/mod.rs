@@ -10,6 +10,7 @@ pub mod credentials;
 pub mod error;
 pub mod group;
 pub mod oauth;
+pub mod offsets;
 pub mod partition;
 pub mod producer;
 pub mod read;

@@ -5,12 +5,11 @@
 //! *read_uncommitted* client sees it, taken first, and reading ends only when the position (which counts control
 //! records too) has reached it. End-of-partition is merely a wake-up.
 
-use std::thread;
 use std::time::{Duration, Instant};
 
 use rdkafka::TopicPartitionList;
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::error::{KafkaError as Error, RDKafkaErrorCode as Code};
+use rdkafka::error::KafkaError as Error;
 use rdkafka::message::{BorrowedMessage, Headers, Message};
 use rdkafka::topic_partition_list::Offset;
 
@@ -18,11 +17,12 @@ use super::blocking::aside;
 use super::client::{KafkaClient, Quiet};
 use super::credentials::Given;
 use super::error::{Meaning, in_words, is_unreachable, meaning};
+use super::offsets::watermarks_by;
 use crate::directory::Problem;
 use crate::log::Topic;
 use crate::service::ServiceError;
 
-const WATERMARKS_WAIT: Duration = Duration::from_secs(30);
+const METADATA_WAIT: Duration = Duration::from_secs(30);
 const POLL_WAIT: Duration = Duration::from_millis(100);
 /// How long the broker holds a fetch back when there is nothing more, in milliseconds. A reader that wants to know the
 /// end would otherwise wait for librdkafka's 500 ms. One that follows a topic keeps these: it would ask 100 times a
@@ -35,9 +35,6 @@ const LOST_WAIT: Duration = Duration::from_secs(5);
 /// Without an answer for so long, a new client takes the place of the one that follows a topic: certificates, keys and
 /// passwords of librdkafka are those of the time at which a client is made. Longer than a broker takes to start.
 pub const NEW_CLIENT_AFTER: Duration = Duration::from_secs(60);
-/// For the leader of a partition: brokers list a new topic a moment before its leaders serve it.
-const LEADER_WAIT: Duration = Duration::from_secs(10);
-const LEADER_POLL: Duration = Duration::from_millis(20);
 /// Records between two calls of `progress`, while records come.
 const RECORDS_PER_PROGRESS: u64 = 1_024;
 /// Without any progress for so long, reading fails: a hanging transaction, or a lost broker. Longer than a
@@ -91,23 +88,6 @@ pub struct Progress {
     pub total: i64,
 }
 
-/// Low and high watermark of a partition, the high one including what is not yet committed. Blocks.
-///
-/// # Errors
-/// No broker answers, or the topic may not be read.
-pub fn watermarks(client: &KafkaClient, topic: Topic, partition: i32) -> Result<(i64, i64), ServiceError> {
-    ends(client, &client.asking(&client.brokers, "read_uncommitted")?, topic, partition)
-}
-
-/// The end offset of each of `topics` in the partition, uncommitted records included. Blocks.
-///
-/// # Errors
-/// As [`watermarks`].
-pub fn ends_of(client: &KafkaClient, topics: &[Topic], partition: i32) -> Result<Vec<i64>, ServiceError> {
-    let reader = client.asking(&client.brokers, "read_uncommitted")?;
-    topics.iter().map(|topic| Ok(ends(client, &reader, *topic, partition)?.1)).collect()
-}
-
 /// Reads the partitions of `topics` from their beginning to their present end. Blocks. `progress` is called at least
 /// every poll interval, also while nothing comes.
 ///
@@ -123,16 +103,14 @@ pub fn read_to_end(
     let mut spans = Vec::new();
     let uncommitted = client.asking(&client.brokers, "read_uncommitted")?;
     for topic in topics {
-        for partition in partitions {
-            let (low, high) = ends(client, &uncommitted, *topic, *partition)?;
-            spans.push(Span {
-                topic: *topic,
-                partition: *partition,
-                start: Offset::Beginning,
-                position: low,
-                end: high,
-            });
-        }
+        let marks = watermarks_by(client, &uncommitted, *topic, partitions)?;
+        spans.extend(partitions.iter().zip(marks).map(|(partition, (position, end))| Span {
+            topic: *topic,
+            partition: *partition,
+            start: Offset::Beginning,
+            position,
+            end,
+        }));
     }
     drop(uncommitted);
     read_spans(client, topics, spans, &mut each, &mut progress)
@@ -150,8 +128,9 @@ pub fn read_from(
 ) -> Result<(), ServiceError> {
     let mut spans = Vec::new();
     let uncommitted = client.asking(&client.brokers, "read_uncommitted")?;
-    for (partition, start) in from {
-        let (low, high) = ends(client, &uncommitted, topic, *partition)?;
+    let partitions: Vec<i32> = from.iter().map(|(partition, _)| *partition).collect();
+    let marks = watermarks_by(client, &uncommitted, topic, &partitions)?;
+    for ((partition, start), (low, high)) in from.iter().zip(marks) {
         let position = match start {
             Offset::Beginning => low,
             Offset::Offset(offset) => (*offset).max(low),
@@ -162,73 +141,6 @@ pub fn read_from(
     }
     drop(uncommitted);
     read_spans(client, &[topic], spans, &mut each, &mut |_| Ok(()))
-}
-
-/// The first offset of each partition whose record was written at `millis` or later; the end if there is none.
-/// Blocks.
-///
-/// # Errors
-/// No broker answers, or the topic may not be read.
-pub fn offsets_at(
-    client: &KafkaClient,
-    topic: Topic,
-    partitions: &[i32],
-    millis: i64,
-) -> Result<Vec<(i32, Offset)>, ServiceError> {
-    let name = client.topic(topic);
-    let mut asked = TopicPartitionList::new();
-    for partition in partitions {
-        asked
-            .add_partition_offset(&name, *partition, Offset::Offset(millis))
-            .map_err(|error| client.explain(&name, &error))?;
-    }
-    let reader = client.asking(&client.brokers, "read_committed")?;
-    let found = reader
-        .offsets_for_times(asked, WATERMARKS_WAIT)
-        .map_err(|error| client.explain_topic(&reader, &name, &error))?;
-    let mut offsets = Vec::with_capacity(partitions.len());
-    for element in found.elements() {
-        element.error().map_err(|error| client.explain_topic(&reader, &name, &error))?;
-        let offset = match element.offset() {
-            Offset::Offset(offset) if offset >= 0 => Offset::Offset(offset),
-            _ => Offset::End,
-        };
-        offsets.push((element.partition(), offset));
-    }
-    Ok(offsets)
-}
-
-fn ends(
-    client: &KafkaClient,
-    reader: &BaseConsumer<Quiet>,
-    topic: Topic,
-    partition: i32,
-) -> Result<(i64, i64), ServiceError> {
-    let name = client.topic(topic);
-    let began = Instant::now();
-    loop {
-        let found = reader.fetch_watermarks(&name, partition, WATERMARKS_WAIT);
-        match found {
-            Err(error) if may_have_a_leader(&error) && began.elapsed() < LEADER_WAIT && client.lists(reader, &name) => {
-                thread::sleep(LEADER_POLL);
-            }
-            // librdkafka asks for the two ends one by one, and says nothing if only one of them is answered. Taken for an
-            // end, the other one would hide records.
-            Ok((low, _)) if low < 0 => {
-                if began.elapsed() > LEADER_WAIT {
-                    return Err(client.unreachable());
-                }
-                thread::sleep(LEADER_POLL);
-            }
-            found => return found.map_err(|error| client.explain_topic(reader, &name, &error)),
-        }
-    }
-}
-
-/// True if the partition may have a leader a moment later. librdkafka passes these errors on.
-fn may_have_a_leader(error: &Error) -> bool {
-    let leaders = [Code::NotLeaderForPartition, Code::LeaderNotAvailable, Code::ReplicaNotAvailable];
-    meaning(error) == Meaning::Missing || error.rdkafka_error_code().is_some_and(|code| leaders.contains(&code))
 }
 
 fn read_spans(
@@ -266,7 +178,7 @@ fn read_with(
     let names: Vec<(Topic, String)> = topics.iter().map(|topic| (*topic, client.topic(*topic))).collect();
     // A partition whose leader librdkafka does not know when it is assigned waits half a second to ask again.
     for (_, name) in &names {
-        reader.fetch_metadata(Some(name), WATERMARKS_WAIT).map_err(|error| client.explain(name, &error))?;
+        reader.fetch_metadata(Some(name), METADATA_WAIT).map_err(|error| client.explain(name, &error))?;
     }
     reader.assign(&assignment).map_err(|error| client.explain("reading", &error))?;
 
@@ -382,7 +294,7 @@ pub fn follow(
     let mut from = from.to_vec();
     for (partition, start) in &mut from {
         if *start == Offset::End {
-            *start = Offset::Offset(ends(client, &reader, topic, *partition)?.1);
+            *start = Offset::Offset(watermarks_by(client, &reader, topic, &[*partition])?[0].1);
         }
     }
     assign(client, &reader, &name, &from)?;

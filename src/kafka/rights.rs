@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use super::blocking::blocking;
 use super::client::{KafkaClient, Quiet};
 use super::error::{Meaning, in_words, is_unreachable, meaning, not_permitted};
+use super::offsets::list;
 use super::producer::TransactionalProducer;
 use super::topics::{Cluster, Found};
 use crate::directory::Problem;
@@ -167,8 +168,8 @@ fn end(consumer: &BaseConsumer<Quiet>, name: &str, deadline: Instant) -> Result<
         if left.is_zero() {
             return Ok(None);
         }
-        match consumer.fetch_watermarks(name, 0, left) {
-            Ok((_, end)) => return Ok(Some(end)),
+        match list(consumer, name, &[(0, Offset::End)], left) {
+            Ok(ends) => return Ok(ends[0]),
             // A leader that moves answers so at once.
             Err(error) if is_unreachable(&error) => std::thread::sleep(POLL_WAIT.min(left)),
             Err(error) => return Err(error),

@@ -18,7 +18,8 @@ use crate::config::AccountConfig;
 use crate::kafka::KafkaClient;
 use crate::kafka::blocking::on_its_own_thread;
 use crate::kafka::group::{self, Group};
-use crate::kafka::read::{ReadRecord, follow, offsets_at, read_from, watermarks};
+use crate::kafka::offsets::{offsets_at, watermarks};
+use crate::kafka::read::{ReadRecord, follow, read_from};
 use crate::log::Topic;
 use crate::service::ServiceError;
 

@@ -16,7 +16,8 @@ use crate::avro::codec::state_topic;
 use crate::directory::Problem;
 use crate::directory::{Kind, Known, Position, ReasonCode, StateKey, Status, SyncStatus};
 use crate::kafka::blocking::blocking;
-use crate::kafka::read::{ReadRecord, ends_of, read_to_end};
+use crate::kafka::offsets::ends_of;
+use crate::kafka::read::{ReadRecord, read_to_end};
 use crate::log::{Batch, ClosingRecords, CommitError, Log, Record, Topic};
 use crate::service::ServiceError;
 

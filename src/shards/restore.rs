@@ -14,7 +14,8 @@ use crate::avro::wire::SyncStatus as SyncRecord;
 use crate::directory::Problem;
 use crate::failpoint::{self, Point};
 use crate::kafka::KafkaClient;
-use crate::kafka::read::{Progress, ReadRecord, ends_of, read_to_end};
+use crate::kafka::offsets::ends_of;
+use crate::kafka::read::{Progress, ReadRecord, read_to_end};
 use crate::log::{Positions, Topic, state_digest};
 use crate::service::ServiceError;
 

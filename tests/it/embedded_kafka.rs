@@ -147,7 +147,8 @@ async fn times_lead_to_offsets_and_an_offset_behind_the_end_is_refused() {
     producer.commit_transaction(WAIT).expect("it commits");
     let client = embedded.client.clone();
     let found = tokio::task::spawn_blocking(move || {
-        let at = |millis| scimtail::kafka::read::offsets_at(&client, Topic::Events, &[0], millis).expect("an answer");
+        let at =
+            |millis| scimtail::kafka::offsets::offsets_at(&client, Topic::Events, &[0], millis).expect("an answer");
         (at(0), at(now_millis() + 60_000))
     });
     let (early, late) = found.await.expect("it returned");

@@ -13,7 +13,7 @@ use scimtail::avro::{Codec, Registry};
 use scimtail::config::{AccountConfig, Config, Secret};
 use scimtail::connect::Connection;
 use scimtail::directory::{Status, SyncStatus};
-use scimtail::kafka::read::watermarks;
+use scimtail::kafka::offsets::watermarks;
 use scimtail::kafka::{KafkaClient, topics};
 use scimtail::log::{Batch, CommitError, EndKind, Ended, Log, Positions, Record, Topic};
 use scimtail::schedule::now_millis;
