@@ -8,7 +8,7 @@ use crate::jwt::Signer;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use reqwest::header::{AUTHORIZATION, HeaderName, HeaderValue};
+use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Method, RequestBuilder};
 use secrecy::{ExposeSecret, SecretString};
 use url::Url;
@@ -90,6 +90,8 @@ pub struct Credential {
     tokens: Option<Tokens>,
     /// What to do at this vendor, by the `error` of its token endpoint.
     token_remedies: BTreeMap<String, String>,
+    /// The newest one that the directory gave for proofs (RFC 9449 §8.2).
+    nonce: Mutex<Option<String>>,
     sources: Sources,
 }
 
@@ -98,6 +100,8 @@ pub struct Pass {
     pass: Numbered,
     /// The key to which a token is bound (RFC 9449).
     bound_to: Option<Arc<Signer>>,
+    /// The directory's, for the proof.
+    nonce: Option<String>,
 }
 
 impl Credential {
@@ -117,7 +121,8 @@ impl Credential {
             _ => None,
         };
         let current = Mutex::new(Numbered { secret, number: 0 });
-        Ok(Credential { scheme, read, refresh_token: None, current, tokens, token_remedies: BTreeMap::new(), sources })
+        let (token_remedies, nonce) = (BTreeMap::new(), Mutex::default());
+        Ok(Credential { scheme, read, refresh_token: None, current, tokens, token_remedies, nonce, sources })
     }
 
     /// The credential with a refresh token, which is a second secret.
@@ -177,10 +182,23 @@ impl Credential {
                 let remedies = &self.token_remedies;
                 let grant = Grant { client_id, token_url, scope, params, secret, refresh_token, proof, remedies };
                 let AccessToken { pass, bound_to } = tokens.pass(&grant, current.number).await?;
-                Ok(Pass { pass, bound_to })
+                let nonce = self.nonce.lock().unwrap_or_else(PoisonError::into_inner).clone();
+                Ok(Pass { pass, bound_to, nonce })
             }
-            _ => Ok(Pass { pass: current, bound_to: None }),
+            _ => Ok(Pass { pass: current, bound_to: None, nonce: None }),
         }
+    }
+
+    /// Takes over the nonce that an answer gives for the next proofs; true if it is another one than the proof of the
+    /// answered request had.
+    pub fn follow_nonce(&self, pass: &Pass, answer: &HeaderMap) -> bool {
+        if pass.bound_to.is_none() {
+            return false;
+        }
+        let Some(nonce) = dpop::nonce_for_next(answer) else { return false };
+        let is_another = pass.nonce.as_deref() != Some(&*nonce);
+        *self.nonce.lock().unwrap_or_else(PoisonError::into_inner) = Some(nonce);
+        is_another
     }
 
     /// Adds the credential to a request of this method to this URL.
@@ -196,7 +214,7 @@ impl Credential {
     ) -> Result<RequestBuilder, ReadError> {
         let secret = pass.pass.secret.expose_secret();
         if let Some(key) = &pass.bound_to {
-            let proof = dpop::proof(key, method, url, None, Some(&pass.pass.secret), self.sources)?;
+            let proof = dpop::proof(key, method, url, pass.nonce.as_deref(), Some(&pass.pass.secret), self.sources)?;
             let mut value = HeaderValue::try_from(format!("{PROOF} {secret}")).map_err(|_| no_header())?;
             value.set_sensitive(true);
             return Ok(request.header(AUTHORIZATION, value).header(PROOF, proof));

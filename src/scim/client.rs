@@ -271,7 +271,7 @@ impl Client {
             Waits::bounded(patience.throttled_tries, patience.throttled_wait, patience.longest_wait),
             Waits::bounded(patience.tries, patience.first_wait, patience.longest_wait),
         );
-        let mut renewed = false;
+        let (mut renewed, mut has_nonce) = (false, false);
         let mut waits_since = Instant::now();
         loop {
             let permit = turn.permit(operation).await;
@@ -279,6 +279,14 @@ impl Client {
             let permit = permit?;
             let answered = self.send_once(&request, permit).await;
             let advice = match &answered {
+                // RFC 9449 §9: the proof was right, but for the nonce that this answer gives.
+                Ok(Answered { reply, other_nonce: true, .. })
+                    if reply.status == StatusCode::UNAUTHORIZED && !has_nonce =>
+                {
+                    has_nonce = true;
+                    waits_since = Instant::now();
+                    continue;
+                }
                 Ok(Answered { reply, pass, .. }) if reply.status == StatusCode::UNAUTHORIZED && !renewed => {
                     renewed = credential.renew(pass).await;
                     if !renewed {
@@ -345,6 +353,7 @@ impl Client {
         }
         self.skew.store(skew.unwrap_or(0), Ordering::Relaxed);
         let headers = response.headers().clone();
+        let other_nonce = credential.follow_nonce(&pass, &headers);
         let body = match urls.operation(&request.url) {
             _ if !status.is_success() => Ok(read_error_body(response).await),
             Some(Operation::ListUsers | Operation::ListGroups | Operation::GetGroup | Operation::ListMembers) => {
@@ -356,7 +365,7 @@ impl Client {
         keep(body.as_ref().ok());
         let body = body?;
         failpoint::hit(Point::FetchAfter);
-        Ok(Answered { reply: Reply { status, body, headers, skew, received_at }, advice, pass })
+        Ok(Answered { reply: Reply { status, body, headers, skew, received_at }, advice, pass, other_nonce })
     }
 
     /// Counts and logs a vendor that throttles: it is not a failure, but it takes time, and a person has to see why.
@@ -387,6 +396,8 @@ struct Answered {
     advice: Advice,
     /// What the request was signed with.
     pass: Pass,
+    /// The next proof has another nonce than that of this request.
+    other_nonce: bool,
 }
 
 /// Which requests are counted together: those of one credential at one host, or all at one host.

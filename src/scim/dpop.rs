@@ -8,6 +8,7 @@ use aws_lc_rs::digest::{SHA256, digest};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use reqwest::Method;
+use reqwest::header::HeaderMap;
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::json;
 use url::Url;
@@ -52,7 +53,7 @@ impl Proofs {
     /// # Errors
     /// No key can be generated.
     pub(super) fn follow(&mut self, error: Option<&str>, nonce: Option<&str>) -> Result<bool, ReadError> {
-        let nonce = nonce.filter(|nonce| !nonce.is_empty() && nonce.len() <= NONCE_BYTES_MAX);
+        let nonce = nonce.filter(|nonce| fits(nonce));
         let asks = match error {
             Some("invalid_dpop_proof") => self.key.is_none(),
             Some("use_dpop_nonce") => nonce.is_some() && self.nonce.as_deref() != nonce,
@@ -67,6 +68,16 @@ impl Proofs {
         }
         Ok(asks)
     }
+}
+
+fn fits(nonce: &str) -> bool {
+    !nonce.is_empty() && nonce.len() <= NONCE_BYTES_MAX
+}
+
+/// The nonce that an answer of a directory gives for the requests after it (RFC 9449 §8.2, §9).
+pub(super) fn nonce_for_next(headers: &HeaderMap) -> Option<String> {
+    let nonce = headers.get(NONCE)?.to_str().ok()?;
+    fits(nonce).then(|| nonce.to_owned())
 }
 
 /// A proof for one request (RFC 9449 §4.2). `token`: the access token that goes with it.

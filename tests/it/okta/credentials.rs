@@ -77,6 +77,28 @@ async fn an_organisation_that_asks_for_dpop_gets_a_proof_with_each_request() {
 }
 
 #[tokio::test]
+async fn an_api_that_asks_for_its_own_nonce_gets_it_in_each_proof() {
+    let mut world = OktaWorld::with_app(Org::parse(ORG)).await;
+    world.okta.faults(|faults| faults.dpop = true);
+    world.publishes(&[]).await;
+    world.okta.asked();
+    world.publishes(&[]).await;
+    let without = world.okta.asked().len();
+    for nonce in ["first", "second"] {
+        world.okta.faults(|faults| faults.api_nonce = Some(nonce));
+        world.publishes(&[]).await;
+        assert_eq!(world.okta.asked().len(), without + 1, "one request comes again, with the nonce of the answer");
+        assert_eq!(world.okta.shared().token_requests, 3, "the token holds");
+    }
+    world.okta.faults(|faults| {
+        let challenge = "DPoP error=\"use_dpop_nonce\"".to_owned();
+        let fields = vec![("www-authenticate", challenge), ("dpop-nonce", "n".repeat(5_000))];
+        faults.refused = Some((401, fields, String::new()));
+    });
+    world.fails("Users: 401: Okta refuses the proof of possession (DPoP) of the request; → set the clock").await;
+}
+
+#[tokio::test]
 async fn each_refusal_of_an_app_says_what_to_do_in_the_admin_console() {
     for (error, words) in [
         (

@@ -52,6 +52,8 @@ pub struct Faults {
     pub rate_limit: u64,
     /// The authorization server asks for DPoP.
     pub dpop: bool,
+    /// The API asks for proofs with this nonce (RFC 9449 §9).
+    pub api_nonce: Option<&'static str>,
     /// The authorization server answers with this `error`.
     pub token_error: Option<&'static str>,
     /// A filter for a status is answered, and then the person is deactivated.
@@ -159,6 +161,13 @@ async fn answer(
             && is_proof(&text("dpop"), &method, &format!("http://{host}{path}"), true, None));
     if !allowed {
         return error(401, "E0000011", "Invalid token provided");
+    }
+    if let Some(nonce) = shared.faults.api_nonce
+        && !is_proof(&text("dpop"), &method, &format!("http://{host}{path}"), true, Some(nonce))
+    {
+        let challenge = "DPoP error=\"use_dpop_nonce\", error_description=\"canary of the server\"";
+        let again = Response::builder().status(401).header("www-authenticate", challenge).header("dpop-nonce", nonce);
+        return again.body(Body::empty()).expect("a response");
     }
     if shared.faults.throttled > 0 {
         shared.faults.throttled -= 1;
