@@ -238,7 +238,7 @@ impl OktaDirectory {
         match self.members(&id).await {
             Members::Read(members) => {
                 let joined = raw_row(with_members(bytes, Some(&members)));
-                self.members_read.remember(id, bytes, row.hash, joined.hash, now, skew);
+                self.members_read.remember(id, bytes, row.hash, joined.hash, (now, skew), every);
                 Ok(Joined { row: Some(joined), failed: None })
             }
             // Deleted since it was listed: it is missing, and asked for by id.
@@ -384,7 +384,7 @@ impl Directory for OktaDirectory {
 
     fn read(&self, kind: Kind, page: &Page, row: &RawRow) -> Parsed {
         let Some(bytes) = row.bytes.sent() else {
-            self.members_read.forget();
+            self.members_read.not_recognised(row.hash, page.received_at);
             return Parsed::Stale;
         };
         let (own, members) = match kind {

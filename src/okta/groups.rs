@@ -79,34 +79,49 @@ struct Remembered {
 /// The groups whose members were read by this process. That a group's row is the same saves requests; it is never
 /// evidence that a member is gone or that one was added. Clones share what they remember.
 #[derive(Clone, Default)]
-pub struct MembersRead(Arc<Mutex<HashMap<Id, Remembered>>>);
+pub struct MembersRead(Arc<Mutex<Memory>>);
+
+#[derive(Default)]
+struct Memory {
+    read: HashMap<Id, Remembered>,
+    /// Rows that the sync did not recognise, and when: it keeps no hash of a row that it cannot read whole, for example.
+    /// They are not remembered for a while, because each of them has the whole list read twice.
+    unrecognised: HashMap<RawHash, i64>,
+}
 
 impl MembersRead {
     /// The hash of the row with members of a group whose own row did not change since they were read, `before` this time
     /// and less than `every` ago. Milliseconds.
     pub fn unchanged(&self, id: &Id, group: RawHash, before: i64, now: i64, every: i64) -> Option<RawHash> {
-        let remembered = self.lock().get(id).copied()?;
+        let remembered = self.lock().read.get(id).copied()?;
         let is_fresh = (0..every).contains(&(now - remembered.read_at));
         let is_known = remembered.read_at < before;
         (remembered.group == group && is_fresh && is_known).then_some(remembered.row)
     }
 
     /// `own`: the group's own row, with this hash. `now`: by the clock of this machine; `skew`: the server's minus it.
-    pub fn remember(&self, id: Id, own: &[u8], group: RawHash, row: RawHash, now: i64, skew: i64) {
+    pub fn remember(&self, id: Id, own: &[u8], group: RawHash, row: RawHash, (now, skew): (i64, i64), every: i64) {
         let settled = changed_at(own).is_some_and(|changed| changed + SETTLED_MS < now + skew);
-        let mut read = self.lock();
-        if settled && (read.len() < REMEMBERED_MAX || read.contains_key(&id)) {
+        let Memory { read, unrecognised } = &mut *self.lock();
+        let recognised = unrecognised.get(&row).is_none_or(|at| !(0..every).contains(&(now - at)));
+        if settled && recognised && (read.len() < REMEMBERED_MAX || read.contains_key(&id)) {
             read.insert(id, Remembered { group, row, read_at: now });
         } else {
             read.remove(&id);
         }
     }
 
-    pub fn forget(&self) {
-        self.lock().clear();
+    /// The sync does not recognise this row, so that the list is read again, with all members.
+    pub fn not_recognised(&self, row: RawHash, now: i64) {
+        let Memory { read, unrecognised } = &mut *self.lock();
+        read.clear();
+        if unrecognised.len() == REMEMBERED_MAX {
+            unrecognised.clear();
+        }
+        unrecognised.insert(row, now);
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<Id, Remembered>> {
+    fn lock(&self) -> MutexGuard<'_, Memory> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -154,15 +169,25 @@ mod tests {
         let (id, hash) = (Id::from("g"), |number: u128| RawHash::new(number).unwrap());
         let own = br#"{"lastMembershipUpdated":"1970-01-01T00:00:00.000Z"}"#;
         let now = 2 * SETTLED_MS;
-        read.remember(id.clone(), own, hash(1), hash(2), now, 0);
+        read.remember(id.clone(), own, hash(1), hash(2), (now, 0), DAY);
         assert_eq!(read.unchanged(&id, hash(1), now + 1, now + DAY - 1, DAY), Some(hash(2)));
         assert_eq!(read.unchanged(&id, hash(1), now + 1, now + DAY, DAY), None);
         assert_eq!(read.unchanged(&id, hash(1), now, now, DAY), None, "this walk has read it, and the sync not yet");
         assert_eq!(read.unchanged(&id, hash(3), now + 1, now, DAY), None);
         assert_eq!(read.unchanged(&id, hash(1), now + 1, now - 1, DAY), None, "a clock that went back says nothing");
-        read.remember(id.clone(), own, hash(1), hash(2), SETTLED_MS, 0);
+        read.remember(id.clone(), own, hash(1), hash(2), (SETTLED_MS, 0), DAY);
         assert_eq!(read.unchanged(&id, hash(1), now + 1, SETTLED_MS, DAY), None, "the change is fresh");
-        read.remember(id.clone(), b"{}", hash(1), hash(2), now, 0);
+        read.remember(id.clone(), b"{}", hash(1), hash(2), (now, 0), DAY);
         assert_eq!(read.unchanged(&id, hash(1), now + 1, now, DAY), None, "it does not say when it changed");
+        read.remember(id.clone(), own, hash(1), hash(2), (now, 0), DAY);
+        read.not_recognised(hash(2), now);
+        read.remember(id.clone(), own, hash(1), hash(2), (now + 1, 0), DAY);
+        assert_eq!(read.unchanged(&id, hash(1), now + 2, now + 2, DAY), None, "it would not be recognised again");
+        read.remember(id.clone(), own, hash(1), hash(2), (now + DAY, 0), DAY);
+        assert_eq!(
+            read.unchanged(&id, hash(1), now + DAY + 1, now + DAY, DAY),
+            Some(hash(2)),
+            "it is tried once a day"
+        );
     }
 }
