@@ -137,11 +137,11 @@ impl OktaDirectory {
         Ok(Fetched { rows, next, bytes: body.len(), skew, received_at })
     }
 
-    /// The id of a user or group that is listed; `None` if there is none, or the list cannot be read.
-    pub async fn first_id(&self, kind: Kind) -> Option<Id> {
-        let page = self.fetch(self.first(kind, None), List::Of(kind)).await.ok()?;
+    /// The users, or the groups that are read, on the first page of a list; none if it cannot be read.
+    pub async fn first_rows(&self, kind: Kind) -> Vec<Bytes> {
+        let Ok(page) = self.fetch(self.first(kind, None), List::Of(kind)).await else { return Vec::new() };
         let chosen = |bytes: &&Bytes| kind == Kind::User || is_chosen(bytes, self.names.as_ref());
-        page.rows.iter().filter_map(|row| row.bytes.sent()).filter(chosen).find_map(|bytes| id_of(bytes))
+        page.rows.iter().filter_map(|row| row.bytes.sent()).filter(chosen).cloned().collect()
     }
 
     /// All pages of the lists of one kind, one after the other; the last one says that there are no more.

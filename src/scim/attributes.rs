@@ -21,7 +21,7 @@ const MULTI_VALUED: [&str; 8] =
     ["emails", "phoneNumbers", "ims", "photos", "addresses", "entitlements", "roles", "x509Certificates"];
 
 /// True for an attribute and for what is below it.
-pub(super) fn is_of(path: &str, attribute: &str) -> bool {
+pub fn is_of(path: &str, attribute: &str) -> bool {
     path.eq_ignore_ascii_case(attribute) || is_below(path, attribute)
 }
 

@@ -25,7 +25,7 @@ pub mod client;
 pub mod advertised;
 pub mod learnt;
 pub mod value;
-mod attributes;
+pub mod attributes;
 pub mod members;
 pub mod resource;
 pub mod listing;

@@ -11,7 +11,7 @@ use serde_json::value::RawValue;
 use super::attributes::{entries_of, forget, is_of, set, wanted, without_core_urn};
 use super::members::{Members, read_groups, read_members};
 use super::profile::{AbsentActive, Email};
-use super::value::{id, id_of};
+use super::value::{NESTING_MAX, id, id_of};
 use crate::directory::reduction::reduce;
 use crate::directory::{AttributeList, Id, Kind, ListedGroup, ListedMember, Principal};
 use crate::json::Fields;
@@ -128,11 +128,28 @@ pub fn read_resource(kind: Kind, bytes: &[u8], reading: &Reading) -> Result<Reso
     Ok(resource)
 }
 
-/// Names of the top-level attributes of a resource, as the server spells them: what a listed attribute may have been
-/// meant to be.
-pub fn names_of(bytes: &[u8]) -> Vec<String> {
-    let fields: Option<Fields<'_>> = serde_json::from_slice(bytes).ok();
-    fields.map(|fields| fields.0.into_iter().map(|(name, _)| name.into_owned()).collect()).unwrap_or_default()
+/// Paths of the attributes of a resource, as the server spells them: what a listed attribute may have been meant to be.
+/// Those of complex attributes and extensions end at the first value that is not an object.
+pub fn paths_of(bytes: &[u8]) -> Vec<String> {
+    let mut paths = Vec::new();
+    if let Ok(fields) = serde_json::from_slice::<Fields<'_>>(bytes) {
+        for (name, raw) in fields.0 {
+            let separator = if name.contains(':') { ':' } else { '.' };
+            paths_below(name.into_owned(), separator, raw, NESTING_MAX, &mut paths);
+        }
+    }
+    paths
+}
+
+fn paths_below(path: String, separator: char, raw: &RawValue, nesting: usize, paths: &mut Vec<String>) {
+    match Fields::of(raw).filter(|_| nesting > 0 && raw.get().starts_with('{')) {
+        None => paths.push(path),
+        Some(fields) => {
+            for (name, raw) in fields.0 {
+                paths_below(format!("{path}{separator}{name}"), '.', raw, nesting - 1, paths);
+            }
+        }
+    }
 }
 
 /// What of a resource is read, each attribute once; `None`: it is stated twice, and differently.

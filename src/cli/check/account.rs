@@ -63,7 +63,7 @@ async fn ask(account: &AccountConfig, known: &Known, directory: &AnyDirectory, r
         AnyDirectory::Scim(directory) => directory.advertised().await,
         AnyDirectory::Okta(directory) => {
             // Only for the time that it takes: the reading says what is wrong.
-            directory.first_id(Kind::User).await;
+            directory.first_rows(Kind::User).await;
             None
         }
     };
@@ -291,9 +291,9 @@ async fn check_users(
         report.ok("inactive", &format!("{inactive} of {} users on the first page are listed as disabled", users.len()));
     }
     report.ok("attributes", &settings::published(account));
-    for text in
-        settings::unknown_attributes(account, &page).into_iter().chain(settings::unpublished_privileges(account))
-    {
+    let rows: Vec<&[u8]> = page.rows.iter().filter_map(|row| row.bytes.sent()).map(|bytes| &bytes[..]).collect();
+    let unknown = settings::unknown_attributes(account, "users on the first page", rows.into_iter());
+    for text in unknown.into_iter().chain(settings::unpublished_privileges(account)) {
         report.note("attributes", &text);
     }
     paging_settings(directory.client.profile(), habits, &page, settings);

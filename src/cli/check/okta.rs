@@ -6,6 +6,8 @@ use super::settings;
 use crate::config::AccountConfig;
 use crate::directory::{Changes, Kind, SyncStatus};
 use crate::okta::OktaDirectory;
+use crate::okta::resource::{group_as_scim, user_as_scim};
+use crate::scim::value::id_of;
 
 /// `found`: what a sync would find, if the reading came to its end.
 pub(super) async fn check(
@@ -30,10 +32,18 @@ pub(super) async fn check(
     for text in settings::unpublished_privileges(account) {
         report.note("attributes", &text);
     }
+    let mut shown: Vec<Vec<u8>> = Vec::new();
     for kind in Kind::BOTH.into_iter().filter(|kind| *kind == Kind::User || account.profile.groups) {
-        if let Some(id) = directory.first_id(kind).await {
+        let rows = directory.first_rows(kind).await;
+        let as_scim = if kind == Kind::User { user_as_scim } else { group_as_scim };
+        shown.extend(rows.iter().filter_map(|row| as_scim(row)));
+        if let Some(id) = rows.iter().find_map(|row| id_of(row)) {
             check_get(directory, kind, &id, report).await;
         }
+    }
+    let what = "users and groups on the first pages";
+    for text in settings::unknown_attributes(account, what, shown.iter().map(Vec::as_slice)) {
+        report.note("attributes", &text);
     }
 }
 

@@ -1,8 +1,10 @@
 //! Settings of `[account.profile]` that would fit a directory better than its present ones.
 
+use std::collections::BTreeSet;
+
 use crate::config::AccountConfig;
 use crate::directory::{AttributeList, Id, Kind};
-use crate::scim::envelope::ListPage;
+use crate::scim::attributes::is_of;
 use crate::scim::profile::Memberships;
 use crate::scim::{ScimDirectory, listing, probe, resource};
 use crate::source::{Answer, Directory};
@@ -76,32 +78,28 @@ pub(super) fn unpublished_privileges(account: &AccountConfig) -> Vec<String> {
         .collect()
 }
 
-/// Configured attributes that no user of the first page has. Most often they are misspelled.
-pub(super) fn unknown_attributes(account: &AccountConfig, page: &ListPage) -> Vec<String> {
-    let list = &account.account.attributes;
-    let defaults = account.profile.default_attributes();
-    if *list == defaults || page.rows.is_empty() {
+/// Configured attributes that none of these rows has. Most often they are misspelled. `what`: what the rows are.
+pub(super) fn unknown_attributes<'r>(
+    account: &AccountConfig,
+    what: &str,
+    rows: impl ExactSizeIterator<Item = &'r [u8]>,
+) -> Vec<String> {
+    let count = rows.len();
+    let (list, defaults) = (&account.account.attributes, account.profile.default_attributes());
+    if *list == defaults || count == 0 {
         return Vec::new();
     }
-    let sent = page.rows.iter().filter_map(|row| row.bytes.sent());
-    let names: Vec<String> = sent.flat_map(|bytes| resource::names_of(bytes)).filter(|name| is_plain(name)).collect();
-    let known: Vec<&str> =
-        names.iter().map(String::as_str).chain(defaults.paths().iter().map(String::as_str)).collect();
-    let is_there = |path: &str| {
-        names.iter().any(|name| {
-            path.get(..name.len()).is_some_and(|head| head.eq_ignore_ascii_case(name))
-                && matches!(path.as_bytes().get(name.len()), None | Some(b'.' | b':'))
-        })
-    };
+    let there: BTreeSet<String> = rows.flat_map(resource::paths_of).filter(|path| is_plain(path)).collect();
+    let is_there = |path: &str| there.iter().any(|known| is_of(known, path) || is_of(path, known));
+    let known = || there.iter().chain(defaults.paths()).map(String::as_str);
     let missing = list.paths().iter().filter(|path| !is_there(path) && !defaults.covers(path));
     missing
         .map(|path| {
-            let nearest = known
-                .iter()
-                .max_by(|one, other| strsim::jaro_winkler(one, path).total_cmp(&strsim::jaro_winkler(other, path)));
-            let nearest = nearest.filter(|name| strsim::jaro_winkler(name, path) > 0.8);
+            let near = |name: &str| strsim::jaro_winkler(name, path);
+            let nearest = known().max_by(|one, other| near(one).total_cmp(&near(other)));
+            let nearest = nearest.filter(|name| near(name) > 0.8);
             let hint = nearest.map(|name| format!("; did you mean `{name}`?")).unwrap_or_default();
-            format!("none of the {} users on the first page has `{path}`{hint}", page.rows.len())
+            format!("none of the {count} {what} has `{path}`{hint}")
         })
         .collect()
 }
@@ -112,4 +110,33 @@ fn is_plain(name: &str) -> bool {
     !name.is_empty()
         && name.len() <= SHOWN_MAX
         && name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, ':' | '.' | '_' | '-'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+
+    #[test]
+    fn an_attribute_is_misspelled_if_no_user_has_it_also_inside_of_another_one() {
+        let text = r#"
+            kafka.brokers = ["127.0.0.1:9092"]
+            registry.url = "http://127.0.0.1:8081"
+            [[account]]
+            name = "acme"
+            provider = "generic"
+            base_url = "https://acme.example/scim/v2"
+            token_file = "token"
+            attributes_add = ["nickName", "address.city", "address.cty", "phoneNumbers.value", "urn:acme:User:Cost", "roless"]
+        "#;
+        let users = [r#"{"nickname": "x", "address": {"city": "Kiel"}, "phoneNumbers": [{"value": "1"}],
+            "urn:acme:User": {"cost": 7}, "roles": []}"#];
+        let config = Config::parse("scimtail.toml", text).expect("a configuration");
+        let notes = unknown_attributes(&config.accounts[0], "users", users.iter().map(|user| user.as_bytes()));
+        let expected = [
+            "none of the 1 users has `address.cty`; did you mean `address.city`?",
+            "none of the 1 users has `roless`; did you mean `roles`?",
+        ];
+        assert_eq!(notes, expected);
+    }
 }

@@ -82,6 +82,19 @@ async fn chargebees_roles_are_read_from_okta_with_five_lines() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_attribute_that_none_of_okta_has_is_named_by_check() {
+    let okta = SimulatedOkta::start(Org::parse(ORG)).await;
+    okta.change(|org| org.user("00u1")["profile"]["costCode"] = json!("4711"));
+    let attributes = "attributes_add = [\"profile.costCode\", \"profile.costcod\", \"lastMembershipUpdated\"]";
+    let account = format!("token_file = \"token\"\n{attributes}");
+    let program = configured(&okta, &unique_prefix("okta-attributes"), &account);
+    let check = program.run(&["check", "acme-okta"]).await;
+    let notes: Vec<&str> = check.out.lines().filter(|line| line.contains("note  attributes")).collect();
+    let named = "5 users and groups on the first pages has `profile.costcod`; did you mean `profile.costCode`?";
+    assert!(check.code == 0 && notes.len() == 1 && notes[0].ends_with(named), "{check:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_okta_refuses_check_plan_and_run_say_alike() {
     let okta = SimulatedOkta::start(Org::parse(ORG)).await;
     let by_token = configured(&okta, &unique_prefix("okta-token"), "token_file = \"token\"");
