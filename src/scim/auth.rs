@@ -85,6 +85,8 @@ pub struct Credential {
     read: ReadSecret,
     /// Of the OAuth2 grant that takes a refresh token (RFC 6749 §6). It is read for each request for a token.
     refresh_token: Option<ReadSecret>,
+    /// The refresh token as it was last read here: another one may lead to another directory, as another secret may.
+    refresh_token_seen: Mutex<Option<SecretString>>,
     current: Mutex<Numbered>,
     /// Of OAuth2 only.
     tokens: Option<Tokens>,
@@ -121,8 +123,17 @@ impl Credential {
             _ => None,
         };
         let current = Mutex::new(Numbered { secret, number: 0 });
-        let (token_remedies, nonce) = (BTreeMap::new(), Mutex::default());
-        Ok(Credential { scheme, read, refresh_token: None, current, tokens, token_remedies, nonce, sources })
+        Ok(Credential {
+            scheme,
+            read,
+            refresh_token: None,
+            refresh_token_seen: Mutex::default(),
+            current,
+            tokens,
+            token_remedies: BTreeMap::new(),
+            nonce: Mutex::default(),
+            sources,
+        })
     }
 
     /// The credential with a refresh token, which is a second secret.
@@ -130,8 +141,8 @@ impl Credential {
     /// # Errors
     /// It cannot be read.
     pub fn with_refresh_token(self, read: ReadSecret) -> Result<Credential, ReadError> {
-        read().map_err(|text| ReadError::new(ReasonCode::CredentialUnreadable, text))?;
-        Ok(Credential { refresh_token: Some(read), ..self })
+        let token = read().map_err(|text| ReadError::new(ReasonCode::CredentialUnreadable, text))?;
+        Ok(Credential { refresh_token: Some(read), refresh_token_seen: Mutex::new(Some(token)), ..self })
     }
 
     /// The credential with what to do if the token endpoint answers with an `error` of that name.
@@ -150,17 +161,23 @@ impl Credential {
         Credential::new(Scheme::Bearer, Arc::new(move || Ok(token.clone())), &Reach::default(), sources)
     }
 
-    /// Reads the secret again; true if it is another one now.
+    /// Reads the secrets again; true if one of them is another one now.
     ///
     /// # Errors
-    /// It cannot be read or used; the one before stays.
+    /// One cannot be read or used; those before stay.
     pub fn reread(&self) -> Result<bool, ReadError> {
-        let secret = (self.read)().map_err(|text| ReadError::new(ReasonCode::CredentialUnreadable, text))?;
+        let unreadable = |text| ReadError::new(ReasonCode::CredentialUnreadable, text);
+        let secret = (self.read)().map_err(unreadable)?;
         self.scheme.check(&secret)?;
+        let refresh_token = self.refresh_token.as_ref().map(|read| read()).transpose().map_err(unreadable)?;
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
-        let changed = current.secret.expose_secret() != secret.expose_secret();
+        let mut seen = self.refresh_token_seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let changed = current.secret.expose_secret() != secret.expose_secret()
+            || seen.as_ref().map(ExposeSecret::expose_secret)
+                != refresh_token.as_ref().map(ExposeSecret::expose_secret);
         if changed {
             *current = Numbered { secret, number: current.number + 1 };
+            *seen = refresh_token;
         }
         Ok(changed)
     }
@@ -594,6 +611,28 @@ mod tests {
         let credential = world.credential(world.oauth2()).unwrap();
         let Err(error) = credential.with_refresh_token(Arc::new(|| Err("no file".to_owned()))) else { panic!("none") };
         assert_eq!((error.code.clone(), error.to_string()), (ReasonCode::CredentialUnreadable, "no file".to_owned()));
+    }
+
+    /// It may be that of another directory, so that neither the access token nor what was seen of the old one counts.
+    #[tokio::test]
+    async fn another_refresh_token_is_another_credential() {
+        let world = World::new().await;
+        let token = Arc::new(Mutex::new("first"));
+        let read = token.clone();
+        let Scheme::Oauth2 { client_id, token_url, proof, .. } = world.oauth2() else { panic!("it is OAuth2") };
+        let params = [("grant_type".to_owned(), "refresh_token".to_owned())].into();
+        let credential = world.credential(Scheme::Oauth2 { client_id, token_url, scope: None, params, proof }).unwrap();
+        let credential =
+            credential.with_refresh_token(Arc::new(move || Ok((*read.lock().unwrap()).to_owned().into()))).unwrap();
+        let asked = async || {
+            credential.pass().await.unwrap();
+            world.vendor().asked.len()
+        };
+        assert!(asked().await == 1 && !credential.reread().unwrap() && asked().await == 1);
+        *token.lock().unwrap() = "second";
+        assert!(credential.reread().unwrap() && asked().await == 2);
+        assert!(world.vendor().asked[1].1.ends_with("refresh_token=second"));
+        assert!(!credential.reread().unwrap());
     }
 
     #[tokio::test]
