@@ -22,7 +22,7 @@ use crate::directory::{AttributeList, Id, Kind, ListedMember, Readable, ReasonCo
 use crate::scim::ReadError;
 use crate::scim::client::{Client, Reply};
 use crate::scim::directory::parse_row;
-use crate::scim::envelope::raw_row;
+use crate::scim::envelope::{raw_row, utf_8};
 use crate::scim::members::MEMBERS_MAX;
 use crate::scim::resource::Reading;
 use crate::scim::value::id_of;
@@ -430,16 +430,17 @@ impl Directory for OktaDirectory {
             405 | 501 => return Answer::NotOffered,
             status => return Answer::Unproven(format!("HTTP {status}")),
         }
+        let body = utf_8(&reply.body).unwrap_or_default();
         // Okta also finds users by their login.
-        if id_of(&reply.body).as_ref() != Some(id) {
+        if id_of(&body).as_ref() != Some(id) {
             return Answer::Unproven("HTTP 200 without the id that was asked for".to_owned());
         }
         let row = match kind {
-            Kind::User => raw_row(reply.body.clone()),
+            Kind::User => raw_row(body),
             Kind::Group => match self.members(id).await {
-                Members::Read(members) => raw_row(with_members(&reply.body, Some(&members))),
+                Members::Read(members) => raw_row(with_members(&body, Some(&members))),
                 Members::Gone => return Answer::Unproven("a group without a list of members".to_owned()),
-                Members::Failed(_) => raw_row(with_members(&reply.body, None)),
+                Members::Failed(_) => raw_row(with_members(&body, None)),
             },
         };
         let page = Page { skew: reply.skew, received_at: reply.received_at, ..Page::default() };
