@@ -53,22 +53,46 @@ pub fn next(headers: &HeaderMap, asked: &Url, rows: usize) -> Result<Option<Url>
 }
 
 /// The targets of one header line, and whether their relation is `next`. A comma may be inside a target. `None`: the
-/// line is cut off.
+/// line is cut off, as every link states a relation.
 fn links(line: &str) -> Option<Vec<(&str, bool)>> {
     let mut links = Vec::new();
     let mut rest = line;
     while let Some((_, from)) = rest.split_once('<') {
         let (target, behind) = from.split_once('>')?;
-        let parameters = behind.split('<').next().unwrap_or_default();
-        let is_next = parameters.split([';', ',']).any(|parameter| {
-            let Some((name, value)) = parameter.split_once('=') else { return false };
-            let mut relations = value.trim().trim_matches('"').split_ascii_whitespace();
-            name.trim().eq_ignore_ascii_case("rel") && relations.any(|relation| relation.eq_ignore_ascii_case("next"))
-        });
+        let (parameters, others) = parameters(behind)?;
+        let relations = parameters.into_iter().find_map(|parameter| {
+            let (name, value) = parameter.split_once('=')?;
+            name.trim().eq_ignore_ascii_case("rel").then(|| value.trim().trim_matches('"'))
+        })?;
+        let is_next = relations.split_ascii_whitespace().any(|relation| relation.eq_ignore_ascii_case("next"));
         links.push((target, is_next));
-        rest = behind;
+        rest = others;
     }
     Some(links)
+}
+
+/// The parameters of one link, and what follows the link. Signs in quotes are text (RFC 9110 §5.6.4). `None`: a quote
+/// is not closed.
+fn parameters(text: &str) -> Option<(Vec<&str>, &str)> {
+    let (mut parameters, mut begin) = (Vec::new(), 0);
+    let (mut quoted, mut escaped) = (false, false);
+    for (at, sign) in text.char_indices() {
+        match sign {
+            _ if escaped => escaped = false,
+            '\\' if quoted => escaped = true,
+            '"' => quoted = !quoted,
+            ';' | ',' | '<' if !quoted => {
+                parameters.push(&text[begin..at]);
+                begin = at + 1;
+                if sign != ';' {
+                    return Some((parameters, &text[at..]));
+                }
+            }
+            _ => {}
+        }
+    }
+    parameters.push(&text[begin..]);
+    (!quoted).then_some((parameters, ""))
 }
 
 #[cfg(test)]
@@ -92,13 +116,28 @@ mod tests {
             followed(&["</api/v1/users?after=1>; title=\"x\"; Rel=\"next last\""]),
             page("https://acme.okta.com/api/v1/users?after=1")
         );
+        let quoted = r#"title="a \", <b>; rel=next""#;
+        assert_eq!(
+            followed(&[&format!("{own}; {quoted}; rel=\"self\", <{other}>; {quoted}; rel=\"next\"")]),
+            page(other)
+        );
         assert_eq!(followed(&[&format!("{own}; rel=\"self\"")]), Ok(None));
         assert_eq!(followed(&["</x>; rel=\"self\"", "; rel=\"next\"", ""]), Ok(None));
     }
 
     #[test]
     fn a_full_page_whose_link_is_lost_is_not_the_end() {
-        for lines in [&[][..], &["; rel=\"next\""], &["<x"], &["</x>; rel=\"self\", <https://acme"]] {
+        let own = "</x>; rel=\"self\"";
+        let cut: [&[&str]; 7] = [
+            &[],
+            &["; rel=\"next\""],
+            &["<x"],
+            &["</x>; rel=\"self\", <https://acme"],
+            &[own, "</y>"],
+            &[own, "</y>; re"],
+            &[own, "</y>; rel=\"nex"],
+        ];
+        for lines in cut {
             let refused = followed(lines).unwrap_err();
             assert!(refused.contains("so that it is not known whether the list goes on"), "{lines:?}: {refused}");
         }
