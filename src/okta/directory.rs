@@ -249,7 +249,7 @@ impl OktaDirectory {
                     .with_remedy("look at the admin role of the credential, and for a gateway in between");
                 Ok(Joined { row: Some(raw_row(with_members(bytes, None))), failed: Some(error) })
             }
-            Members::Failed(error) if timed_out(&error) => {
+            Members::Failed(error) if self.is_of_one_group(&id, &error).await => {
                 Ok(Joined { row: Some(raw_row(with_members(bytes, None))), failed: Some(error) })
             }
             Members::Failed(error) => Err(error),
@@ -258,8 +258,22 @@ impl OktaDirectory {
 
     /// True if the group itself is not found. Any other answer, or none, says that it may be there.
     async fn is_gone(&self, group: &Id) -> bool {
+        matches!(self.status(group).await, Some(404 | 410))
+    }
+
+    /// True if members that cannot be read say nothing about other groups: Okta takes too long, a row has no id, or the
+    /// role shows the group and not its members.
+    async fn is_of_one_group(&self, group: &Id, error: &ReadError) -> bool {
+        match error.status {
+            Some(403) => self.status(group).await == Some(200),
+            _ => timed_out(error) || error.code == ReasonCode::NotAResource,
+        }
+    }
+
+    /// What GET of a group answers; `None`: nothing.
+    async fn status(&self, group: &Id) -> Option<u16> {
         let reply = self.client.get(self.client.urls().resource(Kind::Group, group, &[])).await;
-        reply.is_ok_and(|reply| matches!(reply.status.as_u16(), 404 | 410))
+        reply.ok().map(|reply| reply.status.as_u16())
     }
 
     /// Reads the ids of all members of a group, sorted.
