@@ -94,13 +94,8 @@ impl OktaDirectory {
     /// `names`: which groups are read; `None`: all but Everyone.
     pub fn new(client: Client, attributes: AttributeList, names: Option<GroupNames>) -> OktaDirectory {
         let sizes = Arc::new(Kind::BOTH.map(|_| Size::new(client.profile().page_size)));
-        OktaDirectory {
-            client,
-            reading: Reading::plain(attributes),
-            names,
-            members_read: MembersRead::default(),
-            sizes,
-        }
+        let reading = Reading { absent_active: client.profile().absent_active, ..Reading::plain(attributes) };
+        OktaDirectory { client, reading, names, members_read: MembersRead::default(), sizes }
     }
 
     /// Reads the secret again, so that a rotated one takes effect.
