@@ -124,6 +124,17 @@ impl OktaDirectory {
         }
         let rows = rows::split(&reply.body)?;
         let next = link::next(&reply.headers, &url, rows.len())?;
+        if next.is_none()
+            && let Some(first_row) = link::first_row(&url, rows.len())
+        {
+            let again = self.client.get(first_row.clone()).await?;
+            if again.status.as_u16() != 200 {
+                return Err(refusal(&again, self.client.profile(), list.kind()));
+            }
+            if link::next(&again.headers, &first_row, 1)?.is_none() {
+                return Err(link::lost("names no next page"));
+            }
+        }
         if next.as_ref() == Some(&url) {
             let text = "the link to the next page leads to the same page, so that the list does not end";
             return Err(ReadError::new(ReasonCode::PagingEndless, text).with_remedy("ask Okta's support"));

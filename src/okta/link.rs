@@ -17,11 +17,6 @@ const LINK_BYTES_MAX: usize = 8_192;
 /// # Errors
 /// The link is lost or cannot be read. Or it leads to another host or to another list, where the credential must not go.
 pub fn next(headers: &HeaderMap, asked: &Url, rows: usize) -> Result<Option<Url>, ReadError> {
-    let lost = |what: &str| {
-        let text = format!("the header Link of a page {what}, so that it is not known whether the list goes on");
-        ReadError::new(ReasonCode::NotAListResponse, text)
-            .with_remedy("look for a proxy or gateway in between that changes headers")
-    };
     let mut found = Vec::new();
     for line in headers.get_all(LINK) {
         let line = line.to_str().map_err(|_| lost("is not text"))?;
@@ -50,6 +45,29 @@ pub fn next(headers: &HeaderMap, asked: &Url, rows: usize) -> Result<Option<Url>
         return Err(refused("leads to another list"));
     }
     Ok(Some(url))
+}
+
+/// The error of a page of which it is not known whether the list goes on.
+pub fn lost(what: &str) -> ReadError {
+    let text = format!("the header Link of a page {what}, so that it is not known whether the list goes on");
+    ReadError::new(ReasonCode::NotAListResponse, text)
+        .with_remedy("look for a proxy or gateway in between that changes headers")
+}
+
+/// The first page of a list again, with one row, if the page at `asked` is one and is full.
+///
+/// Such a page need not be the last one if it has no next one: Okta writes one header for each link, and a proxy may pass
+/// one of them only. A page with one row of several has a next one in any case.
+pub fn first_row(asked: &Url, rows: usize) -> Option<Url> {
+    let query = |wanted: &str| asked.query_pairs().find(|(name, _)| name == wanted).map(|(_, value)| value);
+    let limit: usize = query("limit")?.parse().ok()?;
+    if limit < 2 || rows < limit || query("after").is_some() {
+        return None;
+    }
+    let others = asked.query_pairs().filter(|(name, _)| name != "limit");
+    let mut url = asked.clone();
+    url.query_pairs_mut().clear().extend_pairs(others).append_pair("limit", "1");
+    Some(url)
 }
 
 /// The targets of one header line, and whether their relation is `next`. A comma may be inside a target. `None`: the
@@ -143,6 +161,20 @@ mod tests {
         }
         let asked = Url::parse("https://acme.okta.com/api/v1/users?limit=200").unwrap();
         assert_eq!(next(&HeaderMap::new(), &asked, 199).unwrap(), None, "a page with room left is the last one");
+    }
+
+    #[test]
+    fn a_full_first_page_is_asked_for_again_with_one_row() {
+        let again = |query: &str, rows: usize| {
+            first_row(&Url::parse(&format!("https://acme.okta.com/api/v1/users?{query}")).unwrap(), rows)
+                .map(String::from)
+        };
+        let filter = "filter=status+eq+%22DEPROVISIONED%22";
+        let one = format!("https://acme.okta.com/api/v1/users?{filter}&limit=1");
+        assert_eq!(again(&format!("limit=200&{filter}"), 200), Some(one));
+        for (query, rows) in [("limit=200", 199), ("limit=200&after=1", 200), ("limit=1", 1), ("", 200)] {
+            assert_eq!(again(query, rows), None, "{query}");
+        }
     }
 
     #[test]
