@@ -28,7 +28,9 @@ use crate::scim::resource::Reading;
 use crate::scim::value::id_of;
 use crate::source::{Answer, Directory, Page, Parsed, RawRow, RowBytes};
 
-/// The filters by which users are listed.
+/// The status of deactivated people.
+const DEACTIVATED: &str = "DEPROVISIONED";
+/// The filters by which users are listed: deactivated people, and all others.
 const USER_LISTS: [Option<&str>; 2] = [Some("status eq \"DEPROVISIONED\""), None];
 /// After an answer that Okta did not finish in time, pages this many times smaller are asked for.
 const SMALLER: u32 = 4;
@@ -173,6 +175,11 @@ impl OktaDirectory {
                             fetched => fetched?,
                         };
                         let Fetched { rows, next, bytes, skew, received_at } = fetched;
+                        if filter.is_some() && rows::are_unfiltered(&rows, DEACTIVATED) {
+                            let text = "the filter for deactivated users has no effect, so that they would be missed";
+                            let ignored = ReadError::new(ReasonCode::FilterIgnored, text);
+                            Err(ignored.with_remedy("look for a proxy or gateway in between that changes queries"))?;
+                        }
                         at = next;
                         let more = at.is_some() || place + 1 < filters.len();
                         yield Page {

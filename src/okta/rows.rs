@@ -4,7 +4,7 @@ use bytes::Bytes;
 use serde_json::value::RawValue;
 
 use crate::directory::ReasonCode;
-use crate::json::Bounded;
+use crate::json::{Bounded, only_field, text};
 use crate::scim::ReadError;
 use crate::scim::envelope::{PAGE_ROWS_MAX, raw_row, utf_8};
 use crate::source::RawRow;
@@ -22,4 +22,14 @@ pub fn split(body: &Bytes) -> Result<Vec<RawRow>, ReadError> {
             .with_remedy("base_url is the Okta domain alone, e.g. https://acme.okta.com")
     })?;
     Ok(rows.into_iter().map(|row| raw_row(body.slice_ref(row.get().as_bytes()))).collect())
+}
+
+/// True if no row of a list has the status that the list was asked for, and each states another one: the filter was
+/// dropped on the way, and a list without it leaves people out.
+pub fn are_unfiltered(rows: &[RawRow], wanted: &str) -> bool {
+    let is_another = |row: &RawRow| {
+        let row = row.bytes.sent().and_then(|bytes| std::str::from_utf8(bytes).ok());
+        row.and_then(|row| text(only_field(row, "status")?)).is_some_and(|status| status != wanted)
+    };
+    !rows.is_empty() && rows.iter().all(is_another)
 }
