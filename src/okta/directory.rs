@@ -13,7 +13,7 @@ use bytes::Bytes;
 use futures::{Stream, StreamExt};
 use url::Url;
 
-use super::groups::{MembersRead, is_chosen, parts, with_members};
+use super::groups::{MembersRead, is_chosen, name_of, parts, with_members};
 use super::names::GroupNames;
 use super::refusal::refusal;
 use super::resource::{group_as_scim, user_as_scim};
@@ -422,8 +422,9 @@ impl Directory for OktaDirectory {
             Kind::User => user_as_scim(own),
             Kind::Group => group_as_scim(own),
         };
-        // A row without a profile has nothing but its id, if that.
-        let readable = scim.is_some();
+        // A row without a profile has nothing but its id, if that. Without a name it is not known whether a new group is
+        // one of those that are read.
+        let readable = scim.is_some() && (kind == Kind::User || self.names.is_none() || name_of(own).is_some());
         let scim = scim.unwrap_or_else(|| own.to_vec());
         let row = RawRow { hash: row.hash, bytes: RowBytes::Sent(scim.into()) };
         let mut parsed = parse_row(kind, page, &row, &self.reading);
