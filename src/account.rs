@@ -36,6 +36,8 @@ pub struct Account {
 pub struct Habits {
     /// False where `totalResults` means something else than the number of matching rows.
     pub trust_total: bool,
+    /// The directory can be paged in one way only.
+    pub paging_is_fixed: bool,
     /// False where the directory serves no groups.
     pub groups: bool,
     /// How memberships are read; `None`: by whichever of list and GET shows members.
@@ -65,6 +67,7 @@ impl Default for Habits {
     fn default() -> Habits {
         Habits {
             trust_total: true,
+            paging_is_fixed: false,
             groups: true,
             memberships: None,
             empty_members_are_none: false,

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use futures::{Stream, StreamExt};
 use url::Url;
 
-use super::groups::{MembersRead, is_chosen, parts, with_members};
+use super::groups::{MembersRead, is_chosen, name_of, parts, with_members};
 use super::names::GroupNames;
 use super::refusal::refusal;
 use super::resource::{group_as_scim, user_as_scim};
@@ -22,13 +22,15 @@ use crate::directory::{AttributeList, Id, Kind, ListedMember, Readable, ReasonCo
 use crate::scim::ReadError;
 use crate::scim::client::{Client, Reply};
 use crate::scim::directory::parse_row;
-use crate::scim::envelope::raw_row;
+use crate::scim::envelope::{raw_row, utf_8};
 use crate::scim::members::MEMBERS_MAX;
 use crate::scim::resource::Reading;
 use crate::scim::value::id_of;
 use crate::source::{Answer, Directory, Page, Parsed, RawRow, RowBytes};
 
-/// The filters by which users are listed.
+/// The status of deactivated people.
+const DEACTIVATED: &str = "DEPROVISIONED";
+/// The filters by which users are listed: deactivated people, and all others.
 const USER_LISTS: [Option<&str>; 2] = [Some("status eq \"DEPROVISIONED\""), None];
 /// After an answer that Okta did not finish in time, pages this many times smaller are asked for.
 const SMALLER: u32 = 4;
@@ -94,13 +96,8 @@ impl OktaDirectory {
     /// `names`: which groups are read; `None`: all but Everyone.
     pub fn new(client: Client, attributes: AttributeList, names: Option<GroupNames>) -> OktaDirectory {
         let sizes = Arc::new(Kind::BOTH.map(|_| Size::new(client.profile().page_size)));
-        OktaDirectory {
-            client,
-            reading: Reading::plain(attributes),
-            names,
-            members_read: MembersRead::default(),
-            sizes,
-        }
+        let reading = Reading { absent_active: client.profile().absent_active, ..Reading::plain(attributes) };
+        OktaDirectory { client, reading, names, members_read: MembersRead::default(), sizes }
     }
 
     /// Reads the secret again, so that a rotated one takes effect.
@@ -129,6 +126,17 @@ impl OktaDirectory {
         }
         let rows = rows::split(&reply.body)?;
         let next = link::next(&reply.headers, &url, rows.len())?;
+        if next.is_none()
+            && let Some(first_row) = link::first_row(&url, rows.len())
+        {
+            let again = self.client.get(first_row.clone()).await?;
+            if again.status.as_u16() != 200 {
+                return Err(refusal(&again, self.client.profile(), list.kind()));
+            }
+            if link::next(&again.headers, &first_row, 1)?.is_none() {
+                return Err(link::lost("names no next page"));
+            }
+        }
         if next.as_ref() == Some(&url) {
             let text = "the link to the next page leads to the same page, so that the list does not end";
             return Err(ReadError::new(ReasonCode::PagingEndless, text).with_remedy("ask Okta's support"));
@@ -167,6 +175,11 @@ impl OktaDirectory {
                             fetched => fetched?,
                         };
                         let Fetched { rows, next, bytes, skew, received_at } = fetched;
+                        if filter.is_some() && rows::are_unfiltered(&rows, DEACTIVATED) {
+                            let text = "the filter for deactivated users has no effect, so that they would be missed";
+                            let ignored = ReadError::new(ReasonCode::FilterIgnored, text);
+                            Err(ignored.with_remedy("look for a proxy or gateway in between that changes queries"))?;
+                        }
                         at = next;
                         let more = at.is_some() || place + 1 < filters.len();
                         yield Page {
@@ -249,7 +262,7 @@ impl OktaDirectory {
                     .with_remedy("look at the admin role of the credential, and for a gateway in between");
                 Ok(Joined { row: Some(raw_row(with_members(bytes, None))), failed: Some(error) })
             }
-            Members::Failed(error) if timed_out(&error) => {
+            Members::Failed(error) if self.is_of_one_group(&id, &error).await => {
                 Ok(Joined { row: Some(raw_row(with_members(bytes, None))), failed: Some(error) })
             }
             Members::Failed(error) => Err(error),
@@ -258,8 +271,22 @@ impl OktaDirectory {
 
     /// True if the group itself is not found. Any other answer, or none, says that it may be there.
     async fn is_gone(&self, group: &Id) -> bool {
+        matches!(self.status(group).await, Some(404 | 410))
+    }
+
+    /// True if members that cannot be read say nothing about other groups: Okta takes too long, a row has no id, or the
+    /// role shows the group and not its members.
+    async fn is_of_one_group(&self, group: &Id, error: &ReadError) -> bool {
+        match error.status {
+            Some(403) => self.status(group).await == Some(200),
+            _ => timed_out(error) || error.code == ReasonCode::NotAResource,
+        }
+    }
+
+    /// What GET of a group answers; `None`: nothing.
+    async fn status(&self, group: &Id) -> Option<u16> {
         let reply = self.client.get(self.client.urls().resource(Kind::Group, group, &[])).await;
-        reply.is_ok_and(|reply| matches!(reply.status.as_u16(), 404 | 410))
+        reply.ok().map(|reply| reply.status.as_u16())
     }
 
     /// Reads the ids of all members of a group, sorted.
@@ -395,8 +422,9 @@ impl Directory for OktaDirectory {
             Kind::User => user_as_scim(own),
             Kind::Group => group_as_scim(own),
         };
-        // A row without a profile has nothing but its id, if that.
-        let readable = scim.is_some();
+        // A row without a profile has nothing but its id, if that. Without a name it is not known whether a new group is
+        // one of those that are read.
+        let readable = scim.is_some() && (kind == Kind::User || self.names.is_none() || name_of(own).is_some());
         let scim = scim.unwrap_or_else(|| own.to_vec());
         let row = RawRow { hash: row.hash, bytes: RowBytes::Sent(scim.into()) };
         let mut parsed = parse_row(kind, page, &row, &self.reading);
@@ -430,16 +458,17 @@ impl Directory for OktaDirectory {
             405 | 501 => return Answer::NotOffered,
             status => return Answer::Unproven(format!("HTTP {status}")),
         }
+        let body = utf_8(&reply.body).unwrap_or_default();
         // Okta also finds users by their login.
-        if id_of(&reply.body).as_ref() != Some(id) {
+        if id_of(&body).as_ref() != Some(id) {
             return Answer::Unproven("HTTP 200 without the id that was asked for".to_owned());
         }
         let row = match kind {
-            Kind::User => raw_row(reply.body.clone()),
+            Kind::User => raw_row(body),
             Kind::Group => match self.members(id).await {
-                Members::Read(members) => raw_row(with_members(&reply.body, Some(&members))),
+                Members::Read(members) => raw_row(with_members(&body, Some(&members))),
                 Members::Gone => return Answer::Unproven("a group without a list of members".to_owned()),
-                Members::Failed(_) => raw_row(with_members(&reply.body, None)),
+                Members::Failed(_) => raw_row(with_members(&body, None)),
             },
         };
         let page = Page { skew: reply.skew, received_at: reply.received_at, ..Page::default() };

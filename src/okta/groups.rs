@@ -1,6 +1,7 @@
 //! Groups with their members: which groups are read, the row of a group that carries its members, and which members
 //! need not be read again.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -22,14 +23,22 @@ const SETTLED_MS: i64 = 600_000;
 
 /// Whether a group is read. A row whose name cannot be read is: it may be the row of any group that is known.
 pub fn is_chosen(row: &[u8], names: Option<&GroupNames>) -> bool {
-    let fields: Option<Fields<'_>> = serde_json::from_slice(row).ok();
-    let Some(fields) = fields else { return true };
-    let profile = fields.get("profile").and_then(Fields::of);
-    let Some(name) = profile.as_ref().and_then(|profile| profile.get("name")).and_then(text) else { return true };
+    let Some(name) = name_of(row) else { return true };
     match names {
         Some(names) => names.matches(&name),
-        None => fields.get("type").and_then(text).is_none_or(|kind| (&*kind, &*name) != EVERYONE),
+        None => {
+            let fields: Option<Fields<'_>> = serde_json::from_slice(row).ok();
+            let kind = fields.as_ref().and_then(|fields| fields.get("type")).and_then(text);
+            kind.is_none_or(|kind| (&*kind, &*name) != EVERYONE)
+        }
     }
+}
+
+/// The name of a group; `None` if it has none.
+pub fn name_of(row: &[u8]) -> Option<String> {
+    let fields: Fields<'_> = serde_json::from_slice(row).ok()?;
+    let profile = Fields::of(fields.get("profile")?)?;
+    text(profile.get("name")?).map(Cow::into_owned)
 }
 
 /// A row that carries the group's members, in the order of their ids. `None`: they cannot be read.

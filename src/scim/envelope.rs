@@ -57,7 +57,7 @@ pub fn no_rows() -> ReadError {
 /// # Errors
 /// `not_a_list_response` for anything else: HTML, an error body with status 200, truncated JSON, UTF-16.
 pub fn split_list(body: &Bytes) -> Result<ListPage, ReadError> {
-    let body = utf_8(body)?;
+    let body = utf_8(body).map_err(|what| not_a_list(&what).with_remedy("ask the vendor for JSON in UTF-8"))?;
     let fields: Fields<'_> = serde_json::from_slice(&body).map_err(|error| not_a_list(kind_of(&error)))?;
     let page = beside_rows(&fields)?;
     let resources = field(&fields, "Resources")?.map(RawValue::get).filter(|text| *text != "null");
@@ -103,10 +103,8 @@ pub fn raw_row(bytes: Bytes) -> RawRow {
 ///
 /// # Errors
 /// Names the encoding if it is not UTF-8, which JSON has to be (RFC 8259 §8.1).
-pub fn utf_8(body: &Bytes) -> Result<Bytes, ReadError> {
-    let not_utf_8 = |what: &str| {
-        not_a_list(&format!("it is {what}, not UTF-8 (RFC 8259 §8.1)")).with_remedy("ask the vendor for JSON in UTF-8")
-    };
+pub fn utf_8(body: &Bytes) -> Result<Bytes, String> {
+    let not_utf_8 = |what: &str| format!("it is {what}, not UTF-8 (RFC 8259 §8.1)");
     match &body[..] {
         [0xEF, 0xBB, 0xBF, ..] => return utf_8(&body.slice(BYTE_ORDER_MARK.len()..)),
         [0xFF, 0xFE, 0, 0, ..] | [0, 0, 0xFE, 0xFF, ..] | [0, 0, 0, _, ..] | [_, 0, 0, 0, ..] => {

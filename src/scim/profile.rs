@@ -468,6 +468,7 @@ impl Profile {
     pub fn habits(&self) -> Habits {
         Habits {
             trust_total: self.trust_total,
+            paging_is_fixed: self.paging == Paging::Link,
             groups: self.groups,
             memberships: self.strategy(),
             empty_members_are_none: self.empty_members == EmptyMembers::None,

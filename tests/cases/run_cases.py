@@ -4,7 +4,7 @@
     SCIMTAIL=target/debug/scimtail KAFKA_BOOTSTRAP=127.0.0.1:9092 SCHEMA_REGISTRY_URL=http://127.0.0.1:8081 \\
         tests/cases/run_cases.py [FILE...] [--agree] [--only TEXT] [--skip-kind KIND] [--work FOLDER] [-v]
 
-FILE is cases.json and variants.json beside this script if none is given. It prints a line a case (`ok`,
+Without a FILE, all cases beside this script are run. It prints a line a case (`ok`,
 or `FAULT` and what differs) and a last line with the count, and ends with 0 only if every case is right.
 All cases of a round are synced by one `run --once`: each is a separate account with a separate server,
 under a topic prefix of this run. With --agree, `check` and `plan` are run before each sync, and
@@ -29,9 +29,12 @@ from pathlib import Path
 
 import agreement
 import expected
+import okta_server
 import program as scimtail
 import server
 
+FILES = [*server.FILES, *okta_server.FILES]
+SERVED_BY = {"scim": server.Directory, "okta": okta_server.Organisation}
 HERE = Path(__file__).resolve().parent
 READ_TOPICS = HERE.parent / "it" / "read_topics.py"
 # `check` and `plan` under way at once. They mostly wait, for the broker or for servers that break off.
@@ -44,7 +47,7 @@ class CaseRun:
     def __init__(self, number, case):
         self.case, self.name = case, case["id"]
         self.token_variable = f"TOKEN_{number}"
-        self.directory = server.Directory(case)
+        self.directory = SERVED_BY[case["api"]](case)
         self.rounds = self.directory.rounds
         self.faults, self.outputs = [], []
         # Events of earlier rounds, and the state that later rounds expect where they do not say.
@@ -61,8 +64,7 @@ class CaseRun:
     def account(self, number):
         """Its `[[account]]`; after its last round as it was then."""
         settings = self.rounds[min(number, len(self.rounds)) - 1]["account"]
-        url = f"http://127.0.0.1:{self.directory.port}{server.BASE}"
-        return server.account(self.name, url, self.token_variable, settings)
+        return self.directory.account(self.name, self.token_variable, settings)
 
     def fault(self, number, text):
         self.faults.append(f"round {number}: {text}")
@@ -209,7 +211,7 @@ def arguments():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("files", nargs="*", default=server.FILES, metavar="FILE")
+    parser.add_argument("files", nargs="*", default=FILES, metavar="FILE")
     parser.add_argument(
         "--agree", action="store_true", help="compare check and plan with each sync"
     )

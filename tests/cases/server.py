@@ -34,7 +34,9 @@ CHUNK_BYTES = 7
 
 
 def load(path):
-    return json.loads(Path(path).read_text(encoding="utf-8"))["cases"]
+    """The cases of a file, each with the API that serves it."""
+    content = json.loads(Path(path).read_text(encoding="utf-8"))
+    return [{"api": content.get("api", "scim"), **case} for case in content["cases"]]
 
 
 def numbers(text):
@@ -61,7 +63,7 @@ def rounds(case):
     now, result = {"users": [], "groups": [], "server": {}, "account": {}}, []
     for said in case["rounds"]:
         now = {**now, **{key: said[key] for key in now if key in said}}
-        result.append({**said, **now, "users": plain(now["users"])})
+        result.append({**said, **now})
     return result
 
 
@@ -112,13 +114,15 @@ class Answer:
 
 
 def error(status, **more):
-    return Answer(status, {"schemas": [ERROR], "status": str(status), **more})
+    return Answer(
+        status, {"schemas": [ERROR], "status": str(status), "detail": "said by the case", **more}
+    )
 
 
-def stated(said):
+def stated(said, error=error):
     """An answer that a case states itself: a status, or {status, body, headers, type}."""
     said = {"status": said} if isinstance(said, int) else said
-    answer = error(said.get("status", 200), detail="said by the case")
+    answer = error(said.get("status", 200))
     return Answer(
         answer.status, said.get("body", answer.body), said.get("headers", {}), said.get("type")
     )
@@ -126,6 +130,11 @@ def stated(said):
 
 class Directory:
     """One case, listening on a separate port."""
+
+    # The path of `base_url`, the provider if the case names none, and the Content-Type.
+    BASE, PROVIDER, TYPE = BASE, "generic", "application/scim+json"
+    # The answer that goes with a status.
+    error = staticmethod(error)
 
     def __init__(self, case, port=0, log=lambda line: None):
         self.rounds, self.log = rounds(case), log
@@ -138,10 +147,15 @@ class Directory:
         """Answers as in this round, and counts its requests from zero."""
         self.round, self.asked = self.rounds[number - 1], {}
 
-    def answer(self, path, query, accept):
+    def account(self, name, token_env, settings):
+        """Its `[[account]]` with these settings."""
+        url = f"http://127.0.0.1:{self.port}{self.BASE}"
+        return account(name, self.PROVIDER, url, token_env, settings)
+
+    def answer(self, path, query, headers):
         """The answer to a GET, or to a POST below the base path."""
         server = self.round["server"]
-        if server.get("accept", accept) != accept:
+        if server.get("accept", headers.get("Accept")) != headers.get("Accept"):
             return stated(406)
         if not path.startswith(f"{BASE}/"):
             return stated(404)
@@ -167,7 +181,7 @@ class Directory:
             return error(
                 400, scimType="invalidValue", detail=f"count is at most {habits['max_count']}"
             )
-        rows = self.round[kind.lower()]
+        rows = plain(self.round[kind.lower()])
         if "filter" in query:
             rows = self.filtered(kind, rows, query["filter"]) if habits.get("filter") else None
             if rows is None:
@@ -193,7 +207,7 @@ class Directory:
         self.asked[kind] = self.asked.get(kind, 0) + 1
         after = said.get("after", 0)
         applies = after < self.asked[kind] <= after + said.get("times", UNLIMITED)
-        return stated(said) if applies else None
+        return stated(said, self.error) if applies else None
 
     def filtered(self, kind, rows, wanted):
         """`members.value eq "ID"` of groups and `groups.value eq "ID"` of users; None: not understood."""
@@ -280,7 +294,7 @@ def handler_of(directory):
                 return self.send(Answer(204), {})
             query = parse_qs(url.query, keep_blank_values=True)
             query = {name: values[0] for name, values in query.items()}
-            answer = directory.answer(url.path, query, self.headers.get("Accept"))
+            answer = directory.answer(url.path, query, self.headers)
             return self.send(answer, directory.round["server"])
 
         do_POST = do_GET
@@ -293,7 +307,7 @@ def handler_of(directory):
                 body = json.dumps(body, ensure_ascii=False)
             data = body.encode(habits.get("encoding", "utf-8"))
             headers = {
-                "Content-Type": answer.type or habits.get("type", "application/scim+json"),
+                "Content-Type": answer.type or habits.get("type", directory.TYPE),
                 **answer.headers,
             }
             if transfer == "gzip":
@@ -306,8 +320,9 @@ def handler_of(directory):
             else:
                 headers["Content-Length"] = str(len(data))
             self.send_response(answer.status)
-            for name, value in headers.items():
-                self.send_header(name, value)
+            for name, values in headers.items():
+                for value in values if isinstance(values, list) else [values]:
+                    self.send_header(name, value)
             self.end_headers()
             if transfer == "cut":
                 self.wfile.write(data[: len(data) // 2])
@@ -332,12 +347,12 @@ def toml(value):
     return json.dumps(value)
 
 
-def account(name, url, token_env, settings):
+def account(name, provider, url, token_env, settings):
     """The [[account]] of a round as TOML: what the case states, and defaults for what it does not."""
     tables = {key: settings[key] for key in ("profile", "guard") if key in settings}
     flat = {
         "name": name,
-        "provider": "generic",
+        "provider": provider,
         "base_url": url,
         "token_env": token_env,
         **{key: value for key, value in settings.items() if key not in tables},
@@ -351,25 +366,25 @@ def account(name, url, token_env, settings):
     return "\n".join(lines) + "\n"
 
 
-def main():
+def main(described, files, serve):
+    """Serves the case that the command line names; `serve`: the class of its directory."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=described, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("case")
     parser.add_argument("port", type=int)
     given = parser.parse_args()
-    case = {case["id"]: case for file in FILES for case in load(file)}[given.case]
-    directory = Directory(case, given.port, lambda line: print(line, flush=True))
+    case = {case["id"]: case for file in files for case in load(file)}[given.case]
+    directory = serve(case, given.port, lambda line: print(line, flush=True))
     print(f"# {case['does']}")
     before = None
     for number, one in enumerate(directory.rounds, 1):
         if one["account"] != before:
-            url = f"http://127.0.0.1:{directory.port}{BASE}"
-            text = account(given.case, url, "TOKEN", one["account"])
+            text = directory.account(given.case, "TOKEN", one["account"])
             print(f"\n# from round {number} on\n{text}", flush=True)
         before = one["account"]
     threading.Event().wait()
 
 
 if __name__ == "__main__":
-    main()
+    main(__doc__, FILES, Directory)

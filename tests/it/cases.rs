@@ -1,4 +1,4 @@
-//! Behaviour of SCIM servers, as their users and their sources describe it, and what scimtail makes of it:
+//! Behaviour of SCIM servers and of Okta, as their users and their sources describe it, and what scimtail makes of it:
 //! `tests/cases`.
 
 use std::collections::BTreeSet;
@@ -46,7 +46,7 @@ fn where_check_or_plan_disagrees_with_a_sync_it_is_noticed() {
 #[test]
 fn every_case_has_a_name_of_its_own_and_says_where_it_is_from() {
     let mut names = BTreeSet::new();
-    for file in ["cases.json", "variants.json"] {
+    for file in ["cases.json", "variants.json", "okta.json"] {
         let text = std::fs::read_to_string(format!("{DIRECTORY}/{file}")).unwrap();
         let content: Value = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{file}: {error}"));
         for case in content["cases"].as_array().expect("a list of cases") {

@@ -118,10 +118,14 @@ async fn walk_once<D: Directory>(
         if page.more {
             // The server says that there is more: only its word ends a walk by cursor, or our patience.
             if barren == BARREN_PAGES_MAX {
+                let remedy = match seen.account.habits.paging_is_fixed {
+                    true => "ask the vendor",
+                    false => "[account.profile] paging = \"index\", or ask the vendor",
+                };
                 let problem =
                     Problem::new("cursor after cursor is offered without a new row, and the end is not in sight")
                         .of(kind.endpoint())
-                        .with_remedy("[account.profile] paging = \"index\", or ask the vendor");
+                        .with_remedy(remedy);
                 return Err(failed(ReasonCode::PagingEndless, problem));
             }
         } else if fresh == 0 && received > 0 {
