@@ -205,6 +205,8 @@ impl OktaDirectory {
             let every = directory.client.profile().full_members_every().ok().flatten();
             let every = every.and_then(|every| i64::try_from(every.as_millis()).ok()).unwrap_or(0);
             let (mut failures, mut began) = (0, None);
+            // Whether any group was read whole, and why the last one was not that was not.
+            let (mut any, mut last) = (false, None);
             let mut pages = std::pin::pin!(directory.pages(Kind::Group));
             while let Some(page) = pages.next().await {
                 let mut page = page?;
@@ -220,7 +222,9 @@ impl OktaDirectory {
                 while let Some(row) = joined.next().await {
                     let Joined { row, failed } = row?;
                     failures = if failed.is_some() { failures + 1 } else { 0 };
-                    if let Some(error) = failed.filter(|_| failures == FAILURES_MAX) {
+                    any |= failed.is_none() && row.is_some();
+                    last = failed.or(last);
+                    if failures == FAILURES_MAX && let Some(error) = last.take() {
                         Err(error)?;
                     }
                     page.bytes += row.as_ref().and_then(|row| row.bytes.sent()).map_or(0, Bytes::len);
@@ -229,6 +233,10 @@ impl OktaDirectory {
                         let rest = Page { restarted: false, rows: Vec::new(), bytes: 0, ..page.clone() };
                         yield Page { more: true, ..std::mem::replace(&mut page, rest) };
                     }
+                }
+                // Then it is not about one group, and a person has to know it at once.
+                if !page.more && !any && let Some(error) = last.take() {
+                    Err(error)?;
                 }
                 // A page of which nothing is read says nothing, unless it is the last.
                 if !page.rows.is_empty() || page.restarted || !page.more {
