@@ -205,8 +205,8 @@ impl OktaDirectory {
             let every = directory.client.profile().full_members_every().ok().flatten();
             let every = every.and_then(|every| i64::try_from(every.as_millis()).ok()).unwrap_or(0);
             let (mut failures, mut began) = (0, None);
-            // Whether any group was read whole, and why the last one was not that was not.
-            let (mut any, mut last) = (false, None);
+            // Whether the credential may read the members of any group, and the refusal if it may not.
+            let (mut any, mut refused) = (false, None);
             let mut pages = std::pin::pin!(directory.pages(Kind::Group));
             while let Some(page) = pages.next().await {
                 let mut page = page?;
@@ -222,10 +222,10 @@ impl OktaDirectory {
                 while let Some(row) = joined.next().await {
                     let Joined { row, failed } = row?;
                     failures = if failed.is_some() { failures + 1 } else { 0 };
-                    any |= failed.is_none() && row.is_some();
-                    last = failed.or(last);
-                    if failures == FAILURES_MAX && let Some(error) = last.take() {
-                        Err(error)?;
+                    match failed {
+                        Some(error) if failures == FAILURES_MAX => Err(error)?,
+                        Some(error) if error.code == ReasonCode::CredentialsRefused => refused = Some(error),
+                        _ => any = true,
                     }
                     page.bytes += row.as_ref().and_then(|row| row.bytes.sent()).map_or(0, Bytes::len);
                     page.rows.extend(row);
@@ -234,8 +234,8 @@ impl OktaDirectory {
                         yield Page { more: true, ..std::mem::replace(&mut page, rest) };
                     }
                 }
-                // Then it is not about one group, and a person has to know it at once.
-                if !page.more && !any && let Some(error) = last.take() {
+                // Then it is not about one group, and a person has to act.
+                if let Some(error) = refused.take_if(|_| !page.more && !any) {
                     Err(error)?;
                 }
                 // A page of which nothing is read says nothing, unless it is the last.
