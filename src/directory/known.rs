@@ -83,7 +83,9 @@ impl Table {
         self.by_raw.get(&raw)
     }
 
-    fn insert(&mut self, id: Id, entry: Entry) -> Option<Entry> {
+    fn insert(&mut self, id: &Id, entry: Entry) -> Option<Entry> {
+        // A copy: ids that are made between the many short-lived texts of a page would keep the memory of all of them.
+        let id = self.shared(id).unwrap_or_else(|| Id::from(&**id));
         if let Some(raw) = entry.raw {
             self.by_raw.insert(raw, id.clone());
         }
@@ -105,7 +107,8 @@ impl Table {
     }
 
     fn set_raw(&mut self, id: &Id, raw: Option<RawHash>) {
-        let Some(entry) = self.entries.get_mut(id) else { return };
+        let Some(id) = self.shared(id) else { return };
+        let Some(entry) = self.entries.get_mut(&id) else { return };
         if entry.raw == raw {
             return;
         }
@@ -113,7 +116,7 @@ impl Table {
             self.by_raw.remove(&old);
         }
         if let Some(raw) = raw {
-            self.by_raw.insert(raw, id.clone());
+            self.by_raw.insert(raw, id);
         }
     }
 }
@@ -197,11 +200,13 @@ impl Known {
         self.orphans.iter().filter(move |(of, _)| *of == kind).map(|(_, id)| id)
     }
 
-    /// Lets members share the ids of their principals: a restore may read the memberships first.
+    /// Lets members share the ids of their principals, and gives back their room to grow: a restore may read the
+    /// memberships first, and reads all of them.
     pub fn share_ids(&mut self) {
         for members in self.memberships.values_mut() {
             let tables = [&self.users, &self.groups];
             members.share_ids(|member| tables[member.kind as usize].shared(&member.id));
+            members.shrink();
         }
     }
 
@@ -307,7 +312,7 @@ impl Known {
                 self.dangling.insert(id.clone(), dangling);
             }
         }
-        if let Some(old) = self.table_mut(kind).insert(id, entry) {
+        if let Some(old) = self.table_mut(kind).insert(&id, entry) {
             self.digest = self.digest.wrapping_sub(old.digest);
         }
     }
@@ -328,6 +333,7 @@ impl Known {
         self.digest = self.digest.wrapping_add(membership.digest.into());
         // One id for all memberships of a principal, and for the principal.
         let id = self.table(member.kind).shared(&member.id).unwrap_or(member.id);
+        let group = self.groups.shared(&group).unwrap_or(group);
         match self.memberships.entry(group).or_default().insert(Member { id, ..member }, membership) {
             Some(old) => self.digest = self.digest.wrapping_sub(old.digest.into()),
             None => self.memberships_len += 1,
@@ -404,6 +410,9 @@ impl Known {
         }
         for (kind, id) in bytes.unsettled {
             self.table_mut(kind).set_raw(&id, None);
+        }
+        if self.completed.is_none() {
+            self.memberships.values_mut().for_each(Members::shrink);
         }
         self.tombstones.clear();
         self.repair = None;
