@@ -49,6 +49,8 @@ pub enum Parsed {
     Resource(Box<Observed>),
     /// It has no usable id, so that it is not known whose row it is.
     NoId,
+    /// The directory lists it, and the account does not read it. If it is known, it stays, and GET tells its changes.
+    Aside(Id),
     /// The server did not send its bytes again (HTTP 304), although they are not recognised any more. The directory has
     /// forgotten what it remembered of its pages: the walk begins again, once.
     Stale,

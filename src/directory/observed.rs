@@ -10,6 +10,8 @@ pub enum Row {
     Read(Box<Observed>),
     /// It has no usable id, so that it may be the row of any principal of its kind: none of them can be called missing.
     NoId,
+    /// It is there, and is not one of those that the account reads.
+    Aside(Id),
 }
 
 /// How much of a resource could be read.

@@ -13,12 +13,13 @@ use bytes::Bytes;
 use futures::{Stream, StreamExt};
 use url::Url;
 
-use super::groups::{MembersRead, is_chosen, name_of, parts, with_members};
+use super::groups::{MembersRead, Parts, aside, is_chosen, may_be_aside, only_id, parts, with_members};
 use super::names::GroupNames;
 use super::refusal::refusal;
 use super::resource::{group_as_scim, user_as_scim};
 use super::{link, rows};
 use crate::directory::{AttributeList, Id, Kind, ListedMember, Readable, ReasonCode};
+use crate::memory::{OverBudget, Reserved};
 use crate::scim::ReadError;
 use crate::scim::client::{Client, Reply};
 use crate::scim::directory::parse_row;
@@ -42,6 +43,8 @@ const WALKS_BEFORE_LARGER: u32 = 20;
 const BARREN_PAGES_MAX: usize = 100;
 /// Groups whose members are read at the same time.
 const GROUPS_AT_ONCE: usize = 8;
+/// About what a member takes beside its id, while its group is read.
+const MEMBER_BYTES: usize = 64;
 /// Bytes of rows with members that become one page.
 const PAGE_BYTES: usize = 4 << 20;
 /// Groups in a row whose members cannot be read, before the walk fails.
@@ -86,8 +89,9 @@ struct Fetched {
 
 /// The members of a group.
 enum Members {
-    Read(Vec<Id>),
-    /// The group is gone (404).
+    /// With the memory that they take.
+    Read(Vec<Id>, Reserved),
+    /// The group is gone (404, 410).
     Gone,
     Failed(ReadError),
 }
@@ -145,11 +149,29 @@ impl OktaDirectory {
         Ok(Fetched { rows, next, bytes: body.len(), skew, received_at })
     }
 
-    /// The users, or the groups that are read, on the first page of a list; none if it cannot be read.
-    pub async fn first_rows(&self, kind: Kind) -> Vec<Bytes> {
-        let Ok(page) = self.fetch(self.first(kind, None), List::Of(kind)).await else { return Vec::new() };
-        let chosen = |bytes: &&Bytes| kind == Kind::User || is_chosen(bytes, self.names.as_ref());
-        page.rows.iter().filter_map(|row| row.bytes.sent()).filter(chosen).cloned().collect()
+    /// The users on the first page of each of their lists, or the groups that are read on that of theirs.
+    ///
+    /// # Errors
+    /// A list cannot be read.
+    pub async fn first_rows(&self, kind: Kind) -> Result<Vec<Bytes>, ReadError> {
+        let mut rows = Vec::new();
+        for filter in filters(kind).iter().rev() {
+            let page = self.fetch(self.first(kind, *filter), List::Of(kind)).await;
+            let page = page.and_then(|page| filtered(page, *filter)).map_err(|error| error.of(kind))?;
+            let chosen = |bytes: &&Bytes| kind == Kind::User || is_chosen(bytes, self.names.as_ref());
+            rows.extend(page.rows.iter().filter_map(|row| row.bytes.sent()).filter(chosen).cloned());
+        }
+        Ok(rows)
+    }
+
+    /// Reads the first page of a group's members.
+    ///
+    /// # Errors
+    /// They cannot be read.
+    pub async fn first_members(&self, group: &Id) -> Result<(), ReadError> {
+        let url = self.client.urls().members(group, &[("limit", self.client.profile().page_size.to_string())]);
+        let page = self.fetch(url, List::Members).await;
+        page.map(drop).map_err(|error| of_group(error, group).of(Kind::Group))
     }
 
     /// All pages of the lists of one kind, one after the other; the last one says that there are no more.
@@ -157,7 +179,7 @@ impl OktaDirectory {
         let directory = self.clone();
         try_stream! {
             let list = List::Of(kind);
-            let filters = if kind == Kind::User { USER_LISTS.as_slice() } else { &[None] };
+            let filters = filters(kind);
             let (mut number, mut restarted) = (0, false);
             let size = &directory.sizes[kind as usize];
             size.begin_walk(directory.client.profile().page_size);
@@ -172,14 +194,9 @@ impl OktaDirectory {
                                 restarted = true;
                                 continue 'walk;
                             }
-                            fetched => fetched?,
+                            fetched => filtered(fetched?, *filter)?,
                         };
                         let Fetched { rows, next, bytes, skew, received_at } = fetched;
-                        if filter.is_some() && rows::are_unfiltered(&rows, DEACTIVATED) {
-                            let text = "the filter for deactivated users has no effect, so that they would be missed";
-                            let ignored = ReadError::new(ReasonCode::FilterIgnored, text);
-                            Err(ignored.with_remedy("look for a proxy or gateway in between that changes queries"))?;
-                        }
                         at = next;
                         let more = at.is_some() || place + 1 < filters.len();
                         yield Page {
@@ -210,22 +227,29 @@ impl OktaDirectory {
             let mut pages = std::pin::pin!(directory.pages(Kind::Group));
             while let Some(page) = pages.next().await {
                 let mut page = page?;
-                let listed = std::mem::take(&mut page.rows);
-                let chosen = listed.into_iter().filter(|row| {
-                    row.bytes.sent().is_some_and(|bytes| is_chosen(bytes, directory.names.as_ref()))
-                });
+                let listed = std::mem::take(&mut page.rows).into_iter();
                 let (skew, received_at) = (page.skew.unwrap_or(0), page.received_at);
                 // What this walk itself has read is not yet known to the sync, which would not recognise it.
                 let before = *began.get_or_insert(received_at);
-                let joined = chosen.map(|row| directory.joined(row, received_at, skew, (before, every)));
+                let joined = listed.map(|row| directory.joined(row, received_at, skew, (before, every)));
                 let mut joined = std::pin::pin!(futures::stream::iter(joined).buffered(GROUPS_AT_ONCE));
                 while let Some(row) = joined.next().await {
-                    let Joined { row, failed } = row?;
-                    failures = if failed.is_some() { failures + 1 } else { 0 };
+                    let (row, failed) = match row? {
+                        Joined::Aside(row) => (row, None),
+                        Joined::Read(row) => {
+                            (failures, any) = (0, true);
+                            (Some(row), None)
+                        }
+                        Joined::Failed(row, error) => {
+                            failures += 1;
+                            (Some(row), Some(error))
+                        }
+                    };
                     match failed {
                         Some(error) if failures == FAILURES_MAX => Err(error)?,
                         Some(error) if error.code == ReasonCode::CredentialsRefused => refused = Some(error),
-                        _ => any = true,
+                        Some(_) => any = true,
+                        None => {}
                     }
                     page.bytes += row.as_ref().and_then(|row| row.bytes.sent()).map_or(0, Bytes::len);
                     page.rows.extend(row);
@@ -248,32 +272,36 @@ impl OktaDirectory {
 
     /// A group's row with its members. If the row is the one by which they were last read, they are not read again.
     async fn joined(&self, row: RawRow, now: i64, skew: i64, (before, every): (i64, i64)) -> Result<Joined, ReadError> {
-        let Some(bytes) = row.bytes.sent() else { return Ok(Joined { row: None, failed: None }) };
-        // The sync names a row without an id.
-        let Some(id) = id_of(bytes) else {
-            return Ok(Joined { row: Some(raw_row(with_members(bytes, None))), failed: None });
-        };
-        if let Some(hash) = self.members_read.unchanged(&id, row.hash, before, now, every) {
-            return Ok(Joined { row: Some(RawRow { hash, bytes: RowBytes::Unchanged }), failed: None });
+        let Some(bytes) = row.bytes.sent() else { return Ok(Joined::Aside(None)) };
+        let id = id_of(bytes);
+        if !is_chosen(bytes, self.names.as_ref()) {
+            // It is there, so that it is not missing if it is known.
+            return Ok(Joined::Aside(id.map(|id| raw_row(aside(&id)))));
         }
+        // The sync names a row without an id.
+        let Some(id) = id else { return Ok(Joined::Read(raw_row(with_members(bytes, None)))) };
+        if let Some(hash) = self.members_read.unchanged(&id, row.hash, before, now, every) {
+            return Ok(Joined::Read(RawRow { hash, bytes: RowBytes::Unchanged }));
+        }
+        let without_members = || raw_row(with_members(bytes, None));
         match self.members(&id).await {
-            Members::Read(members) => {
+            Members::Read(members, _reserved) => {
                 let joined = raw_row(with_members(bytes, Some(&members)));
                 self.members_read.remember(id, bytes, row.hash, joined.hash, (now, skew), every);
-                Ok(Joined { row: Some(joined), failed: None })
+                Ok(Joined::Read(joined))
             }
-            // Deleted since it was listed: it is missing, and asked for by id.
-            Members::Gone if self.is_gone(&id).await => Ok(Joined { row: None, failed: None }),
+            // Deleted since it was listed, or hidden from the credential. This list shows it, so that the next one decides.
+            Members::Gone if self.is_gone(&id).await => Ok(Joined::Read(raw_row(only_id(&id)))),
             Members::Gone => {
                 let text = "404: the members of a group that is there are not shown";
                 let error = ReadError::new(ReasonCode::NotAListResponse, text)
                     .with_remedy("look at the admin role of the credential, and for a gateway in between");
-                Ok(Joined { row: Some(raw_row(with_members(bytes, None))), failed: Some(error) })
+                Ok(Joined::Failed(without_members(), of_group(error, &id)))
             }
             Members::Failed(error) if self.is_of_one_group(&id, &error).await => {
-                Ok(Joined { row: Some(raw_row(with_members(bytes, None))), failed: Some(error) })
+                Ok(Joined::Failed(without_members(), of_group(error, &id)))
             }
-            Members::Failed(error) => Err(error),
+            Members::Failed(error) => Err(of_group(error, &id)),
         }
     }
 
@@ -305,6 +333,7 @@ impl OktaDirectory {
         'walk: loop {
             let mut at = Some(self.client.urls().members(group, &[("limit", limit.to_string())]));
             let mut members: BTreeSet<Id> = BTreeSet::new();
+            let (mut reserved, mut bytes) = (Reserved::default(), 0);
             while let Some(url) = at {
                 number += 1;
                 let fetched = match bounded(number, pages_max) {
@@ -313,7 +342,7 @@ impl OktaDirectory {
                 };
                 let Fetched { rows, next, .. } = match fetched {
                     Ok(fetched) => fetched,
-                    Err(error) if error.status == Some(404) => return Members::Gone,
+                    Err(error) if matches!(error.status, Some(404 | 410)) => return Members::Gone,
                     Err(error) if timed_out(&error) && limit > PAGE_SIZE_MIN => {
                         limit = smaller(limit);
                         continue 'walk;
@@ -326,7 +355,15 @@ impl OktaDirectory {
                         let text = "a member of a group has no usable `id`";
                         return Members::Failed(ReadError::new(ReasonCode::NotAResource, text));
                     };
-                    members.insert(id);
+                    let length = id.len();
+                    if members.insert(id) {
+                        bytes += MEMBER_BYTES + 2 * length;
+                    }
+                }
+                if let Err(OverBudget { mib }) = reserved.set(bytes) {
+                    let text = format!("the members of a group would take more than the memory budget of {mib} MiB");
+                    let error = ReadError::new(ReasonCode::MemoryBudget, text);
+                    return Members::Failed(error.with_remedy("[limits] memory, or leave the group out of `groups`"));
                 }
                 barren = if members.len() == before { barren + 1 } else { 0 };
                 if barren == BARREN_PAGES_MAX {
@@ -336,13 +373,29 @@ impl OktaDirectory {
                 }
                 if members.len() > MEMBERS_MAX {
                     let text = format!("a group has more than {MEMBERS_MAX} members");
-                    return Members::Failed(ReadError::new(ReasonCode::TooManyRows, text));
+                    let error = ReadError::new(ReasonCode::TooManyRows, text);
+                    return Members::Failed(error.with_remedy("leave the group out of `groups`"));
                 }
                 at = next;
             }
-            return Members::Read(members.into_iter().collect());
+            return Members::Read(members.into_iter().collect(), reserved);
         }
     }
+}
+
+/// The filters by which a kind is listed.
+fn filters(kind: Kind) -> &'static [Option<&'static str>] {
+    if kind == Kind::User { &USER_LISTS } else { &[None] }
+}
+
+/// The page, if the filter that it was asked for by had an effect.
+fn filtered(page: Fetched, filter: Option<&str>) -> Result<Fetched, ReadError> {
+    if filter.is_some() && rows::are_unfiltered(&page.rows, DEACTIVATED) {
+        let text = "the filter for deactivated users has no effect, so that they would be missed";
+        let ignored = ReadError::new(ReasonCode::FilterIgnored, text);
+        return Err(ignored.with_remedy("look for a proxy or gateway in between that changes queries"));
+    }
+    Ok(page)
 }
 
 /// Rows that a list is asked for at once. Smaller after pages that Okta did not finish in time, and larger again later:
@@ -384,11 +437,21 @@ fn smaller(rows: u32) -> u32 {
     (rows / SMALLER).max(PAGE_SIZE_MIN.min(rows))
 }
 
-/// A group's row with its members; `None` if the group is gone.
-struct Joined {
-    row: Option<RawRow>,
-    /// Why its members could not be read.
-    failed: Option<ReadError>,
+/// What became of a group's row.
+enum Joined {
+    /// With its members, or with nothing but its id.
+    Read(RawRow),
+    /// Without its members, and why.
+    Failed(RawRow, ReadError),
+    /// Not one of those that are read; `None` if it has no id.
+    Aside(Option<RawRow>),
+}
+
+/// The same failure with the group that it is about. Ids come from the server: nothing of them may steer a terminal.
+fn of_group(error: ReadError, group: &Id) -> ReadError {
+    const SHOWN_MAX: usize = 64;
+    let shown: String = group.chars().take(SHOWN_MAX).collect();
+    ReadError { problem: error.problem.of(&format!("group {}", shown.escape_debug())), ..error }
 }
 
 /// An end to lists that go on for ever.
@@ -424,15 +487,19 @@ impl Directory for OktaDirectory {
         };
         let (own, members) = match kind {
             Kind::User => (&bytes[..], None),
-            Kind::Group => parts(bytes).unwrap_or((&[], None)),
+            Kind::Group => match parts(bytes) {
+                Some(Parts::Group(own, members)) => (own, members),
+                Some(Parts::Aside(id)) => return Parsed::Aside(id),
+                None => (&[][..], None),
+            },
         };
         let scim = match kind {
             Kind::User => user_as_scim(own),
             Kind::Group => group_as_scim(own),
         };
-        // A row without a profile has nothing but its id, if that. Without a name it is not known whether a new group is
-        // one of those that are read.
-        let readable = scim.is_some() && (kind == Kind::User || self.names.is_none() || name_of(own).is_some());
+        // A row without a profile has nothing but its id, if that.
+        let aside = kind == Kind::Group && may_be_aside(own, self.names.as_ref());
+        let readable = scim.is_some() && !aside;
         let scim = scim.unwrap_or_else(|| own.to_vec());
         let row = RawRow { hash: row.hash, bytes: RowBytes::Sent(scim.into()) };
         let mut parsed = parse_row(kind, page, &row, &self.reading);
@@ -474,7 +541,7 @@ impl Directory for OktaDirectory {
         let row = match kind {
             Kind::User => raw_row(body),
             Kind::Group => match self.members(id).await {
-                Members::Read(members) => raw_row(with_members(&body, Some(&members))),
+                Members::Read(members, _reserved) => raw_row(with_members(&body, Some(&members))),
                 Members::Gone => return Answer::Unproven("a group without a list of members".to_owned()),
                 Members::Failed(_) => raw_row(with_members(&body, None)),
             },
@@ -482,7 +549,9 @@ impl Directory for OktaDirectory {
         let page = Page { skew: reply.skew, received_at: reply.received_at, ..Page::default() };
         match self.read(kind, &page, &row) {
             Parsed::Resource(observed) => Answer::Found(observed),
-            Parsed::NoId | Parsed::Stale => Answer::Unproven("a body that cannot be read".to_owned()),
+            Parsed::NoId | Parsed::Aside(_) | Parsed::Stale => {
+                Answer::Unproven("a body that cannot be read".to_owned())
+            }
         }
     }
 

@@ -23,19 +23,25 @@ const SETTLED_MS: i64 = 600_000;
 
 /// Whether a group is read. A row whose name cannot be read is: it may be the row of any group that is known.
 pub fn is_chosen(row: &[u8], names: Option<&GroupNames>) -> bool {
-    let Some(name) = name_of(row) else { return true };
-    match names {
-        Some(names) => names.matches(&name),
-        None => {
-            let fields: Option<Fields<'_>> = serde_json::from_slice(row).ok();
-            let kind = fields.as_ref().and_then(|fields| fields.get("type")).and_then(text);
-            kind.is_none_or(|kind| (&*kind, &*name) != EVERYONE)
-        }
+    match (name_of(row), names) {
+        (None, _) => true,
+        (Some(name), Some(names)) => names.matches(&name),
+        (Some(name), None) => name != EVERYONE.1 || !is_of_type(row, EVERYONE.0),
     }
 }
 
+/// Whether a group without a readable name may be one of those that are not read.
+pub fn may_be_aside(row: &[u8], names: Option<&GroupNames>) -> bool {
+    name_of(row).is_none() && (names.is_some() || is_of_type(row, EVERYONE.0))
+}
+
+fn is_of_type(row: &[u8], wanted: &str) -> bool {
+    let fields: Option<Fields<'_>> = serde_json::from_slice(row).ok();
+    fields.as_ref().and_then(|fields| fields.get("type")).and_then(text).is_some_and(|kind| kind == wanted)
+}
+
 /// The name of a group; `None` if it has none.
-pub fn name_of(row: &[u8]) -> Option<String> {
+fn name_of(row: &[u8]) -> Option<String> {
     let fields: Fields<'_> = serde_json::from_slice(row).ok()?;
     let profile = Fields::of(fields.get("profile")?)?;
     text(profile.get("name")?).map(Cow::into_owned)
@@ -61,9 +67,34 @@ pub fn with_members(group: &[u8], members: Option<&[Id]>) -> Bytes {
     row.into()
 }
 
-/// A group and its members, as [`with_members`] put them together.
-pub fn parts(row: &[u8]) -> Option<(&[u8], Option<Vec<Id>>)> {
+/// The row of a group that is not read.
+pub fn aside(group: &Id) -> Bytes {
+    let mut row = String::from("{\"aside\":");
+    push_json_text(&mut row, group);
+    row.push('}');
+    row.into()
+}
+
+/// The row of a group of which only the id is to be believed.
+pub fn only_id(group: &Id) -> Bytes {
+    let mut own = String::from("{\"id\":");
+    push_json_text(&mut own, group);
+    own.push('}');
+    with_members(own.as_bytes(), None)
+}
+
+/// What [`with_members`] and [`aside`] made a row of.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Parts<'r> {
+    Group(&'r [u8], Option<Vec<Id>>),
+    Aside(Id),
+}
+
+pub fn parts(row: &[u8]) -> Option<Parts<'_>> {
     let fields: Fields<'_> = serde_json::from_slice(row).ok()?;
+    if let Some(id) = fields.get("aside") {
+        return Some(Parts::Aside(Id::from(&*text(id)?)));
+    }
     let members = match fields.get("members").map(RawValue::get) {
         None | Some("null") => None,
         Some(members) => {
@@ -71,7 +102,7 @@ pub fn parts(row: &[u8]) -> Option<(&[u8], Option<Vec<Id>>)> {
             Some(ids.into_iter().map(|Text(id)| Id::from(&*id)).collect())
         }
     };
-    Some((fields.get("group")?.get().as_bytes(), members))
+    Some(Parts::Group(fields.get("group")?.get().as_bytes(), members))
 }
 
 /// A group as its members were last read.
@@ -167,9 +198,10 @@ mod tests {
         let members: Vec<Id> = ["00u1", "a\"b"].map(Id::from).to_vec();
         for members in [Some(members.as_slice()), Some(&[]), None] {
             let row = with_members(b"{\"id\":\"g\"}", members);
-            let (group, read) = parts(&row).unwrap();
-            assert_eq!((group, read.as_deref()), (b"{\"id\":\"g\"}".as_slice(), members));
+            assert_eq!(parts(&row), Some(Parts::Group(b"{\"id\":\"g\"}", members.map(<[Id]>::to_vec))));
         }
+        let id = Id::from("a\"b");
+        assert_eq!(parts(&aside(&id)), Some(Parts::Aside(id)));
     }
 
     #[test]

@@ -182,6 +182,11 @@ impl Credential {
         Ok(changed)
     }
 
+    /// Of the secret as it is now: another one has another number.
+    pub fn number(&self) -> u64 {
+        self.current().number
+    }
+
     fn current(&self) -> Numbered {
         self.current.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }

@@ -32,6 +32,9 @@ pub const BODY_BYTES_MAX: usize = 64 << 20;
 pub const ANSWER_BYTES_MAX: usize = 1 << 20;
 /// Pages of one walk: a million rows at ten a page, and an end to servers that invent rows for ever.
 pub const PAGES_MAX: usize = 100_000;
+/// Nonces that one request takes over (RFC 9449 §9). A directory may give a new one with each answer, also to the
+/// requests beside it.
+const NONCES_MAX: u32 = 3;
 /// Waits that are asked for and shorter than this are not worth a line.
 const WAIT_LOGGED: Duration = Duration::from_secs(5);
 /// Media type of bodies (RFC 7644 §3.8).
@@ -92,6 +95,8 @@ pub struct Client {
     large: LargeBodies,
     /// Where requests and answers are written down, for a recording.
     tape: Option<Tape>,
+    /// Of the secret under which all that is remembered of the directory was seen. A 401 may have brought a newer one.
+    secret_number: u64,
 }
 
 /// The newest answer, shown to a person who waits in vain for the next one.
@@ -171,6 +176,7 @@ impl Client {
             sent: Arc::default(),
             large: LargeBodies::new(),
             tape: None,
+            secret_number: 0,
         })
     }
 
@@ -180,7 +186,9 @@ impl Client {
     /// # Errors
     /// It cannot be read or used.
     pub fn reread_secret(&mut self) -> Result<bool, ReadError> {
-        let changed = self.shared.credential.reread()?;
+        self.shared.credential.reread()?;
+        let number = self.shared.credential.number();
+        let changed = std::mem::replace(&mut self.secret_number, number) != number;
         if changed {
             self.follow_credential();
             self.skew = Arc::default();
@@ -271,7 +279,7 @@ impl Client {
             Waits::bounded(patience.throttled_tries, patience.throttled_wait, patience.longest_wait),
             Waits::bounded(patience.tries, patience.first_wait, patience.longest_wait),
         );
-        let (mut renewed, mut has_nonce) = (false, false);
+        let (mut renewed, mut nonces) = (false, 0);
         let mut waits_since = Instant::now();
         loop {
             let permit = turn.permit(operation).await;
@@ -281,9 +289,9 @@ impl Client {
             let advice = match &answered {
                 // RFC 9449 §9: the proof was right, but for the nonce that this answer gives.
                 Ok(Answered { reply, other_nonce: true, .. })
-                    if reply.status == StatusCode::UNAUTHORIZED && !has_nonce =>
+                    if reply.status == StatusCode::UNAUTHORIZED && nonces < NONCES_MAX =>
                 {
-                    has_nonce = true;
+                    nonces += 1;
                     waits_since = Instant::now();
                     continue;
                 }

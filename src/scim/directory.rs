@@ -144,7 +144,9 @@ impl Directory for ScimDirectory {
                 let page = Page { skew: reply.skew, received_at: reply.received_at, ..Page::default() };
                 match self.read(kind, &page, &row) {
                     Parsed::Resource(observed) => Answer::Found(observed),
-                    Parsed::NoId | Parsed::Stale => Answer::Unproven("a body that cannot be read".to_owned()),
+                    Parsed::NoId | Parsed::Aside(_) | Parsed::Stale => {
+                        Answer::Unproven("a body that cannot be read".to_owned())
+                    }
                 }
             }
             404 | 410 => Answer::NotFound,

@@ -15,6 +15,8 @@ use crate::duration::parse_duration;
 
 /// More of them would be a burst that no server has permitted.
 const PAGES_IN_FLIGHT_MAX: u32 = 16;
+/// Rows of a page of Okta's API (developer.okta.com/docs/api, List all users). A larger page would not look full.
+const OKTA_PAGE_SIZE_MAX: u32 = 200;
 
 /// Fields that only tell people something, or, as `interval`, do not decide how a directory is read.
 const WORDS: [&str; 11] = [
@@ -382,6 +384,9 @@ impl Profile {
         self.pattern().map_err(|complaint| format!("group_pattern: {complaint}"))?;
         if self.page_size == 0 {
             return Err("page_size must be at least 1".to_owned());
+        }
+        if self.api == Api::Okta && self.page_size > OKTA_PAGE_SIZE_MAX {
+            return Err(format!("page_size must be at most {OKTA_PAGE_SIZE_MAX} with api = \"okta\""));
         }
         if !(1..=PAGES_IN_FLIGHT_MAX).contains(&self.pages_in_flight) {
             return Err(format!("pages_in_flight must be between 1 and {PAGES_IN_FLIGHT_MAX}"));

@@ -63,7 +63,7 @@ async fn ask(account: &AccountConfig, known: &Known, directory: &AnyDirectory, r
         AnyDirectory::Scim(directory) => directory.advertised().await,
         AnyDirectory::Okta(directory) => {
             // Only for the time that it takes: the reading says what is wrong.
-            directory.first_rows(Kind::User).await;
+            directory.first_rows(Kind::User).await.map(drop).ok();
             None
         }
     };
@@ -190,7 +190,8 @@ fn waiting(client: &Client) -> Option<Problem> {
     let seconds = DIRECTORY_WAIT.as_secs();
     match client.last_answer() {
         None => Some(Problem::new(format!("no answer within {seconds} s")).with_remedy("try again, or ask the vendor")),
-        Some(last) if last.status == 200 && last.wait.is_none() => None,
+        // A refusal would have ended the reading: it is of one resource.
+        Some(last) if last.status < 500 && last.status != 429 && last.wait.is_none() => None,
         Some(last) => {
             let wait = last.wait.map(|wait| format!(", asked to wait {} s", wait.as_secs())).unwrap_or_default();
             let status = last.status;
@@ -320,7 +321,7 @@ fn say_listed(
 fn principals(directory: &ScimDirectory, kind: Kind, page: &ListPage) -> Vec<Principal> {
     let read = |row| match directory.read(kind, &Default::default(), row) {
         Parsed::Resource(observed) => Some(observed.principal),
-        Parsed::NoId | Parsed::Stale => None,
+        Parsed::NoId | Parsed::Aside(_) | Parsed::Stale => None,
     };
     page.rows.iter().filter_map(read).collect()
 }

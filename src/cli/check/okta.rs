@@ -3,6 +3,7 @@
 use super::by_id::check_get;
 use super::report::Report;
 use super::settings;
+use crate::cli::failure::Exit;
 use crate::config::AccountConfig;
 use crate::directory::{Changes, Kind, SyncStatus};
 use crate::okta::OktaDirectory;
@@ -17,30 +18,43 @@ pub(super) async fn check(
     report: &mut Report,
 ) {
     let (users, groups) = found.map_or((None, None), |(attempt, _)| (attempt.users_read, attempt.groups_read));
+    let listed = match directory.first_rows(Kind::User).await {
+        Ok(rows) => rows,
+        Err(error) => return report.fail("users", &error.problem, Exit::from(&error.code)),
+    };
     let of_users = format!("{}, deactivated ones among them", counted(users));
     if users == Some(0) {
         report.note("users", &of_users)
     } else {
         report.ok("users", &of_users)
     }
+    let mut of_groups = Vec::new();
     if !account.profile.groups {
         report.note("groups", "not read: [account.profile] groups = false");
     } else {
+        of_groups = match directory.first_rows(Kind::Group).await {
+            Ok(rows) => rows,
+            Err(error) => return report.fail("groups", &error.problem, Exit::from(&error.code)),
+        };
+        // A whole reading has shown the members of each group, or says which are missing.
+        if let (None, Some(group)) = (found, of_groups.iter().find_map(|row| id_of(row)))
+            && let Err(error) = directory.first_members(&group).await
+        {
+            return report.fail("members", &error.problem, Exit::from(&error.code));
+        }
         say_groups(account, groups, report);
     }
     report.ok("attributes", &settings::published(account));
     for text in settings::unpublished_privileges(account) {
         report.note("attributes", &text);
     }
-    let mut shown: Vec<Vec<u8>> = Vec::new();
-    for kind in Kind::BOTH.into_iter().filter(|kind| *kind == Kind::User || account.profile.groups) {
-        let rows = directory.first_rows(kind).await;
-        let as_scim = if kind == Kind::User { user_as_scim } else { group_as_scim };
-        shown.extend(rows.iter().filter_map(|row| as_scim(row)));
+    for (kind, rows) in [(Kind::User, &listed), (Kind::Group, &of_groups)] {
         if let Some(id) = rows.iter().find_map(|row| id_of(row)) {
             check_get(directory, kind, &id, report).await;
         }
     }
+    let as_scim = listed.iter().map(|row| user_as_scim(row)).chain(of_groups.iter().map(|row| group_as_scim(row)));
+    let shown: Vec<Vec<u8>> = as_scim.flatten().collect();
     let what = "users and groups on the first pages";
     for text in settings::unknown_attributes(account, what, shown.iter().map(Vec::as_slice)) {
         report.note("attributes", &text);

@@ -2,7 +2,8 @@
 //!
 //! A principal that no list shows is **hidden** once GET found it (`missing_since` set, `missing_walks` 0), and
 //! **counted** where absence is the rule (`missing_walks` above 0). Its state record holds both, so that they
-//! survive restarts; nothing else is remembered.
+//! survive restarts; nothing else is remembered. One that a list shows and the account does not read is hidden too: it is
+//! there, so that it is never missing and never gone, and only GET tells its changes.
 
 use super::compare::Changed;
 use super::sightings::Diff;
@@ -39,7 +40,8 @@ impl Diff<'_> {
         let gone = self[kind].gone.values().filter(|reason| **reason == RemovalReason::NotFound).count();
         // Rows that cannot be published are there all the same.
         let unread = self[kind].unread_rows.iter().filter(|id| !listed.contains(*id)).count();
-        listed.len() + alive + gone + self.hidden_unasked(kind) + self[kind].no_id + unread
+        let aside = self[kind].aside.iter().filter(|id| !self.known.table(kind).contains(id)).count();
+        listed.len() + alive + gone + self.hidden_unasked(kind) + self[kind].no_id + unread + aside
     }
 
     /// Rows of the walk that have no usable id.
@@ -59,8 +61,24 @@ impl Diff<'_> {
     }
 
     fn is_hidden(&self, kind: Kind, id: &Id) -> bool {
-        let entry = self.known.table(kind).get(id);
-        entry.is_some_and(|entry| entry.missing_since.is_some() && entry.missing_walks == 0)
+        self[kind].aside.contains(id) || self.is_marked(kind, id).is_some_and(|walks| walks == 0)
+    }
+
+    /// The walks that missed a known principal; `None`: it was listed and read when it was last seen.
+    fn is_marked(&self, kind: Kind, id: &Id) -> Option<u32> {
+        let entry = self.known.table(kind).get(id)?;
+        entry.missing_since.map(|_| entry.missing_walks)
+    }
+
+    /// Known principals that the account read until now and reads no longer, sorted: what they are called now is news.
+    pub fn newly_aside(&self, kind: Kind) -> Vec<Id> {
+        let mut aside: Vec<Id> = self
+            .unlisted(kind)
+            .filter(|id| self[kind].aside.contains(*id) && self.is_marked(kind, id).is_none())
+            .cloned()
+            .collect();
+        aside.sort_unstable();
+        aside
     }
 
     /// Known principals that neither a list showed nor an answer settled, sorted. Hidden ones count as seen until a
@@ -129,15 +147,17 @@ impl Diff<'_> {
     /// Principals were known, and none of them is listed again: another directory answers, or none. A principal that
     /// was hidden or is being counted was not listed before either.
     pub(super) fn none_again(&self, kind: Kind) -> bool {
-        if self[kind].unread || self[kind].known_listed > 0 {
+        let table = self.known.table(kind);
+        if self[kind].unread || self[kind].known_listed > 0 || self[kind].aside.iter().any(|id| table.contains(id)) {
             return false;
         }
-        self.known.table(kind).iter().any(|(_, entry)| entry.missing_since.is_none())
+        table.iter().any(|(_, entry)| entry.missing_since.is_none())
     }
 
     /// Takes the proof that a missing principal is gone. In repair it stays missing, to be asked for again.
     pub fn record_removal(&mut self, kind: Kind, id: Id, reason: RemovalReason) {
-        if self.rules.repair || self[kind].no_id > 0 || self.appeared(kind, &id) {
+        let is_there = self.appeared(kind, &id) || self[kind].aside.contains(&id);
+        if self.rules.repair || self[kind].no_id > 0 || is_there {
             return;
         }
         self[kind].gone.insert(id, reason);

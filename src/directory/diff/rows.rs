@@ -22,6 +22,7 @@ impl Diff<'_> {
     pub fn begin_walk(&mut self, kind: Kind) {
         self[kind].again = (self.listed(kind) > 0).then(Set::default);
         self[kind].no_id = 0;
+        self[kind].aside.clear();
         if kind == Kind::User {
             self.active.contradicted.clear();
         }
@@ -40,6 +41,11 @@ impl Diff<'_> {
                     // It may be the row of a principal that was taken for gone.
                     self[kind].gone.clear();
                     fresh += 1;
+                    None
+                }
+                Row::Aside(id) => {
+                    self[kind].gone.remove(id);
+                    fresh += usize::from(self[kind].aside.insert(id.clone()));
                     None
                 }
             };
@@ -77,7 +83,7 @@ impl Diff<'_> {
         // The first row was recognised: it says what is known, and nothing of it was kept.
         let first_is_known = first_raw.is_none() && !self[kind].doubled.contains(id);
         let mut other = match row {
-            Row::NoId => return,
+            Row::NoId | Row::Aside(_) => return,
             Row::Same(_) if first_is_known => return,
             Row::Same(raw) => Observed { raw, ..self.as_known(kind, id) },
             Row::Read(observed) => *observed,
@@ -167,7 +173,7 @@ impl Diff<'_> {
     /// The first row of an id in a walk.
     fn take_row(&mut self, kind: Kind, id: &Id, row: Row) {
         match row {
-            Row::NoId => {}
+            Row::NoId | Row::Aside(_) => {}
             Row::Same(_) => {
                 self.reads.shown |= match self.reads.strategy {
                     Strategy::List => kind == Kind::Group && self.known.members(id).is_some(),

@@ -72,6 +72,8 @@ pub struct Sightings {
     pub(super) no_id: usize,
     /// Rows with an id that is new, and nothing else that can be read: they are there, but cannot be published.
     pub(super) unread_rows: Set<Id>,
+    /// Ids of the walk under way that the account does not read: they are there.
+    pub(super) aside: Set<Id>,
     /// Several rows of one walk said different things, or a row was not read in full: its bytes must not be recognised.
     pub(super) doubled: BTreeSet<Id>,
     /// Proven gone.
@@ -241,9 +243,9 @@ impl<'k> Diff<'k> {
         self.active.contradicted.len()
     }
 
-    /// Rows of which nothing can be published: without a usable id, or new and with nothing but an id.
+    /// Rows of which nothing can be published: without a usable id, new and with nothing but an id, or not read.
     pub fn unpublishable(&self, kind: Kind) -> usize {
-        self[kind].no_id + self[kind].unread_rows.len()
+        self[kind].no_id + self[kind].unread_rows.len() + self[kind].aside.len()
     }
 
     /// Users who had `active` and are listed without it.

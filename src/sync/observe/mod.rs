@@ -197,7 +197,12 @@ async fn read_lists<D: Directory>(seen: &mut Observation<'_, '_, '_, D>) -> Resu
 async fn weigh_gets<D: Directory>(seen: &mut Observation<'_, '_, '_, D>) -> [Vec<Id>; 2] {
     let mut hidden: [Vec<Id>; 2] = Default::default();
     for kind in Kind::BOTH {
-        let due = proof::due(seen.diff.hidden(kind), seen.diff.known(), seen.attempt, &mut seen.budget);
+        let mut due = proof::due(seen.diff.hidden(kind), seen.diff.known(), seen.attempt, &mut seen.budget);
+        let mut renamed = seen.diff.newly_aside(kind);
+        renamed.retain(|id| !due.contains(id));
+        renamed.truncate(seen.budget);
+        seen.budget -= renamed.len();
+        due.append(&mut renamed);
         if !seen.diff.missing(kind).is_empty() || !due.is_empty() {
             let control = proof::control(seen, kind).await;
             seen.controls[kind as usize] = Some(control);

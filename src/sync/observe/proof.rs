@@ -84,10 +84,7 @@ pub(super) async fn sample<D: Directory>(seen: &Observation<'_, '_, '_, D>, at_s
             let what = "some that the list leaves out still answer one by one, so the list is incomplete";
             let remedy = match kind {
                 Kind::User => "if this directory lists active users only: [account.profile] inactive = \"hidden\"",
-                Kind::Group => {
-                    "if `groups` of the account leaves them out: name them there again, or take an account of another \
-                                name and retire this one"
-                }
+                Kind::Group => "ask the vendor why the list leaves them out",
             };
             let problem = Problem::new(what).of(kind.endpoint()).with_remedy(remedy);
             return Err(failed(ReasonCode::ListIncomplete, problem));

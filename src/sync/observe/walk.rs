@@ -178,10 +178,13 @@ fn read<D: Directory>(
         match directory.read(kind, page, row) {
             Parsed::Resource(observed) => Some(Row::Read(observed)),
             Parsed::NoId => Some(Row::NoId),
+            Parsed::Aside(id) => Some(Row::Aside(id)),
             Parsed::Stale => None,
         }
     });
-    let rows: Vec<Row> = each.collect::<Option<_>>()?;
+    // All of them, so that the directory hears of each one that has to be sent again.
+    let rows: Vec<Option<Row>> = each.collect();
+    let rows: Vec<Row> = rows.into_iter().collect::<Option<_>>()?;
     for (number, row) in rows.iter().enumerate() {
         if let Some(row) = unread_row(row, first + number + 1) {
             unread.take(row);
@@ -193,7 +196,7 @@ fn read<D: Directory>(
 /// Whose row it is and what of it cannot be read; `number`: of the row in its list, from 1.
 fn unread_row(row: &Row, number: usize) -> Option<(String, String)> {
     match row {
-        Row::Same(_) => None,
+        Row::Same(_) | Row::Aside(_) => None,
         Row::NoId => Some((format!("row {number}"), "no usable id".to_owned())),
         Row::Read(observed) => match &observed.readable {
             Readable::Whole => None,

@@ -1,6 +1,6 @@
 //! Groups and their members: which are read, how large they may be, and what need not be read again.
 
-use scimtail::directory::Kind;
+use scimtail::directory::{Kind, Status};
 
 use super::org::Org;
 use super::world::OktaWorld;
@@ -60,14 +60,53 @@ async fn a_group_that_is_renamed_out_of_the_selection_is_an_update() {
 }
 
 #[tokio::test]
-async fn after_a_narrower_selection_no_group_is_called_removed_and_a_person_is_told_what_to_do() {
+async fn after_a_narrower_selection_no_group_is_called_removed_and_the_account_goes_on() {
+    let groups: String = (1..40).map(|number| format!("group 00g{number} OKTA_GROUP Team {number}: 00u1\n")).collect();
+    let org = format!("user 00u1 ann ACTIVE\nuser 00u2 bob ACTIVE\n{groups}");
+    for proof in ["", "removal_proof = \"absence\""] {
+        let mut world = OktaWorld::baseline_with(&org, proof, None).await;
+        for names in [&["Team 1*"][..], &["nothing"]] {
+            world.read_groups(Some(names));
+            for _ in 0..4 {
+                advance(DAY);
+                world.publishes(&[]).await;
+                assert_eq!(world.world.known.table(Kind::Group).len(), 39, "{names:?} {proof}");
+            }
+        }
+        world.okta.change(|org| org.set_status("00u2", "SUSPENDED"));
+        let status = "user.updated 00u2 status \"ACTIVE\" → \"SUSPENDED\"";
+        world.publishes(&[status, "user.disabled 00u2 active true → false"]).await;
+        // One that is really gone is in no list, and is asked for once a day, as others that no list shows.
+        world.okta.change(|org| org.groups.remove("00g7"));
+        if proof.is_empty() {
+            advance(DAY);
+            world.publishes(&["membership.removed 00u1 in 00g7 (not_found)", "group.removed 00g7 (not_found)"]).await;
+        }
+        world.read_groups(None);
+        let status = world.sync().await;
+        assert_eq!(status.status, Status::Completed, "{status:?}");
+        assert!(!world.world.lines(0).iter().any(|line| line.contains("added")), "{:?}", world.world.lines(0));
+    }
+}
+
+/// It goes on as the selection did not name it in the first place, but for what it is called.
+#[tokio::test]
+async fn of_known_groups_that_are_not_read_any_more_the_members_are_followed_once_a_day() {
     let mut world = OktaWorld::baseline(ORG).await;
     world.read_groups(Some(&["CB/acme.com/BE/*"]));
     world.publishes(&[]).await;
-    world.read_groups(Some(&["nothing"]));
-    world.fails("if `groups` of the account leaves them out: name them there again").await;
-    world.read_groups(None);
-    world.publishes(&[]).await;
+    world.okta.change(|org| org.leave("00g1", "00u2"));
+    advance(DAY);
+    world.publishes(&["membership.removed 00u2 in 00g1 (not_listed)"]).await;
+}
+
+#[tokio::test]
+async fn pages_of_groups_that_lead_to_each_other_for_ever_end_although_none_of_them_is_read() {
+    let mut world = OktaWorld::baseline_with(ORG, "", Some(&["nothing"])).await;
+    world.okta.faults(|faults| faults.endless_groups = true);
+    drop(world.okta.asked());
+    world.fails("Groups: cursor after cursor is offered without a new row").await;
+    assert!(world.okta.asked().len() < 300);
 }
 
 #[tokio::test]

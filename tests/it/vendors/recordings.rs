@@ -82,7 +82,7 @@ async fn read(directory: &ScimDirectory) {
         let rows = pages.iter().flat_map(|page| &page.as_ref().unwrap().rows);
         let mut ids = rows.filter_map(|row| match directory.read(kind, &Default::default(), row) {
             Parsed::Resource(observed) => Some(observed.principal.id),
-            Parsed::NoId | Parsed::Stale => None,
+            Parsed::NoId | Parsed::Aside(_) | Parsed::Stale => None,
         });
         for id in [ids.next().expect("a row"), NOBODY.into()] {
             directory.get(kind, &id).await;
