@@ -1,7 +1,7 @@
-//! A SCIM directory as a sync sees it: lists of rows, and answers about single ids.
+//! A directory as a sync sees it: lists of rows, and answers about single ids.
 //!
-//! [`Directory`] is a trait because it has two implementations: SCIM over HTTP (`scim`), and one in memory in the
-//! tests.
+//! [`Directory`] is a trait because it has several implementations: SCIM (`scim`), Okta's own API (`okta`), and one in
+//! memory in the tests.
 
 use std::future::Future;
 
@@ -10,7 +10,7 @@ use futures::Stream;
 
 use crate::directory::{Id, Kind, Observed, RawHash, Reason};
 
-/// A SCIM directory that can be walked.
+/// A directory that can be walked.
 pub trait Directory: Sync {
     type Error: std::fmt::Display + Into<Reason> + Send;
 

@@ -87,6 +87,18 @@ async fn a_member_that_one_answer_leaves_out_is_not_removed() {
     world.publishes(&["membership.removed 00u02 in 00g1 (not_listed)"]).await;
 }
 
+#[tokio::test]
+async fn a_known_group_that_is_not_read_any_more_is_not_removed_while_a_list_shows_it() {
+    let groups = "user 00u1 ann ACTIVE\ngroup 00g1 OKTA_GROUP One: 00u1\ngroup 00g2 OKTA_GROUP Two: 00u1\n";
+    let mut world = OktaWorld::baseline(groups).await;
+    world.read_groups(Some(&["One"]));
+    world.okta.faults(|faults| faults.not_found_by_id = Some("00g2".to_owned()));
+    for _ in 0..4 {
+        advance(86_400_000);
+        world.publishes(&[]).await;
+    }
+}
+
 /// Lists of the members of a group leave one out: so many of them, or all. Another description has them read again.
 fn leave_out(world: &OktaWorld, description: &str, answers: Option<usize>) {
     let description = description.into();
