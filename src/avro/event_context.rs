@@ -104,7 +104,7 @@ impl EventContext {
             image,
             privileges: match (event.event_type, image) {
                 (EventType::UserUpdated, _) => privileges::changed(&self.privileges, &event.changes),
-                (EventType::UserAdded, Some(image)) => privileges::held(&self.privileges, image.fields.attributes()),
+                (EventType::UserAdded, Some(image)) => privileges::held(&self.privileges, &image.fields),
                 _ => Vec::new(),
             },
         }

@@ -95,7 +95,8 @@ impl<'a> Image<'a> {
         optional(out, fields.last_modified, long);
         block(out, fields.attributes(), |out, (path, value)| {
             text(out, path);
-            text(out, value);
+            long(out, value.len() as i64);
+            value.append_to(out);
         });
     }
 

@@ -9,6 +9,7 @@ pub mod reduction;
 pub mod values;
 pub mod emails;
 pub mod agreement;
+pub mod shortened;
 pub mod packed;
 pub mod key;
 pub mod members;

@@ -2,6 +2,7 @@
 //! fits into memory. Unpacked only when its bytes changed.
 
 use super::principal::{Id, Principal};
+use super::shortened::{Shortener, Texts, Value};
 
 /// A path of the enterprise extension (`principal::ENTERPRISE`).
 macro_rules! enterprise {
@@ -10,8 +11,7 @@ macro_rules! enterprise {
     };
 }
 
-/// Paths that nearly every user has: stored as [`COMMON_MARK`] and one character, their paths would be a third of what
-/// a user takes.
+/// Paths that nearly every user has: stored as one byte, their place + 1. A path that is spelled follows a byte 0.
 const COMMON: [&str; 16] = [
     "name.formatted",
     "name.givenName",
@@ -30,8 +30,16 @@ const COMMON: [&str; 16] = [
     enterprise!("manager.value"),
     enterprise!("manager.displayName"),
 ];
-/// No SCIM path begins with it.
-const COMMON_MARK: u8 = 1;
+
+/// What is there, and what it says: bits of the first byte.
+const IS_STATED: u8 = 1;
+const IS_ACTIVE: u8 = 1 << 1;
+const HAS_CREATED: u8 = 1 << 2;
+const HAS_LAST_MODIFIED: u8 = 1 << 3;
+const EMAIL_IS_USER_NAME: u8 = 1 << 4;
+
+/// About what the fields of a user take.
+const PACKED_BYTES: usize = 512;
 
 /// All of a [`Principal`] but its id. Equal principals have equal bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,17 +69,17 @@ impl PackedPrincipal {
     /// The same, read in place: a look at one field of every principal allocates nothing.
     pub fn fields(&self) -> Fields<'_> {
         let mut reader = Reader(&self.0);
+        let flags = reader.byte();
+        let is = |flag: u8| flags & flag != 0;
+        let [user_name, display_name, external_id] = std::array::from_fn(|_| reader.optional());
         Fields {
-            user_name: reader.optional(),
-            display_name: reader.optional(),
-            external_id: reader.optional(),
-            email: reader.optional(),
-            active: match reader.byte() {
-                0 => None,
-                active => Some(active == 2),
-            },
-            created: reader.time(),
-            last_modified: reader.time(),
+            user_name,
+            display_name,
+            external_id,
+            email: if is(EMAIL_IS_USER_NAME) { user_name } else { reader.optional() },
+            active: is(IS_STATED).then_some(is(IS_ACTIVE)),
+            created: is(HAS_CREATED).then(|| reader.time()),
+            last_modified: is(HAS_LAST_MODIFIED).then(|| reader.time()),
             lists: reader.0,
         }
     }
@@ -108,29 +116,44 @@ impl<'a> Fields<'a> {
         attributes: impl ExactSizeIterator<Item = (&'b str, &'b str)>,
         omitted: impl ExactSizeIterator<Item = &'b str>,
     ) -> PackedPrincipal {
-        let mut bytes = Vec::with_capacity(256);
-        for field in [self.user_name, self.display_name, self.external_id, self.email] {
+        let mut bytes = Vec::with_capacity(PACKED_BYTES);
+        let email_is_user_name = self.email.is_some() && self.email == self.user_name;
+        let flags = [
+            (IS_STATED, self.active.is_some()),
+            (IS_ACTIVE, self.active == Some(true)),
+            (HAS_CREATED, self.created.is_some()),
+            (HAS_LAST_MODIFIED, self.last_modified.is_some()),
+            (EMAIL_IS_USER_NAME, email_is_user_name),
+        ];
+        bytes.push(flags.into_iter().filter(|(_, is_set)| *is_set).fold(0, |flags, (flag, _)| flags | flag));
+        for field in [self.user_name, self.display_name, self.external_id] {
             put_optional(&mut bytes, field);
         }
-        bytes.push(match self.active {
-            None => 0,
-            Some(false) => 1,
-            Some(true) => 2,
-        });
-        for time in [self.created, self.last_modified] {
-            bytes.push(u8::from(time.is_some()));
-            bytes.extend(time.iter().flat_map(|millis| millis.to_be_bytes()));
+        if !email_is_user_name {
+            put_optional(&mut bytes, self.email);
         }
-        put_length(&mut bytes, attributes.len());
+        for time in [self.created, self.last_modified].into_iter().flatten() {
+            put_time(&mut bytes, time);
+        }
+        put_number(&mut bytes, attributes.len());
+        let (shortener, mut short) = (Shortener::new(&self.texts()), Vec::with_capacity(PACKED_BYTES));
         for (path, value) in attributes {
             put_path(&mut bytes, path);
-            put(&mut bytes, value);
+            short.clear();
+            put_number(&mut bytes, shortener.put(&mut short, value));
+            bytes.extend_from_slice(&short);
         }
-        put_length(&mut bytes, omitted.len());
+        put_number(&mut bytes, omitted.len());
         for path in omitted {
             put(&mut bytes, path);
         }
-        PackedPrincipal(bytes.into_boxed_slice())
+        // A copy: cut to its length, the allocation would stay as large as it is.
+        PackedPrincipal(bytes.as_slice().into())
+    }
+
+    fn texts(&self) -> Texts<'a> {
+        let Fields { user_name, display_name, external_id, email, .. } = *self;
+        Texts { user_name, display_name, external_id, email }
     }
 
     /// The same without the server's times.
@@ -154,25 +177,26 @@ impl<'a> Fields<'a> {
             email: owned(self.email),
             created: self.created,
             last_modified: self.last_modified,
-            attributes: self.attributes().map(|(path, value)| (path.to_owned(), value.to_owned())).collect(),
+            attributes: self.attributes().map(|(path, value)| (path.to_owned(), value.to_json())).collect(),
             omitted: self.omitted().map(str::to_owned).collect(),
         }
     }
 
-    /// SCIM path and JSON text, sorted by path.
-    pub fn attributes(&self) -> impl ExactSizeIterator<Item = (&'a str, &'a str)> + Clone + use<'a> {
-        let mut reader = Reader(self.lists);
-        let count = reader.length();
-        (0..count).map(move |_| (reader.path(), reader.text()))
+    /// SCIM path and JSON value, sorted by path.
+    pub fn attributes(&self) -> impl ExactSizeIterator<Item = (&'a str, Value<'a>)> + Clone + use<'a> {
+        let (mut reader, texts) = (Reader(self.lists), self.texts());
+        let count = reader.number();
+        (0..count).map(move |_| (reader.path(), reader.value(texts)))
     }
 
     /// Paths of the attributes that are left out because the principal would be too large.
     pub fn omitted(&self) -> impl ExactSizeIterator<Item = &'a str> + use<'a> {
         let mut reader = Reader(self.lists);
-        for _ in 0..2 * reader.length() {
-            reader.text();
+        for _ in 0..reader.number() {
+            reader.path();
+            reader.value(Texts::default());
         }
-        let count = reader.length();
+        let count = reader.number();
         (0..count).map(move |_| reader.text())
     }
 
@@ -190,30 +214,41 @@ impl<'a> Fields<'a> {
     }
 }
 
-fn put_length(bytes: &mut Vec<u8>, mut length: usize) {
-    while length >= 0x80 {
-        bytes.push((length & 0x7f) as u8 | 0x80);
-        length >>= 7;
+fn put_number(bytes: &mut Vec<u8>, mut number: usize) {
+    while number >= 0x80 {
+        bytes.push((number & 0x7f) as u8 | 0x80);
+        number >>= 7;
     }
-    bytes.push(length as u8);
+    bytes.push(number as u8);
 }
 
 fn put(bytes: &mut Vec<u8>, text: &str) {
-    put_length(bytes, text.len());
+    put_number(bytes, text.len());
     bytes.extend_from_slice(text.as_bytes());
 }
 
 fn put_path(bytes: &mut Vec<u8>, path: &str) {
     match COMMON.iter().position(|common| *common == path) {
-        Some(index) => bytes.extend_from_slice(&[2, COMMON_MARK, index as u8]),
-        None => put(bytes, path),
+        Some(place) => bytes.push(place as u8 + 1),
+        None => {
+            bytes.push(0);
+            put(bytes, path);
+        }
     }
 }
 
 /// Length + 1, so that absent (0) and empty (1) differ.
 fn put_optional(bytes: &mut Vec<u8>, text: Option<&str>) {
-    put_length(bytes, text.map_or(0, |text| text.len() + 1));
+    put_number(bytes, text.map_or(0, |text| text.len() + 1));
     bytes.extend_from_slice(text.unwrap_or_default().as_bytes());
+}
+
+/// How many bytes follow, then those of the number that are not 0: six for the times of our days.
+fn put_time(bytes: &mut Vec<u8>, millis: i64) {
+    let all = millis.to_be_bytes();
+    let first = all.iter().position(|byte| *byte != 0).unwrap_or(all.len());
+    bytes.push((all.len() - first) as u8);
+    bytes.extend_from_slice(&all[first..]);
 }
 
 /// Reads what `pack` wrote; the bytes never leave this process, so they are always well-formed.
@@ -233,16 +268,16 @@ impl<'a> Reader<'a> {
         head
     }
 
-    fn length(&mut self) -> usize {
-        let mut length = 0;
+    fn number(&mut self) -> usize {
+        let mut number = 0;
         for shift in (0..).step_by(7) {
             let byte = self.byte();
-            length |= usize::from(byte & 0x7f) << shift;
+            number |= usize::from(byte & 0x7f) << shift;
             if byte & 0x80 == 0 {
                 break;
             }
         }
-        length
+        number
     }
 
     fn str(&mut self, length: usize) -> &'a str {
@@ -250,25 +285,32 @@ impl<'a> Reader<'a> {
     }
 
     fn text(&mut self) -> &'a str {
-        let length = self.length();
+        let length = self.number();
         self.str(length)
     }
 
     fn path(&mut self) -> &'a str {
-        let length = self.length();
-        match self.take(length) {
-            [COMMON_MARK, index] => COMMON[usize::from(*index)],
-            path => std::str::from_utf8(path).expect("pack wrote UTF-8"),
+        match self.byte() {
+            0 => self.text(),
+            place => COMMON[usize::from(place - 1)],
         }
     }
 
+    fn value(&mut self, texts: Texts<'a>) -> Value<'a> {
+        let number = self.number();
+        Value::new(number, self.take(Value::bytes_of(number)), texts)
+    }
+
     fn optional(&mut self) -> Option<&'a str> {
-        let length = self.length();
+        let length = self.number();
         (length > 0).then(|| self.str(length - 1))
     }
 
-    fn time(&mut self) -> Option<i64> {
-        (self.byte() == 1).then(|| i64::from_be_bytes(self.take(8).try_into().expect("eight bytes")))
+    fn time(&mut self) -> i64 {
+        let length = usize::from(self.byte());
+        let mut all = [0; 8];
+        all[8 - length..].copy_from_slice(self.take(length));
+        i64::from_be_bytes(all)
     }
 }
 

@@ -1,5 +1,6 @@
 //! Which privileges an event is about: attributes that make a user an owner or administrator, by the vendor's profile.
 
+use super::packed::Fields;
 use super::principal::AttributeChange;
 use crate::json::Json;
 
@@ -15,13 +16,11 @@ pub fn changed<'p>(privileges: &'p [String], changes: &[AttributeChange]) -> Vec
     privileges.iter().filter(is_changed).map(String::as_str).collect()
 }
 
-/// Those of the privileges that a user with these attributes (SCIM path, JSON text) has: a value that is not false.
-pub fn held<'p, 'a>(
-    privileges: &'p [String],
-    attributes: impl Iterator<Item = (&'a str, &'a str)> + Clone,
-) -> Vec<&'p str> {
-    let is_held =
-        |privilege: &&String| attributes.clone().any(|(path, value)| is_in(path, privilege) && grants(path, value));
+/// Those of the privileges that a user with these attributes has: a value that is not false.
+pub fn held<'p>(privileges: &'p [String], user: &Fields<'_>) -> Vec<&'p str> {
+    let is_held = |privilege: &&String| {
+        user.attributes().any(|(path, value)| is_in(path, privilege) && grants(path, &value.to_json()))
+    };
     privileges.iter().filter(is_held).map(String::as_str).collect()
 }
 
@@ -54,6 +53,8 @@ fn says_something(value: &Json<'_>) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::packed::PackedPrincipal;
+    use super::super::principal::Principal;
     use super::*;
 
     const OWNER: &str = "urn:ietf:params:scim:schemas:extension:acme:2.0:User:isOwner";
@@ -96,7 +97,10 @@ mod tests {
             (OWNER, "null", None),
             ("title", r#""Owner""#, None),
         ] {
-            assert_eq!(held(&privileges(), [(path, value)].into_iter()), Vec::from_iter(expected), "{path} {value}");
+            let mut user = Principal::new("1");
+            user.attributes.insert(path.to_owned(), value.to_owned());
+            let packed = PackedPrincipal::pack(&user);
+            assert_eq!(held(&privileges(), &packed.fields()), Vec::from_iter(expected), "{path} {value}");
         }
     }
 }
