@@ -10,10 +10,13 @@ use crate::account::Account;
 use crate::directory::key::principal_key;
 use crate::directory::status::SyncStatus;
 use crate::directory::{Id, KeyChange, Kind, Known, Member, StateKey, StateWrite};
-use crate::log::{Header, Record, Topic, state_digest};
+use crate::log::{Headers, Record, Topic, state_digest};
 
 /// About what the record of a membership takes.
 const MEMBERSHIP_BYTES: usize = 160;
+/// Headers of most events, and about what their texts take.
+const HEADERS: usize = 8;
+const HEADER_BYTES: usize = 192;
 
 /// Encodes by the schemas under their registered ids.
 #[derive(Clone, Debug)]
@@ -68,16 +71,14 @@ impl Codec {
         let after = After::of(&unit.write, known);
         let newest = known.newest_sequence(&key);
         let mut records = Vec::with_capacity(unit.events.len() + 1);
-        let mut caused_by = Vec::new();
+        let mut state_headers = Headers::default();
         for event in &unit.events {
             *sequence += 1;
             let event = context.event(unit, event, &after, (&key_text, newest), *sequence);
-            let headers = headers(&event);
-            let names = |(name, _): &&(&str, _)| matches!(*name, "ce_id" | "ce_sequence");
-            caused_by = headers.iter().filter(names).cloned().collect();
+            state_headers = caused_by(&event);
             let value = self.framed(Topic::Events, |bytes| event.encode(bytes));
             let key = event_key(context, &key);
-            records.push(Record { topic: Topic::Events, key, value: Some(value), headers });
+            records.push(Record { topic: Topic::Events, key, value: Some(value), headers: headers(&event) });
         }
         let last = (!unit.events.is_empty()).then_some(*sequence);
         // A silent rewrite keeps the sequence of the record it replaces.
@@ -115,7 +116,7 @@ impl Codec {
             StateWrite::Put(put) => put.packed.fields().omitted().len() > 0,
             _ => false,
         };
-        records.push(Record { topic, key: key_text, value, headers: caused_by });
+        records.push(Record { topic, key: key_text, value, headers: state_headers });
         Encoded { records, sequence: last, digest, reduced }
     }
 
@@ -137,7 +138,7 @@ impl Codec {
 
     fn encode_status(&self, account: &Account, status: &SyncStatus, key: String) -> Result<Record, String> {
         let value = self.frame(Topic::Syncs, &wire::SyncStatus::new(account, status))?;
-        Ok(Record { topic: Topic::Syncs, key, value: Some(value), headers: Vec::new() })
+        Ok(Record { topic: Topic::Syncs, key, value: Some(value), headers: Headers::default() })
     }
 
     /// A person's request, as it goes to the `control` topic.
@@ -146,25 +147,47 @@ impl Codec {
     /// As [`Codec::encode_change`].
     pub fn encode_control_request(&self, request: &wire::ControlRequest) -> Result<Record, String> {
         let value = self.frame(Topic::Control, request)?;
-        Ok(Record { topic: Topic::Control, key: request.account.clone(), value: Some(value), headers: Vec::new() })
+        Ok(Record {
+            topic: Topic::Control,
+            key: request.account.clone(),
+            value: Some(value),
+            headers: Headers::default(),
+        })
     }
 }
 
 /// The event as CloudEvents describes it (Kafka protocol binding, binary mode).
-fn headers(event: &record::Event<'_>) -> Vec<Header> {
-    let mut headers: Vec<Header> = Vec::with_capacity(8);
-    headers.extend([
-        ("ce_specversion", "1.0".into()),
-        ("ce_id", event.id.to_string().into()),
-        ("ce_source", ["scimtail/", event.account].concat().into()),
-        ("ce_type", ["scimtail.", event.event_type.as_str()].concat().into()),
-        ("ce_time", rfc3339(event.observed_at).into()),
-        ("ce_sequence", format!("{:019}", event.sequence).into()),
-        ("content-type", "application/avro".into()),
-    ]);
-    headers.extend((!event.privileges.is_empty()).then(|| ("ce_privileges", event.privileges.join(",").into())));
-    headers.extend(event.correlation_id.map(|id| ("ce_correlationid", id.to_string().into())));
-    headers
+fn headers(event: &record::Event<'_>) -> Headers {
+    let headers = Headers::with_capacity(HEADERS, HEADER_BYTES)
+        .and("ce_specversion", "1.0")
+        .and("ce_id", event.id.as_hyphenated())
+        .and("ce_source", format_args!("scimtail/{}", event.account))
+        .and("ce_type", format_args!("scimtail.{}", event.event_type.as_str()))
+        .and("ce_time", rfc3339(event.observed_at))
+        .and("ce_sequence", Sequence(event.sequence))
+        .and("content-type", "application/avro");
+    let headers = match &event.privileges[..] {
+        [] => headers,
+        privileges => headers.and("ce_privileges", privileges.join(",")),
+    };
+    match event.correlation_id {
+        None => headers,
+        Some(id) => headers.and("ce_correlationid", id.as_hyphenated()),
+    }
+}
+
+/// Of the record of the state that an event led to.
+fn caused_by(event: &record::Event<'_>) -> Headers {
+    Headers::default().and("ce_id", event.id.as_hyphenated()).and("ce_sequence", Sequence(event.sequence))
+}
+
+/// The header `ce_sequence`.
+struct Sequence(i64);
+
+impl std::fmt::Display for Sequence {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:019}", self.0)
+    }
 }
 
 /// Milliseconds since 1970-01-01 UTC as RFC 3339; the epoch for times beyond the year 9999.
@@ -333,8 +356,8 @@ mod tests {
             let events = context.change_events(&known, &unit, &mut counted);
             prop_assert_eq!(sequence, counted);
             for (record, event) in encoded.records.iter().zip(&events) {
-                let header = record.headers.iter().find(|(name, _)| *name == "ce_privileges");
-                prop_assert_eq!(header.map_or("", |(_, value)| value), event.privileges.join(","));
+                let header = record.headers.get("ce_privileges");
+                prop_assert_eq!(header.unwrap_or_default(), event.privileges.join(","));
                 let (read, bytes) = again::<wire::ChangeEvent>(Topic::Events, record);
                 prop_assert_eq!((&bytes[..], &read), (&record.value.as_ref().unwrap()[5..], event));
             }

@@ -204,7 +204,7 @@ impl Sender {
             record
                 .headers
                 .iter()
-                .fold(headers, |headers, (key, value)| headers.insert(Header { key, value: Some(&**value) }))
+                .fold(headers, |headers, (key, value)| headers.insert(Header { key, value: Some(value) }))
         });
         let opaque = place.pack(record.topic);
         let mut message: BaseRecord<'_, str, [u8], usize> =

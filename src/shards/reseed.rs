@@ -18,7 +18,7 @@ use crate::directory::{Kind, Known, Position, ReasonCode, StateKey, Status, Sync
 use crate::kafka::blocking::blocking;
 use crate::kafka::offsets::ends_of;
 use crate::kafka::read::{ReadRecord, read_to_end};
-use crate::log::{Batch, ClosingRecords, CommitError, Log, Record, Topic};
+use crate::log::{Batch, ClosingRecords, CommitError, Headers, Log, Record, Topic};
 use crate::service::ServiceError;
 
 /// Tombstones of one transaction.
@@ -159,7 +159,7 @@ fn keys(known: &Known) -> Vec<StateKey> {
 }
 
 fn tombstone(topic: Topic, key: String) -> Record {
-    Record { topic, key, value: None, headers: Vec::new() }
+    Record { topic, key, value: None, headers: Headers::default() }
 }
 
 async fn ends(services: &Services, account: &Account) -> Result<Vec<(Topic, i64)>, ServiceError> {

@@ -212,7 +212,7 @@ impl Log for Writer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::log::Topic;
+    use crate::log::{Headers, Topic};
 
     const ACQUISITION: u64 = 7;
 
@@ -224,7 +224,7 @@ mod tests {
                 topic: Topic::Events,
                 key: format!("{number:04}"),
                 value: Some(vec![0; bytes - 4]),
-                headers: Vec::new(),
+                headers: Headers::default(),
             };
             let records = vec![record; *records];
             let (reply, answer) = oneshot::channel();

@@ -1,7 +1,7 @@
 //! Copies of the events as JSON, for readers that cannot decode Avro.
 
 use crate::avro::wire::ChangeEvent;
-use crate::log::{Record, Topic};
+use crate::log::{Headers, Record, Topic};
 use crate::mapping::{Change, ecs, ocsf, reduced};
 
 /// JSON bytes of one copy. With its key and headers, a few thousand bytes, it has to fit into the 1,000,000 that librdkafka
@@ -21,12 +21,9 @@ pub(super) fn copies(
         for topic in outputs {
             let (json, is_reduced) = copy(*topic, event)?;
             *reduced += usize::from(is_reduced);
-            let mut headers = record.headers.clone();
-            for (name, value) in &mut headers {
-                if *name == "content-type" {
-                    *value = "application/json".into();
-                }
-            }
+            let headers = record.headers.iter().fold(Headers::default(), |headers, (name, text)| {
+                headers.and(name, if name == "content-type" { "application/json" } else { text })
+            });
             copies.push(Record { topic: *topic, key: record.key.clone(), value: Some(json), headers });
         }
     }

@@ -53,7 +53,7 @@ async fn real_records_have_the_topics_keys_headers_and_null_values_that_the_docu
     let mut seen = BTreeSet::new();
     for record in world.log.records.lock().unwrap().iter() {
         let (properties, required) = headers(&document, record.topic, record.value.is_none());
-        let there: BTreeSet<String> = record.headers.iter().map(|(name, _)| (*name).to_owned()).collect();
+        let there: BTreeSet<String> = record.headers.iter().map(|(name, _)| name.to_owned()).collect();
         assert!(there.is_subset(&properties), "{:?} has {there:?}, said are {properties:?}", record.topic);
         assert!(required.is_subset(&there), "{:?} has {there:?}, required are {required:?}", record.topic);
         seen.insert((record.topic, record.value.is_none()));

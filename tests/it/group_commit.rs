@@ -13,7 +13,7 @@ use scimtail::directory::Status;
 use scimtail::kafka::read::read_to_end;
 use scimtail::kafka::topics::found;
 use scimtail::kafka::{rights, topics};
-use scimtail::log::{Batch, CommitError, Log, Positions, Record, Topic};
+use scimtail::log::{Batch, CommitError, Headers, Log, Positions, Record, Topic};
 use scimtail::schedule::now_millis;
 use scimtail::shards::{Services as Shared, acquire, serve};
 use serde_json::Value;
@@ -59,7 +59,7 @@ async fn shared(test: &str, base_url: &str, accounts: usize) -> (Shared, Vec<Acc
 fn record(topic: Topic, key: &str, bytes: usize) -> Record {
     // Random text, because compression must not make it fit.
     let value = std::iter::repeat_with(|| fastrand::u8(..)).take(bytes).collect();
-    Record { topic, key: key.to_owned(), value: Some(value), headers: Vec::new() }
+    Record { topic, key: key.to_owned(), value: Some(value), headers: Headers::default() }
 }
 
 /// A batch of two users' records of `bytes` bytes. Its closing record writes down the positions that it was given.

@@ -14,7 +14,7 @@ use scimtail::kafka::cause::Failures;
 use scimtail::kafka::producer::NotCommitted;
 use scimtail::kafka::read::{ReadRecord, read_to_end};
 use scimtail::kafka::{KafkaClient, TransactionalProducer};
-use scimtail::log::{Batch, Positions, Record, Topic};
+use scimtail::log::{Batch, Headers, Positions, Record, Topic};
 use scimtail::service::ServiceError;
 use tokio_util::sync::CancellationToken;
 
@@ -60,7 +60,7 @@ fn fence(client: &KafkaClient) -> Result<TransactionalProducer, String> {
 }
 
 fn record(topic: Topic) -> Record {
-    Record { topic, key: "acme".to_owned(), value: Some(vec![0; 100]), headers: Vec::new() }
+    Record { topic, key: "acme".to_owned(), value: Some(vec![0; 100]), headers: Headers::default() }
 }
 
 fn batch() -> Batch {

@@ -386,7 +386,7 @@ impl MemoryLog {
         let mut known = Known::new(1);
         let mut decoder = Self::decoder();
         for record in self.records.lock().unwrap().iter().filter(|record| Topic::STATE.contains(&record.topic)) {
-            let sequence = record.headers.iter().find(|(name, _)| *name == "ce_sequence").map(|(_, value)| &**value);
+            let sequence = record.headers.get("ce_sequence");
             restore::take(&mut known, &mut decoder, record.topic, &record.key, record.value.as_deref(), sequence)
                 .expect("every record reads back");
         }

@@ -15,7 +15,7 @@ use scimtail::connect::Connection;
 use scimtail::directory::{Status, SyncStatus};
 use scimtail::kafka::offsets::watermarks;
 use scimtail::kafka::{KafkaClient, topics};
-use scimtail::log::{Batch, CommitError, EndKind, Ended, Log, Positions, Record, Topic};
+use scimtail::log::{Batch, CommitError, EndKind, Ended, Headers, Log, Positions, Record, Topic};
 use scimtail::schedule::now_millis;
 use scimtail::shards::writer::Writer;
 use scimtail::shards::{Acquisition, Services as Shared, acquire, serve};
@@ -352,7 +352,7 @@ async fn a_transaction_that_the_broker_gives_up_ends_the_acquisition_and_the_nex
 }
 
 fn stray(topic: Topic) -> Record {
-    Record { topic, key: "stray".to_owned(), value: Some(vec![0; 100]), headers: Vec::new() }
+    Record { topic, key: "stray".to_owned(), value: Some(vec![0; 100]), headers: Headers::default() }
 }
 
 /// Waits until readers of committed records see the end of the log again.
