@@ -8,8 +8,10 @@ use std::ffi::c_long;
 use std::fs;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
-use libmimalloc_sys::{mi_option_set, mi_option_t};
+use libmimalloc_sys::{mi_collect, mi_option_set, mi_option_t};
+use tokio::time::{MissedTickBehavior, interval};
 
 /// Syncs under way get one part in so many of the memory that the process may use. Known and everything else come
 /// beside it.
@@ -26,6 +28,10 @@ const PURGE_DELAY_MS: c_long = 50;
 /// `mi_option_purge_delay` of mimalloc.h, which the crate does not name.
 const PURGE_DELAY: mi_option_t = 15;
 
+/// How often the allocator is asked for what is free. By itself it gives back only while it works: at rest after a first
+/// load of 100,000 users, it kept up to 40 MB.
+const GIVE_BACK_EVERY: Duration = Duration::from_secs(10);
+
 static LIMIT: OnceLock<u64> = OnceLock::new();
 static RESERVED: AtomicU64 = AtomicU64::new(0);
 
@@ -35,6 +41,19 @@ pub fn give_back_soon() {
     if std::env::var_os("MIMALLOC_PURGE_DELAY").is_none() {
         // SAFETY: an option is a number that the allocator reads when it frees, and any number is valid.
         unsafe { mi_option_set(PURGE_DELAY, PURGE_DELAY_MS) }
+    }
+}
+
+/// Lets the allocator give back what is free, again and again. It looks at all that this thread has allocated, which takes
+/// a millisecond for a gigabyte.
+#[expect(unsafe_code, reason = "the crate of mimalloc has no safe call")]
+pub async fn keep_giving_back() {
+    let mut turns = interval(GIVE_BACK_EVERY);
+    turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        turns.tick().await;
+        // SAFETY: it frees nothing that is in use, and any thread may call it at any time.
+        unsafe { mi_collect(true) }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::event_context::{After, EventContext, STATE_BYTES};
+use super::event_context::{After, EventContext, USER_BYTES};
 use super::record::{self, Image};
 use super::schema::{self, SchemaIds};
 use super::wire;
@@ -12,8 +12,9 @@ use crate::directory::status::SyncStatus;
 use crate::directory::{Id, KeyChange, Kind, Known, Member, StateKey, StateWrite};
 use crate::log::{Headers, Record, Topic, state_digest};
 
-/// About what the record of a membership takes.
+/// What most records of a kind take: a buffer that is too small is copied.
 const MEMBERSHIP_BYTES: usize = 160;
+const EVENT_BYTES: usize = 512;
 /// Headers of most events, and about what their texts take.
 const HEADERS: usize = 8;
 const HEADER_BYTES: usize = 192;
@@ -52,7 +53,11 @@ impl Codec {
     }
 
     fn header(&self, topic: Topic) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(if topic == Topic::Memberships { MEMBERSHIP_BYTES } else { STATE_BYTES });
+        let mut bytes = Vec::with_capacity(match topic {
+            Topic::Users => USER_BYTES,
+            Topic::Memberships => MEMBERSHIP_BYTES,
+            _ => EVENT_BYTES,
+        });
         bytes.push(0);
         bytes.extend_from_slice(&self.ids.of(topic).to_be_bytes());
         bytes

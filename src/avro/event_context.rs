@@ -173,7 +173,7 @@ impl EventContext {
     /// not its number, its times, or the sequence it was given. It covers the record that the change leads to, as Avro
     /// encodes it, without what scimtail and the server add to the state: times, numbers, counts, the provider's name.
     fn event_id(&self, event_type: EventType, key: (&str, i64), after: &After<'_>, write: &StateWrite) -> Uuid {
-        let mut state = Vec::with_capacity(STATE_BYTES);
+        let mut state = Vec::with_capacity(USER_BYTES);
         match (write, after.fields) {
             (StateWrite::Put(put), Some(fields)) => {
                 let image = Image { kind: put.kind, id: &put.id, fields: fields.without_times() };
@@ -191,8 +191,8 @@ impl EventContext {
     }
 }
 
-/// About what the record of a user takes.
-pub(super) const STATE_BYTES: usize = 512;
+/// What the record of a user takes at most, if it has no long lists.
+pub(super) const USER_BYTES: usize = 1_024;
 
 /// What a unit leaves behind: for a removal the principal as last known.
 pub(super) struct After<'a> {

@@ -23,6 +23,7 @@ use crate::connect;
 use crate::http::{self, ReadToken};
 use crate::kafka::client::librdkafka_version;
 use crate::kafka::read::Progress;
+use crate::memory;
 use crate::page::{self, Sources};
 use crate::progress::Board;
 use crate::schedule::now_millis;
@@ -94,6 +95,7 @@ pub async fn run(file: &Path, options: Options) -> Result<Exit, Failure> {
     };
     telemetry::built_from(&librdkafka_version());
     let services = Services { progress, ..services(config).await? };
+    tasks.spawn(memory::keep_giving_back());
     tasks.spawn(outage::of_kafka(services.kafka.clone(), answers));
     tasks.spawn(outage::of_registry(services.registry.clone()));
     if !options.accounts.is_empty() {

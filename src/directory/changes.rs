@@ -237,6 +237,14 @@ impl Units {
     pub fn iter(&self) -> impl Iterator<Item = &KeyChange> {
         self.0.iter().flatten()
     }
+
+    pub fn len(&self) -> usize {
+        self.0.iter().map(Vec::len).sum()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
 }
 
 impl Extend<KeyChange> for Units {

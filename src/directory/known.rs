@@ -6,6 +6,7 @@
 //! them, so that a held, failed or half-published change can never look "unchanged" later.
 
 use std::collections::BTreeSet;
+use std::collections::hash_map::Entry::Occupied;
 
 use super::changes::{Bytes, KeyChange, StateWrite};
 use super::key::StateKey;
@@ -107,16 +108,16 @@ impl Table {
     }
 
     fn set_raw(&mut self, id: &Id, raw: Option<RawHash>) {
-        let Some(id) = self.shared(id) else { return };
-        let Some(entry) = self.entries.get_mut(&id) else { return };
-        if entry.raw == raw {
+        if self.entries.get(id).is_none_or(|entry| entry.raw == raw) {
             return;
         }
-        if let Some(old) = std::mem::replace(&mut entry.raw, raw) {
+        // The id that the table holds, and not the one that is given.
+        let Occupied(mut entry) = self.entries.entry(id.clone()) else { return };
+        if let Some(old) = std::mem::replace(&mut entry.get_mut().raw, raw) {
             self.by_raw.remove(&old);
         }
         if let Some(raw) = raw {
-            self.by_raw.insert(raw, id);
+            self.by_raw.insert(raw, entry.key().clone());
         }
     }
 }
@@ -333,8 +334,11 @@ impl Known {
         self.digest = self.digest.wrapping_add(membership.digest.into());
         // One id for all memberships of a principal, and for the principal.
         let id = self.table(member.kind).shared(&member.id).unwrap_or(member.id);
-        let group = self.groups.shared(&group).unwrap_or(group);
-        match self.memberships.entry(group).or_default().insert(Member { id, ..member }, membership) {
+        let members = match self.memberships.get_mut(&group) {
+            Some(members) => members,
+            None => self.memberships.entry(self.groups.shared(&group).unwrap_or(group)).or_default(),
+        };
+        match members.insert(Member { id, ..member }, membership) {
             Some(old) => self.digest = self.digest.wrapping_sub(old.digest.into()),
             None => self.memberships_len += 1,
         }
@@ -386,12 +390,11 @@ impl Known {
             }
             StateWrite::Remove { kind, id } => self.remove_principal(*kind, id, Some(sequence.unwrap_or(0))),
             StateWrite::PutMembership { group, member, direct, first_seen_at } => {
-                let replaced = self.members(group).and_then(|members| members.get(member));
-                let kept = replaced.map_or(0, |membership| membership.sequence);
+                let kept = || self.members(group)?.get(member).map(|membership| membership.sequence);
                 let membership = Membership {
                     direct: *direct,
                     first_seen_at: *first_seen_at,
-                    sequence: sequence.unwrap_or(kept),
+                    sequence: sequence.or_else(kept).unwrap_or(0),
                     digest: digest.into(),
                 };
                 self.put_membership(group.clone(), member.clone(), membership);

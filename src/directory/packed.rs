@@ -11,24 +11,24 @@ macro_rules! enterprise {
     };
 }
 
-/// Paths that nearly every user has: stored as one byte, their place + 1. A path that is spelled follows a byte 0.
+/// Paths that nearly every user has, sorted: stored as one byte, their place + 1. A path that is spelled follows a byte 0.
 const COMMON: [&str; 16] = [
+    "emails",
+    "entitlements",
+    "name.familyName",
     "name.formatted",
     "name.givenName",
-    "name.familyName",
-    "emails",
-    "userType",
-    "title",
     "roles",
-    "entitlements",
-    enterprise!("department"),
-    enterprise!("organization"),
-    enterprise!("division"),
+    "title",
     enterprise!("costCenter"),
+    enterprise!("department"),
+    enterprise!("division"),
     enterprise!("employeeNumber"),
     enterprise!("manager"),
-    enterprise!("manager.value"),
     enterprise!("manager.displayName"),
+    enterprise!("manager.value"),
+    enterprise!("organization"),
+    "userType",
 ];
 
 /// What is there, and what it says: bits of the first byte.
@@ -137,8 +137,9 @@ impl<'a> Fields<'a> {
         }
         put_number(&mut bytes, attributes.len());
         let (shortener, mut short) = (Shortener::new(&self.texts()), Vec::with_capacity(PACKED_BYTES));
+        let mut behind = 0;
         for (path, value) in attributes {
-            put_path(&mut bytes, path);
+            behind = put_path(&mut bytes, path, behind);
             short.clear();
             put_number(&mut bytes, shortener.put(&mut short, value));
             bytes.extend_from_slice(&short);
@@ -227,12 +228,17 @@ fn put(bytes: &mut Vec<u8>, text: &str) {
     bytes.extend_from_slice(text.as_bytes());
 }
 
-fn put_path(bytes: &mut Vec<u8>, path: &str) {
-    match COMMON.iter().position(|common| *common == path) {
-        Some(place) => bytes.push(place as u8 + 1),
+/// `behind`: the place in [`COMMON`] behind the path before, as paths come in their order. Returns that of this one.
+fn put_path(bytes: &mut Vec<u8>, path: &str, behind: usize) -> usize {
+    match COMMON[behind..].iter().position(|common| *common == path) {
+        Some(place) => {
+            bytes.push((behind + place) as u8 + 1);
+            behind + place + 1
+        }
         None => {
             bytes.push(0);
             put(bytes, path);
+            behind
         }
     }
 }
@@ -326,6 +332,7 @@ mod tests {
         for path in COMMON {
             assert!(list.paths().iter().any(|listed| path.starts_with(listed.as_str())), "{path}");
         }
+        assert!(COMMON.is_sorted());
         assert!(enterprise!("x").starts_with(ENTERPRISE));
     }
 

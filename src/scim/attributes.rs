@@ -100,7 +100,8 @@ pub(super) fn set(
     } else {
         set_attribute(principal, list, &mut path, raw, NESTING_MAX)?;
         if kind == Kind::User && is("emails") && list.covers("emails.value") {
-            principal.email = principal.attributes.get(&spelling(list, name)).and_then(|emails| main_email(emails));
+            let emails = list.entry(name).map_or_else(|| name.to_owned(), |entry| spelled(entry, name));
+            principal.email = principal.attributes.get(&emails).and_then(|emails| main_email(emails));
         }
     }
     Ok(())
@@ -159,8 +160,11 @@ fn set_attribute(
                 set_below(principal, list, path, '.', standard_name(name), raw, nesting - 1)?;
             }
         }
-        _ if !list.covers(path) => {}
-        _ => drop(principal.attributes.insert(spelling(list, path), canonical(raw, nesting)?.unwrap_or_default())),
+        _ => {
+            if let Some(entry) = list.entry(path) {
+                principal.attributes.insert(spelled(entry, path), canonical(raw, nesting)?.unwrap_or_default());
+            }
+        }
     }
     Ok(())
 }
@@ -173,7 +177,8 @@ fn set_elements(
     elements: &[&RawValue],
     nesting: usize,
 ) -> Result<(), ()> {
-    let whole = list.covers(path);
+    let entry = list.entry(path);
+    let whole = entry.is_some();
     let mut values = Vec::with_capacity(elements.len());
     for element in elements {
         let is_object = element.get().starts_with('{');
@@ -188,17 +193,16 @@ fn set_elements(
     values.sort_unstable();
     values.dedup();
     if !values.is_empty() {
-        principal.attributes.insert(spelling(list, path), array(&values));
+        principal
+            .attributes
+            .insert(entry.map_or_else(|| path.to_owned(), |entry| spelled(entry, path)), array(&values));
     }
     Ok(())
 }
 
-/// The path as the list spells its head: a server that changes the case of names changes nothing.
-fn spelling(list: &AttributeList, path: &str) -> String {
-    match list.entry(path) {
-        Some(entry) => [entry, &path[entry.len()..]].concat(),
-        None => path.to_owned(),
-    }
+/// The path as the entry that covers it spells its head: a server that changes the case of names changes nothing.
+fn spelled(entry: &str, path: &str) -> String {
+    [entry, &path[entry.len()..]].concat()
 }
 
 /// Takes out what was read of an attribute before it turned out unreadable.
