@@ -1,5 +1,7 @@
 //! Changes: what a sync publishes, as units that are never split over transactions.
 
+use std::borrow::Cow;
+
 use super::guard::Losses;
 use super::key::StateKey;
 use super::packed::PackedPrincipal;
@@ -208,24 +210,96 @@ impl KeyChange {
     }
 }
 
+/// Memberships that one group gains, before each of them is a unit: of those a first load has three times as many as
+/// principals.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Gained {
+    pub group: Id,
+    /// With `direct`, as the group says it.
+    pub members: Vec<(Member, Option<bool>)>,
+    /// `None`: no events are published of them.
+    pub names: Option<GainedNames>,
+    /// When the sync read the group, milliseconds since 1970-01-01 UTC.
+    pub observed_at: i64,
+    pub snapshot: bool,
+}
+
+/// The names that the events of [`Gained`] state.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GainedNames {
+    pub group: Option<String>,
+    /// One for each member.
+    pub members: Vec<Option<String>>,
+}
+
+impl Gained {
+    fn into_units(self) -> impl Iterator<Item = KeyChange> {
+        let Gained { group, members, names, observed_at, snapshot } = self;
+        let (group_name, names) = names.map_or((None, None), |names| (names.group, Some(names.members.into_iter())));
+        let mut names = names;
+        members.into_iter().map(move |(member, direct)| {
+            let event = names.as_mut().map(|names| Event {
+                principal_name: names.next().flatten(),
+                group_name: group_name.clone(),
+                ..Event::new(EventType::MembershipAdded)
+            });
+            KeyChange {
+                events: event.into_iter().collect(),
+                write: StateWrite::PutMembership { group: group.clone(), member, direct, first_seen_at: observed_at },
+                observed_at,
+                loses_attribute: false,
+                snapshot,
+            }
+        })
+    }
+}
+
 /// Units in publishable order, in pieces: a first load has millions of them, and a vector that grows copies them all,
 /// again and again. A piece is freed when its last unit was taken.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Units(Vec<Vec<KeyChange>>);
+pub struct Units(Vec<Piece>);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Piece {
+    Units(Vec<KeyChange>),
+    Gained(Gained),
+}
 
 /// Units of one piece.
 const PIECE: usize = 4_096;
 
+impl Piece {
+    fn into_units(self) -> Box<dyn Iterator<Item = KeyChange> + Send + Sync> {
+        match self {
+            Piece::Units(units) => Box::new(units.into_iter()),
+            Piece::Gained(gained) => Box::new(gained.into_units()),
+        }
+    }
+
+    fn iter(&self) -> Box<dyn Iterator<Item = Cow<'_, KeyChange>> + '_> {
+        match self {
+            Piece::Units(units) => Box::new(units.iter().map(Cow::Borrowed)),
+            Piece::Gained(gained) => Box::new(gained.clone().into_units().map(Cow::Owned)),
+        }
+    }
+}
+
 impl Units {
     pub fn push(&mut self, unit: KeyChange) {
         match self.0.last_mut() {
-            Some(piece) if piece.len() < piece.capacity() => piece.push(unit),
+            Some(Piece::Units(piece)) if piece.len() < piece.capacity() => piece.push(unit),
             _ => {
                 // A sync with few changes needs no room for many.
                 let mut piece = Vec::with_capacity(if self.0.is_empty() { PIECE / 64 } else { PIECE });
                 piece.push(unit);
-                self.0.push(piece);
+                self.0.push(Piece::Units(piece));
             }
+        }
+    }
+
+    pub fn gain(&mut self, gained: Gained) {
+        if !gained.members.is_empty() {
+            self.0.push(Piece::Gained(gained));
         }
     }
 
@@ -234,12 +308,16 @@ impl Units {
         self.0.extend(others.0);
     }
 
-    pub fn iter(&self) -> impl Iterator<Item = &KeyChange> {
-        self.0.iter().flatten()
+    pub fn iter(&self) -> impl Iterator<Item = Cow<'_, KeyChange>> {
+        self.0.iter().flat_map(Piece::iter)
     }
 
     pub fn len(&self) -> usize {
-        self.0.iter().map(Vec::len).sum()
+        let each = self.0.iter().map(|piece| match piece {
+            Piece::Units(units) => units.len(),
+            Piece::Gained(gained) => gained.members.len(),
+        });
+        each.sum()
     }
 
     pub fn is_empty(&self) -> bool {
@@ -263,10 +341,30 @@ impl FromIterator<KeyChange> for Units {
 
 impl IntoIterator for Units {
     type Item = KeyChange;
-    type IntoIter = std::iter::Flatten<std::vec::IntoIter<Vec<KeyChange>>>;
+    type IntoIter = IntoUnits;
 
-    fn into_iter(self) -> Self::IntoIter {
-        self.0.into_iter().flatten()
+    fn into_iter(self) -> IntoUnits {
+        IntoUnits { pieces: self.0.into_iter(), piece: Box::new(std::iter::empty()) }
+    }
+}
+
+/// Takes [`Units`] one by one.
+pub struct IntoUnits {
+    pieces: std::vec::IntoIter<Piece>,
+    /// What is left of the piece under way.
+    piece: Box<dyn Iterator<Item = KeyChange> + Send + Sync>,
+}
+
+impl Iterator for IntoUnits {
+    type Item = KeyChange;
+
+    fn next(&mut self) -> Option<KeyChange> {
+        loop {
+            if let Some(unit) = self.piece.next() {
+                return Some(unit);
+            }
+            self.piece = self.pieces.next()?.into_units();
+        }
     }
 }
 
@@ -306,10 +404,4 @@ pub struct Changes {
     pub others: usize,
     /// Memberships were read, though perhaps not those of every group.
     pub memberships_are_known: bool,
-}
-
-impl Changes {
-    pub fn events(&self) -> impl Iterator<Item = &Event> {
-        self.units.iter().flat_map(|unit| &unit.events)
-    }
 }

@@ -10,14 +10,14 @@ use super::copies::copies;
 use super::owned::{Writing, not_before};
 use crate::account::{Account, BatchBounds};
 use crate::avro::EventContext;
-use crate::directory::changes::Bytes;
+use crate::directory::changes::{Bytes, IntoUnits};
 use crate::failpoint::{self, Point};
 use crate::log::{Batch, Positions, Record};
 use crate::telemetry::{self, Carried};
 
 /// Encodes the units of one sync, batch by batch.
 pub struct Batches {
-    units: Peekable<<Units as IntoIterator>::IntoIter>,
+    units: Peekable<IntoUnits>,
     /// How many units are left.
     left: usize,
     context: EventContext,

@@ -56,7 +56,7 @@ fn written(users: &[Value], groups: &[Value]) -> Vec<KeyChange> {
 
 /// What is known of users once a first sync of these pages has written them, page by page if it streams.
 fn known(pages: &[Vec<Value>], streams: bool) -> Vec<(Id, PackedPrincipal)> {
-    let write = |known: &mut Known, units: Units| units.iter().for_each(|unit| known.apply(unit, None, 0));
+    let write = |known: &mut Known, units: Units| units.iter().for_each(|unit| known.apply(&unit, None, 0));
     let (mut known, fixed) = (Known::new(1), Known::new(1));
     let mut diff = if streams { Diff::growing(&mut known, rules()) } else { Diff::against(&fixed, rules()) };
     diff.read_memberships_by(Strategy::List, false);

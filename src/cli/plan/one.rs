@@ -102,7 +102,7 @@ pub(super) async fn plan_one(config: &Config, account: &AccountConfig, detailed:
     };
     let context = EventContext::new(&account.account, &known, &attempt);
     let mut sequence = attempt.sequence;
-    let events = changes.units.iter().flat_map(|unit| context.change_events(&known, unit, &mut sequence)).collect();
+    let events = changes.units.iter().flat_map(|unit| context.change_events(&known, &unit, &mut sequence)).collect();
     let silent_first = known.is_first() && account.account.baseline == Baseline::State;
     let baseline = silent_first.then(|| Contents::of(&changes));
     Ok(Plan { known, attempt, changes, events, held, seconds, baseline, detailed })

@@ -4,10 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::members::{agreed, dangles, first_read, gone, lost, resolve};
 use super::sightings::{Diff, GroupRead};
-use crate::directory::changes::{Event, EventType, KeyChange, RemovalReason, StateWrite, Units};
+use crate::directory::changes::{Event, EventType, Gained, GainedNames, KeyChange, RemovalReason, StateWrite, Units};
 use crate::directory::key::StateKey;
 use crate::directory::observed::directer;
-use crate::directory::packed::PackedPrincipal;
 use crate::directory::principal::{Id, Kind, Member};
 use crate::directory::status::Baseline;
 
@@ -104,21 +103,26 @@ fn read_group(
             }
         }
     }
+    let mut gained = Vec::new();
     for (member, direct) in shown {
         if known.is_some_and(|known| known.contains(&member)) {
             plan.rewritten.extend(redirected(diff, group, read, member, direct));
-            continue;
+        } else {
+            gained.push((member, direct));
         }
-        *count += 1;
-        let event = membership_event(diff, EventType::MembershipAdded, group, &member);
-        plan.added.push(KeyChange {
-            events: event.into_iter().collect(),
-            write: StateWrite::PutMembership { group: group.clone(), member, direct, first_seen_at: read.observed_at },
-            observed_at: read.observed_at,
-            loses_attribute: false,
-            snapshot: first_read(diff, group) == Some(Baseline::Events),
-        });
     }
+    *count += gained.len();
+    let has_events = has_events(diff, EventType::MembershipAdded, group);
+    plan.added.gain(Gained {
+        group: group.clone(),
+        names: has_events.then(|| GainedNames {
+            group: group_name(diff, group),
+            members: gained.iter().map(|(member, _)| member_name(diff, member)).collect(),
+        }),
+        members: gained,
+        observed_at: read.observed_at,
+        snapshot: first_read(diff, group) == Some(Baseline::Events),
+    });
 }
 
 /// A membership that the server now calls direct or indirect, and did not before.
@@ -170,17 +174,23 @@ fn remove(diff: &Diff<'_>, group: &Id, member: Member, cause: Option<Cause>, obs
     }
 }
 
-/// `None` where the sync publishes no events, so that a first load looks up no names.
 fn membership_event(diff: &Diff<'_>, event_type: EventType, group: &Id, member: &Member) -> Option<Event> {
-    if first_read(diff, group) == Some(Baseline::State)
-        || (diff.rules.repair && event_type == EventType::MembershipAdded)
-    {
-        return None;
-    }
-    let fields = |kind: Kind, id: &Id| diff.packed(kind, id).map(PackedPrincipal::fields);
-    Some(Event {
-        principal_name: fields(member.kind, &member.id).and_then(|member| member.name()).map(str::to_owned),
-        group_name: fields(Kind::Group, group).and_then(|group| group.display_name).map(str::to_owned),
+    has_events(diff, event_type, group).then(|| Event {
+        principal_name: member_name(diff, member),
+        group_name: group_name(diff, group),
         ..Event::new(event_type)
     })
+}
+
+/// False where the sync publishes no events of the group's memberships, so that a first load looks up no names.
+fn has_events(diff: &Diff<'_>, event_type: EventType, group: &Id) -> bool {
+    first_read(diff, group) != Some(Baseline::State) && !(diff.rules.repair && event_type == EventType::MembershipAdded)
+}
+
+fn member_name(diff: &Diff<'_>, member: &Member) -> Option<String> {
+    diff.packed(member.kind, &member.id)?.fields().name().map(str::to_owned)
+}
+
+fn group_name(diff: &Diff<'_>, group: &Id) -> Option<String> {
+    diff.packed(Kind::Group, group)?.fields().display_name.map(str::to_owned)
 }
