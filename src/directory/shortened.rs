@@ -108,8 +108,8 @@ impl<'a> Shortener<'a> {
 
     fn put_json(&self, out: &mut Vec<u8>, mut rest: &[u8]) {
         while let Some((first, behind)) = rest.split_first() {
-            let is_here = |phrase: &&str| rest.starts_with(phrase.as_bytes());
-            let place = may_be_phrase(rest).then(|| PHRASES.iter().position(|phrase| is_here(&phrase))).flatten();
+            let phrase = || PHRASES.iter().position(|phrase| rest.starts_with(phrase.as_bytes()));
+            let place = if may_be_phrase(rest) { phrase() } else { None };
             let (ends_with, behind) = match place {
                 Some(place) => {
                     out.push(FIRST_PHRASE + place as u8);
