@@ -60,7 +60,7 @@ def accounts_round(stage, vendor, name, binary, count, idle_without, number):
         ends = service.wait_for(running, "sync completed", count, SYNC_SECONDS_MAX)
         requests = vendors.statistics(vendor)
         cpu, peak = measure.cpu_seconds(running.pid), measure.peak_mb(running.pid)
-        what = f"{count:,} accounts of {USERS_EACH} users"
+        what = f"{count:,} account{'s' if count > 1 else ''} of {USERS_EACH} users"
         idle = loads.idle_mb(stage, f"first load, {what}", name, running.pid)
         seen = topics.read(stage, topics.Seen(setup.prefix))
         verdict = topics.judge(seen, vendors.manifest(vendor), accounts, topics.Counter())

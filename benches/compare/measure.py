@@ -41,5 +41,6 @@ def machine():
         "cores": len(os.sched_getaffinity(0)),
         "processor": processor[1] if processor else platform.machine(),
         "memory_gb": round(int(total[1]) / 1024**2, 1),
-        "kernel": platform.release(),
+        # Without what its builder called it.
+        "kernel": re.match(r"[0-9.]*", platform.release())[0],
     }

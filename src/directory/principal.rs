@@ -280,6 +280,7 @@ struct Listed {
     /// Places in `paths` of those that may cover a path, by their length: this is asked several times for each attribute
     /// of each user.
     by_length: BTreeMap<usize, Vec<usize>>,
+    is_default: bool,
 }
 
 /// URN of the enterprise extension (RFC 7643 §4.3), with the colon that precedes an attribute.
@@ -309,9 +310,13 @@ const NEVER: &[&str] = &["password", "x509Certificates"];
 
 impl Default for AttributeList {
     fn default() -> AttributeList {
-        let enterprise = DEFAULT_ENTERPRISE.iter().map(|name| format!("{ENTERPRISE}{name}"));
-        AttributeList::new(DEFAULT.iter().map(ToString::to_string).chain(enterprise).collect())
+        AttributeList::new(default_paths().collect())
     }
+}
+
+fn default_paths() -> impl Iterator<Item = String> {
+    let enterprise = DEFAULT_ENTERPRISE.iter().map(|name| format!("{ENTERPRISE}{name}"));
+    DEFAULT.iter().map(ToString::to_string).chain(enterprise)
 }
 
 impl AttributeList {
@@ -321,11 +326,17 @@ impl AttributeList {
         {
             by_length.entry(path.len()).or_default().push(place);
         }
-        AttributeList(Arc::new(Listed { paths, by_length }))
+        let is_default = default_paths().eq(paths.iter().map(String::as_str));
+        AttributeList(Arc::new(Listed { paths, by_length, is_default }))
     }
 
     pub fn paths(&self) -> &[String] {
         &self.0.paths
+    }
+
+    /// True for the list of an account that names no attributes.
+    pub fn is_default(&self) -> bool {
+        self.0.is_default
     }
 
     /// The list with these paths behind it, without those that it covers already.
@@ -342,7 +353,7 @@ impl AttributeList {
     /// The list's own spelling of the entry that covers `path` (the entry itself or something below
     /// it), so that a server that changes the case of a name causes no change.
     pub fn entry(&self, path: &str) -> Option<&str> {
-        let Listed { paths, by_length } = &*self.0;
+        let Listed { paths, by_length, .. } = &*self.0;
         let name = path.as_bytes();
         let mut first: Option<usize> = None;
         // A loop, because it is asked several times for each attribute of each user: a chain of iterators took twice the

@@ -27,6 +27,7 @@ pub mod learnt;
 pub mod value;
 pub mod attributes;
 pub mod members;
+mod usual;
 pub mod resource;
 pub mod listing;
 pub mod probe;

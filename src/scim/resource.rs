@@ -11,6 +11,7 @@ use serde_json::value::RawValue;
 use super::attributes::{entries_of, forget, is_of, set, wanted, without_core_urn};
 use super::members::{Members, read_groups, read_members};
 use super::profile::{AbsentActive, Email};
+use super::usual;
 use super::value::{NESTING_MAX, id, id_of};
 use crate::directory::reduction::reduce;
 use crate::directory::{AttributeList, Id, Kind, ListedGroup, ListedMember, Principal};
@@ -45,7 +46,7 @@ impl Reading {
 }
 
 /// A resource as read: the principal and, for groups, the members that it lists.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub struct Resource {
     pub principal: Principal,
     pub members: Vec<ListedMember>,
@@ -56,6 +57,19 @@ pub struct Resource {
     pub composed_name: bool,
     /// Members whose stated kind is neither user nor group.
     pub other_members: usize,
+}
+
+impl Resource {
+    fn of(principal: Principal) -> Resource {
+        Resource {
+            principal,
+            members: Vec::new(),
+            groups: Vec::new(),
+            unreadable: Vec::new(),
+            composed_name: false,
+            other_members: 0,
+        }
+    }
 }
 
 /// A row that is not a resource.
@@ -70,17 +84,19 @@ pub struct Unreadable {
 /// # Errors
 /// It is not a JSON object, has no usable `id`, or has more attributes than any resource has.
 pub fn read_resource(kind: Kind, bytes: &[u8], reading: &Reading) -> Result<Resource, Unreadable> {
+    let may_be_usual = kind == Kind::User && !reading.groups_on_user && reading.attributes.is_default();
+    match may_be_usual.then(|| usual::read(bytes)).flatten() {
+        Some((principal, active_stated)) => Ok(completed(Resource::of(principal), active_stated, kind, reading)),
+        None => read_in_full(kind, bytes, reading),
+    }
+}
+
+/// As [`read_resource`], whatever the row looks like.
+fn read_in_full(kind: Kind, bytes: &[u8], reading: &Reading) -> Result<Resource, Unreadable> {
     let fields: Fields<'_> = serde_json::from_slice(bytes).map_err(|_| Unreadable { id: id_of(bytes) })?;
     let id = fields.agreed("id").ok().flatten().and_then(id).ok_or(Unreadable { id: None })?;
     let list = &reading.attributes;
-    let mut resource = Resource {
-        principal: Principal::new(id),
-        members: Vec::new(),
-        groups: Vec::new(),
-        unreadable: Vec::new(),
-        composed_name: false,
-        other_members: 0,
-    };
+    let mut resource = Resource::of(Principal::new(id));
     let mut active_stated = false;
     for (name, raw) in said(kind, &fields, reading) {
         let memberships = is_of_memberships(kind, name, reading);
@@ -101,7 +117,12 @@ pub fn read_resource(kind: Kind, bytes: &[u8], reading: &Reading) -> Result<Reso
             resource.unreadable.extend(entries);
         }
     }
-    let principal = &mut resource.principal;
+    Ok(completed(resource, active_stated, kind, reading))
+}
+
+/// Adds what follows from the attributes that were read.
+fn completed(mut resource: Resource, active_stated: bool, kind: Kind, reading: &Reading) -> Resource {
+    let (principal, list) = (&mut resource.principal, &reading.attributes);
     if kind == Kind::User {
         if !active_stated {
             principal.active = reading.absent_active.meaning();
@@ -125,7 +146,7 @@ pub fn read_resource(kind: Kind, bytes: &[u8], reading: &Reading) -> Result<Reso
     principal.omitted.dedup();
     resource.unreadable.sort_unstable();
     resource.unreadable.dedup();
-    Ok(resource)
+    resource
 }
 
 /// Paths of the attributes of a resource, as the server spells them: what a listed attribute may have been meant to be.
@@ -193,6 +214,8 @@ fn read_memberships(kind: Kind, raw: &RawValue, reading: &Reading, resource: &mu
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -400,5 +423,145 @@ mod tests {
         let json = format!(r#"{{"id":"1","meta":[{big}0],"active":[{big}0]}}"#);
         let principal = read_resource(Kind::User, json.as_bytes(), &reading).unwrap().principal;
         assert_eq!((principal.omitted.len(), principal.active), (2, None), "stated, though unread");
+    }
+
+    /// Names and values of rows that are read in one pass, of those that are not, and of what lies between.
+    fn pairs() -> impl Strategy<Value = (String, String)> {
+        const NAMES: [&str; 24] = [
+            "userName",
+            "displayName",
+            "externalId",
+            "active",
+            "name",
+            "emails",
+            "roles",
+            "entitlements",
+            "title",
+            "userType",
+            "meta",
+            "urn:ietf:params:scim:schemas:extension:enterprise:2.0:User",
+            "nickName",
+            "groups",
+            "members",
+            "schemas",
+            "locale",
+            "Title",
+            "ID",
+            "urn:ietf:params:scim:schemas:core:2.0:User:title",
+            "urn:ietf:params:scim:schemas:extension:acme:2.0:User",
+            "urn:ietf:params:scim:schemas:extension:enterprise:2.0:User:department",
+            "name.formatted",
+            "tit\\u006ce",
+        ];
+        const VALUES: [&str; 16] = [
+            r#""Ann""#,
+            r#""""#,
+            r#""a\u0062c""#,
+            r#""a\"b""#,
+            "null",
+            "true",
+            "false",
+            "7",
+            "[]",
+            "{}",
+            r#""2026-01-02T03:04:05Z""#,
+            r#""ann@x""#,
+            r#""work""#,
+            r#"["a@x"]"#,
+            r#"{"a":{"b":[1]}}"#,
+            r#""true""#,
+        ];
+        const BELOW: [&str; 22] = [
+            "formatted",
+            "givenName",
+            "familyName",
+            "middleName",
+            "department",
+            "organization",
+            "costCenter",
+            "employeeNumber",
+            "division",
+            "manager",
+            "created",
+            "lastModified",
+            "version",
+            "resourceType",
+            "value",
+            "Value",
+            "display",
+            "displayName",
+            "type",
+            "primary",
+            "$ref",
+            "other",
+        ];
+        let value = || prop::sample::select(&VALUES[..]).prop_map(str::to_owned);
+        let object = |inner: BoxedStrategy<String>| {
+            prop::collection::vec((prop::sample::select(&BELOW[..]), inner), 0..4).prop_map(|fields| {
+                let fields: Vec<String> = fields.iter().map(|(name, value)| format!("\"{name}\":{value}")).collect();
+                format!("{{{}}}", fields.join(","))
+            })
+        };
+        let list = prop::collection::vec(prop_oneof![object(value().boxed()), value()], 0..3);
+        let any = prop_oneof![
+            3 => value(),
+            3 => object(prop_oneof![3 => value(), 1 => object(value().boxed())].boxed()),
+            2 => list.prop_map(|values| format!("[{}]", values.join(","))),
+        ];
+        (prop::sample::select(&NAMES[..]).prop_map(str::to_owned), any)
+    }
+
+    /// An attribute as most servers write it.
+    fn usual_pairs() -> impl Strategy<Value = (String, String)> {
+        const USUAL: [(&str, &str); 9] = [
+            ("userName", r#""ann""#),
+            ("displayName", r#""Ann Bee""#),
+            ("active", "false"),
+            ("title", r#""Clerk""#),
+            ("name", r#"{"formatted":"Ann Bee","givenName":"Ann","middleName":null}"#),
+            (
+                "emails",
+                r#"[{"value":"b@x","type":"work"},{"primary":true,"value":"c@x","display":"C"},{"value":"b@x","type":"work"}]"#,
+            ),
+            ("roles", r#"[{"value":"admin","type":null},{}]"#),
+            (
+                "urn:ietf:params:scim:schemas:extension:enterprise:2.0:User",
+                r#"{"department":"Ops","manager":{"value":"7","$ref":"../Users/7","displayName":""}}"#,
+            ),
+            ("meta", r#"{"created":"2026-01-02T03:04:05Z","lastModified":"never","version":7,"location":"x"}"#),
+        ];
+        prop::sample::select(&USUAL[..]).prop_map(|(name, value)| (name.to_owned(), value.to_owned()))
+    }
+
+    proptest! {
+        #[test]
+        fn a_user_that_is_read_in_one_pass_is_the_user_that_is_read_in_full(
+            usual in prop::collection::vec(usual_pairs(), 0..6),
+            others in prop::collection::vec(pairs(), 0..3),
+            absent_active in prop::sample::select(vec![AbsentActive::Unknown, AbsentActive::True]),
+            email in prop::sample::select(vec![Email::Emails, Email::UserName]),
+        ) {
+            let reading = Reading { absent_active, email, ..Reading::plain(AttributeList::default()) };
+            let fields = usual.iter().chain(&others).map(|(name, value)| format!(",\"{name}\":{value}"));
+            let row = format!("{{\"id\":\"1\"{}}}", fields.collect::<String>());
+            let read = read_resource(Kind::User, row.as_bytes(), &reading);
+            prop_assert_eq!(read, read_in_full(Kind::User, row.as_bytes(), &reading), "{}", row);
+        }
+    }
+
+    #[test]
+    fn a_user_as_rfc_7643_writes_it_is_read_in_one_pass() {
+        let row =
+            |attributes: &str| format!("{{\"schemas\":[],\"id\":\"1\",{attributes}\"groups\":[{{\"value\":\"g\"}}]}}");
+        for (attributes, is_usual) in [
+            (r#""userName":"ann","name":{"givenName":"Ann"},"emails":[{"value":"a@x","primary":true}],"#, true),
+            (r#""urn:acme:1.0:User":{"seat":{"admin":true}},"externalId":null,"#, true),
+            (r#""title":"Clerk","Title":"Clerk","#, false),
+            (r#""userName":"A\u006en","#, false),
+            (r#""userName":7,"#, false),
+            (r#""active":"true","#, false),
+        ] {
+            assert_eq!(usual::read(row(attributes).as_bytes()).is_some(), is_usual, "{attributes}");
+        }
     }
 }

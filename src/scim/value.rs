@@ -16,11 +16,15 @@ pub const NESTING_MAX: usize = 8;
 
 /// An id: a text or a number. Numbers keep their digits, because two ids beyond 2^64 must not become one.
 pub(super) fn id(raw: &RawValue) -> Option<Id> {
-    let id = text_or_number(raw)?;
+    usable_id(&text_or_number(raw)?)
+}
+
+pub(super) fn usable_id(id: &str) -> Option<Id> {
     // `.` and `..` cannot be a part of a URL's path, however they are encoded. An id that had half a character is not
     // the one that the server knows.
-    let usable = id.len() <= ID_BYTES_MAX && id != "." && id != ".." && !id.contains(char::REPLACEMENT_CHARACTER);
-    usable.then(|| Id::from(&*id))
+    let length = 1..=ID_BYTES_MAX;
+    let usable = length.contains(&id.len()) && id != "." && id != ".." && !id.contains(char::REPLACEMENT_CHARACTER);
+    usable.then(|| Id::from(id))
 }
 
 /// The `id` of a resource alone, e.g. to compare it with the id that was asked for.
