@@ -2,7 +2,7 @@
 //! name, and the parts of lists are written alike everywhere. It halves what a user takes.
 //!
 //! JSON has no byte below 0x20 inside of a text (RFC 8259 §7), and canonical JSON has none between texts. Here such a byte
-//! stands for one of [`TEXTS`] or [`PHRASES`].
+//! stands for one of `TEXTS` or `PHRASES`.
 
 use uuid::Uuid;
 
@@ -146,7 +146,7 @@ fn usual_uuid(text: &str) -> Option<Uuid> {
     (uuid.as_hyphenated().encode_lower(&mut [0; UUID_TEXT]) == text).then_some(uuid)
 }
 
-/// A JSON value as [`Shortener::put`] wrote it.
+/// A JSON value as `Shortener::put` wrote it.
 #[derive(Clone, Copy)]
 pub struct Value<'a> {
     bytes: &'a [u8],
