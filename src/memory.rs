@@ -44,8 +44,8 @@ pub fn give_back_soon() {
     }
 }
 
-/// Lets the allocator give back what is free, again and again. It looks at all that this thread has allocated, which takes
-/// a millisecond for a gigabyte.
+/// Lets the allocator give back what is free, again and again. It takes microseconds if nothing is free, and a tenth of a
+/// millisecond for each megabyte that goes.
 #[expect(unsafe_code, reason = "the crate of mimalloc has no safe call")]
 pub async fn keep_giving_back() {
     let mut turns = interval(GIVE_BACK_EVERY);

@@ -18,6 +18,8 @@ const EVENT_BYTES: usize = 512;
 /// Headers of most events, and about what their texts take.
 const HEADERS: usize = 8;
 const HEADER_BYTES: usize = 192;
+/// A UUID, and a number of 19 digits.
+const CAUSE_BYTES: usize = 36 + 19;
 
 /// Encodes by the schemas under their registered ids.
 #[derive(Clone, Debug)]
@@ -183,7 +185,9 @@ fn headers(event: &record::Event<'_>) -> Headers {
 
 /// Of the record of the state that an event led to.
 fn caused_by(event: &record::Event<'_>) -> Headers {
-    Headers::default().and("ce_id", event.id.as_hyphenated()).and("ce_sequence", Sequence(event.sequence))
+    Headers::with_capacity(2, CAUSE_BYTES)
+        .and("ce_id", event.id.as_hyphenated())
+        .and("ce_sequence", Sequence(event.sequence))
 }
 
 /// The header `ce_sequence`.

@@ -233,10 +233,10 @@ pub struct GainedNames {
 }
 
 impl Gained {
-    fn into_units(self) -> impl Iterator<Item = KeyChange> {
+    fn into_units(self) -> impl ExactSizeIterator<Item = KeyChange> {
         let Gained { group, members, names, observed_at, snapshot } = self;
-        let (group_name, names) = names.map_or((None, None), |names| (names.group, Some(names.members.into_iter())));
-        let mut names = names;
+        let (group_name, mut names) =
+            names.map_or((None, None), |names| (names.group, Some(names.members.into_iter())));
         members.into_iter().map(move |(member, direct)| {
             let event = names.as_mut().map(|names| Event {
                 principal_name: names.next().flatten(),
@@ -269,7 +269,14 @@ enum Piece {
 const PIECE: usize = 4_096;
 
 impl Piece {
-    fn into_units(self) -> Box<dyn Iterator<Item = KeyChange> + Send + Sync> {
+    fn len(&self) -> usize {
+        match self {
+            Piece::Units(units) => units.len(),
+            Piece::Gained(gained) => gained.members.len(),
+        }
+    }
+
+    fn into_units(self) -> Box<dyn ExactSizeIterator<Item = KeyChange> + Send + Sync> {
         match self {
             Piece::Units(units) => Box::new(units.into_iter()),
             Piece::Gained(gained) => Box::new(gained.into_units()),
@@ -313,11 +320,7 @@ impl Units {
     }
 
     pub fn len(&self) -> usize {
-        let each = self.0.iter().map(|piece| match piece {
-            Piece::Units(units) => units.len(),
-            Piece::Gained(gained) => gained.members.len(),
-        });
-        each.sum()
+        self.0.iter().map(Piece::len).sum()
     }
 
     pub fn is_empty(&self) -> bool {
@@ -352,7 +355,7 @@ impl IntoIterator for Units {
 pub struct IntoUnits {
     pieces: std::vec::IntoIter<Piece>,
     /// What is left of the piece under way.
-    piece: Box<dyn Iterator<Item = KeyChange> + Send + Sync>,
+    piece: Box<dyn ExactSizeIterator<Item = KeyChange> + Send + Sync>,
 }
 
 impl Iterator for IntoUnits {
@@ -365,6 +368,11 @@ impl Iterator for IntoUnits {
             }
             self.piece = self.pieces.next()?.into_units();
         }
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        let left = self.piece.len() + self.pieces.as_slice().iter().map(Piece::len).sum::<usize>();
+        (left, Some(left))
     }
 }
 

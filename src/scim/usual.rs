@@ -1,7 +1,7 @@
 //! Users as most servers write them, read in one pass.
 //!
-//! A row of a user is split and read four times over by `resource`, because servers write whatever they like. Most write
-//! what RFC 7643 says: names in its spelling, texts without escapes, nothing twice. [`read`] reads such a row, and returns
+//! `resource` splits a row and scans each part again, because servers write whatever they like. Most write what RFC 7643
+//! says: names in its spelling, texts without escapes, nothing twice. [`read`] reads such a row, and returns
 //! `None` for every other one, which is then read in full. What it returns is what reading in full gives: the tests
 //! compare the two on rows that are made of both.
 
@@ -22,24 +22,7 @@ use crate::json::ATTRIBUTES_MAX;
 /// Bytes of a row; in a longer one an attribute may be too large, or have too many values.
 const ROW_BYTES_MAX: usize = 64 << 10;
 
-/// Attributes that are read (RFC 7643 §3.1, §4.1, §4.3), each once.
-const READ: [&str; 13] = [
-    "id",
-    "userName",
-    "displayName",
-    "externalId",
-    "active",
-    "name",
-    "emails",
-    "roles",
-    "entitlements",
-    "title",
-    "userType",
-    "meta",
-    "urn:ietf:params:scim:schemas:extension:enterprise:2.0:User",
-];
-
-/// Other attributes of RFC 7643, so that nearly no name has to be looked up in the list.
+/// Attributes of RFC 7643 that the list leaves out, so that hardly any name has to be looked up in it.
 const NOT_READ: [&str; 11] = [
     "schemas",
     "nickName",
@@ -53,6 +36,9 @@ const NOT_READ: [&str; 11] = [
     "ims",
     "photos",
 ];
+
+/// Attributes of most users.
+const NAMES: usize = 32;
 
 static LIST: LazyLock<AttributeList> = LazyLock::new(AttributeList::default);
 
@@ -169,13 +155,12 @@ impl<'de: 'a, 'a> Deserialize<'de> for User<'a> {
             }
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-                let (mut user, mut read, mut attributes) = (User::default(), [false; READ.len()], 0);
+                let (mut user, mut names) = (User::default(), Vec::with_capacity(NAMES));
                 while let Some(name) = map.next_key::<&str>()? {
-                    attributes += 1;
-                    let place = READ.iter().position(|read| *read == name);
-                    if place.is_some_and(|place| std::mem::replace(&mut read[place], true)) {
-                        return Err(A::Error::custom("an attribute that is stated twice"));
+                    if names.contains(&name) || names.len() == ATTRIBUTES_MAX {
+                        return Err(A::Error::custom("an attribute that is stated twice, or too many"));
                     }
+                    names.push(name);
                     match name {
                         "id" => user.id = usable_id(map.next_value()?),
                         "userName" => user.user_name = map.next_value()?,
@@ -189,13 +174,10 @@ impl<'de: 'a, 'a> Deserialize<'de> for User<'a> {
                         "title" => user.title = map.next_value()?,
                         "userType" => user.user_type = map.next_value()?,
                         "meta" => user.meta = map.next_value()?,
-                        _ if place.is_some() => user.extension = map.next_value()?,
+                        _ if ENTERPRISE.strip_suffix(':') == Some(name) => user.extension = map.next_value()?,
                         _ if NOT_READ.contains(&name) || !may_be_read(name) => drop(map.next_value::<IgnoredAny>()?),
                         _ => return Err(A::Error::custom("an attribute in another spelling")),
                     }
-                }
-                if attributes > ATTRIBUTES_MAX {
-                    return Err(A::Error::custom("too many attributes"));
                 }
                 Ok(user)
             }

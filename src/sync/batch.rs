@@ -18,8 +18,6 @@ use crate::telemetry::{self, Carried};
 /// Encodes the units of one sync, batch by batch.
 pub struct Batches {
     units: Peekable<IntoUnits>,
-    /// How many units are left.
-    left: usize,
     context: EventContext,
     /// As of the last batch that was encoded; `known` follows only after the commit.
     status: SyncStatus,
@@ -44,7 +42,6 @@ impl Batches {
     pub fn new(account: &Account, known: &Known, attempt: &SyncStatus) -> Batches {
         Batches {
             units: Units::default().into_iter().peekable(),
-            left: 0,
             context: EventContext::new(account, known, attempt),
             status: attempt.clone(),
             bytes: None,
@@ -53,7 +50,6 @@ impl Batches {
 
     /// Takes units of a sync that reads on. All that were taken before are encoded.
     pub fn take_some(&mut self, units: Units) {
-        self.left = units.len();
         self.units = units.into_iter().peekable();
     }
 
@@ -88,11 +84,11 @@ impl Batches {
         let published = self.status.published;
         let BatchBounds { principals: principals_max, units: units_max, bytes: bytes_max } = account.batch;
         // Mostly all units of a batch have as many events as the first one.
-        let (room, each) = (self.left.min(units_max), self.units.peek().map_or(0, |unit| unit.events.len() + 1));
+        let (room, each) =
+            (self.units.size_hint().0.min(units_max), self.units.peek().map_or(0, |unit| unit.events.len() + 1));
         let (mut records, mut units) = (Vec::with_capacity(room * each), Vec::with_capacity(room));
         while principals < principals_max && units.len() < units_max && bytes < bytes_max {
             let Some(unit) = self.units.next() else { break };
-            self.left -= 1;
             let mut before = self.status.sequence;
             let encoded = codec.encode_change(&self.context, known, &unit, &mut self.status.sequence);
             let copies = if account.outputs.is_empty() {
