@@ -1,6 +1,7 @@
 //! The events for a change in a directory: two snapshots as text → the events between them.
 
 use expect_test::{Expect, expect};
+use scimtail::avro::wire::ChangeEvent;
 use scimtail::directory::Baseline;
 
 use crate::memory::{MemoryDirectory, World, account};
@@ -245,4 +246,32 @@ async fn a_changed_group_pattern_is_rewritten_silently() {
     assert_eq!(world.lines(0), [""; 0]);
     let changed: Vec<_> = world.log.state().into_iter().filter(|(key, value)| before.get(key) != Some(value)).collect();
     assert_eq!(changed.len(), 1, "one group record is rewritten");
+}
+
+/// Readers alert on the names: an event that bears those of another member points at the wrong person.
+#[tokio::test(flavor = "multi_thread")]
+async fn each_membership_event_names_its_own_member_and_group() {
+    let mut world = World::new(account("acme"));
+    world.account.baseline = Baseline::Events;
+    let users = "user u1 ann\nuser u2 bob\nuser u3 cid\ngroup g2 Staff: u3\n";
+    world.completed(&MemoryDirectory::parse(&format!("{users}group g1 Admins: u3 group=g2 u1"))).await;
+    world.completed(&MemoryDirectory::parse(&format!("{users}group g1 Admins: u2 u3"))).await;
+    let named = |event: &ChangeEvent| {
+        let of = |name: &Option<String>| name.clone().unwrap_or_default();
+        format!("{} {} in {}", event.event_type, of(&event.principal_name), of(&event.group_name))
+    };
+    let events = world.log.events();
+    let memberships = events.iter().filter(|event| event.event_type.starts_with("membership."));
+    assert_eq!(
+        memberships.map(named).collect::<Vec<_>>(),
+        [
+            "membership.added ann in Admins",
+            "membership.added cid in Admins",
+            "membership.added Staff in Admins",
+            "membership.added cid in Staff",
+            "membership.removed ann in Admins",
+            "membership.removed Staff in Admins",
+            "membership.added bob in Admins",
+        ]
+    );
 }
