@@ -66,6 +66,7 @@ struct Name<'a> {
     formatted: Option<&'a str>,
     given_name: Option<&'a str>,
     family_name: Option<&'a str>,
+    // Unlisted, and nothing is kept of them. Another value than a text may be nested so deep that it cannot be read.
     #[serde(rename = "middleName")]
     _middle_name: Option<&'a str>,
     #[serde(rename = "honorificPrefix")]
