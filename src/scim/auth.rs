@@ -713,6 +713,8 @@ mod tests {
         let logging =
             tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).with_writer(move || writer.clone());
         let _guard = tracing::subscriber::set_default(logging.finish());
+        // Where there is just one subscriber, threads without one switch off for all what they come to first.
+        let _second = tracing::Dispatch::new(tracing_subscriber::fmt().with_writer(std::io::sink).finish());
         let world = World::new().await;
         for takes_body_only in [false, true] {
             world.vendor().takes_body_only = takes_body_only;

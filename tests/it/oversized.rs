@@ -3,7 +3,7 @@
 
 use scimtail::directory::{GroupPattern, ReasonCode, Status, SyncStatus};
 use std::io::Write;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, LazyLock, Mutex};
 
 use metrics_exporter_prometheus::PrometheusBuilder;
 use scimtail::log::Topic;
@@ -237,8 +237,15 @@ impl Write for Lines {
     }
 }
 
+/// While there is just one subscriber, the thread that first comes to a place that logs is asked alone whether the
+/// place is of interest. A thread of another test has no subscriber, and would switch the place off for this one. With
+/// a second subscriber, all subscribers are asked.
+static SECOND_SUBSCRIBER: LazyLock<tracing::Dispatch> =
+    LazyLock::new(|| tracing_subscriber::fmt().with_writer(std::io::sink).finish().into());
+
 /// The log of this thread, on which the whole test runs.
 fn captured() -> (Lines, tracing::subscriber::DefaultGuard) {
+    LazyLock::force(&SECOND_SUBSCRIBER);
     let lines = Lines::default();
     let writer = lines.clone();
     let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
@@ -249,6 +256,17 @@ impl Lines {
     fn text(&self) -> String {
         String::from_utf8(self.0.lock().unwrap().clone()).expect("text")
     }
+}
+
+#[tokio::test]
+async fn a_log_is_captured_even_if_another_thread_came_first_to_the_place_that_logs() {
+    fn logs() {
+        tracing::info!("here");
+    }
+    let (lines, _captured) = captured();
+    std::thread::spawn(logs).join().expect("it logs");
+    logs();
+    assert_eq!(lines.text().matches("here").count(), 1, "{}", lines.text());
 }
 
 #[tokio::test]
