@@ -201,8 +201,9 @@ async fn own(
             inboxes.push((config.account.name.clone(), from, inbox));
             let schedule = Schedule::new(config.interval, random.fork());
             let owned = services.owned(&config.account, known, &writer);
-            let syncing =
-                account(owned, config.clone(), schedule, requests, refusal.clone(), services.progress.clone());
+            let connection = Connection::new(config, owned.clock);
+            let (refusal, progress) = (refusal.clone(), services.progress.clone());
+            let syncing = account(Box::new(owned), Box::new(connection), schedule, requests, refusal, progress);
             tasks.spawn(syncing.instrument(spans::account(name)));
         }
     }
@@ -233,7 +234,7 @@ async fn own(
 async fn listen(
     services: Services,
     partition: i32,
-    inboxes: Vec<(String, i64, mpsc::Sender<Request>)>,
+    inboxes: Vec<(String, i64, mpsc::Sender<Box<Request>>)>,
     stopped: Vec<String>,
     stop: CancellationToken,
 ) -> Ended {
@@ -273,7 +274,7 @@ async fn listen(
                         let inbox = inboxes.iter().find(|(account, _, _)| *account == content.account);
                         if let Some((_, _, inbox)) = inbox {
                             // A full inbox blocks here: requests wait, none is lost.
-                            drop(inbox.blocking_send(Request::read(record.offset, content)));
+                            drop(inbox.blocking_send(Box::new(Request::read(record.offset, content))));
                         }
                     }
                     Err(complaint) => warn!(record = record.address(), %complaint, "control record skipped"),
@@ -318,15 +319,17 @@ async fn watch(services: Services, partition: i32, written: Written) -> Ended {
 }
 
 /// One account under one acquisition: syncs at its interval, takes requests in between.
+///
+/// An account mostly waits, and there may be a thousand of them. So what is large is on the heap: an `async fn` has room
+/// for its arguments twice, and for the largest of what it calls.
 async fn account(
-    mut owned: OwnedAccount<Writer>,
-    config: AccountConfig,
+    mut owned: Box<OwnedAccount<Writer>>,
+    mut connection: Box<Connection>,
     mut schedule: Schedule,
-    mut requests: mpsc::Receiver<Request>,
+    mut requests: mpsc::Receiver<Box<Request>>,
     refusal: Arc<Refusal>,
     progress: Board,
 ) -> Ended {
-    let mut connection = Connection::new(&config, owned.clock);
     let mut due = Instant::now() + schedule.first();
     // Syncs in a row whose lists stayed short of their totals.
     let mut short = 0;
@@ -337,7 +340,7 @@ async fn account(
             request = requests.recv() => {
                 // The reader of requests has ended, and with it the acquisition: nothing is left to do.
                 let Some(request) = request else { return std::future::pending().await };
-                match control::carry_out(&mut owned, &request).await {
+                match Box::pin(control::carry_out(&mut owned, &request)).await {
                     Ok(true) => due = Instant::now(),
                     Ok(false) => {}
                     Err(ended) => return ended,
@@ -346,7 +349,7 @@ async fn account(
             }
             () = sleep_until(due), if !paused => {
                 let begun = Instant::now();
-                let status = match sync_shown(&mut owned, &mut connection, &progress).await {
+                let status = match Box::pin(sync_shown(&mut owned, &mut connection, &progress)).await {
                     Ok(status) => status,
                     Err(ended) => return ended,
                 };
@@ -378,8 +381,7 @@ fn blind(status: &SyncStatus) -> bool {
 /// The end of the acquisition.
 pub async fn sync_once(owned: &mut OwnedAccount<Writer>, connection: &mut Connection) -> Result<SyncStatus, Ended> {
     match connection.directory() {
-        // On the heap, so that an account that waits for its next sync does not hold room for one.
-        Ok(directory) => Box::pin(sync::sync(owned, &directory)).await,
+        Ok(directory) => sync::sync(owned, &directory).await,
         Err(error) => sync::attempt::fail(owned, error.into()).await,
     }
 }
@@ -393,8 +395,7 @@ async fn sync_shown(
     match connection.directory() {
         Ok(directory) => {
             let entry = progress.begin(Work::Sync { account: owned.account.name.clone() });
-            // As in `sync_once`.
-            Box::pin(sync::sync(owned, &Shown { directory: &directory, entry })).await
+            sync::sync(owned, &Shown { directory: &directory, entry }).await
         }
         Err(error) => sync::attempt::fail(owned, error.into()).await,
     }

@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use rustls::client::Resumption;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore};
@@ -116,8 +117,11 @@ impl Trust {
     /// TLS is needed, and no CA is trusted.
     pub(super) fn config_for(&self, url: &Url) -> Result<ClientConfig, Problem> {
         if url.scheme() != "https" {
-            let config = bare().map(|builder| builder.with_root_certificates(RootCertStore::empty()));
-            return config.map(|builder| builder.with_no_client_auth()).map_err(|error| unusable(&error));
+            let builder = bare().map_err(|error| unusable(&error))?;
+            let mut config = builder.with_root_certificates(RootCertStore::empty()).with_no_client_auth();
+            // 14 kB of room for tickets of 256 servers.
+            config.resumption = Resumption::disabled();
+            return Ok(config);
         }
         let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
         shared.retain(|(made, ..)| made.elapsed() < TLS_SHARED);
