@@ -21,14 +21,14 @@ use crate::transport::Transport;
 /// The connection of an account to its directory. It keeps the HTTP client, and with it open connections and access
 /// tokens.
 pub struct Connection {
-    config: AccountConfig,
+    config: Arc<AccountConfig>,
     clock: fn() -> i64,
     /// The directory, and what its HTTP client was made with.
     directory: Option<(Transport, AnyDirectory)>,
 }
 
 impl Connection {
-    pub fn new(config: &AccountConfig, clock: fn() -> i64) -> Connection {
+    pub fn new(config: &Arc<AccountConfig>, clock: fn() -> i64) -> Connection {
         Connection { config: config.clone(), clock, directory: None }
     }
 
@@ -47,7 +47,7 @@ impl Connection {
             return Ok(directory.clone());
         }
         let AccountConfig { account, profile, base_url, scheme, secret, refresh_token, groups, allow_private, .. } =
-            &self.config;
+            &*self.config;
         let secret = secret.clone();
         let reach = Reach { allow_private: *allow_private, transport: transport.clone() };
         let sources = Sources { now: self.clock, random: || fastrand::u128(..) };

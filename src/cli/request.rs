@@ -1,5 +1,7 @@
 //! A person's request about an account, and its record on the `control` topic: who asked, when, and why.
 
+use std::sync::Arc;
+
 use clap::Args;
 
 use super::failure::{Exit, Failure};
@@ -47,7 +49,7 @@ impl Request {
     ///
     /// # Errors
     /// As [`Request::check`], or the account is not configured.
-    pub fn account(&self, config: &Config) -> Result<AccountConfig, Failure> {
+    pub fn account(&self, config: &Config) -> Result<Arc<AccountConfig>, Failure> {
         self.check()?;
         let mut found = config.select(std::slice::from_ref(&self.account))?;
         found.pop().ok_or_else(|| Failure::new(Exit::Configuration, "no such account"))

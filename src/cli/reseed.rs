@@ -28,7 +28,7 @@ const BACK_SOON: &str =
     "a running service takes its shard back by itself, within half a minute, or after a few minutes";
 
 pub async fn reseed(config: &Config, options: Reseed) -> Result<Exit, Failure> {
-    let account = options.request.account(config)?.account;
+    let account = options.request.account(config)?.account.clone();
     let services = services(config).await?;
     let why = format!("reseeded by {}", options.request.by);
     let asked = record_request(&services, &account, "reseed", options.request);

@@ -129,7 +129,7 @@ async fn stdin_closed() {
 }
 
 /// One sync of each account.
-async fn once(config: &Config, accounts: Vec<AccountConfig>, format: Format) -> Result<Exit, Failure> {
+async fn once(config: &Config, accounts: Vec<Arc<AccountConfig>>, format: Format) -> Result<Exit, Failure> {
     let mut outcomes = once::run(&services(config).await?, accounts.clone(), restoring).await;
     let unexpected = || Outcome::Stopped("the sync ended unexpectedly".into());
     let outcomes: Vec<(&str, Outcome)> = accounts
@@ -153,7 +153,7 @@ async fn once(config: &Config, accounts: Vec<AccountConfig>, format: Format) -> 
 }
 
 /// Sends the service the accounts that the files configure. Looks at the files periodically, and at once on SIGHUP.
-async fn follow(mut followed: Followed, mut hangup: Signal, service: watch::Sender<Vec<AccountConfig>>) {
+async fn follow(mut followed: Followed, mut hangup: Signal, service: watch::Sender<Vec<Arc<AccountConfig>>>) {
     let mut looks = tokio::time::interval(LOOK_EVERY);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {

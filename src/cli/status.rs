@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, IsTerminal};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anstyle::{AnsiColor, Style};
@@ -90,7 +91,7 @@ fn exit(standings: &[Standing]) -> Exit {
 async fn look(
     config: &Config,
     registry: &Registry,
-    accounts: &[AccountConfig],
+    accounts: &[Arc<AccountConfig>],
 ) -> Result<(AllSeen, Option<Group>), Failure> {
     let mut decoder = Decoder::of_reader(registry.clone());
     let (kafka, accounts) = (config.kafka.clone(), accounts.to_vec());
@@ -99,7 +100,7 @@ async fn look(
 }
 
 /// Accounts that have an owner and do not sync.
-fn doubtful(accounts: &[AccountConfig], seen: &AllSeen, group: Option<&Group>) -> Vec<Account> {
+fn doubtful(accounts: &[Arc<AccountConfig>], seen: &AllSeen, group: Option<&Group>) -> Vec<Account> {
     let now = now_millis();
     let nothing = Seen::default();
     let doubtful = accounts.iter().filter(|config| {
@@ -127,7 +128,7 @@ async fn stopped(
 async fn watch(
     config: &Config,
     registry: &Registry,
-    accounts: Vec<AccountConfig>,
+    accounts: Vec<Arc<AccountConfig>>,
     options: &Options,
 ) -> Result<Exit, Failure> {
     let terminal = io::stdout().is_terminal();

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
@@ -272,7 +273,7 @@ pub async fn tail(config: &Config, options: Options) -> Result<Exit, Failure> {
 }
 
 /// What is read, for standard error: a reader that gets no line sees that it asks for the right events.
-fn reads(config: &Config, accounts: &[AccountConfig], from: Start, sequence: Option<i64>) -> String {
+fn reads(config: &Config, accounts: &[Arc<AccountConfig>], from: Start, sequence: Option<i64>) -> String {
     let names: Vec<&str> = accounts.iter().map(|config| config.account.name.as_str()).collect();
     let more = match names.len().saturating_sub(NAMES_SHOWN) {
         0 => String::new(),

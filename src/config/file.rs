@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::Deserialize;
 use toml::Spanned;
@@ -31,7 +32,7 @@ pub struct Config {
     pub replication: i32,
     pub registry: RegistryConfig,
     pub register: bool,
-    pub accounts: Vec<AccountConfig>,
+    pub accounts: Vec<Arc<AccountConfig>>,
     /// The files that it was read from, with their texts: this file, those of `[providers]` and those of `accounts.d`.
     pub files: BTreeMap<PathBuf, String>,
     /// The HTTP listener; `None` without one.
@@ -166,7 +167,7 @@ impl Config {
     ///
     /// # Errors
     /// A name is not configured; names the nearest one that is.
-    pub fn select(&self, names: &[String]) -> Result<Vec<AccountConfig>, ConfigError> {
+    pub fn select(&self, names: &[String]) -> Result<Vec<Arc<AccountConfig>>, ConfigError> {
         if names.is_empty() {
             return Ok(self.accounts.clone());
         }
@@ -217,7 +218,7 @@ impl File {
                 .check(&kafka, &self.defaults, &providers, proxy.as_ref(), &mut shared)
                 .map_err(|complaint| there(format!("[[account]] {name}: {complaint}")))?;
             places.insert(name, place);
-            accounts.push(account);
+            accounts.push(Arc::new(account));
         }
         Ok(Config { kafka, kafka_files, create_topics, replication, registry, register, accounts, files, http, memory })
     }

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::account::AccountConfig;
@@ -17,7 +18,7 @@ use crate::transport::file::read_text;
 pub const LOOK_EVERY: Duration = Duration::from_secs(5);
 
 /// The configured accounts, or why the files cannot be used.
-pub type Accounts = Result<Vec<AccountConfig>, ConfigError>;
+pub type Accounts = Result<Vec<Arc<AccountConfig>>, ConfigError>;
 
 /// Files with their texts; `None` for a file, or the folder `accounts.d`, that cannot be read.
 type Texts = BTreeMap<PathBuf, Option<String>>;
@@ -53,7 +54,7 @@ impl Followed {
         self.take(read)
     }
 
-    fn take(&mut self, read: Result<(Texts, Vec<AccountConfig>), ConfigError>) -> Accounts {
+    fn take(&mut self, read: Result<(Texts, Vec<Arc<AccountConfig>>), ConfigError>) -> Accounts {
         self.complaint = read.as_ref().err().cloned();
         let (texts, accounts) = read?;
         self.seen.clone_from(&texts);
@@ -104,7 +105,7 @@ impl Followed {
     }
 
     /// Everything is checked before anything changes.
-    fn read(&self) -> Result<(Texts, Vec<AccountConfig>), ConfigError> {
+    fn read(&self) -> Result<(Texts, Vec<Arc<AccountConfig>>), ConfigError> {
         let config = Config::load(&self.file)?;
         if !config.has_services_of(&self.running) {
             let file = self.file.display();
@@ -136,7 +137,7 @@ mod tests {
     }
 
     fn names(accounts: Option<Accounts>) -> Option<Vec<String>> {
-        accounts.map(|said| said.unwrap().into_iter().map(|config| config.account.name).collect())
+        accounts.map(|said| said.unwrap().into_iter().map(|config| config.account.name.clone()).collect())
     }
 
     #[test]

@@ -11,6 +11,7 @@ use std::io::Write;
 use std::net::SocketAddr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use tempfile::TempDir;
@@ -30,7 +31,7 @@ pub const SESSION_MS: u64 = 4_000;
 
 /// One account, and the directory behind it.
 pub struct Simulated {
-    pub config: AccountConfig,
+    pub config: Arc<AccountConfig>,
     pub directory: SimulatedDirectory,
     /// Decides how many changes happen between two syncs. Each account has its own, so that the pace of one does not
     /// affect the changes of another.
@@ -114,7 +115,7 @@ interval = "{interval}"
         let file = folder.path().join("scimtail.toml");
         write(&file, &text).map_err(words)?;
         let config = Config::load(&file).map_err(|error| error.0)?;
-        let simulated = |(config, directory): (&AccountConfig, SimulatedDirectory)| Simulated {
+        let simulated = |(config, directory): (&Arc<AccountConfig>, SimulatedDirectory)| Simulated {
             config: config.clone(),
             directory,
             random: fastrand::Rng::with_seed(seed),

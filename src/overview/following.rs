@@ -42,7 +42,7 @@ pub struct Facts {
 #[derive(Debug)]
 pub struct Following {
     /// The accounts that are followed.
-    pub accounts: Vec<AccountConfig>,
+    pub accounts: Vec<Arc<AccountConfig>>,
     facts: Shared,
     _stop: DropGuard,
     _reading: JoinSet<()>,
@@ -69,7 +69,7 @@ impl Shared {
 
 impl Following {
     /// Begins to read, on threads of its own.
-    pub fn start(kafka: &KafkaClient, registry: &Registry, accounts: Vec<AccountConfig>, now: i64) -> Following {
+    pub fn start(kafka: &KafkaClient, registry: &Registry, accounts: Vec<Arc<AccountConfig>>, now: i64) -> Following {
         let stop = CancellationToken::new();
         let facts = Shared { facts: Arc::default(), changed: watch::Sender::new(0), stop: stop.clone() };
         let source = Source {
@@ -143,7 +143,7 @@ where
 #[derive(Clone)]
 struct Source {
     kafka: KafkaClient,
-    accounts: Vec<AccountConfig>,
+    accounts: Vec<Arc<AccountConfig>>,
     names: BTreeSet<String>,
     facts: Shared,
 }

@@ -17,6 +17,8 @@ pub use recent::{HOURS, Line, Recent};
 pub use seen::{AllSeen, Seen, read_all};
 pub use standing::{Counts, Label, Owner, Standing, Step, is_doubtful, standing};
 
+use std::sync::Arc;
+
 use crate::config::AccountConfig;
 use crate::kafka::group::Group;
 
@@ -37,7 +39,7 @@ pub fn summary(standings: &[Standing]) -> String {
 
 /// How the accounts stand, the gravest first, each group in the order of `accounts`. `group`: `None` if the members of
 /// the consumer group may not be seen. `now`: milliseconds since 1970-01-01 UTC.
-pub fn overview(accounts: &[AccountConfig], seen: &AllSeen, group: Option<&Group>, now: i64) -> Vec<Standing> {
+pub fn overview(accounts: &[Arc<AccountConfig>], seen: &AllSeen, group: Option<&Group>, now: i64) -> Vec<Standing> {
     let mut standings: Vec<Standing> = accounts
         .iter()
         .map(|config| {

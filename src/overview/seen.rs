@@ -1,6 +1,7 @@
 //! What the `syncs` topic says of each account.
 
 use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
 
 use crate::avro::Decoder;
 use crate::avro::decode::Undecodable;
@@ -43,7 +44,7 @@ pub type AllSeen = HashMap<String, Seen>;
 pub fn read_all(
     kafka: &KafkaClient,
     decoder: &mut Decoder,
-    accounts: &[AccountConfig],
+    accounts: &[Arc<AccountConfig>],
 ) -> Result<AllSeen, ServiceError> {
     let mut all = AllSeen::new();
     let names: BTreeSet<String> = accounts.iter().map(|config| config.account.name.clone()).collect();

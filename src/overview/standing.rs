@@ -292,7 +292,7 @@ mod tests {
     const NOW: i64 = 1_795_435_471_000;
 
     /// An account with an interval of five minutes.
-    fn config() -> AccountConfig {
+    fn config() -> std::sync::Arc<AccountConfig> {
         let text = "[kafka]\nbrokers = [\"localhost:9092\"]\n[registry]\nurl = \"http://localhost:8081\"\n\
                     [[account]]\nname = \"acme\"\nprovider = \"stripe\"\ntoken_env = \"TOKEN\"\n";
         Config::parse("scimtail.toml", text).unwrap().accounts.remove(0)

@@ -49,7 +49,7 @@ pub struct Sources {
     pub kafka: KafkaClient,
     pub registry: Registry,
     /// As the configuration has them now.
-    pub accounts: watch::Receiver<Vec<AccountConfig>>,
+    pub accounts: watch::Receiver<Vec<Arc<AccountConfig>>>,
     pub progress: Board,
     /// Milliseconds since 1970-01-01 UTC.
     pub clock: fn() -> i64,

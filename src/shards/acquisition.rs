@@ -7,6 +7,7 @@
 //! and walks are dropped, and the next acquisition starts from the fence. There is no partial re-read.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::sync::oneshot;
@@ -45,8 +46,8 @@ pub struct Acquisition {
 static ACQUISITIONS: AtomicU64 = AtomicU64::new(0);
 
 /// Accounts by the partition they live in.
-pub fn by_partition(accounts: Vec<AccountConfig>) -> HashMap<i32, Vec<AccountConfig>> {
-    let mut shards: HashMap<i32, Vec<AccountConfig>> = HashMap::new();
+pub fn by_partition(accounts: Vec<Arc<AccountConfig>>) -> HashMap<i32, Vec<Arc<AccountConfig>>> {
+    let mut shards: HashMap<i32, Vec<Arc<AccountConfig>>> = HashMap::new();
     for config in accounts {
         shards.entry(config.account.partition).or_default().push(config);
     }
@@ -60,7 +61,7 @@ pub fn by_partition(accounts: Vec<AccountConfig>) -> HashMap<i32, Vec<AccountCon
 pub async fn acquire(
     services: &Services,
     partition: i32,
-    accounts: &[AccountConfig],
+    accounts: &[Arc<AccountConfig>],
     progress: impl FnMut(Progress) + Send + 'static,
 ) -> Result<Acquisition, ServiceError> {
     acquire_unless(&CancellationToken::new(), services, partition, accounts, progress).await
@@ -74,7 +75,7 @@ pub async fn acquire_unless(
     stop: &CancellationToken,
     services: &Services,
     partition: i32,
-    accounts: &[AccountConfig],
+    accounts: &[Arc<AccountConfig>],
     progress: impl FnMut(Progress) + Send + 'static,
 ) -> Result<Acquisition, ServiceError> {
     let accounts = accounts.iter().map(|config| config.account.clone()).collect();

@@ -30,7 +30,7 @@ use crate::telemetry;
 /// The group cannot be joined, or is over for this instance; or a shard is refused to it.
 pub async fn run(
     services: Services,
-    mut accounts: watch::Receiver<Vec<AccountConfig>>,
+    mut accounts: watch::Receiver<Vec<Arc<AccountConfig>>>,
     shutdown: CancellationToken,
     random: fastrand::Rng,
 ) -> Result<(), ServiceError> {
@@ -100,7 +100,7 @@ struct Shards {
     shutdown: CancellationToken,
     random: fastrand::Rng,
     /// By partition.
-    accounts: HashMap<i32, Vec<AccountConfig>>,
+    accounts: HashMap<i32, Vec<Arc<AccountConfig>>>,
     assigned: BTreeSet<i32>,
     /// The newest task of each partition, running, stopping or ended.
     last: HashMap<i32, Task>,
@@ -133,7 +133,7 @@ impl Shards {
     }
 
     /// Restarts the shards whose accounts are no longer the same. The others are left alone.
-    fn reconfigured(&mut self, accounts: Vec<AccountConfig>) {
+    fn reconfigured(&mut self, accounts: Vec<Arc<AccountConfig>>) {
         let accounts = by_partition(accounts);
         telemetry::configured(names(&self.accounts), names(&accounts));
         let before = std::mem::replace(&mut self.accounts, accounts);
@@ -188,12 +188,12 @@ impl Shards {
     }
 }
 
-fn names(accounts: &HashMap<i32, Vec<AccountConfig>>) -> impl Iterator<Item = &str> {
+fn names(accounts: &HashMap<i32, Vec<Arc<AccountConfig>>>) -> impl Iterator<Item = &str> {
     accounts.values().flatten().map(|config| config.account.name.as_str())
 }
 
 /// Whether the accounts of a shard are the same, in any order.
-fn same(before: Option<&Vec<AccountConfig>>, after: Option<&Vec<AccountConfig>>) -> bool {
+fn same(before: Option<&Vec<Arc<AccountConfig>>>, after: Option<&Vec<Arc<AccountConfig>>>) -> bool {
     let (before, after) = (before.map_or(&[][..], Vec::as_slice), after.map_or(&[][..], Vec::as_slice));
     before.len() == after.len() && before.iter().all(|one| after.iter().any(|other| one == other))
 }

@@ -1,6 +1,7 @@
 //! `run --once`: every account syncs once, each shard is taken at most once.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use tokio::task::JoinSet;
 use tracing::{Instrument, warn};
@@ -46,7 +47,7 @@ pub enum Outcome {
 /// Syncs every account once; outcomes by account name. `progress` shows how far the restore of a partition has come.
 pub async fn run<P: FnMut(Progress) + Send + 'static>(
     services: &Services,
-    accounts: Vec<AccountConfig>,
+    accounts: Vec<Arc<AccountConfig>>,
     progress: fn(i32) -> P,
 ) -> HashMap<String, Outcome> {
     let mut shards = JoinSet::new();
@@ -64,7 +65,7 @@ pub async fn run<P: FnMut(Progress) + Send + 'static>(
 async fn shard(
     services: Services,
     partition: i32,
-    accounts: Vec<AccountConfig>,
+    accounts: Vec<Arc<AccountConfig>>,
     progress: impl FnMut(Progress) + Send + 'static,
 ) -> Vec<(String, Outcome)> {
     let everyone =
@@ -100,7 +101,7 @@ async fn shard(
     outcomes
 }
 
-async fn account(mut owned: OwnedAccount<Writer>, config: &AccountConfig, requests: Vec<Request>) -> Outcome {
+async fn account(mut owned: OwnedAccount<Writer>, config: &Arc<AccountConfig>, requests: Vec<Request>) -> Outcome {
     for request in requests {
         // The sync follows, no matter what was asked for.
         if let Err(ended) = control::carry_out(&mut owned, &request).await {

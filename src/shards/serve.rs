@@ -64,7 +64,7 @@ const PROGRESS_LOG: Duration = Duration::from_secs(5);
 pub async fn shard(
     services: Services,
     partition: i32,
-    accounts: Vec<AccountConfig>,
+    accounts: Vec<Arc<AccountConfig>>,
     shutdown: CancellationToken,
     random: fastrand::Rng,
     owned_before: Arc<AtomicBool>,
@@ -76,7 +76,7 @@ pub async fn shard(
 async fn keep(
     services: Services,
     partition: i32,
-    accounts: Vec<AccountConfig>,
+    accounts: Vec<Arc<AccountConfig>>,
     shutdown: CancellationToken,
     mut random: fastrand::Rng,
     owned_before: Arc<AtomicBool>,
@@ -167,7 +167,7 @@ fn show_progress(board: &Board, partition: i32) -> impl FnMut(Progress) + Send +
 async fn own(
     services: &Services,
     acquisition: Acquisition,
-    accounts: &[AccountConfig],
+    accounts: &[Arc<AccountConfig>],
     shutdown: &CancellationToken,
     random: &mut fastrand::Rng,
     refusal: &Arc<Refusal>,
@@ -208,6 +208,8 @@ async fn own(
         }
     }
     drop(writer);
+    // Room for all accounts of the shard, as long as the acquisition lasts.
+    drop(all);
     let _shown = services.progress.stop(stopped.clone());
     let stopped = stopped.into_iter().map(|(name, _)| name).collect();
     let stopping = CancellationToken::new();

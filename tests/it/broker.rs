@@ -5,6 +5,7 @@ pub mod directory;
 use std::collections::BTreeSet;
 use std::os::unix::process::ExitStatusExt;
 use std::process::Stdio;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rdkafka::consumer::Consumer;
@@ -28,12 +29,12 @@ const WAIT: Duration = Duration::from_secs(60);
 /// Half a second between the last acknowledgement of a transaction and its commit.
 const OPEN_LONGER: &str = "commit.before=sleep(500)";
 
-async fn program(directory: &LargeDirectory, test: &str) -> (Program, Shared, AccountConfig) {
+async fn program(directory: &LargeDirectory, test: &str) -> (Program, Shared, Arc<AccountConfig>) {
     program_on(directory, &unique_prefix(test)).await
 }
 
 /// The program on its topics, those that are missing created, and what its shards share.
-pub async fn program_on(directory: &LargeDirectory, prefix: &str) -> (Program, Shared, AccountConfig) {
+pub async fn program_on(directory: &LargeDirectory, prefix: &str) -> (Program, Shared, Arc<AccountConfig>) {
     let account = AccountText { name: "acme", provider: "generic", base_url: directory.base_url(), more: "" };
     let program = Program::new(services(), prefix, TOKEN, "1s", &[account]);
     let text = std::fs::read_to_string(program.file()).expect("the file was written");
@@ -49,12 +50,12 @@ pub async fn program_on(directory: &LargeDirectory, prefix: &str) -> (Program, S
         progress: Default::default(),
     };
     let mut account = config.accounts[0].clone();
-    account.secret = Secret::Given(TOKEN.to_owned().into());
+    Arc::make_mut(&mut account).secret = Secret::Given(TOKEN.to_owned().into());
     (program, shared, account)
 }
 
 /// An account on a small directory, for tests that own its shard themselves.
-pub async fn shared_program(test: &str) -> (LargeDirectory, Program, Shared, AccountConfig) {
+pub async fn shared_program(test: &str) -> (LargeDirectory, Program, Shared, Arc<AccountConfig>) {
     let directory = LargeDirectory::start(20, 2, 10, 20, TOKEN).await;
     let (program, shared, account) = program(&directory, test).await;
     (directory, program, shared, account)

@@ -1,6 +1,7 @@
 //! Group commit on a real broker: waiting batches share a transaction, and no reader notices.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::mpsc;
 use std::time::Duration;
 
@@ -27,7 +28,7 @@ const TOKEN: &str = "group-commit-test-token";
 const WAIT: Duration = Duration::from_secs(120);
 
 /// Everything in one partition.
-async fn shared(test: &str, base_url: &str, accounts: usize) -> (Shared, Vec<AccountConfig>) {
+async fn shared(test: &str, base_url: &str, accounts: usize) -> (Shared, Vec<Arc<AccountConfig>>) {
     let (prefix, services) = (unique_prefix(test), services());
     let mut text = format!(
         "[kafka]\nbrokers = [\"{}\"]\ntopic_prefix = \"{prefix}\"\npartitions = 1\n[registry]\nurl = \"{}\"\n",
@@ -49,8 +50,8 @@ async fn shared(test: &str, base_url: &str, accounts: usize) -> (Shared, Vec<Acc
         clock: now_millis,
         progress: Default::default(),
     };
-    let given = |mut account: AccountConfig| {
-        account.secret = Secret::Given(TOKEN.to_owned().into());
+    let given = |mut account: Arc<AccountConfig>| {
+        Arc::make_mut(&mut account).secret = Secret::Given(TOKEN.to_owned().into());
         account
     };
     (shared, config.accounts.into_iter().map(given).collect())

@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader};
 use std::process::Child;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, ResourceSpecifier};
@@ -44,7 +45,7 @@ pub struct World {
     directory: LargeDirectory,
     pub program: Program,
     pub shared: Shared,
-    pub account: AccountConfig,
+    pub account: Arc<AccountConfig>,
 }
 
 impl World {
@@ -102,7 +103,7 @@ token_env = "{}"
             progress: Default::default(),
         };
         let mut account = config.accounts[0].clone();
-        account.secret = Secret::Given(TOKEN.to_owned().into());
+        Arc::make_mut(&mut account).secret = Secret::Given(TOKEN.to_owned().into());
         World { reader: reader.clone(), directory, program, shared, account }
     }
 

@@ -28,7 +28,7 @@ const WAIT: Duration = Duration::from_secs(60);
 /// A restore of nearly nothing takes a second; one that goes on so long waits for something.
 const STILL_WAITING: Duration = Duration::from_secs(4);
 
-async fn sync(shared: &Shared, config: &AccountConfig, owned: &mut Acquisition) -> i64 {
+async fn sync(shared: &Shared, config: &Arc<AccountConfig>, owned: &mut Acquisition) -> i64 {
     let known = owned.known.remove("acme").expect("the account").expect("its state");
     let mut account = shared.owned(&config.account, known, &owned.writer);
     let mut connection = Connection::new(config, now_millis);
@@ -38,7 +38,7 @@ async fn sync(shared: &Shared, config: &AccountConfig, owned: &mut Acquisition) 
     status.events_published()
 }
 
-async fn own(shared: &Shared, config: &AccountConfig) -> Acquisition {
+async fn own(shared: &Shared, config: &Arc<AccountConfig>) -> Acquisition {
     acquire(shared, config.account.partition, std::slice::from_ref(config), |_| {}).await.expect("the shard")
 }
 
@@ -127,7 +127,7 @@ async fn a_long_restore_shows_how_far_it_has_come() {
 }
 
 /// Topics whose broker compacts at once, as it does elsewhere after hours.
-async fn compacting_program(directory: &LargeDirectory) -> (Program, Shared, AccountConfig) {
+async fn compacting_program(directory: &LargeDirectory) -> (Program, Shared, Arc<AccountConfig>) {
     let prefix = unique_prefix("compacted");
     let settings = [
         ("cleanup.policy", "compact"),

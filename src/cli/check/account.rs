@@ -5,6 +5,7 @@
 
 use crate::directory::{Changes, Id, Kind, Known, Principal, Problem, Reason, ReasonCode, Strategy, SyncStatus};
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -35,7 +36,7 @@ const GROUPS_COMPARED: usize = 40;
 
 /// Reads the directory as a sync would; `known`: what Kafka holds of the account. `tape`: where requests and answers are
 /// written down, for a recording.
-pub(super) async fn check(account: &AccountConfig, known: &Known, tape: Option<&Tape>, report: &mut Report) {
+pub(super) async fn check(account: &Arc<AccountConfig>, known: &Known, tape: Option<&Tape>, report: &mut Report) {
     say_way(account, report);
     if let Err(problem) = account.network.read() {
         return report.fail("network", &problem, Exit::Configuration);

@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use clap::Args;
 use futures::stream::{self, StreamExt};
@@ -177,10 +178,10 @@ pub async fn check(config: &Config, options: Options) -> Result<Exit, Failure> {
 
 /// `known`: what Kafka holds of the account, if that can be read. `tape`: where its requests are written down.
 async fn check_account<'a>(
-    account: &'a AccountConfig,
+    account: &'a Arc<AccountConfig>,
     known: Option<Result<Known, Problem>>,
     tape: &Option<Tape>,
-) -> (&'a AccountConfig, Report) {
+) -> (&'a Arc<AccountConfig>, Report) {
     let mut report = Report::default();
     match known {
         // The account is not synced until a person acts, so its directory does not matter yet.
@@ -198,7 +199,7 @@ async fn check_account<'a>(
 /// registry cannot be read: the checks that follow report why, and the directories are read as for a first sync.
 async fn known(
     config: &Config,
-    accounts: &[AccountConfig],
+    accounts: &[Arc<AccountConfig>],
     cluster: &Result<Cluster, ServiceError>,
 ) -> HashMap<String, Result<Known, Problem>> {
     let exists = |topic: &Found| matches!(topic, Found::Exists(_));

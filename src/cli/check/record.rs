@@ -2,6 +2,7 @@
 
 use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -73,7 +74,7 @@ impl Record {
     /// The file cannot be written.
     pub(super) fn write<'a>(
         self,
-        taped: impl Iterator<Item = (&'a AccountConfig, &'a Tape)>,
+        taped: impl Iterator<Item = (&'a Arc<AccountConfig>, &'a Tape)>,
     ) -> Result<Written, Failure> {
         let (mut requests, mut requests_left_out) = (0, 0);
         let accounts = taped.map(|(config, tape)| {

@@ -1,5 +1,7 @@
 //! The plan for one account.
 
+use std::sync::Arc;
+
 use serde::Serialize;
 
 use crate::avro::{EventContext, wire::ChangeEvent};
@@ -83,7 +85,7 @@ impl Tally {
     }
 }
 
-pub(super) async fn plan_one(config: &Config, account: &AccountConfig, detailed: bool) -> Result<Plan, Unplanned> {
+pub(super) async fn plan_one(config: &Config, account: &Arc<AccountConfig>, detailed: bool) -> Result<Plan, Unplanned> {
     let name = &account.account.name;
     let failed = |code: ReasonCode, problem: Problem| Unplanned {
         failure: Failure::new(Exit::from(&code), problem.of(name)),
