@@ -297,14 +297,14 @@ fn apply(undo: Undo, known: &mut Known) -> Result<(), String> {
             }
             match (key, image) {
                 (StateKey::Principal(kind, id), Some(packed)) => {
-                    known.put_principal(kind, id, entry(packed, first_seen_at), None);
+                    known.put_principal(kind, &id, entry(packed, first_seen_at), None);
                 }
                 (StateKey::Principal(..), None) => {
                     return Err("a removal does not have the image of its principal".to_owned());
                 }
                 (StateKey::Membership { member, group }, _) => {
                     let membership = Membership { direct: None, first_seen_at, sequence: 0, digest: 0.into() };
-                    known.put_membership(group, member, membership);
+                    known.put_membership(&group, (member.kind, &member.id), membership);
                 }
             }
         }
@@ -316,7 +316,7 @@ fn apply(undo: Undo, known: &mut Known) -> Result<(), String> {
             let mut before =
                 entry(PackedPrincipal::pack(&changed(kind, now.packed.unpack(id.clone()), changes)), now.first_seen_at);
             (before.missing_since, before.missing_walks) = (now.missing_since, now.missing_walks);
-            known.put_principal(kind, id, before, None);
+            known.put_principal(kind, &id, before, None);
         }
     }
     Ok(())

@@ -339,7 +339,7 @@ mod tests {
                 missing_walks: 0,
                 members_unread: false,
             };
-            known.put_principal(known_kind, "id/1".into(), entry, None);
+            known.put_principal(known_kind, "id/1", entry, None);
             let member = Member { kind, id: "id/1".into() };
             let write = match which {
                 0 => StateWrite::Remove { kind, id: "id/1".into() },

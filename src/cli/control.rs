@@ -124,7 +124,7 @@ async fn latest(config: &Config, account: &AccountConfig) -> Result<Option<SyncS
             }
             Ok(())
         };
-        read_to_end(&kafka, &[Topic::Syncs], &[partition], each, |_| Ok(()))?;
+        read_to_end(&kafka, &[&[Topic::Syncs]], &[partition], each, |_| Ok(()))?;
         Ok(newest)
     });
     Ok(found.await?)

@@ -85,7 +85,6 @@ fn climb<'k>(from: &'k Id, parents: &Map<&'k Id, Vec<(&'k Id, i64)>>) -> Vec<Abo
 mod tests {
     use super::*;
     use crate::directory::members::Membership;
-    use crate::directory::principal::Member;
 
     /// `child in parent` a line, first seen at the number of the line; `child indirectly-in parent` otherwise.
     fn known(text: &str) -> Known {
@@ -94,12 +93,8 @@ mod tests {
             let words: Vec<&str> = line.split_whitespace().collect();
             let [child, how, parent] = words[..] else { panic!("{line}") };
             let direct = (how == "indirectly-in").then_some(false);
-            let member = Member { kind: Kind::Group, id: child.into() };
-            known.put_membership(
-                parent.into(),
-                member,
-                Membership { direct, first_seen_at: at, sequence: 0, digest: 0.into() },
-            );
+            let membership = Membership { direct, first_seen_at: at, sequence: 0, digest: 0.into() };
+            known.put_membership(parent, (Kind::Group, child), membership);
         }
         known
     }

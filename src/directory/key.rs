@@ -1,5 +1,7 @@
 //! Keys of the compacted topics (`schemas/README.md`).
 
+use std::borrow::Cow;
+
 use super::principal::{Id, Kind, Member};
 
 /// What a record of a compacted topic is about.
@@ -25,22 +27,46 @@ impl StateKey {
 
     /// The inverse of [`StateKey::text`], whatever the account; `None` for keys of no known form.
     pub fn parse(text: &str) -> Option<StateKey> {
-        let parts: Vec<&str> = text.split('/').collect();
-        let kind = |endpoint: &str| Kind::BOTH.into_iter().find(|kind| kind.endpoint() == endpoint);
-        match parts[..] {
-            [_, endpoint, id] => Some(StateKey::Principal(kind(endpoint)?, decode_part(id)?)),
-            [_, endpoint, id, "Groups", group] => {
-                let member = Member { kind: kind(endpoint)?, id: decode_part(id)? };
-                Some(StateKey::Membership { member, group: decode_part(group)? })
+        Some(match KeyParts::parse(text)? {
+            KeyParts { kind, id, group: None } => StateKey::Principal(kind, (*id).into()),
+            KeyParts { kind, id, group: Some(group) } => {
+                StateKey::Membership { member: Member { kind, id: (*id).into() }, group: (*group).into() }
             }
-            _ => None,
-        }
+        })
     }
 }
 
-fn decode_part(part: &str) -> Option<Id> {
-    let text = percent_encoding::percent_decode_str(part).decode_utf8().ok()?;
-    (!text.is_empty()).then(|| text.as_ref().into())
+/// A [`StateKey`] that is only looked at: its parts lie in the text, unless something of them is encoded.
+#[derive(Debug)]
+pub struct KeyParts<'a> {
+    pub kind: Kind,
+    pub id: Cow<'a, str>,
+    /// Of a membership; `id` is that of the member.
+    pub group: Option<Cow<'a, str>>,
+}
+
+impl KeyParts<'_> {
+    /// As [`StateKey::parse`].
+    pub fn parse(text: &str) -> Option<KeyParts<'_>> {
+        let mut parts = text.split('/').skip(1);
+        let endpoint = parts.next()?;
+        let kind = Kind::BOTH.into_iter().find(|kind| kind.endpoint() == endpoint)?;
+        let id = decode_part(parts.next()?)?;
+        let group = match (parts.next(), parts.next(), parts.next()) {
+            (None, ..) => None,
+            (Some("Groups"), Some(group), None) => Some(decode_part(group)?),
+            _ => return None,
+        };
+        Some(KeyParts { kind, id, group })
+    }
+}
+
+fn decode_part(part: &str) -> Option<Cow<'_, str>> {
+    // As almost every id is.
+    if !part.contains('%') {
+        return (!part.is_empty()).then_some(Cow::Borrowed(part));
+    }
+    percent_encoding::percent_decode_str(part).decode_utf8().ok().filter(|text| !text.is_empty())
 }
 
 /// The key of a principal: that of its state record and of its events.
@@ -56,6 +82,10 @@ pub fn principal_key(account: &str, kind: Kind, id: &str) -> String {
 
 /// Percent-encodes `%`, `/` and control characters; keys hold everything else unchanged.
 fn push_part(key: &mut String, part: &str) {
+    // As almost every id is.
+    if part.bytes().all(|byte| matches!(byte, b' '..=b'~') && byte != b'%' && byte != b'/') {
+        return key.push_str(part);
+    }
     for character in part.chars() {
         if character == '%' || character == '/' || character.is_control() {
             let mut utf8 = [0; 4];

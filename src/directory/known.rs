@@ -67,7 +67,7 @@ impl Table {
     }
 
     /// The id as the table holds it.
-    fn shared(&self, id: &Id) -> Option<Id> {
+    fn shared(&self, id: &str) -> Option<Id> {
         self.entries.get_key_value(id).map(|(id, _)| id.clone())
     }
 
@@ -84,9 +84,9 @@ impl Table {
         self.by_raw.get(&raw)
     }
 
-    fn insert(&mut self, id: &Id, entry: Entry) -> Option<Entry> {
+    fn insert(&mut self, id: &str, entry: Entry) -> Option<Entry> {
         // A copy: ids that are made between the many short-lived texts of a page would keep the memory of all of them.
-        let id = self.shared(id).unwrap_or_else(|| Id::from(&**id));
+        let id = self.shared(id).unwrap_or_else(|| Id::from(id));
         if let Some(raw) = entry.raw {
             self.by_raw.insert(raw, id.clone());
         }
@@ -103,6 +103,13 @@ impl Table {
 
     fn forget_raw(&mut self, entry: Option<&Entry>) {
         if let Some(raw) = entry.and_then(|entry| entry.raw) {
+            self.by_raw.remove(&raw);
+        }
+    }
+
+    /// The bytes of the principal are no longer what Kafka holds.
+    fn void_raw(&mut self, id: &str) {
+        if let Some(raw) = self.entries.get_mut(id).and_then(|entry| entry.raw.take()) {
             self.by_raw.remove(&raw);
         }
     }
@@ -155,6 +162,9 @@ pub struct Known {
     tombstones: Map<StateKey, i64>,
     digest: u128,
     orphans: BTreeSet<(Kind, Id)>,
+    /// A membership was there at a time when one of its principals was not: they may not share their ids, and one of
+    /// them may be an orphan.
+    loose: bool,
     /// Set while it is restored.
     pub seen: Seen,
     /// Why what was restored is not what the newest `syncs` record says: until one sync completes, a principal that is
@@ -201,19 +211,24 @@ impl Known {
         self.orphans.iter().filter(move |(of, _)| *of == kind).map(|(_, id)| id)
     }
 
-    /// Lets members share the ids of their principals, and gives back their room to grow: a restore may read the
-    /// memberships first, and reads all of them.
-    pub fn share_ids(&mut self) {
+    /// Ends a restore: lets members share the ids of their principals, gives back their room to grow, and looks for
+    /// orphans unless memberships may be `without_principals`. A restore reads users and groups first, so that there is
+    /// mostly nothing to do.
+    pub fn restored(&mut self, without_principals: bool) {
+        let tables = [&self.users, &self.groups];
         for members in self.memberships.values_mut() {
-            let tables = [&self.users, &self.groups];
-            members.share_ids(|member| tables[member.kind as usize].shared(&member.id));
+            if self.loose {
+                members.share_ids(|member| tables[member.kind as usize].shared(&member.id));
+            }
             members.shrink();
+        }
+        if self.loose && !without_principals {
+            self.find_orphans();
         }
     }
 
-    /// Looks for orphans, which takes a look at every membership: once a restore, and after that only where there are
-    /// some.
-    pub fn find_orphans(&mut self) {
+    /// Looks at every membership.
+    fn find_orphans(&mut self) {
         let mut orphans = BTreeSet::new();
         for (group, member, _) in self.memberships() {
             for (kind, id) in [(Kind::Group, group), (member.kind, &member.id)] {
@@ -304,16 +319,16 @@ impl Known {
         }
     }
 
-    pub fn put_principal(&mut self, kind: Kind, id: Id, entry: Entry, dangling: Option<Vec<Id>>) {
+    pub fn put_principal(&mut self, kind: Kind, id: &str, entry: Entry, dangling: Option<Vec<Id>>) {
         self.digest = self.digest.wrapping_add(entry.digest);
         if let Some(dangling) = dangling {
             if dangling.is_empty() {
-                self.dangling.remove(&id);
+                self.dangling.remove(id);
             } else {
-                self.dangling.insert(id.clone(), dangling);
+                self.dangling.insert(id.into(), dangling);
             }
         }
-        if let Some(old) = self.table_mut(kind).insert(&id, entry) {
+        if let Some(old) = self.table_mut(kind).insert(id, entry) {
             self.digest = self.digest.wrapping_sub(old.digest);
         }
     }
@@ -326,26 +341,34 @@ impl Known {
         if kind == Kind::Group {
             self.dangling.remove(id);
         }
+        self.loose |= self.memberships_len > 0;
         self.remember_tombstone(StateKey::Principal(kind, id.clone()), tombstone);
     }
 
-    pub fn put_membership(&mut self, group: Id, member: Member, membership: Membership) {
-        self.groups.set_raw(&group, None);
+    pub fn put_membership(&mut self, group: &str, (kind, member): (Kind, &str), membership: Membership) {
+        self.groups.void_raw(group);
         self.digest = self.digest.wrapping_add(membership.digest.into());
         // One id for all memberships of a principal, and for the principal.
-        let id = self.table(member.kind).shared(&member.id).unwrap_or(member.id);
-        let members = match self.memberships.get_mut(&group) {
-            Some(members) => members,
-            None => self.memberships.entry(self.groups.shared(&group).unwrap_or(group)).or_default(),
+        let (tables, loose) = ([&self.users, &self.groups], &mut self.loose);
+        let mut shared = |kind: Kind, id: &str| {
+            tables[kind as usize].shared(id).unwrap_or_else(|| {
+                *loose = true;
+                Id::from(id)
+            })
         };
-        match members.insert(Member { id, ..member }, membership) {
+        let id = shared(kind, member);
+        let members = match self.memberships.get_mut(group) {
+            Some(members) => members,
+            None => self.memberships.entry(shared(Kind::Group, group)).or_default(),
+        };
+        match members.insert(Member { kind, id }, membership) {
             Some(old) => self.digest = self.digest.wrapping_sub(old.digest.into()),
             None => self.memberships_len += 1,
         }
     }
 
     pub fn remove_membership(&mut self, group: &Id, member: &Member, tombstone: Option<i64>) {
-        self.groups.set_raw(group, None);
+        self.groups.void_raw(group);
         if let Some(members) = self.memberships.get_mut(group) {
             if let Some(old) = members.remove(member) {
                 self.digest = self.digest.wrapping_sub(old.digest.into());
@@ -386,7 +409,7 @@ impl Known {
                     missing_walks: put.missing_walks,
                     members_unread: put.members_unread,
                 };
-                self.put_principal(put.kind, put.id.clone(), entry, put.dangling.clone());
+                self.put_principal(put.kind, &put.id, entry, put.dangling.clone());
             }
             StateWrite::Remove { kind, id } => self.remove_principal(*kind, id, Some(sequence.unwrap_or(0))),
             StateWrite::PutMembership { group, member, direct, first_seen_at } => {
@@ -397,7 +420,7 @@ impl Known {
                     sequence: sequence.or_else(kept).unwrap_or(0),
                     digest: digest.into(),
                 };
-                self.put_membership(group.clone(), member.clone(), membership);
+                self.put_membership(group, (member.kind, &member.id), membership);
             }
             StateWrite::RemoveMembership { group, member } => {
                 self.remove_membership(group, member, Some(sequence.unwrap_or(0)));
@@ -424,5 +447,56 @@ impl Known {
         }
         self.completed = Some(status.clone());
         self.latest = Some(status);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use proptest::prelude::*;
+
+    use super::super::packed::PackedPrincipal;
+    use super::*;
+
+    fn entry(id: &str) -> Entry {
+        Entry {
+            packed: PackedPrincipal::pack(&Principal::new(id)),
+            raw: None,
+            digest: 0,
+            first_seen_at: 0,
+            changed_at: 0,
+            sequence: 0,
+            missing_since: None,
+            missing_walks: 0,
+            members_unread: false,
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn after_a_restore_orphans_are_known_and_ids_shared_in_whatever_order_the_records_came(
+            steps in proptest::collection::vec((0..2_usize, 0..4_u8, 0..4_u8, 0..4_u8), 0..40),
+        ) {
+            let mut known = Known::default();
+            for (kind, member, group, step) in steps {
+                let (kind, member, group) = (Kind::BOTH[kind], format!("p{member}"), format!("p{group}"));
+                let membership = Membership { direct: None, first_seen_at: 0, sequence: 0, digest: 0.into() };
+                match step {
+                    0 => known.put_principal(kind, &member, entry(&member), None),
+                    1 => known.remove_principal(kind, &member.into(), None),
+                    2 => known.put_membership(&group, (kind, &member), membership),
+                    _ => known.remove_membership(&group.into(), &Member { kind, id: member.into() }, None),
+                }
+            }
+            known.restored(false);
+            let mut looked = known.clone();
+            looked.find_orphans();
+            prop_assert_eq!(&known.orphans, &looked.orphans);
+            for (_, member, _) in known.memberships() {
+                let of_table = known.table(member.kind).shared(&member.id);
+                prop_assert!(of_table.is_none_or(|id| Arc::ptr_eq(&id, &member.id)), "{member:?}");
+            }
+        }
     }
 }

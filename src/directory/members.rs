@@ -114,6 +114,7 @@ impl Members {
 
     /// Lets all members with an id share the one that `shared` has of it.
     pub fn share_ids(&mut self, shared: impl Fn(&Member) -> Option<Id>) {
+        self.merge();
         for (member, _) in &mut self.rows {
             if let Some(id) = shared(member) {
                 member.id = id;
@@ -144,9 +145,13 @@ impl Members {
     }
 
     fn settle(&mut self) {
-        if self.fresh.len() + self.gone.len() <= self.slack() {
-            return;
+        if self.fresh.len() + self.gone.len() > self.slack() {
+            self.merge();
         }
+    }
+
+    /// Moves what came out of order to its place.
+    fn merge(&mut self) {
         let (gone, fresh) = (std::mem::take(&mut self.gone), std::mem::take(&mut self.fresh));
         let mut rows = Vec::with_capacity(self.rows.len() - gone.len() + fresh.len());
         let mut fresh = fresh.into_iter().peekable();

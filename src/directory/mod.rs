@@ -34,7 +34,7 @@ pub use diff::Diff;
 pub use emails::{email_before, main_email};
 pub use entitlement::{Entitlement, GroupPattern};
 pub use guard::{Evidence, HoldId, Limits, Losses};
-pub use key::StateKey;
+pub use key::{KeyParts, StateKey};
 pub use known::{Entry, Known, Seen, Table, UNKNOWN_TIME};
 pub use maps::{Map, Set};
 pub use members::{Members, Membership};

@@ -88,32 +88,36 @@ pub struct Progress {
     pub total: i64,
 }
 
-/// Reads the partitions of `topics` from their beginning to their present end. Blocks. `progress` is called at least
-/// every poll interval, also while nothing comes.
+/// Reads the partitions of topics from their beginning to their present end: first all topics of the first of `turns`,
+/// then those of the next. Blocks. `progress` is called at least every poll interval, also while nothing comes.
 ///
 /// # Errors
 /// No progress within the bound, a broker error, or the error that `each` or `progress` returns.
 pub fn read_to_end(
     client: &KafkaClient,
-    topics: &[Topic],
+    turns: &[&[Topic]],
     partitions: &[i32],
     mut each: impl FnMut(ReadRecord<'_>) -> Result<(), ServiceError>,
     mut progress: impl FnMut(Progress) -> Result<(), ServiceError>,
 ) -> Result<(), ServiceError> {
-    let mut spans = Vec::new();
     let uncommitted = client.asking(&client.brokers, "read_uncommitted")?;
-    for topic in topics {
-        let marks = watermarks_by(client, &uncommitted, *topic, partitions)?;
-        spans.extend(partitions.iter().zip(marks).map(|(partition, (position, end))| Span {
-            topic: *topic,
-            partition: *partition,
-            start: Offset::Beginning,
-            position,
-            end,
-        }));
+    let mut all = Vec::new();
+    for topics in turns {
+        let mut spans = Vec::new();
+        for topic in *topics {
+            let marks = watermarks_by(client, &uncommitted, *topic, partitions)?;
+            spans.extend(partitions.iter().zip(marks).map(|(partition, (position, end))| Span {
+                topic: *topic,
+                partition: *partition,
+                start: Offset::Beginning,
+                position,
+                end,
+            }));
+        }
+        all.push(spans);
     }
     drop(uncommitted);
-    read_spans(client, topics, spans, &mut each, &mut progress)
+    read_spans(client, all, &mut each, &mut progress)
 }
 
 /// Reads partitions of one topic from given offsets to their present end. Blocks.
@@ -140,22 +144,22 @@ pub fn read_from(
         spans.push(Span { topic, partition: *partition, start, position, end: high });
     }
     drop(uncommitted);
-    read_spans(client, &[topic], spans, &mut each, &mut |_| Ok(()))
+    read_spans(client, vec![spans], &mut each, &mut |_| Ok(()))
 }
 
 fn read_spans(
     client: &KafkaClient,
-    topics: &[Topic],
-    mut spans: Vec<Span>,
+    mut turns: Vec<Vec<Span>>,
     each: &mut impl FnMut(ReadRecord<'_>) -> Result<(), ServiceError>,
     progress: &mut impl FnMut(Progress) -> Result<(), ServiceError>,
 ) -> Result<(), ServiceError> {
-    spans.retain(|span| span.position < span.end);
-    if spans.is_empty() {
+    turns.iter_mut().for_each(|spans| spans.retain(|span| span.position < span.end));
+    turns.retain(|spans| !spans.is_empty());
+    if turns.is_empty() {
         return Ok(());
     }
     let reader = client.with(FETCH_WAIT).reader("read_committed")?;
-    let outcome = read_with(&reader, client, topics, spans, each, progress);
+    let outcome = read_with(&reader, client, turns, each, progress);
     aside(reader);
     outcome
 }
@@ -163,26 +167,48 @@ fn read_spans(
 fn read_with(
     reader: &BaseConsumer<Quiet>,
     client: &KafkaClient,
-    topics: &[Topic],
-    mut spans: Vec<Span>,
+    turns: Vec<Vec<Span>>,
     each: &mut impl FnMut(ReadRecord<'_>) -> Result<(), ServiceError>,
     progress: &mut impl FnMut(Progress) -> Result<(), ServiceError>,
 ) -> Result<(), ServiceError> {
-    let total: i64 = spans.iter().map(|span| span.end - span.position).sum();
+    let total: i64 = turns.iter().map(|spans| left_of(spans)).sum();
+    let mut later = total;
+    for spans in turns {
+        later -= left_of(&spans);
+        let progress = |left| progress(Progress { read: total - later - left, total });
+        read_turn(reader, client, spans, each, progress)?;
+    }
+    Ok(())
+}
+
+/// Offsets before the ends of the spans.
+fn left_of(spans: &[Span]) -> i64 {
+    spans.iter().map(|span| (span.end - span.position).max(0)).sum()
+}
+
+/// Reads spans to their ends. `progress` is told how many offsets are left.
+fn read_turn(
+    reader: &BaseConsumer<Quiet>,
+    client: &KafkaClient,
+    mut spans: Vec<Span>,
+    each: &mut impl FnMut(ReadRecord<'_>) -> Result<(), ServiceError>,
+    mut progress: impl FnMut(i64) -> Result<(), ServiceError>,
+) -> Result<(), ServiceError> {
+    let mut names: Vec<(Topic, String)> = spans.iter().map(|span| (span.topic, client.topic(span.topic))).collect();
+    names.dedup();
     let mut assignment = TopicPartitionList::new();
     for span in &spans {
         assignment
             .add_partition_offset(&client.topic(span.topic), span.partition, span.start)
             .map_err(|error| client.explain("reading", &error))?;
     }
-    let names: Vec<(Topic, String)> = topics.iter().map(|topic| (*topic, client.topic(*topic))).collect();
     // A partition whose leader librdkafka does not know when it is assigned waits half a second to ask again.
     for (_, name) in &names {
         reader.fetch_metadata(Some(name), METADATA_WAIT).map_err(|error| client.explain(name, &error))?;
     }
     reader.assign(&assignment).map_err(|error| client.explain("reading", &error))?;
 
-    let mut last_progress = Instant::now();
+    let (mut moved, mut last_moved) = (false, Instant::now());
     let mut records: u64 = 0;
     let (credentials, given) = (client.credentials(), Given::default());
     loop {
@@ -190,25 +216,21 @@ fn read_with(
         match reader.poll(POLL_WAIT) {
             Some(Ok(message)) => {
                 let Some((topic, _)) = names.iter().find(|(_, name)| name == message.topic()) else { continue };
-                let (partition, offset) = (message.partition(), message.offset());
-                let span = spans.iter_mut().find(|span| span.topic == *topic && span.partition == partition);
+                let (topic, partition, offset) = (*topic, message.partition(), message.offset());
+                let span = spans.iter_mut().find(|span| span.topic == topic && span.partition == partition);
                 let Some(span) = span.filter(|span| offset < span.end) else { continue };
                 span.position = offset + 1;
                 let reached = span.position >= span.end;
-                last_progress = Instant::now();
+                moved = true;
                 let (key, value) = (message.key(), message.payload());
-                each(ReadRecord { topic: *topic, partition, offset, key, value, message: &message })?;
+                each(ReadRecord { topic, partition, offset, key, value, message: &message })?;
                 records += 1;
                 if !reached && !records.is_multiple_of(RECORDS_PER_PROGRESS) {
                     continue;
                 }
             }
-            None | Some(Err(Error::PartitionEOF(_))) => {
-                // Control records move the position without a message.
-                if update_positions(reader, &names, &mut spans) {
-                    last_progress = Instant::now();
-                }
-            }
+            // Control records move the position without a message.
+            None | Some(Err(Error::PartitionEOF(_))) => moved |= update_positions(reader, &names, &mut spans),
             // librdkafka reconnects by itself; the stall bound ends it.
             Some(Err(error)) if is_unreachable(&error) => {}
             // Old records went, or the leader changed, after the start was looked up. Reading again begins at a new one.
@@ -218,12 +240,14 @@ fn read_with(
             }
             Some(Err(error)) => return Err(client.explain("reading", &error)),
         }
-        let left: i64 = spans.iter().map(|span| (span.end - span.position).max(0)).sum();
-        progress(Progress { read: total - left, total })?;
+        let left = left_of(&spans);
+        progress(left)?;
         if left == 0 {
             return Ok(());
         }
-        if last_progress.elapsed() > STALL_WAIT {
+        if std::mem::take(&mut moved) {
+            last_moved = Instant::now();
+        } else if last_moved.elapsed() > STALL_WAIT {
             let what = format!("kafka {}: reading stands still {left} offsets before the end", client.brokers);
             let remedy = "look for an open transaction of another producer, and for a broker that is down";
             return Err(ServiceError::Unreachable(Problem::new(what).with_remedy(remedy)));

@@ -51,7 +51,7 @@ pub fn read_all(
     let partitions: Vec<i32> =
         accounts.iter().map(|config| config.account.partition).collect::<BTreeSet<_>>().into_iter().collect();
     let each = |record: ReadRecord<'_>| take(&mut all, decoder, &names, &record).map(drop);
-    read_to_end(kafka, &[Topic::Syncs], &partitions, each, |_| Ok(()))?;
+    read_to_end(kafka, &[&[Topic::Syncs]], &partitions, each, |_| Ok(()))?;
     Ok(all)
 }
 

@@ -139,7 +139,7 @@ async fn pending(services: &Services, partition: i32) -> Result<HashMap<String, 
             }
             Ok(())
         };
-        read_to_end(&kafka, &[Topic::Control], &[partition], each, |_| Ok(()))?;
+        read_to_end(&kafka, &[&[Topic::Control]], &[partition], each, |_| Ok(()))?;
         Ok(requests)
     })
     .await

@@ -213,7 +213,7 @@ async fn last_sequence(services: &Services, account: &Account) -> Result<i64, Se
             }
             Ok(())
         };
-        read_to_end(&kafka, &[Topic::Events], &[partition], each, |_| Ok(()))?;
+        read_to_end(&kafka, &[&[Topic::Events]], &[partition], each, |_| Ok(()))?;
         Ok(last)
     })
     .await

@@ -1,6 +1,6 @@
 //! Restore: what the compacted topics of one partition say of each account becomes its `Known`.
 
-use crate::directory::{Entry, Id, Kind, Known, Membership, ReasonCode, StateKey, Status, SyncStatus};
+use crate::directory::{Entry, Id, KeyParts, Kind, Known, Membership, ReasonCode, StateKey, Status, SyncStatus};
 use std::collections::{BTreeMap, HashMap};
 
 use tokio_util::sync::CancellationToken;
@@ -71,6 +71,9 @@ struct Restoring {
 /// Keys whose newest record cannot be understood; the record's address, and why.
 pub type Unreadable = BTreeMap<(Topic, String), (String, Undecodable)>;
 
+/// Users and groups come first, so that their memberships find them.
+const TURNS: &[&[Topic]] = &[&[Topic::Users, Topic::Groups], &[Topic::Memberships, Topic::Syncs]];
+
 /// Restores all `accounts` of a partition. For [`Purpose::Own`] the shard must be fenced before. Blocks.
 ///
 /// A record that cannot be understood stops its account, not the others, unless a later record of its key can be
@@ -122,7 +125,7 @@ pub fn restore(
         progress(read);
         if stop.is_cancelled() { Err(ServiceError::cancelled("called off")) } else { Ok(()) }
     };
-    read_to_end(kafka, &Topic::STATE, &[partition], each, progress)?;
+    read_to_end(kafka, TURNS, &[partition], each, progress)?;
     foreign.sum_up();
     let ends = ends(kafka, partition)?;
     let mut restored = Restored::new();
@@ -216,13 +219,14 @@ pub fn take(
             let stored = decoder.membership(value)?;
             known.seen.note(stored.sync, stored.sequence);
             let kind = stored.kind.ok_or("principal_type is neither user nor group")?;
-            match StateKey::parse(key) {
-                Some(StateKey::Membership { member, group })
-                    if member.kind == kind && *member.id == *stored.principal_id && *group == *stored.group_id =>
+            let StoredMembership { principal_id, group_id, direct, first_seen_at, sequence, .. } = stored;
+            match KeyParts::parse(key) {
+                Some(KeyParts { kind: of_key, id, group: Some(group) })
+                    if of_key == kind && id == principal_id && group == group_id =>
                 {
-                    let StoredMembership { direct, first_seen_at, sequence, .. } = stored;
                     let digest = digest.into();
-                    known.put_membership(group, member, Membership { direct, first_seen_at, sequence, digest });
+                    let membership = Membership { direct, first_seen_at, sequence, digest };
+                    known.put_membership(&group, (kind, &id), membership);
                     Ok(())
                 }
                 _ => Err(KEY_DIFFERS.into()),
@@ -254,10 +258,10 @@ fn put_principal(
     digest: u128,
 ) -> Result<(), Undecodable> {
     known.seen.note(stored.sync, stored.sequence);
-    let Some(StateKey::Principal(kind, id)) = StateKey::parse(key) else {
+    let Some(KeyParts { kind, id, group: None }) = KeyParts::parse(key) else {
         return Err("a key of no known form".into());
     };
-    if *id != *stored.id {
+    if id != stored.id {
         return Err(KEY_DIFFERS.into());
     }
     let entry = Entry {
@@ -271,7 +275,7 @@ fn put_principal(
         missing_walks: u32::try_from(stored.missing_walks).unwrap_or(0),
         members_unread: stored.members_unread,
     };
-    known.put_principal(kind, id, entry, dangling);
+    known.put_principal(kind, &id, entry, dangling);
     Ok(())
 }
 
@@ -319,11 +323,8 @@ pub fn complete(
     } else if unfinished {
         known.repair = Some("what was lost before is not yet read again".to_owned());
     }
-    known.share_ids();
     // Members that the profile vouches for have no records of their own.
-    if !account.habits.publish_unlisted {
-        known.find_orphans();
-    }
+    known.restored(account.habits.publish_unlisted);
     let completed = known.completed.as_ref().map_or(0, |completed| completed.sequence);
     known.forget_tombstones_until(completed);
     Ok(known)
@@ -404,7 +405,13 @@ fn is_newer(version: &str, than: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::is_newer;
+    use super::{TURNS, is_newer};
+    use crate::log::Topic;
+
+    #[test]
+    fn each_topic_of_the_state_is_read_once() {
+        assert_eq!(TURNS.concat(), Topic::STATE);
+    }
 
     #[test]
     fn versions_are_compared_by_number() {

@@ -82,7 +82,7 @@ async fn committed(shared: &Shared, topic: Topic) -> BTreeMap<i64, String> {
             keys.insert(record.offset, key);
             Ok(())
         };
-        read_to_end(&kafka, &[topic], &[0], each, |_| Ok(())).expect("the topic can be read");
+        read_to_end(&kafka, &[&[topic]], &[0], each, |_| Ok(())).expect("the topic can be read");
         keys
     });
     reading.await.expect("the topic was read")

@@ -139,7 +139,7 @@ fn an_end_that_a_leader_does_not_know_yet_hides_no_record() {
                 read += 1;
                 Ok(())
             };
-            let outcome = read_to_end(&client, &[Topic::Users], &[0], each, |_| Ok(()));
+            let outcome = read_to_end(&client, &[&[Topic::Users]], &[0], each, |_| Ok(()));
             assert!(outcome.is_ok() && read == 1, "{errors:?}: {read} records, {outcome:?}");
         }
     }
@@ -150,7 +150,7 @@ fn an_end_that_a_leader_does_not_know_yet_hides_no_record() {
 fn a_log_that_loses_its_start_while_it_is_read_is_no_refusal() {
     let (cluster, client) = cluster();
     fence(&client).expect("the shard").commit(&[batch()]).expect("it commits");
-    let read = || read_to_end(&client, &[Topic::Users], &[0], |_| Ok(()), |_| Ok(()));
+    let read = || read_to_end(&client, &[&[Topic::Users]], &[0], |_| Ok(()), |_| Ok(()));
     cluster.request_errors(RDKafkaApiKey::Fetch, &[RD_KAFKA_RESP_ERR_OFFSET_OUT_OF_RANGE]);
     match read() {
         Err(ServiceError::Unreachable(problem)) => assert!(problem.what.contains("the log does not have"), "{problem}"),

@@ -89,7 +89,7 @@ async fn a_checkpoint_that_a_newer_version_wrote_is_refused() {
             newest = Some(decoder.decode::<SyncStatus>(Topic::Syncs, value).expect("it decodes"));
             Ok(())
         };
-        read_to_end(&kafka, &[Topic::Syncs], &[partition], each, |_| Ok(())).expect("it is read");
+        read_to_end(&kafka, &[&[Topic::Syncs]], &[partition], each, |_| Ok(())).expect("it is read");
         newest.expect("a record")
     });
     let record = SyncStatus { scimtail_version: "99.0.0".to_owned(), ..newest.await.expect("it was read") };

@@ -103,7 +103,7 @@ async fn read_history(
             progress(read);
             Ok(())
         };
-        read_to_end(&kafka, &[Topic::Events], &[partition], each, progress)?;
+        read_to_end(&kafka, &[&[Topic::Events]], &[partition], each, progress)?;
         Ok((history.unwrap_or_else(|| History::new(time, sequence, None)), skipped))
     };
     let (history, skipped) = blocking(reading).await?;

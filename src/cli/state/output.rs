@@ -186,7 +186,7 @@ mod tests {
     use super::*;
     use crate::account::Account;
     use crate::config::Config;
-    use crate::directory::{Entry, Id, Kind, Known, Member, Membership, PackedPrincipal, Principal};
+    use crate::directory::{Entry, Kind, Known, Membership, PackedPrincipal, Principal};
 
     const DAY: i64 = 86_400_000;
 
@@ -214,12 +214,12 @@ mod tests {
             missing_walks: 0,
             members_unread: false,
         };
-        known.put_principal(kind, id.into(), entry, None);
+        known.put_principal(kind, id, entry, None);
     }
 
     fn join(known: &mut Known, kind: Kind, id: &str, group: &str, direct: Option<bool>, first_seen_at: i64) {
         let membership = Membership { direct, first_seen_at, sequence: 0, digest: 0.into() };
-        known.put_membership(Id::from(group), Member { kind, id: id.into() }, membership);
+        known.put_membership(group, (kind, id), membership);
     }
 
     fn known() -> Known {
