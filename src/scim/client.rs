@@ -16,7 +16,7 @@ use super::advice::{Advice, PAUSE_MAX};
 use super::auth::{Credential, Pass};
 use super::budget::{Budget, Permit, Tries};
 use super::error::ReadError;
-use super::http::{self, Body, Http, LargeBodies, Reach, Timeouts, read_body, read_error_body};
+use super::http::{self, Bodies, Body, Http, Reach, Timeouts, read_body, read_error_body};
 use super::profile::{Operation, Profile};
 use super::refusal::redirected;
 use super::tape::Tape;
@@ -92,7 +92,7 @@ pub struct Client {
     waited: Arc<Waited>,
     /// Requests that were sent, repeated ones included.
     sent: Arc<AtomicU64>,
-    large: LargeBodies,
+    bodies: Bodies,
     /// Where requests and answers are written down, for a recording.
     tape: Option<Tape>,
     /// Of the secret under which all that is remembered of the directory was seen. A 401 may have brought a newer one.
@@ -174,7 +174,7 @@ impl Client {
             account: Arc::default(),
             waited: Arc::default(),
             sent: Arc::default(),
-            large: LargeBodies::new(),
+            bodies: Bodies::new(),
             tape: None,
             secret_number: 0,
         })
@@ -206,6 +206,12 @@ impl Client {
     #[must_use]
     pub fn on_tape(self, tape: Tape) -> Client {
         Client { tape: Some(tape), ..self }
+    }
+
+    /// The same for the pages of a list, whose bodies take the memory of each other.
+    #[must_use]
+    pub(super) fn for_a_walk(&self) -> Client {
+        Client { bodies: self.bodies.of_a_walk(), ..self.clone() }
     }
 
     fn budget(&self) -> Arc<Budget> {
@@ -365,7 +371,7 @@ impl Client {
         let body = match urls.operation(&request.url) {
             _ if !status.is_success() => Ok(read_error_body(response).await),
             Some(Operation::ListUsers | Operation::ListGroups | Operation::GetGroup | Operation::ListMembers) => {
-                read_body(http, response, BODY_BYTES_MAX, Some(&self.large)).await
+                read_body(http, response, BODY_BYTES_MAX, Some(&self.bodies)).await
             }
             Some(Operation::GetUser) | None => read_body(http, response, ANSWER_BYTES_MAX, None).await,
         };

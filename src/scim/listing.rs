@@ -166,7 +166,7 @@ impl Walked {
 fn walk(client: Client, learnt: Learnt, query: Query) -> impl Stream<Item = Result<Page, ReadError>> + Send {
     try_stream! {
         let mut begin = first(&client, &learnt).await;
-        let list = List { client: client.clone(), learnt, query };
+        let list = List { client: client.for_a_walk(), learnt, query };
         let forced = client.profile().paging == Paging::CursorForced;
         let trust_total = client.profile().trust_total;
         let kind = list.query.kind;
