@@ -38,11 +38,19 @@ pub struct Entry {
     pub members_unread: bool,
 }
 
+impl Entry {
+    fn is_enabled(&self) -> bool {
+        self.packed.active() != Some(false)
+    }
+}
+
 /// The known principals of one kind.
 #[derive(Clone, Debug, Default)]
 pub struct Table {
     entries: Map<Id, Entry>,
     by_raw: Map<RawHash, Id>,
+    /// Entries that are not disabled.
+    enabled: usize,
 }
 
 impl Table {
@@ -52,6 +60,11 @@ impl Table {
 
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
+    }
+
+    /// How many of them are not disabled.
+    pub fn enabled(&self) -> usize {
+        self.enabled
     }
 
     pub fn contains(&self, id: &str) -> bool {
@@ -90,19 +103,23 @@ impl Table {
         if let Some(raw) = entry.raw {
             self.by_raw.insert(raw, id.clone());
         }
+        self.enabled += usize::from(entry.is_enabled());
         let old = self.entries.insert(id, entry);
-        self.forget_raw(old.as_ref());
+        self.forget(old.as_ref());
         old
     }
 
     fn remove(&mut self, id: &str) -> Option<Entry> {
         let old = self.entries.remove(id);
-        self.forget_raw(old.as_ref());
+        self.forget(old.as_ref());
         old
     }
 
-    fn forget_raw(&mut self, entry: Option<&Entry>) {
-        if let Some(raw) = entry.and_then(|entry| entry.raw) {
+    /// Forgets what is known of an entry that is no longer there.
+    fn forget(&mut self, entry: Option<&Entry>) {
+        let Some(entry) = entry else { return };
+        self.enabled -= usize::from(entry.is_enabled());
+        if let Some(raw) = entry.raw {
             self.by_raw.remove(&raw);
         }
     }
@@ -459,9 +476,9 @@ mod tests {
     use super::super::packed::PackedPrincipal;
     use super::*;
 
-    fn entry(id: &str) -> Entry {
+    fn entry(id: &str, active: Option<bool>) -> Entry {
         Entry {
-            packed: PackedPrincipal::pack(&Principal::new(id)),
+            packed: PackedPrincipal::pack(&Principal { active, ..Principal::new(id) }),
             raw: None,
             digest: 0,
             first_seen_at: 0,
@@ -475,21 +492,28 @@ mod tests {
 
     proptest! {
         #[test]
-        fn after_a_restore_orphans_are_known_and_ids_shared_in_whatever_order_the_records_came(
-            steps in proptest::collection::vec((0..2_usize, 0..4_u8, 0..4_u8, 0..4_u8), 0..40),
+        fn in_whatever_order_records_came_ids_are_shared_orphans_known_and_enabled_principals_counted(
+            steps in proptest::collection::vec((0..2_usize, 0..4_u8, 0..4_u8, 0..6_u8), 0..40),
         ) {
             let mut known = Known::default();
             for (kind, member, group, step) in steps {
                 let (kind, member, group) = (Kind::BOTH[kind], format!("p{member}"), format!("p{group}"));
                 let membership = Membership { direct: None, first_seen_at: 0, sequence: 0, digest: 0.into() };
                 match step {
-                    0 => known.put_principal(kind, &member, entry(&member), None),
-                    1 => known.remove_principal(kind, &member.into(), None),
-                    2 => known.put_membership(&group, (kind, &member), membership),
+                    0 => known.put_principal(kind, &member, entry(&member, None), None),
+                    1 => known.put_principal(kind, &member, entry(&member, Some(true)), None),
+                    2 => known.put_principal(kind, &member, entry(&member, Some(false)), None),
+                    3 => known.remove_principal(kind, &member.into(), None),
+                    4 => known.put_membership(&group, (kind, &member), membership),
                     _ => known.remove_membership(&group.into(), &Member { kind, id: member.into() }, None),
                 }
             }
             known.restored(false);
+            for kind in Kind::BOTH {
+                let table = known.table(kind);
+                let enabled = table.iter().filter(|(_, entry)| entry.packed.active() != Some(false)).count();
+                prop_assert_eq!(table.enabled(), enabled);
+            }
             let mut looked = known.clone();
             looked.find_orphans();
             prop_assert_eq!(&known.orphans, &looked.orphans);

@@ -84,6 +84,12 @@ impl PackedPrincipal {
         }
     }
 
+    /// `active`, without a look at anything else.
+    pub fn active(&self) -> Option<bool> {
+        let flags = Reader(&self.0).byte();
+        (flags & IS_STATED != 0).then_some(flags & IS_ACTIVE != 0)
+    }
+
     pub fn bytes(&self) -> &[u8] {
         &self.0
     }
@@ -362,6 +368,7 @@ mod tests {
             prop_assert_eq!(packed.unpack("id".into()), principal.clone());
             let fields = packed.fields();
             prop_assert_eq!((fields.name(), fields.active), (principal.name(), principal.active));
+            prop_assert_eq!(packed.active(), principal.active);
             let published = principal.published();
             let paths = ["userName", "displayName", "active", "externalId", "meta.created", "email", "omitted"];
             for path in paths.into_iter().chain(principal.attributes.keys().map(String::as_str)) {

@@ -57,7 +57,7 @@ impl Diff<'_> {
             users: known.table(Kind::User).len() as u64,
             groups: known.table(Kind::Group).len() as u64,
             memberships: known.memberships_len() as u64,
-            enabled_users: self.enabled_users(disabled),
+            enabled_users: known.table(Kind::User).enabled() as u64,
             no_user_again,
             no_group_again,
             ..Evidence::default()
@@ -78,15 +78,6 @@ impl Diff<'_> {
         principals.sum::<u64>() + memberships.sum::<u64>()
     }
 
-    /// Known users that are not disabled; counted only where a disable makes it matter.
-    fn enabled_users(&self, disabled: u64) -> u64 {
-        let users = self.known.table(Kind::User);
-        if disabled == 0 {
-            return users.len() as u64;
-        }
-        users.iter().filter(|(_, entry)| entry.packed.fields().active != Some(false)).count() as u64
-    }
-
     /// Adds to `evidence` which attributes vanish, given that fewer than `min_losses` losers never matter.
     /// Returns the paths for which `vanishes(losing, holding)` holds.
     pub fn vanishing(
@@ -104,7 +95,7 @@ impl Diff<'_> {
         }
         let lost_active = self.active.lost.len() as u64;
         if lost_active >= min_losses.max(1) {
-            let holds = |(_, entry): &(&Id, &Entry)| entry.packed.fields().active.is_some();
+            let holds = |(_, entry): &(&Id, &Entry)| entry.packed.active().is_some();
             let holding = self.known.table(Kind::User).iter().filter(holds).count() as u64;
             evidence.vanishing.push((lost_active, holding));
             if vanishes(lost_active, holding) {

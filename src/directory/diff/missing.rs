@@ -50,14 +50,24 @@ impl Diff<'_> {
     }
 
     fn unlisted(&self, kind: Kind) -> impl Iterator<Item = &Id> {
-        let table = self.known.table(kind);
-        // In most syncs every principal is listed, and none is missing.
-        let some = !self[kind].unread && self[kind].known_listed < table.len();
-        let ids = some.then(|| table.ids()).into_iter().flatten();
+        // A sync asks for them about ten times, and a look at every known id takes as long as reading all pages.
+        let ids = (!self[kind].unread).then(|| self[kind].known_unlisted.get_or_init(|| self.known_unlisted(kind)));
+        debug_assert!(ids.is_none_or(|ids| *ids == self.known_unlisted(kind)), "void with every row and commit");
         // A principal whose record was lost is known by its memberships that are left, and asked for like any other.
         let orphans = (!self[kind].unread).then(|| self.known.orphans(kind));
-        ids.chain(orphans.into_iter().flatten())
+        ids.into_iter()
+            .flatten()
+            .chain(orphans.into_iter().flatten())
             .filter(move |id| !self.appeared(kind, id) && !self[kind].gone.contains_key(*id))
+    }
+
+    fn known_unlisted(&self, kind: Kind) -> Vec<Id> {
+        let (table, listed) = (self.known.table(kind), &self[kind].listed);
+        // In most syncs every principal is listed.
+        if self[kind].known_listed >= table.len() {
+            return Vec::new();
+        }
+        table.ids().filter(|id| !listed.contains(*id)).cloned().collect()
     }
 
     fn is_hidden(&self, kind: Kind, id: &Id) -> bool {

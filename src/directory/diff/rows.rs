@@ -55,6 +55,9 @@ impl Diff<'_> {
                 continue;
             }
             let first = self[kind].listed.insert(id.clone());
+            if first {
+                self[kind].known_unlisted.take();
+            }
             let in_this_walk = match &mut self[kind].again {
                 Some(walked) => !walked.insert(id.clone()),
                 None => !first,

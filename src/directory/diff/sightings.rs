@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::{Deref, Index, IndexMut};
+use std::sync::OnceLock;
 
 use super::compare::Changed;
 use crate::directory::changes::RemovalReason;
@@ -57,6 +58,8 @@ pub struct Sightings {
     pub(super) listed: Set<Id>,
     /// How many of the listed ids are known.
     pub(super) known_listed: usize,
+    /// Known ids that are not listed, once they are asked for. Void with every row and every commit.
+    pub(super) known_unlisted: OnceLock<Vec<Id>>,
     /// Ids of the walk under way, where it is not the first of its kind.
     pub(super) again: Option<Set<Id>>,
     /// Ids that GET found.
@@ -189,6 +192,7 @@ impl<'k> Diff<'k> {
         apply(known);
         // Whatever of it is known was listed first.
         self[Kind::User].known_listed = self.known.table(Kind::User).len();
+        self[Kind::User].known_unlisted.take();
     }
 
     /// How many users [`Diff::drain_users`] would return.
