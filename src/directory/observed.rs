@@ -5,8 +5,8 @@ use super::principal::{Id, Kind, Principal, RawHash};
 /// One row of a walk, or of a GET that found a principal the walk missed.
 #[derive(Clone, Debug)]
 pub enum Row {
-    /// These bytes are recognised: nothing changed.
-    Same(RawHash),
+    /// These bytes are recognised, as those of the principal: nothing changed.
+    Same(RawHash, Id),
     Read(Box<Observed>),
     /// It has no usable id, so that it may be the row of any principal of its kind: none of them can be called missing.
     NoId,

@@ -177,6 +177,8 @@ fn walk(client: Client, learnt: Learnt, query: Query) -> impl Stream<Item = Resu
         let (mut count, mut restarts, mut number, mut restarted) = (client.profile().page_size, 0, 0, false);
         'walk: loop {
             let mut walked = Walked::default();
+            // About as many as the last time: a set that grows is written several times over.
+            walked.rows.reserve(list.learnt.places(kind).len());
             let mut at = begin.clone();
             let (mut ahead, mut expected) = (Ahead::default(), 0);
             for number_here in 0.. {

@@ -39,6 +39,10 @@ impl Places {
         self.lengths.push(length.unwrap_or(0));
     }
 
+    pub fn len(&self) -> usize {
+        self.hashes.len()
+    }
+
     pub fn is_empty(&self) -> bool {
         self.hashes.is_empty()
     }

@@ -21,6 +21,9 @@ impl Diff<'_> {
     /// A walk begins: what earlier walks listed stays listed.
     pub fn begin_walk(&mut self, kind: Kind) {
         self[kind].again = (self.listed(kind) > 0).then(Set::default);
+        // About as many as the last time: sets that grow are written several times over.
+        let known = self.known.table(kind).len();
+        self[kind].listed.reserve(known);
         self[kind].no_id = 0;
         self[kind].aside.clear();
         if kind == Kind::User {
@@ -34,7 +37,7 @@ impl Diff<'_> {
         let mut fresh = 0;
         for row in rows {
             let id = match &row {
-                Row::Same(raw) => self.known.table(kind).recognise(*raw).cloned(),
+                Row::Same(_, id) => Some(id.clone()),
                 Row::Read(observed) => Some(observed.principal.id.clone()),
                 Row::NoId => {
                     self[kind].no_id += 1;
@@ -67,7 +70,8 @@ impl Diff<'_> {
                 continue;
             }
             fresh += 1;
-            self[kind].known_listed += usize::from(first && self.known.table(kind).contains(&id));
+            let is_known = matches!(row, Row::Same(..)) || self.known.table(kind).contains(&id);
+            self[kind].known_listed += usize::from(first && is_known);
             self.take_row(kind, &id, row);
         }
         fresh
@@ -87,8 +91,8 @@ impl Diff<'_> {
         let first_is_known = first_raw.is_none() && !self[kind].doubled.contains(id);
         let mut other = match row {
             Row::NoId | Row::Aside(_) => return,
-            Row::Same(_) if first_is_known => return,
-            Row::Same(raw) => Observed { raw, ..self.as_known(kind, id) },
+            Row::Same(..) if first_is_known => return,
+            Row::Same(raw, _) => Observed { raw, ..self.as_known(kind, id) },
             Row::Read(observed) => *observed,
         };
         if first_raw == Some(other.raw) || other.readable == Readable::IdOnly {
@@ -177,7 +181,7 @@ impl Diff<'_> {
     fn take_row(&mut self, kind: Kind, id: &Id, row: Row) {
         match row {
             Row::NoId | Row::Aside(_) => {}
-            Row::Same(_) => {
+            Row::Same(..) => {
                 self.reads.shown |= match self.reads.strategy {
                     Strategy::List => kind == Kind::Group && self.known.members(id).is_some(),
                     Strategy::User => kind == Kind::User && self.known.memberships_len() > 0,
@@ -185,14 +189,18 @@ impl Diff<'_> {
                 };
                 // An earlier row of this sync showed other bytes: the newest counts.
                 self[kind].changed.remove(id);
-                self[kind].recognised.remove(id);
                 match kind {
                     Kind::Group => drop(self.reads.of_groups.remove(id)),
                     Kind::User => drop(self.reads.of_users.remove(id)),
                 }
-                if kind == Kind::User {
-                    self.active.lost.remove(id);
-                    self.active.unstated.remove(id);
+                // Almost always empty, and an empty hash map computes the hash all the same.
+                if !self[kind].recognised.is_empty() {
+                    self[kind].recognised.remove(id);
+                }
+                for users in [&mut self.active.lost, &mut self.active.unstated] {
+                    if kind == Kind::User && !users.is_empty() {
+                        users.remove(id);
+                    }
                 }
                 self[kind].gone.remove(id);
             }

@@ -219,13 +219,9 @@ impl<'k> Diff<'k> {
         self.kept
     }
 
-    /// True where a row with these bytes needs no parsing. A group whose dangling member has appeared
+    /// Whose row it is if its bytes need no parsing. A group whose dangling member has appeared
     /// is read again although its bytes are the same.
-    pub fn recognises(&self, kind: Kind, raw: RawHash) -> bool {
-        self.recognise(kind, raw).is_some()
-    }
-
-    fn recognise(&self, kind: Kind, raw: RawHash) -> Option<&Id> {
+    pub fn recognise(&self, kind: Kind, raw: RawHash) -> Option<&Id> {
         let table = self.known.table(kind);
         let id = table.recognise(raw)?;
         // One that was missing is listed again: its record has to say so.

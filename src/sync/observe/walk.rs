@@ -172,8 +172,8 @@ fn read<D: Directory>(
     unread: &mut UnreadRows,
 ) -> Option<Vec<Row>> {
     let each = rows.iter().map(|row| {
-        if diff.recognises(kind, row.hash) {
-            return Some(Row::Same(row.hash));
+        if let Some(id) = diff.recognise(kind, row.hash) {
+            return Some(Row::Same(row.hash, id.clone()));
         }
         match directory.read(kind, page, row) {
             Parsed::Resource(observed) => Some(Row::Read(observed)),
@@ -196,7 +196,7 @@ fn read<D: Directory>(
 /// Whose row it is and what of it cannot be read; `number`: of the row in its list, from 1.
 fn unread_row(row: &Row, number: usize) -> Option<(String, String)> {
     match row {
-        Row::Same(_) | Row::Aside(_) => None,
+        Row::Same(..) | Row::Aside(_) => None,
         Row::NoId => Some((format!("row {number}"), "no usable id".to_owned())),
         Row::Read(observed) => match &observed.readable {
             Readable::Whole => None,
