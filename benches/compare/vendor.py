@@ -24,7 +24,8 @@ class Size:
     page: int = PAGE
 
     def __str__(self):
-        return f"{self.users:,} users, {self.groups:,} groups, {self.memberships:,} memberships"
+        groups = "1 group" if self.groups == 1 else f"{self.groups:,} groups"
+        return f"{self.users:,} users, {groups}, {self.memberships:,} memberships"
 
 
 @dataclass

@@ -178,7 +178,9 @@ fn walk(client: Client, learnt: Learnt, query: Query) -> impl Stream<Item = Resu
         'walk: loop {
             let mut walked = Walked::default();
             // About as many as the last time: a set that grows is written several times over.
-            walked.rows.reserve(list.learnt.places(kind).len());
+            if list.expects_places() {
+                walked.rows.reserve(list.learnt.places(kind).len());
+            }
             let mut at = begin.clone();
             let (mut ahead, mut expected) = (Ahead::default(), 0);
             for number_here in 0.. {
