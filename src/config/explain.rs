@@ -33,13 +33,42 @@ pub fn line_at(text: &str, offset: usize) -> usize {
 
 /// `file:line: message`. Names the nearest key to an unknown one.
 pub fn explain(file: &str, text: &str, error: &toml::de::Error) -> ConfigError {
-    let line = line_at(text, error.span().map_or(0, |span| span.start));
+    let offset = error.span().map_or(0, |span| span.start);
+    let line = line_at(text, offset);
     let message = error.message();
     let message = match unknown_field(message) {
         Some((key, expected)) => unknown_key(&key, &section(text, line), &expected),
-        None => without_values(&message.lines().collect::<Vec<_>>().join(" ")),
+        None => {
+            let complaint = without_values(&message.lines().collect::<Vec<_>>().join(" "));
+            match complaint.starts_with("invalid ").then(|| key_of(text, offset)).flatten() {
+                Some(key) => format!("`{key}`{}: {}", section(text, line), with_remedy(&complaint)),
+                None => complaint,
+            }
+        }
     };
     ConfigError(format!("{file}:{line}: {message}"))
+}
+
+/// The key whose value begins at this byte, if nothing else is before it in its line. Part of a list may be a secret.
+fn key_of(text: &str, offset: usize) -> Option<&str> {
+    let before = text.get(..offset)?.rsplit('\n').next()?;
+    let key = before.trim().strip_suffix('=')?.trim().trim_matches('"');
+    (!key.is_empty() && is_word(key)).then_some(key)
+}
+
+/// A complaint of serde about a value, with the word of TOML for what it expects, and how to write that.
+fn with_remedy(complaint: &str) -> String {
+    let Some((before, expected)) = complaint.rsplit_once(", expected ") else { return complaint.to_owned() };
+    let (expected, remedy) = match expected {
+        "a sequence" => ("a list", "write it in brackets: [\"one\", \"two\"]"),
+        "a string" => ("a string", "write it in quotes"),
+        "a boolean" => ("a boolean", "write true or false, without quotes"),
+        "f32" | "f64" => ("a number", "write a number, without quotes"),
+        "u8" | "u16" | "u32" | "u64" | "usize" => ("a whole number of at least 0", "write one, without quotes"),
+        "i8" | "i16" | "i32" | "i64" | "isize" => ("a whole number", "write one, without quotes"),
+        _ => return complaint.to_owned(),
+    };
+    format!("{before}, expected {expected}; → {remedy}")
 }
 
 /// serde's "unknown field `x`, expected one of `a`, `b`": the key, and what is expected.
@@ -131,9 +160,10 @@ fn section(text: &str, line: usize) -> String {
     let name = inside
         .filter_map(|line| line.split_once('='))
         .find(|(key, _)| key.trim() == "name")
-        .map(|(_, value)| value.split('#').next().unwrap_or("").trim().trim_matches('"').to_owned());
+        // A name without quotes is none, and may be anything.
+        .and_then(|(_, value)| value.split('#').next()?.trim().strip_prefix('"')?.strip_suffix('"'));
     match name {
-        Some(name) if is_name(&name) => format!(" in {header} {name}"),
+        Some(name) if is_name(name) => format!(" in {header} {name}"),
         _ => format!(" in {header}"),
     }
 }
@@ -175,6 +205,38 @@ mod tests {
             ("missing field `kafka`", "missing field `kafka`"),
         ] {
             assert_eq!(without_values(said), told);
+        }
+    }
+
+    #[test]
+    fn a_value_of_the_wrong_type_is_told_with_its_key_and_how_to_write_it_but_never_the_value() {
+        #[derive(Debug, serde::Deserialize)]
+        #[expect(dead_code, reason = "only whether they can be read matters")]
+        struct Keys {
+            list: Option<Vec<String>>,
+            text: Option<String>,
+            number: Option<f64>,
+            count: Option<usize>,
+            partition: Option<i32>,
+            switch: Option<bool>,
+        }
+        for (line, told) in [
+            ("list = \"4ca9ary\"", "`list` in [x]: invalid type: string, expected a list; → write it in brackets"),
+            ("text = 498", "`text` in [x]: invalid type: integer, expected a string; → write it in quotes"),
+            ("number = \"4ca9ary\"", "`number` in [x]: invalid type: string, expected a number; → write a number"),
+            ("count = -498", "`count` in [x]: invalid value: integer, expected a whole number of at least 0; → "),
+            ("partition = \"498\"", "`partition` in [x]: invalid type: string, expected a whole number; → write one"),
+            ("\"switch\" = \"4ca9ary\"", "`switch` in [x]: invalid type: string, expected a boolean; → write true or"),
+            ("list = [\n  498\n]", "5: invalid type: integer, expected a string"),
+            ("list = [\n\"canary=x\", 498]", "5: invalid type: integer, expected a string"),
+            ("list = [\"canary\", 498]", "4: invalid type: integer, expected a string"),
+            ("switch = sk_live_4ca9ary", "4: "),
+        ] {
+            let text = format!("# a line\n[x]\n\n{line}\n");
+            let error = toml::from_str::<std::collections::BTreeMap<String, Keys>>(&text).unwrap_err();
+            let said = explain("file", &text, &error).to_string();
+            assert!(said.starts_with("file:") && said.contains(told), "{said}");
+            assert!(!["4ca9ary", "canary", "498"].iter().any(|value| said.contains(value)), "{said}");
         }
     }
 

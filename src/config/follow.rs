@@ -232,7 +232,7 @@ mod tests {
         fs::write(folder.join("three.toml"), "[[account]]\nname = 3\n").unwrap();
         assert!(followed.look().is_none());
         let complaint = followed.look().unwrap().unwrap_err().0;
-        assert!(complaint.contains("accounts.d/three.toml:2: invalid type"), "{complaint}");
+        assert!(complaint.contains("accounts.d/three.toml:2: `name` in [[account]]: invalid type"), "{complaint}");
         assert!(followed.look().is_none(), "one complaint is enough");
         written("three", "https://three.example/scim");
         assert!(followed.look().is_none());

@@ -478,7 +478,7 @@ fn a_limit_that_makes_no_sense_is_refused_with_its_remedy() {
         ("[limits]\nmemory = 512", "invalid type: integer, expected a string"),
         ("[limits]\nmax_principals = 5", "unknown key `max_principals` in [limits]"),
         ("[account.limits]\nmax_principals = 0", "acme-chargebee: limits.max_principals must be at least 1"),
-        ("[account.limits]\nmax_principals = -5", "invalid value: integer, expected usize"),
+        ("[account.limits]\nmax_principals = -5", "invalid value: integer, expected a whole number of at least 0; → "),
         ("[account.limits]\nmemory = \"1GiB\"", "unknown key `memory` in [account.limits]"),
         ("[account.guard]\nmax_added = 0", "acme-chargebee: guard.max_added must be at least 1; → leave it out"),
     ] {
