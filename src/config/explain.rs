@@ -13,7 +13,7 @@ pub fn in_profile(name: &str, complaint: &str) -> String {
     let complaint = complaint.strip_prefix(&format!("profile {name}: ")).unwrap_or(complaint);
     match unknown_field(complaint) {
         Some((key, expected)) => unknown_key(&key, "", &expected),
-        None => without_values(complaint),
+        None => with_remedy(&without_values(complaint)),
     }
 }
 

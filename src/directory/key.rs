@@ -36,7 +36,7 @@ impl StateKey {
     }
 }
 
-/// A [`StateKey`] that is only looked at: its parts lie in the text, unless something of them is encoded.
+/// A [`StateKey`] that is only looked at: its parts are borrowed from the text, unless something of them is encoded.
 #[derive(Debug)]
 pub struct KeyParts<'a> {
     pub kind: Kind,

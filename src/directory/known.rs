@@ -131,18 +131,16 @@ impl Table {
         }
     }
 
-    fn set_raw(&mut self, id: &Id, raw: Option<RawHash>) {
-        if self.entries.get(id).is_none_or(|entry| entry.raw == raw) {
+    fn set_raw(&mut self, id: &Id, raw: RawHash) {
+        if self.entries.get(id).is_none_or(|entry| entry.raw == Some(raw)) {
             return;
         }
         // The id that the table holds, and not the one that is given.
         let Occupied(mut entry) = self.entries.entry(id.clone()) else { return };
-        if let Some(old) = std::mem::replace(&mut entry.get_mut().raw, raw) {
+        if let Some(old) = entry.get_mut().raw.replace(raw) {
             self.by_raw.remove(&old);
         }
-        if let Some(raw) = raw {
-            self.by_raw.insert(raw, entry.key().clone());
-        }
+        self.by_raw.insert(raw, entry.key().clone());
     }
 }
 
@@ -449,10 +447,10 @@ impl Known {
     /// may be recognised, and tombstones before it no longer count.
     pub fn complete(&mut self, status: SyncStatus, bytes: Bytes) {
         for (kind, id, raw) in bytes.recognised {
-            self.table_mut(kind).set_raw(&id, Some(raw));
+            self.table_mut(kind).set_raw(&id, raw);
         }
         for (kind, id) in bytes.unsettled {
-            self.table_mut(kind).set_raw(&id, None);
+            self.table_mut(kind).void_raw(&id);
         }
         if self.completed.is_none() {
             self.memberships.values_mut().for_each(Members::shrink);

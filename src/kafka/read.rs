@@ -40,6 +40,9 @@ const LOST_WAIT: Duration = Duration::from_secs(5);
 pub const NEW_CLIENT_AFTER: Duration = Duration::from_secs(60);
 /// Records between two calls of `progress`, while records come.
 const BATCH_RECORDS_MAX: usize = 1_024;
+/// Keys and values of a batch, and one record more. librdkafka bounds only what it has not yet handed out, and a record
+/// may have a megabyte.
+const BATCH_BYTES_MAX: usize = 1 << 20;
 /// Batches that are fetched and not yet looked at.
 const BATCHES_WAITING_MAX: usize = 4;
 /// Without any progress for so long, reading fails: a hanging transaction, or a lost broker. Longer than a
@@ -249,7 +252,7 @@ fn fetch<'m>(
 
     let (mut moved, mut last_moved) = (false, Instant::now());
     let (credentials, given) = (client.credentials(), Given::default());
-    let mut records = Vec::new();
+    let (mut records, mut bytes) = (Vec::new(), 0);
     loop {
         credentials.renew(reader.client(), &given);
         match reader.poll(POLL_WAIT) {
@@ -260,8 +263,9 @@ fn fetch<'m>(
                 let Some(span) = span.filter(|span| offset < span.end) else { continue };
                 span.position = offset + 1;
                 moved = true;
+                bytes += message.key_len() + message.payload_len();
                 records.push((topic, message));
-                if span.position < span.end && records.len() < BATCH_RECORDS_MAX {
+                if span.position < span.end && records.len() < BATCH_RECORDS_MAX && bytes < BATCH_BYTES_MAX {
                     continue;
                 }
             }
@@ -277,6 +281,7 @@ fn fetch<'m>(
             Some(Err(error)) => return Err(client.explain("reading", &error)),
         }
         let left = left_of(&spans);
+        bytes = 0;
         if fetched.send(Batch { records: std::mem::take(&mut records), left }).is_err() || left == 0 {
             return Ok(());
         }
