@@ -50,6 +50,13 @@ const FENCE_WAIT: Duration = Duration::from_secs(30);
 /// How soon a fence ends after it was called off.
 const FENCE_SLICE: Duration = Duration::from_secs(2);
 
+/// What is sent of one topic before its acknowledgement is waited for: less than a request of librdkafka takes
+/// (`batch.size`). An idempotent producer of librdkafka has one request under way for each partition, and its thread turns
+/// round without rest while records wait behind it: 10 % of the CPU of a first load.
+const REQUEST_BYTES_MAX: usize = 900_000;
+/// What a record takes in a request beside its key, its value and its headers, at most.
+const RECORD_FRAME_BYTES: usize = 64;
+
 /// A producer under the shard's `transactional.id` that has not asked for a producer epoch. No other producer notices
 /// it, and it cannot write.
 pub struct ConnectedProducer {
@@ -57,6 +64,14 @@ pub struct ConnectedProducer {
     sender: Sender,
     /// How long a transaction lives: the bound of every wait for its end.
     life: Duration,
+}
+
+/// What a transaction has sent.
+#[derive(Default)]
+struct Sent {
+    records: usize,
+    /// Bytes of each topic that were not waited for yet.
+    unsettled: [usize; Topic::EVERY.len()],
 }
 
 impl ConnectedProducer {
@@ -146,8 +161,8 @@ impl TransactionalProducer {
             ("enable.idempotence", "true"),
             ("acks", "all"),
             ("compression.type", "lz4"),
-            // A transaction waits for its last acknowledgement: lingering would only add to it.
-            ("linger.ms", "1"),
+            // Nothing lingers so long: `Sender::settle` sends what is there. It must not go in pieces before.
+            ("linger.ms", "50"),
             // The batch is bounded by us; librdkafka's bound would only split it.
             ("queue.buffering.max.messages", "0"),
         ])?;
@@ -237,16 +252,16 @@ impl TransactionalProducer {
     fn fill(&self, batches: &[Batch]) -> Result<Vec<Positions>, Failure> {
         let transaction = self.sender.count_next(batches.len());
         let place = |batch| Place { transaction, batch };
-        let mut sent = 0;
+        let mut sent = Sent::default();
         for (number, batch) in batches.iter().enumerate() {
             self.send_all(place(number), &batch.records, &mut sent)?;
         }
-        self.sender.drain(sent)?;
+        self.sender.drain(sent.records)?;
         for (number, (batch, reached)) in batches.iter().zip(self.sender.reached()).enumerate() {
             let closing = (batch.closing)(&reached).map_err(Failure::Closing)?;
             self.send_all(place(number), &closing, &mut sent)?;
         }
-        self.sender.drain(sent)?;
+        self.sender.drain(sent.records)?;
         if let Some(topic) = recreated(&self.written.up_to(), &self.sender.first()) {
             return Err(Failure::Recreated(recreated_in_words(&self.sender.topics[&topic])));
         }
@@ -257,17 +272,23 @@ impl TransactionalProducer {
         Ok(reached)
     }
 
-    fn send_all(&self, place: Place, records: &[Record], sent: &mut usize) -> Result<(), Failure> {
+    fn send_all(&self, place: Place, records: &[Record], sent: &mut Sent) -> Result<(), Failure> {
         for record in records {
             let marker = record.topic == Topic::Syncs;
             failpoint::hit(if marker { Point::MarkerBefore } else { Point::SendBefore });
+            let bytes = record.len() + RECORD_FRAME_BYTES;
+            if sent.unsettled[record.topic as usize] + bytes > REQUEST_BYTES_MAX {
+                self.sender.settle(sent.records)?;
+                sent.unsettled = Default::default();
+            }
             if let Err(failure) = self.sender.send(place, record) {
                 // What was sent before is waited for: an abort that overtakes it can be fatal (librdkafka#4849), and
                 // would end the acquisition for one record that is too large. Its own outcome changes nothing.
-                drop(self.sender.drain(*sent));
+                drop(self.sender.drain(sent.records));
                 return Err(failure.into());
             }
-            *sent += 1;
+            sent.records += 1;
+            sent.unsettled[record.topic as usize] += bytes;
             failpoint::hit(if marker { Point::MarkerAfter } else { Point::SendAfter });
         }
         Ok(())

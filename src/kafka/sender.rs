@@ -5,6 +5,7 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rdkafka::ClientContext;
+use rdkafka::bindings::{rd_kafka_flush, rd_kafka_resp_err_t};
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::error::KafkaError as Error;
 use rdkafka::message::{Header, Message, OwnedHeaders};
@@ -18,6 +19,8 @@ use crate::log::{Positions, Record, Topic};
 use crate::service::ServiceError;
 
 const IN_FLIGHT_POLL: Duration = Duration::from_micros(50);
+/// How long one turn of waiting for acknowledgements takes at most, until a failure is looked for.
+const FLUSH_TURN: Duration = Duration::from_millis(10);
 const QUEUE_FULL_WAIT: Duration = Duration::from_millis(5);
 /// Of a single record, until Kafka acknowledges it.
 const SINGLE_RECORD_WAIT: Duration = Duration::from_secs(60);
@@ -236,30 +239,49 @@ impl Sender {
 
     /// Waits until `sent` records are acknowledged, or any of them failed: records behind one that the broker refuses
     /// wait for the abort, and would wait for their own timeout.
-    ///
-    /// It waits here instead of in rdkafka's flush, which takes at least 100 ms.
     pub fn drain(&self, sent: usize) -> Result<(), Undelivered> {
         failpoint::hit(Point::DrainBefore);
+        self.settle(sent)?;
+        failpoint::hit(Point::DrainAfter);
+        Ok(())
+    }
+
+    /// As [`Sender::drain`], before all of the transaction is sent.
+    pub fn settle(&self, sent: usize) -> Result<(), Undelivered> {
         let outstanding = |ledger: &mut Ledger| ledger.settled < sent && ledger.failed.is_none();
         let context = self.producer.context();
-        let mut ledger = self.ledger();
-        ledger.awaited = sent;
-        let waited = context.moved.wait_timeout_while(ledger, self.wait, outstanding);
-        let (mut ledger, waited) = waited.unwrap_or_else(PoisonError::into_inner);
-        match ledger.failed.take() {
-            Some(error) => return Err(Undelivered::Failed(error)),
-            // The message timeout comes first.
-            None if waited.timed_out() => return Err(Undelivered::Late),
-            None => {}
-        }
-        drop(ledger);
-        // The last report counts as in flight until its callback has returned, a moment from now.
         let deadline = Instant::now() + self.wait;
+        self.ledger().awaited = sent;
+        loop {
+            let all_came = self.flush(FLUSH_TURN);
+            // The last report may be on its way to its callback. Before that, no wait: records would linger.
+            let bound = if all_came { deadline.saturating_duration_since(Instant::now()) } else { Duration::ZERO };
+            let waited = context.moved.wait_timeout_while(self.ledger(), bound, outstanding);
+            let (mut ledger, waited) = waited.unwrap_or_else(PoisonError::into_inner);
+            match ledger.failed.take() {
+                Some(error) => return Err(Undelivered::Failed(error)),
+                None if !waited.timed_out() => break,
+                // The message timeout comes first.
+                None if Instant::now() >= deadline => return Err(Undelivered::Late),
+                None => {}
+            }
+        }
+        // The last report counts as in flight until its callback has returned, a moment from now.
         while self.producer.in_flight_count() > 0 && Instant::now() < deadline {
             std::thread::sleep(IN_FLIGHT_POLL);
         }
-        failpoint::hit(Point::DrainAfter);
         Ok(())
+    }
+
+    /// Sends what lingers, and goes on to do so for as long as `turn`; true once every record has its outcome.
+    ///
+    /// librdkafka's own call: rdkafka's `flush` makes it without any time, so that it is over before a thread hears of it.
+    #[expect(unsafe_code, reason = "rdkafka has no safe call that takes time")]
+    fn flush(&self, turn: Duration) -> bool {
+        let millis = i32::try_from(turn.as_millis()).unwrap_or(i32::MAX);
+        // SAFETY: the pointer is the producer's own and valid as long as it lives; any thread may call it at any time.
+        let outcome = unsafe { rd_kafka_flush(self.producer.client().native_ptr(), millis) };
+        outcome == rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR
     }
 
     fn ledger(&self) -> MutexGuard<'_, Ledger> {
