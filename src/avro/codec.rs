@@ -2,7 +2,8 @@
 
 use serde::Serialize;
 
-use super::event_context::{After, EventContext, USER_BYTES};
+use super::datum::encoded;
+use super::event_context::{After, EventContext};
 use super::record::{self, Image};
 use super::schema::{self, SchemaIds};
 use super::wire;
@@ -12,9 +13,6 @@ use crate::directory::status::SyncStatus;
 use crate::directory::{Id, KeyChange, Kind, Known, Member, StateKey, StateWrite};
 use crate::log::{Headers, Record, Topic, state_digest};
 
-/// What most records of a kind take: a buffer that is too small is copied.
-const MEMBERSHIP_BYTES: usize = 160;
-const EVENT_BYTES: usize = 512;
 /// Headers of most events, and about what their texts take.
 const HEADERS: usize = 8;
 const HEADER_BYTES: usize = 192;
@@ -42,27 +40,24 @@ pub struct Encoded {
 impl Codec {
     /// Confluent framing: magic byte, schema id, datum.
     fn frame(&self, topic: Topic, value: &impl Serialize) -> Result<Vec<u8>, String> {
-        let mut bytes = self.header(topic);
+        let mut bytes = Vec::new();
+        self.header(topic, &mut bytes);
         schema::writer(topic).write_ser(&mut bytes, value).map_err(|error| error.to_string())?;
         Ok(bytes)
     }
 
     /// As [`Codec::frame`], for a datum that is encoded without apache-avro.
     fn framed(&self, topic: Topic, encode: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
-        let mut bytes = self.header(topic);
-        encode(&mut bytes);
-        bytes
+        let write = |bytes: &mut Vec<u8>| {
+            self.header(topic, bytes);
+            encode(bytes);
+        };
+        encoded(write, <[u8]>::to_vec)
     }
 
-    fn header(&self, topic: Topic) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(match topic {
-            Topic::Users => USER_BYTES,
-            Topic::Memberships => MEMBERSHIP_BYTES,
-            _ => EVENT_BYTES,
-        });
+    fn header(&self, topic: Topic, bytes: &mut Vec<u8>) {
         bytes.push(0);
         bytes.extend_from_slice(&self.ids.of(topic).to_be_bytes());
-        bytes
     }
 
     /// Encodes a unit. `sequence` is the account's last one and moves by one for each event.

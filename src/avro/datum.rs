@@ -7,6 +7,25 @@
 //! A restore decodes them here as well. Whatever [`Datum`] does not read is left to apache-avro, which also says what is
 //! wrong with it.
 
+use std::cell::Cell;
+
+/// Memory that a thread keeps for the next record; a longer record is rare.
+const ROOM_BYTES_MAX: usize = 16 << 10;
+
+/// Encodes into memory that the thread uses again, and returns what `read` makes of the bytes. A new buffer for each record
+/// would be copied where it is too small, and keep what it does not need where it is too large.
+pub(super) fn encoded<T>(write: impl FnOnce(&mut Vec<u8>), read: impl FnOnce(&[u8]) -> T) -> T {
+    thread_local! { static ROOM: Cell<Vec<u8>> = const { Cell::new(Vec::new()) } }
+    let mut room = ROOM.take();
+    room.clear();
+    write(&mut room);
+    let result = read(&room);
+    room.clear();
+    room.shrink_to(ROOM_BYTES_MAX);
+    ROOM.set(room);
+    result
+}
+
 /// Signed integers of 32 and 64 bits: zigzag, seven bits a byte.
 pub(super) fn long(out: &mut Vec<u8>, value: i64) {
     let mut rest = (value << 1 ^ value >> 63) as u64;

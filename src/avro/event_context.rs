@@ -3,6 +3,7 @@
 use sha1::{Digest, Sha1};
 use uuid::{Builder, Uuid};
 
+use super::datum::encoded;
 use super::record::{self, Image};
 use super::wire;
 use crate::account::Account;
@@ -173,26 +174,23 @@ impl EventContext {
     /// not its number, its times, or the sequence it was given. It covers the record that the change leads to, as Avro
     /// encodes it, without what scimtail and the server add to the state: times, numbers, counts, the provider's name.
     fn event_id(&self, event_type: EventType, key: (&str, i64), after: &After<'_>, write: &StateWrite) -> Uuid {
-        let mut state = Vec::with_capacity(USER_BYTES);
-        match (write, after.fields) {
+        let state = |bytes: &mut Vec<u8>| match (write, after.fields) {
             (StateWrite::Put(put), Some(fields)) => {
                 let image = Image { kind: put.kind, id: &put.id, fields: fields.without_times() };
                 let state_of = self.state(image, after.dangling);
-                record::State { provider: "", ..state_of }.encode(&mut state);
+                record::State { provider: "", ..state_of }.encode(bytes);
             }
             (StateWrite::PutMembership { group, member, direct, .. }, _) => {
                 let membership = self.membership(group, member, *direct);
-                record::Membership { provider: "", ..membership }.encode(&mut state);
+                record::Membership { provider: "", ..membership }.encode(bytes);
             }
             _ => {}
-        }
+        };
         let (key, newest) = key;
-        self.uuid(&[event_type.as_str().as_bytes(), key.as_bytes(), &newest.to_be_bytes(), &state])
+        let event_type = event_type.as_str().as_bytes();
+        encoded(state, |state| self.uuid(&[event_type, key.as_bytes(), &newest.to_be_bytes(), state]))
     }
 }
-
-/// What the record of a user takes at most, if it has no long lists.
-pub(super) const USER_BYTES: usize = 1_024;
 
 /// What a unit leaves behind: for a removal the principal as last known.
 pub(super) struct After<'a> {

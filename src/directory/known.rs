@@ -11,7 +11,7 @@ use std::collections::hash_map::Entry::Occupied;
 use super::changes::{Bytes, KeyChange, StateWrite};
 use super::key::StateKey;
 use super::maps::Map;
-use super::members::{Members, Membership};
+use super::members::{Members, Membership, Share};
 use super::packed::PackedPrincipal;
 use super::principal::{Id, Kind, Member, Principal, RawHash};
 use super::status::{KindsRead, SyncStatus};
@@ -360,9 +360,21 @@ impl Known {
         self.remember_tombstone(StateKey::Principal(kind, id.clone()), tombstone);
     }
 
-    pub fn put_membership(&mut self, group: &str, (kind, member): (Kind, &str), membership: Membership) {
+    pub fn put_membership(&mut self, group: &str, member: (Kind, &str), membership: Membership) {
+        let digest = membership.digest;
+        self.put_membership_after(group, member, digest, |_| membership);
+    }
+
+    /// As [`Known::put_membership`], of a membership that is made of the one that it replaces.
+    fn put_membership_after(
+        &mut self,
+        group: &str,
+        (kind, member): (Kind, &str),
+        digest: Share,
+        membership: impl FnOnce(Option<&Membership>) -> Membership,
+    ) {
         self.groups.void_raw(group);
-        self.digest = self.digest.wrapping_add(membership.digest.into());
+        self.digest = self.digest.wrapping_add(digest.into());
         // One id for all memberships of a principal, and for the principal.
         let (tables, loose) = ([&self.users, &self.groups], &mut self.loose);
         let mut shared = |kind: Kind, id: &str| {
@@ -376,7 +388,7 @@ impl Known {
             Some(members) => members,
             None => self.memberships.entry(shared(Kind::Group, group)).or_default(),
         };
-        match members.insert(Member { kind, id }, membership) {
+        match members.insert_after(Member { kind, id }, membership) {
             Some(old) => self.digest = self.digest.wrapping_sub(old.digest.into()),
             None => self.memberships_len += 1,
         }
@@ -428,14 +440,13 @@ impl Known {
             }
             StateWrite::Remove { kind, id } => self.remove_principal(*kind, id, Some(sequence.unwrap_or(0))),
             StateWrite::PutMembership { group, member, direct, first_seen_at } => {
-                let kept = || self.members(group)?.get(member).map(|membership| membership.sequence);
-                let membership = Membership {
+                let digest = digest.into();
+                self.put_membership_after(group, (member.kind, &member.id), digest, |old| Membership {
                     direct: *direct,
                     first_seen_at: *first_seen_at,
-                    sequence: sequence.or_else(kept).unwrap_or(0),
-                    digest: digest.into(),
-                };
-                self.put_membership(group, (member.kind, &member.id), membership);
+                    sequence: sequence.or_else(|| old.map(|old| old.sequence)).unwrap_or(0),
+                    digest,
+                });
             }
             StateWrite::RemoveMembership { group, member } => {
                 self.remove_membership(group, member, Some(sequence.unwrap_or(0)));

@@ -80,21 +80,34 @@ impl Members {
 
     /// Returns what it replaces.
     pub fn insert(&mut self, member: Member, membership: Membership) -> Option<Membership> {
+        self.insert_after(member, |_| membership)
+    }
+
+    /// As [`Members::insert`], of a membership that is made of the one that it replaces.
+    pub fn insert_after(
+        &mut self,
+        member: Member,
+        membership: impl FnOnce(Option<&Membership>) -> Membership,
+    ) -> Option<Membership> {
         match self.place(&member) {
             Ok(place) => {
-                let old = std::mem::replace(&mut self.rows[place].1, membership);
-                (!self.gone.remove(&place)).then_some(old)
+                let was_gone = self.gone.remove(&place);
+                let there = &mut self.rows[place].1;
+                let new = membership((!was_gone).then_some(&*there));
+                let old = std::mem::replace(there, new);
+                (!was_gone).then_some(old)
             }
             Err(place) if place == self.rows.len() && self.fresh.is_empty() => {
                 if self.rows.len() == self.rows.capacity() {
                     // A vector doubles, and half of it would stay empty.
                     self.rows.reserve_exact(self.slack());
                 }
-                self.rows.push((member, membership));
+                self.rows.push((member, membership(None)));
                 None
             }
             Err(_) => {
-                let old = self.fresh.insert(member, membership);
+                let new = membership(self.fresh.get(&member));
+                let old = self.fresh.insert(member, new);
                 self.settle();
                 old
             }

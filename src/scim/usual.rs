@@ -59,7 +59,7 @@ struct User<'a> {
     meta: Option<Object<Meta<'a>>>,
 }
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Name<'a> {
     #[serde(borrow)]
@@ -88,7 +88,7 @@ struct Element<'a> {
     _reference: IgnoredAny,
 }
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Extension<'a> {
     #[serde(borrow)]
@@ -100,7 +100,7 @@ struct Extension<'a> {
     manager: Option<Object<Manager<'a>>>,
 }
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Manager<'a> {
     #[serde(borrow)]
@@ -125,6 +125,7 @@ struct Meta<'a> {
 }
 
 /// A JSON object: what serde derives would take an array as well.
+#[derive(Default)]
 struct Object<T>(T);
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
@@ -204,39 +205,38 @@ pub(super) fn read(bytes: &[u8]) -> Option<(Principal, bool)> {
     principal.display_name = text(user.display_name);
     principal.external_id = text(user.external_id);
     principal.active = user.active;
-    let mut set = |path: &str, value: Option<&str>| {
-        let inserted = value.map(|value| principal.attributes.insert(path.to_owned(), quoted(value)));
-        debug_assert!(inserted.is_none_or(|before| before.is_none()), "each path is set once");
-    };
-    set("title", user.title);
-    set("userType", user.user_type);
-    if let Some(Object(name)) = user.name {
-        set("name.formatted", name.formatted);
-        set("name.givenName", name.given_name);
-        set("name.familyName", name.family_name);
-    }
-    if let Some(Object(extension)) = user.extension {
-        let mut set = |name: &str, value: Option<&str>| set(&[ENTERPRISE, name].concat(), value);
-        set("department", extension.department);
-        set("organization", extension.organization);
-        set("division", extension.division);
-        set("costCenter", extension.cost_center);
-        set("employeeNumber", extension.employee_number);
-        if let Some(Object(manager)) = extension.manager {
-            set("manager.value", manager.value);
-            set("manager.displayName", manager.display_name);
-        }
-    }
     principal.email = user.emails.as_deref().and_then(main_address).map(str::to_owned);
-    for (path, elements) in [("emails", user.emails), ("roles", user.roles), ("entitlements", user.entitlements)] {
+    let Object(name) = user.name.unwrap_or_default();
+    let Object(extension) = user.extension.unwrap_or_default();
+    let Object(manager) = extension.manager.unwrap_or_default();
+    let one = |path: &str, value: Option<&str>| value.map(|value| (path.to_owned(), quoted(value)));
+    let extended = |name: &str, value: Option<&str>| value.map(|value| ([ENTERPRISE, name].concat(), quoted(value)));
+    let all = |path: &str, elements: Option<Vec<Object<Element<'_>>>>| {
         let mut values: Vec<String> =
             elements.iter().flatten().filter_map(|Object(element)| element.canonical()).collect();
         values.sort_unstable();
         values.dedup();
-        if !values.is_empty() {
-            principal.attributes.insert(path.to_owned(), array(&values));
-        }
-    }
+        (!values.is_empty()).then(|| (path.to_owned(), array(&values)))
+    };
+    // In the order of the paths, in which a map is built without a search for the place of each.
+    let attributes = [
+        all("emails", user.emails),
+        all("entitlements", user.entitlements),
+        one("name.familyName", name.family_name),
+        one("name.formatted", name.formatted),
+        one("name.givenName", name.given_name),
+        all("roles", user.roles),
+        one("title", user.title),
+        extended("costCenter", extension.cost_center),
+        extended("department", extension.department),
+        extended("division", extension.division),
+        extended("employeeNumber", extension.employee_number),
+        extended("manager.displayName", manager.display_name),
+        extended("manager.value", manager.value),
+        extended("organization", extension.organization),
+        one("userType", user.user_type),
+    ];
+    principal.attributes = attributes.into_iter().flatten().collect();
     if let Some(Object(meta)) = user.meta {
         principal.created = meta.created.and_then(read_time);
         principal.last_modified = meta.last_modified.and_then(read_time);
@@ -252,15 +252,24 @@ fn quoted(text: &str) -> String {
 impl Element<'_> {
     /// As `value::canonical_object` writes it.
     fn canonical(&self) -> Option<String> {
-        let text = |name: &str, value: Option<&str>| value.map(|value| [name, quoted(value).as_str()].concat());
-        let fields = [
-            text("\"display\":", self.display),
-            self.primary.map(|primary| format!("\"primary\":{primary}")),
-            text("\"type\":", self.r#type),
-            text("\"value\":", self.value),
-        ];
-        let fields: Vec<String> = fields.into_iter().flatten().collect();
-        (!fields.is_empty()).then(|| ["{", &fields.join(","), "}"].concat())
+        let texts = [self.display, self.r#type, self.value];
+        let room: usize = texts.iter().flatten().map(|text| text.len() + 16).sum();
+        let mut json = String::with_capacity(room + 24);
+        let mut put = |name: &str, value: Option<&str>, quote: &str| {
+            if let Some(value) = value {
+                json.push(if json.is_empty() { '{' } else { ',' });
+                [name, quote, value, quote].into_iter().for_each(|part| json.push_str(part));
+            }
+        };
+        put("\"display\":", self.display, "\"");
+        put("\"primary\":", self.primary.map(|primary| if primary { "true" } else { "false" }), "");
+        put("\"type\":", self.r#type, "\"");
+        put("\"value\":", self.value, "\"");
+        if json.is_empty() {
+            return None;
+        }
+        json.push('}');
+        Some(json)
     }
 }
 
