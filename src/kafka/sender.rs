@@ -252,10 +252,8 @@ impl Sender {
         let context = self.producer.context();
         let deadline = Instant::now() + self.wait;
         self.ledger().awaited = sent;
+        let mut bound = Duration::ZERO;
         loop {
-            let all_came = self.flush(FLUSH_TURN);
-            // The last report may be on its way to its callback. Before that, no wait: records would linger.
-            let bound = if all_came { deadline.saturating_duration_since(Instant::now()) } else { Duration::ZERO };
             let waited = context.moved.wait_timeout_while(self.ledger(), bound, outstanding);
             let (mut ledger, waited) = waited.unwrap_or_else(PoisonError::into_inner);
             match ledger.failed.take() {
@@ -265,6 +263,10 @@ impl Sender {
                 None if Instant::now() >= deadline => return Err(Undelivered::Late),
                 None => {}
             }
+            drop(ledger);
+            let all_came = self.flush(FLUSH_TURN);
+            // The last report may be on its way to its callback. Before that, no wait: records would linger.
+            bound = if all_came { deadline.saturating_duration_since(Instant::now()) } else { Duration::ZERO };
         }
         // The last report counts as in flight until its callback has returned, a moment from now.
         while self.producer.in_flight_count() > 0 && Instant::now() < deadline {
