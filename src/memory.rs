@@ -4,6 +4,7 @@
 //! beyond the budget fails with a reason, and the process lives on. A small sync is always let through, so that an
 //! account that floods the process does not stop the others.
 
+use std::cell::Cell;
 use std::ffi::c_long;
 use std::fs;
 use std::sync::OnceLock;
@@ -34,6 +35,8 @@ const GIVE_BACK_EVERY: Duration = Duration::from_secs(10);
 
 static LIMIT: OnceLock<u64> = OnceLock::new();
 static RESERVED: AtomicU64 = AtomicU64::new(0);
+/// The turn of [`keep_giving_back`].
+static TURN: AtomicU64 = AtomicU64::new(0);
 
 /// Lets the allocator give back soon what is free.
 #[expect(unsafe_code, reason = "the crate of mimalloc has no safe call")]
@@ -46,12 +49,27 @@ pub fn give_back_soon() {
 
 /// Lets the allocator give back what is free, again and again. It takes microseconds if nothing is free, and a tenth of a
 /// millisecond for each megabyte that goes.
-#[expect(unsafe_code, reason = "the crate of mimalloc has no safe call")]
+///
+/// Each thread has pages of its own, which no other one can give back: [`give_back_at_rest`] does.
 pub async fn keep_giving_back() {
     let mut turns = interval(GIVE_BACK_EVERY);
     turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         turns.tick().await;
+        TURN.fetch_add(1, Ordering::Relaxed);
+        // A thread that is at rest already has to come to rest again.
+        for _ in 0..2 * tokio::runtime::Handle::current().metrics().num_workers() {
+            tokio::spawn(tokio::task::yield_now());
+        }
+    }
+}
+
+/// For each thread of the runtime, before it waits: once in each turn of [`keep_giving_back`].
+#[expect(unsafe_code, reason = "the crate of mimalloc has no safe call")]
+pub fn give_back_at_rest() {
+    thread_local! { static SEEN: Cell<u64> = const { Cell::new(0) } }
+    let turn = TURN.load(Ordering::Relaxed);
+    if SEEN.replace(turn) != turn {
         // SAFETY: it frees nothing that is in use, and any thread may call it at any time.
         unsafe { mi_collect(true) }
     }

@@ -124,6 +124,7 @@ pub fn run(arguments: Arguments) -> Result<Exit, Failure> {
     telemetry::start(arguments.log_format, level).map_err(|text| Failure::new(Exit::Usage, text))?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
+        .on_thread_park(crate::memory::give_back_at_rest)
         .build()
         .map_err(|error| Failure::new(Exit::Failed, format!("the runtime does not start: {error}")))?;
     let result = runtime.block_on(dispatch(arguments));
