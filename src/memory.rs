@@ -12,6 +12,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use libmimalloc_sys::{mi_collect, mi_option_set, mi_option_t};
+use tokio::runtime::Handle;
+use tokio::task::{JoinSet, yield_now};
 use tokio::time::{MissedTickBehavior, interval};
 
 /// Syncs under way get one part in so many of the memory that the process may use. Known and everything else come
@@ -58,9 +60,11 @@ pub async fn keep_giving_back() {
         turns.tick().await;
         TURN.fetch_add(1, Ordering::Relaxed);
         // A thread that is at rest already has to come to rest again.
-        for _ in 0..2 * tokio::runtime::Handle::current().metrics().num_workers() {
-            tokio::spawn(tokio::task::yield_now());
+        let mut woken = JoinSet::new();
+        for _ in 0..2 * Handle::current().metrics().num_workers() {
+            woken.spawn(yield_now());
         }
+        woken.join_all().await;
     }
 }
 
