@@ -54,7 +54,7 @@ const FENCE_SLICE: Duration = Duration::from_secs(2);
 /// (`batch.size`). An idempotent producer of librdkafka has one request under way for each partition, and its thread turns
 /// round without rest while records wait behind it: 10 % of the CPU of a first load.
 const REQUEST_BYTES_MAX: usize = 900_000;
-/// What a record takes in a request beside its key, its value and its headers, at most.
+/// About what a record takes in a request beside its key, its value and its headers. Too little only brings the turning back.
 const RECORD_FRAME_BYTES: usize = 64;
 
 /// A producer under the shard's `transactional.id` that has not asked for a producer epoch. No other producer notices

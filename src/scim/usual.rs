@@ -39,6 +39,8 @@ const NOT_READ: [&str; 11] = [
 
 /// Attributes of most users.
 const NAMES: usize = 32;
+/// What the names of a value's attributes take, with quotes and commas: more than that moves the text.
+const NAMES_BYTES: usize = 64;
 
 static LIST: LazyLock<AttributeList> = LazyLock::new(AttributeList::default);
 
@@ -253,8 +255,8 @@ impl Element<'_> {
     /// As `value::canonical_object` writes it.
     fn canonical(&self) -> Option<String> {
         let texts = [self.display, self.r#type, self.value];
-        let room: usize = texts.iter().flatten().map(|text| text.len() + 16).sum();
-        let mut json = String::with_capacity(room + 24);
+        let room = texts.iter().flatten().map(|text| text.len()).sum::<usize>() + NAMES_BYTES;
+        let mut json = String::with_capacity(room);
         let mut put = |name: &str, value: Option<&str>, quote: &str| {
             if let Some(value) = value {
                 json.push(if json.is_empty() { '{' } else { ',' });

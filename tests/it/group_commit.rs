@@ -186,6 +186,42 @@ async fn a_batch_that_the_broker_refuses_fails_alone() {
     assert_eq!(users, ["first/1", "a/1", "a/2", "b/1", "b/2"]);
 }
 
+/// A transaction goes to the broker one request of each topic at a time (1 MB).
+#[tokio::test(flavor = "multi_thread")]
+async fn a_transaction_of_several_requests_is_whole_and_nothing_of_one_is_left_if_a_request_is_refused() {
+    const RECORDS: usize = 30;
+    let (mut shared, _) = shared("several-requests", "http://127.0.0.1:9", 1).await;
+    // As above: the client would send the large record, and nothing waits for its timeout.
+    for (name, value) in
+        [("message.max.bytes", "8000000"), ("transaction.timeout.ms", "900000"), ("message.timeout.ms", "600000")]
+    {
+        shared.kafka.properties.insert(name.to_owned(), value.to_owned());
+    }
+    // A request and a half of each topic lie before the large record, and as much behind it.
+    let large = |number: u64, name: &str, middle: usize| {
+        let bytes = |place: usize| if place == RECORDS / 2 { middle } else { 100_000 };
+        let both = |place: usize| {
+            [Topic::Users, Topic::Groups].map(|topic| record(topic, &format!("{name}/{place}"), bytes(place)))
+        };
+        let closing = |_: &Positions| Ok(vec![record(Topic::Syncs, "closed", 1)]);
+        Batch { acquisition: number, records: (0..RECORDS).flat_map(both).collect(), closing: Box::new(closing) }
+    };
+    let results = queued_behind_a_first(&shared, |number| {
+        vec![large(number, "a", 100_000), large(number, "refused", 2_000_000), large(number, "b", 100_000)]
+    });
+    let results = tokio::time::timeout(WAIT, results).await.expect("an abort ends soon");
+    let outcomes: Vec<bool> = results.iter().map(Result::is_ok).collect();
+    assert_eq!(outcomes, [true, false, true], "{results:?}");
+    assert!(matches!(results[1], Err(CommitError::Aborted(_))), "the acquisition goes on: {results:?}");
+    let all: Vec<String> =
+        ["a", "b"].iter().flat_map(|name| (0..RECORDS).map(move |n| format!("{name}/{n}"))).collect();
+    for (topic, first) in [(Topic::Users, &["first/1".to_owned()][..]), (Topic::Groups, &[])] {
+        let keys: Vec<String> = committed(&shared, topic).await.into_values().collect();
+        assert_eq!(keys, [first, &all].concat(), "{topic:?}: each once, in their order");
+    }
+    assert_eq!(committed(&shared, Topic::Syncs).await.len(), 3);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_batch_of_another_acquisition_ends_this_one_and_nothing_of_it_is_written() {
     let (shared, _) = shared("stale-batch", "http://127.0.0.1:9", 1).await;
