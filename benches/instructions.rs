@@ -134,7 +134,7 @@ fn account() -> Account {
 
 fn owned() -> OwnedAccount<Kept> {
     let known = Known::new(1);
-    OwnedAccount { account: account(), known, log: Kept::default(), codec: Codec { ids: IDS }, clock: || 1 }
+    OwnedAccount { account: account().into(), known, log: Kept::default(), codec: Codec { ids: IDS }, clock: || 1 }
 }
 
 async fn completed(owned: &mut OwnedAccount<Kept>, directory: &Pages) -> SyncStatus {

@@ -1,5 +1,7 @@
 //! What a sync needs to know of its account.
 
+use std::sync::Arc;
+
 use crate::directory::status::Settings;
 use crate::directory::{AttributeList, Baseline, GroupPattern, Limits, Position, Strategy};
 use crate::log::{Positions, Topic};
@@ -106,7 +108,7 @@ impl Account {
     }
 
     /// Positions after a transaction that reached `reached`. A topic that it did not write keeps its earlier position.
-    pub fn positions(&self, earlier: &[Position], reached: &Positions) -> Vec<Position> {
+    pub fn positions(&self, earlier: &[Position], reached: &Positions) -> Arc<[Position]> {
         let position = |topic: Topic| {
             let name = topic.name(&self.topic_prefix);
             let before =
@@ -120,7 +122,7 @@ impl Account {
     /// What of the account's settings its records carry.
     pub fn settings(&self) -> Settings {
         Settings {
-            attributes: self.attributes.paths().to_vec(),
+            attributes: self.attributes.clone(),
             group_pattern: self.pattern.as_ref().map(|pattern| pattern.text().to_owned()),
             profile_fingerprint: self.profile_fingerprint.clone(),
             not_read: self.not_read.clone(),

@@ -2,13 +2,15 @@
 //! that records of an older schema can still be read.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use crate::account::Account;
-use crate::directory::status::{Pause, Release, Settings};
+use crate::directory::status::{KindsRead, Pause, Release, Settings};
 use crate::directory::{
-    HoldId, Losses, Position as KnownPosition, Principal, ReasonCode, Status, Strategy, SyncStatus as Sync,
+    AttributeList, HoldId, Losses, Position as KnownPosition, Principal, ReasonCode, Status, Strategy,
+    SyncStatus as Sync,
 };
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -346,7 +348,7 @@ impl SyncStatus {
             paused_by: status.pause.as_ref().map(|pause| pause.by.clone()),
             paused_at: status.pause.as_ref().map(|pause| pause.at),
             pause_reason: status.pause.as_ref().and_then(|pause| pause.reason.clone()),
-            attributes: status.settings.attributes.clone(),
+            attributes: status.settings.attributes.paths().to_vec(),
             pseudonym_key_id: None,
             group_pattern: status.settings.group_pattern.clone(),
             profile_fingerprint: status.settings.profile_fingerprint.clone(),
@@ -361,7 +363,7 @@ impl SyncStatus {
                 })
                 .collect(),
             unreadable_rows: status.unreadable_rows,
-            kinds_read: status.kinds_read.clone(),
+            kinds_read: status.kinds_read.names(),
             memberships_by: status.memberships_by.map(|strategy| strategy.as_str().to_owned()),
             findings: status.findings.clone(),
             hold_added: count(held, |losses| losses.added),
@@ -423,12 +425,12 @@ impl SyncStatus {
             release,
             control_offset: self.control_offset,
             pause,
-            settings: Settings {
-                attributes: self.attributes,
+            settings: Arc::new(Settings {
+                attributes: AttributeList::new(self.attributes),
                 group_pattern: self.group_pattern,
                 profile_fingerprint: self.profile_fingerprint,
                 not_read: self.coverage,
-            },
+            }),
             positions: self
                 .positions
                 .into_iter()
@@ -439,7 +441,7 @@ impl SyncStatus {
                 })
                 .collect(),
             unreadable_rows: self.unreadable_rows,
-            kinds_read: self.kinds_read,
+            kinds_read: KindsRead::of(&self.kinds_read),
             memberships_by: self.memberships_by.as_deref().and_then(Strategy::parse),
             findings: self.findings,
         })

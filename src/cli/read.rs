@@ -1,6 +1,7 @@
 //! The state of accounts, read from the compacted topics.
 
 use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
@@ -28,13 +29,13 @@ const READ_TRIES: usize = 3;
 pub async fn read_states(
     kafka: &KafkaClient,
     registry: &Registry,
-    accounts: &[Account],
+    accounts: &[Arc<Account>],
 ) -> Result<HashMap<String, Result<Known, Problem>>, Failure> {
     readable(kafka, registry).await?;
     let mut states = HashMap::new();
     let partitions: BTreeSet<i32> = accounts.iter().map(|account| account.partition).collect();
     for partition in partitions {
-        let mut left: Vec<Account> =
+        let mut left: Vec<Arc<Account>> =
             accounts.iter().filter(|account| account.partition == partition).cloned().collect();
         // As last read.
         let mut in_doubt = HashMap::new();
@@ -75,7 +76,7 @@ pub async fn read_states(
 ///
 /// # Errors
 /// As [`read_states`].
-pub async fn read_state(kafka: &KafkaClient, registry: &Registry, account: &Account) -> Result<Known, Failure> {
+pub async fn read_state(kafka: &KafkaClient, registry: &Registry, account: &Arc<Account>) -> Result<Known, Failure> {
     let states = read_states(kafka, registry, std::slice::from_ref(account)).await?;
     let nothing = || Problem::new(format!("{}: nothing was read", account.name));
     states.into_values().next().unwrap_or_else(|| Err(nothing())).map_err(unknown)

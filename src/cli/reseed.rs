@@ -1,6 +1,8 @@
 //! `reseed` and `retire`: a person's decisions about the whole state of an account. Unlike the other requests, this
 //! process carries them out, and owns the shard for that moment. The record on `control` says who did it, when and why.
 
+use std::sync::Arc;
+
 use clap::Args;
 
 use super::failure::{Exit, Failure};
@@ -59,7 +61,7 @@ pub async fn retire(config: &Config, options: Retire) -> Result<Exit, Failure> {
         ));
     }
     let kafka = &config.kafka;
-    let account = Account::unconfigured(name, &kafka.topic_prefix, kafka.partition_of(name));
+    let account = Arc::new(Account::unconfigured(name, &kafka.topic_prefix, kafka.partition_of(name)));
     let services = services(config).await?;
     let name = account.name.clone();
     let asked = record_request(&services, &account, "retire", options.request);

@@ -100,7 +100,7 @@ async fn look(
 }
 
 /// Accounts that have an owner and do not sync.
-fn doubtful(accounts: &[Arc<AccountConfig>], seen: &AllSeen, group: Option<&Group>) -> Vec<Account> {
+fn doubtful(accounts: &[Arc<AccountConfig>], seen: &AllSeen, group: Option<&Group>) -> Vec<Arc<Account>> {
     let now = now_millis();
     let nothing = Seen::default();
     let doubtful = accounts.iter().filter(|config| {
@@ -115,7 +115,7 @@ fn doubtful(accounts: &[Arc<AccountConfig>], seen: &AllSeen, group: Option<&Grou
 async fn stopped(
     config: &Config,
     registry: &Registry,
-    doubtful: &[Account],
+    doubtful: &[Arc<Account>],
 ) -> Result<BTreeMap<String, Problem>, Failure> {
     if doubtful.is_empty() {
         return Ok(BTreeMap::new());
@@ -146,9 +146,9 @@ async fn watch(
                 are_stopped = stopped(config, registry, &doubtful).await.unwrap_or_default();
                 doubted = Some(Instant::now());
             }
-            for Account { name, .. } in doubtful {
-                if let Some(problem) = are_stopped.get(&name) {
-                    seen.entry(name).or_default().stop(problem.clone());
+            for account in doubtful {
+                if let Some(problem) = are_stopped.get(&account.name) {
+                    seen.entry(account.name.clone()).or_default().stop(problem.clone());
                 }
             }
             let standings = overview(&following.accounts, &seen, facts.group.as_ref(), now);

@@ -32,7 +32,7 @@ const INTERVAL: &str = "5m";
 /// One account, checked: what a sync needs, and how its directory is reached.
 #[derive(Clone, Debug)]
 pub struct AccountConfig {
-    pub account: Account,
+    pub account: Arc<Account>,
     /// Accounts that override nothing of it share it.
     pub profile: Arc<Profile>,
     pub base_url: Url,
@@ -284,7 +284,7 @@ impl AccountSection {
         let attributes = attribute_list(self.attributes, self.attributes_add, defaults, &profile)?;
         let attributes = before.attributes.take().filter(|before| *before == attributes).unwrap_or(attributes);
         before.attributes = Some(attributes.clone());
-        let account = Account {
+        let account = Arc::new(Account {
             partition: kafka.partition_of(&self.name),
             topic_prefix: kafka.topic_prefix.clone(),
             provider: self.provider,
@@ -300,7 +300,7 @@ impl AccountSection {
             max_principals: self.limits.max_principals(defaults.limits)?,
             limits: limits(self.guard, defaults.guard)?,
             name: self.name,
-        };
+        });
         Ok(AccountConfig {
             account,
             profile,

@@ -314,13 +314,13 @@ impl Known {
         match &self.completed {
             // An account in repair does not begin: what is known of it was published.
             None => KindsRead { users: !self.is_first(), groups: !self.is_first(), memberships: !self.is_first() },
-            Some(completed) if completed.kinds_read.is_empty() => KindsRead {
+            Some(completed) if completed.kinds_read == KindsRead::default() => KindsRead {
                 // Written by a version that did not say so: by what is there.
                 users: true,
                 groups: completed.groups_read.is_some() || !self.groups.is_empty(),
                 memberships: completed.memberships_as_of.is_some() || self.memberships_len > 0,
             },
-            Some(completed) => KindsRead::of(&completed.kinds_read),
+            Some(completed) => completed.kinds_read,
         }
     }
 
@@ -329,7 +329,7 @@ impl Known {
         match &self.completed {
             None => false,
             // Written by a version that did not say by which.
-            Some(completed) if completed.kinds_read.is_empty() => self.memberships_len > 0,
+            Some(completed) if completed.kinds_read == KindsRead::default() => self.memberships_len > 0,
             Some(completed) => completed.memberships_by == Some(strategy),
         }
     }

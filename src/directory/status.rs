@@ -1,7 +1,10 @@
 //! What is known of an account's syncs: the content of the `syncs` topic.
 
+use std::sync::Arc;
+
 use super::changes::{Changes, EventType};
 use super::guard::{HoldId, Losses};
+use super::principal::AttributeList;
 use super::reason::ReasonCode;
 use super::strategy::Strategy;
 
@@ -71,7 +74,7 @@ pub struct Pause {
 /// The settings that decide how an account's records look.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Settings {
-    pub attributes: Vec<String>,
+    pub attributes: AttributeList,
     pub group_pattern: Option<String>,
     pub profile_fingerprint: String,
     /// What the vendor's SCIM does not show.
@@ -89,6 +92,7 @@ pub struct KindsRead {
 impl KindsRead {
     const NAMES: [&str; 3] = ["users", "groups", "memberships"];
 
+    /// Names of later versions count as nothing.
     pub fn of(names: &[String]) -> KindsRead {
         let has = |name: &str| names.iter().any(|other| other == name);
         let [users, groups, memberships] = KindsRead::NAMES.map(has);
@@ -134,12 +138,12 @@ pub struct SyncStatus {
     /// Next offset of the control partition to read.
     pub control_offset: i64,
     pub pause: Option<Pause>,
-    pub settings: Settings,
-    pub positions: Vec<Position>,
+    /// Shared, as the positions are: an account has two records of mostly the same content, and each sync makes several more.
+    pub settings: Arc<Settings>,
+    pub positions: Arc<[Position]>,
     /// Rows of the lists that could not be read, or not in full.
     pub unreadable_rows: i64,
-    /// Kinds that completed syncs have read: `users`, `groups`, `memberships`.
-    pub kinds_read: Vec<String>,
+    pub kinds_read: KindsRead,
     /// By which strategy members were last seen.
     pub memberships_by: Option<Strategy>,
     /// What a person should know of this sync although it completed: ids and counts, never attributes of people.
@@ -148,7 +152,7 @@ pub struct SyncStatus {
 
 impl SyncStatus {
     /// Before an account's first attempt: sync 0, nothing read, nothing written.
-    pub fn initial(settings: Settings, control_offset: i64) -> SyncStatus {
+    pub fn initial(settings: impl Into<Arc<Settings>>, control_offset: i64) -> SyncStatus {
         SyncStatus {
             sync: 0,
             status: Status::Running,
@@ -171,10 +175,10 @@ impl SyncStatus {
             release: None,
             control_offset,
             pause: None,
-            settings,
-            positions: Vec::new(),
+            settings: settings.into(),
+            positions: Arc::default(),
             unreadable_rows: 0,
-            kinds_read: Vec::new(),
+            kinds_read: KindsRead::default(),
             memberships_by: None,
             findings: Vec::new(),
         }
@@ -183,6 +187,7 @@ impl SyncStatus {
     /// The next attempt's record: what outlives a sync is carried over, the rest begins again. A hold stays
     /// until a sync completes or another hold replaces it: one that fails says nothing about it.
     pub fn next_attempt(&self, started_at: i64, settings: Settings) -> SyncStatus {
+        let settings = if *self.settings == settings { self.settings.clone() } else { settings.into() };
         let release = self.release.clone().filter(|release| release.left.is_some());
         let used = self.release.is_some() && release.is_none();
         SyncStatus {
@@ -198,7 +203,7 @@ impl SyncStatus {
             release,
             pause: self.pause.clone(),
             positions: self.positions.clone(),
-            kinds_read: self.kinds_read.clone(),
+            kinds_read: self.kinds_read,
             memberships_by: self.memberships_by,
             ..SyncStatus::initial(settings, self.control_offset)
         }
@@ -224,7 +229,7 @@ impl SyncStatus {
         if changes.memberships_read.is_some() {
             self.memberships_as_of = Some(self.sync);
         }
-        let before = KindsRead::of(&self.kinds_read);
+        let before = self.kinds_read;
         let read = KindsRead {
             users: before.users || changes.users_read.is_some(),
             groups: before.groups || changes.groups_read.is_some(),
@@ -243,7 +248,7 @@ impl SyncStatus {
                 changes.others
             ));
         }
-        self.kinds_read = read.names();
+        self.kinds_read = read;
         self.memberships_by = changes.members_seen_by.or(self.memberships_by);
         self.dangling = changes.dangling;
         if changes.users_read.is_some() {

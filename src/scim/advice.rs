@@ -13,6 +13,13 @@ const EPOCH_SECONDS_MIN: f64 = 1e9;
 /// From this on it is one in milliseconds (2001), not in seconds (the year 33658).
 const EPOCH_MILLIS_MIN: f64 = 1e12;
 
+/// Headers that state a limit, what remains of it, and when it is reset.
+const FAMILIES: [[&str; 3]; 3] = [
+    ["ratelimit-limit", "ratelimit-remaining", "ratelimit-reset"],
+    ["x-ratelimit-limit", "x-ratelimit-remaining", "x-ratelimit-reset"],
+    ["x-rate-limit-limit", "x-rate-limit-remaining", "x-rate-limit-reset"],
+];
+
 /// What the headers of one answer ask for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Advice {
@@ -66,9 +73,9 @@ impl Advice {
         for line in headers.get_all("ratelimit").iter().filter_map(|value| value.to_str().ok()) {
             stated.extend(items(line));
         }
-        for family in ["ratelimit", "x-ratelimit", "x-rate-limit"] {
-            let field = |name: &str| text(&format!("{family}-{name}")).unwrap_or_default();
-            stated.push(Stated { limit: field("limit"), remaining: field("remaining"), reset: field("reset") });
+        for names in FAMILIES {
+            let [limit, remaining, reset] = names.map(|name| text(name).unwrap_or_default());
+            stated.push(Stated { limit, remaining, reset });
         }
         let throttled = status == StatusCode::TOO_MANY_REQUESTS;
         let reset = stated.iter().filter_map(|limit| delay(limit.reset, now)).max();

@@ -15,7 +15,7 @@ const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b
 #[derive(Clone, Debug)]
 pub struct Urls {
     base: Url,
-    /// What the paths of users and groups end in.
+    /// The paths of the lists of users and groups, the base's own included. Made once: each request needs both.
     paths: [String; 2],
     /// Query parameters of lists and of GET by id, which the vendor asks for.
     params: BTreeMap<String, String>,
@@ -23,7 +23,10 @@ pub struct Urls {
 
 impl Urls {
     pub fn new(base: Url, profile: &Profile) -> Urls {
-        let paths = Kind::BOTH.map(|kind| profile.path(kind).to_owned());
+        let paths = Kind::BOTH.map(|kind| {
+            // `base/Users/` if the profile says so: some servers redirect from the one to the other.
+            below(&base, profile.path(kind).split('/')).path().to_owned()
+        });
         Urls { base, paths, params: profile.list_params.clone() }
     }
 
@@ -33,38 +36,28 @@ impl Urls {
 
     /// `base/Users/…`
     pub fn of(&self, parts: &[&str], query: &[(&str, String)]) -> Url {
-        let mut url = self.base.clone();
-        let base = url.path().trim_end_matches('/').to_owned();
-        let tail = parts.iter().map(|part| utf8_percent_encode(part, RESERVED).to_string());
-        url.set_path(&format!("{base}/{}", tail.collect::<Vec<_>>().join("/")));
-        if !query.is_empty() {
-            url.query_pairs_mut().extend_pairs(query);
-        }
-        url
+        asked(below(&self.base, parts.iter().copied()), query)
     }
 
-    /// `base/Users`, or `base/Users/` if the profile says so: some servers redirect from the one to the other.
+    /// `base/Users`
     pub fn list(&self, kind: Kind, query: &[(&str, String)]) -> Url {
-        let path = &self.paths[kind as usize];
-        let mut parts: Vec<&str> = path.trim_end_matches('/').split('/').collect();
-        if path.ends_with('/') {
-            parts.push("");
-        }
-        self.with_params(self.of(&parts, query))
+        self.with_params(asked(self.list_of(kind), query))
     }
 
     /// `base/Users/ID`
     pub fn resource(&self, kind: Kind, id: &str, query: &[(&str, String)]) -> Url {
-        let path = self.paths[kind as usize].trim_end_matches('/');
-        let parts: Vec<&str> = path.split('/').chain([id]).collect();
-        self.with_params(self.of(&parts, query))
+        self.with_params(asked(below(&self.list_of(kind), [id]), query))
     }
 
     /// `base/groups/ID/users`
     pub fn members(&self, group: &str, query: &[(&str, String)]) -> Url {
-        let path = self.paths[Kind::Group as usize].trim_end_matches('/');
-        let parts: Vec<&str> = path.split('/').chain([group, "users"]).collect();
-        self.of(&parts, query)
+        asked(below(&self.list_of(Kind::Group), [group, "users"]), query)
+    }
+
+    fn list_of(&self, kind: Kind) -> Url {
+        let mut url = self.base.clone();
+        url.set_path(&self.paths[kind as usize]);
+        url
     }
 
     fn with_params(&self, mut url: Url) -> Url {
@@ -77,8 +70,7 @@ impl Urls {
     /// What one of these URLs asks for, as rate limits tell requests apart.
     pub fn operation(&self, url: &Url) -> Option<Operation> {
         Kind::BOTH.into_iter().find_map(|kind| {
-            let list = self.list(kind, &[]);
-            let below = url.path().strip_prefix(list.path().trim_end_matches('/'))?;
+            let below = url.path().strip_prefix(self.paths[kind as usize].trim_end_matches('/'))?;
             let (lists, gets) = match kind {
                 Kind::User => (Operation::ListUsers, Operation::GetUser),
                 Kind::Group => (Operation::ListGroups, Operation::GetGroup),
@@ -92,6 +84,25 @@ impl Urls {
             }
         })
     }
+}
+
+/// The resource at these parts of a path below `url`'s own.
+fn below<'p>(url: &Url, parts: impl IntoIterator<Item = &'p str>) -> Url {
+    let mut path = url.path().trim_end_matches('/').to_owned();
+    for part in parts {
+        path.push('/');
+        path.extend(utf8_percent_encode(part, RESERVED));
+    }
+    let mut url = url.clone();
+    url.set_path(&path);
+    url
+}
+
+fn asked(mut url: Url, query: &[(&str, String)]) -> Url {
+    if !query.is_empty() {
+        url.query_pairs_mut().extend_pairs(query);
+    }
+    url
 }
 
 #[cfg(test)]

@@ -87,7 +87,7 @@ pub(super) async fn acquire_accounts(
     stop: &CancellationToken,
     services: &Services,
     partition: i32,
-    accounts: Vec<Account>,
+    accounts: Vec<Arc<Account>>,
     progress: impl FnMut(Progress) + Send + 'static,
 ) -> Result<Acquisition, ServiceError> {
     let number = ACQUISITIONS.fetch_add(1, Ordering::Relaxed) + 1;

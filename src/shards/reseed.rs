@@ -5,6 +5,8 @@
 //! publishes an event, because no access changed. Each transaction ends with the account's `syncs` record and leaves a
 //! state that the next owner can go on from, so a crash in between is only a reason to ask again.
 
+use std::sync::Arc;
+
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
@@ -40,7 +42,7 @@ pub enum Reseeded {
 /// The shard cannot be taken, or is taken away again.
 pub async fn reseed(
     services: &Services,
-    account: &Account,
+    account: &Arc<Account>,
     reason: String,
     asked: impl Future<Output = Result<(), ServiceError>>,
 ) -> Result<Reseeded, ServiceError> {
@@ -82,7 +84,7 @@ pub async fn reseed(
 /// As [`reseed`].
 pub async fn retire(
     services: &Services,
-    account: &Account,
+    account: &Arc<Account>,
     asked: impl Future<Output = Result<(), ServiceError>>,
 ) -> Result<Option<usize>, ServiceError> {
     let mut acquisition = take(services, account).await?;
@@ -135,7 +137,7 @@ pub async fn retire(
     }
 }
 
-async fn take(services: &Services, account: &Account) -> Result<Acquisition, ServiceError> {
+async fn take(services: &Services, account: &Arc<Account>) -> Result<Acquisition, ServiceError> {
     let never = CancellationToken::new();
     let acquiring = acquire_accounts(&never, services, account.partition, vec![account.clone()], |_| {});
     acquiring.instrument(spans::shard(account.partition)).await
@@ -169,7 +171,7 @@ async fn ends(services: &Services, account: &Account) -> Result<Vec<(Topic, i64)
 }
 
 /// Positions that a reader can reach: a position beyond the end of its topic becomes 0.
-fn within(account: &Account, positions: &[Position], ends: &[(Topic, i64)]) -> Vec<Position> {
+fn within(account: &Account, positions: &[Position], ends: &[(Topic, i64)]) -> Arc<[Position]> {
     let end = |name: &str| ends.iter().find(|(topic, _)| topic.name(&account.topic_prefix) == name);
     let each = positions.iter().cloned().map(|position| {
         let end = end(&position.topic).map_or(0, |(_, end)| *end);

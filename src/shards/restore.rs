@@ -2,6 +2,7 @@
 
 use crate::directory::{Entry, Id, KeyParts, Kind, Known, Membership, ReasonCode, StateKey, Status, SyncStatus};
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
@@ -87,7 +88,7 @@ pub fn restore(
     mut decoder: Decoder,
     partition: i32,
     purpose: Purpose,
-    accounts: Vec<Account>,
+    accounts: Vec<Arc<Account>>,
     mut progress: impl FnMut(Progress),
     stop: &CancellationToken,
 ) -> Result<(Restored, Positions), ServiceError> {
@@ -327,6 +328,7 @@ pub fn complete(
     known.restored(account.habits.publish_unlisted);
     let completed = known.completed.as_ref().map_or(0, |completed| completed.sequence);
     known.forget_tombstones_until(completed);
+    share(account, &mut known);
     Ok(known)
 }
 
@@ -386,6 +388,21 @@ fn stops(
     }
     let topic = cut_off(account, known.latest.as_ref()?, ends)?;
     stopped(format!("{topic} ends before what {name} wrote to it: it was deleted or recreated"), remedy)
+}
+
+/// What the account's two records have in common is in memory once, as after a sync, and its attributes once for all
+/// accounts that publish the same.
+fn share(account: &Account, known: &mut Known) {
+    let settings = Arc::new(account.settings());
+    let positions = known.latest.as_ref().map(|latest| latest.positions.clone()).unwrap_or_default();
+    for status in [&mut known.latest, &mut known.completed].into_iter().flatten() {
+        if status.settings == settings {
+            status.settings = settings.clone();
+        }
+        if status.positions == positions {
+            status.positions = positions.clone();
+        }
+    }
 }
 
 /// The first topic that ends before what the account wrote to it.

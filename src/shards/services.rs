@@ -1,5 +1,7 @@
 //! What every shard of the process shares.
 
+use std::sync::Arc;
+
 use super::writer::Writer;
 use crate::account::Account;
 use crate::avro::{Codec, Registry};
@@ -22,7 +24,7 @@ pub struct Services {
 
 impl Services {
     /// An account of an acquisition, with what was restored of it.
-    pub fn owned(&self, account: &Account, known: Known, log: &Writer) -> OwnedAccount<Writer> {
+    pub fn owned(&self, account: &Arc<Account>, known: Known, log: &Writer) -> OwnedAccount<Writer> {
         OwnedAccount { account: account.clone(), known, log: log.clone(), codec: self.codec.clone(), clock: self.clock }
     }
 }

@@ -14,7 +14,7 @@ pub(super) fn begin(account: &Account, known: &Known, now: i64) -> SyncStatus {
     };
     let attempt = SyncStatus {
         // Of completed syncs only: readers rely on nothing that a failed attempt has read.
-        kinds_read: known.kinds_read().names(),
+        kinds_read: known.kinds_read(),
         // What Kafka holds, not what it should hold. The two are the same unless records were lost.
         state_records: known.state_records() as i64,
         state_digest: known.state_digest(),

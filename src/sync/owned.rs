@@ -1,5 +1,7 @@
 //! One account of an owned shard: what a sync reads of it, and how it writes.
 
+use std::sync::Arc;
+
 use crate::account::Account;
 use crate::avro::Codec;
 use crate::directory::{Known, SyncStatus};
@@ -7,7 +9,7 @@ use crate::log::{Batch, CommitError, Log, Positions, Record};
 
 /// An account whose shard this process owns, under one acquisition.
 pub struct OwnedAccount<L> {
-    pub account: Account,
+    pub account: Arc<Account>,
     /// What Kafka holds of the account. It moves only after a commit returned Ok.
     pub known: Known,
     pub log: L,
@@ -18,7 +20,7 @@ pub struct OwnedAccount<L> {
 
 /// How an account writes: all of [`OwnedAccount`] but what is known.
 pub struct Writing<'a, L> {
-    pub account: &'a Account,
+    pub account: &'a Arc<Account>,
     pub log: &'a L,
     pub codec: &'a Codec,
     pub clock: fn() -> i64,

@@ -22,7 +22,7 @@ const AFTER: &str = "user u1 ann\nuser u3 cyd\nuser u4 dan inactive\nuser u5 eve
 /// A first sync that was cut off after `commits` transactions.
 async fn interrupted(baseline: Baseline, commits: usize) -> World {
     let mut world = World::new(account("acme"));
-    world.account.baseline = baseline;
+    world.account_mut().baseline = baseline;
     *world.log.crash.lock().unwrap() = Some(Crash::Before(commits));
     assert!(world.try_sync(&MemoryDirectory::parse(BEFORE)).await.is_err());
     world.restart();
@@ -132,7 +132,7 @@ async fn g11_a_sync_that_does_not_end_fails_at_its_deadline() {
 #[tokio::test(flavor = "multi_thread")]
 async fn g11_a_directory_larger_than_its_account_says_fails() {
     let mut world = World::new(account("acme"));
-    world.account.max_principals = 3;
+    world.account_mut().max_principals = 3;
     let status = world.sync(&MemoryDirectory::parse(BEFORE)).await;
     assert_eq!(status.reason_code.as_ref().map(ReasonCode::as_str), Some("too_many_principals"));
     assert!(status.reason.unwrap().contains("[account.limits] max_principals"));
@@ -141,7 +141,7 @@ async fn g11_a_directory_larger_than_its_account_says_fails() {
 #[tokio::test(flavor = "multi_thread")]
 async fn memberships_unknown_from_the_beginning_are_none_read_and_no_news_once_shown() {
     let mut world = World::new(account("acme"));
-    world.account.habits.empty_members_are_none = false;
+    world.account_mut().habits.empty_members_are_none = false;
     let mut silent = MemoryDirectory::parse(BEFORE);
     for group in silent.groups.values_mut() {
         group.as_object_mut().unwrap().remove("members");
@@ -195,7 +195,7 @@ fn user(id: usize, title: &str) -> Value {
 
 fn with_events() -> World {
     let mut world = World::new(account("acme"));
-    world.account.baseline = Baseline::Events;
+    world.account_mut().baseline = Baseline::Events;
     world
 }
 

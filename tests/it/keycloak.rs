@@ -293,8 +293,8 @@ async fn g3_a_user_deleted_between_two_pages_of_keycloak_changes_nothing_of_anot
         let overrides = format!("auth = \"bearer\"\nrequest_attributes = true\nmemberships = \"{memberships}\"\n");
         let profile = Profile::layered(PROVIDER, &BTreeMap::new(), toml::from_str(&overrides).unwrap()).unwrap();
         let mut world = World::new(account("acme"));
-        world.account.habits = profile.habits();
-        world.account.batch = scimtail::account::BatchBounds::default();
+        world.account_mut().habits = profile.habits();
+        world.account_mut().batch = scimtail::account::BatchBounds::default();
         let credential = Credential::bearer("unused".to_owned().into()).unwrap();
         let reach = Reach { allow_private: true, ..Reach::default() };
         let client = Client::new(base_url.parse().unwrap(), credential, profile, &reach, now_millis).unwrap();

@@ -19,7 +19,7 @@ fn showing(strategy: Strategy, text: &str) -> MemoryDirectory {
 
 fn world() -> World {
     let mut world = World::new(account("acme"));
-    world.account.habits.empty_members_are_none = false;
+    world.account_mut().habits.empty_members_are_none = false;
     world
 }
 
@@ -46,7 +46,7 @@ async fn each_strategy_reads_the_same_memberships_and_the_same_changes() {
 async fn by_each_strategy_a_removed_user_loses_its_memberships_once() {
     for strategy in ALL {
         let mut world = world();
-        world.account.limits.min_losses = 100;
+        world.account_mut().limits.min_losses = 100;
         world.completed(&showing(strategy, BEFORE)).await;
         let mut gone = showing(strategy, BEFORE);
         gone.users.remove("u3");
@@ -155,7 +155,7 @@ async fn a_user_says_whether_it_is_a_member_directly_and_a_change_of_that_is_no_
     assert_eq!(direct(&world, "g2"), Some(true));
     // A filter that finds direct members only makes them direct.
     let mut filtered = self::world();
-    filtered.account.habits.filter_is_direct = true;
+    filtered.account_mut().habits.filter_is_direct = true;
     filtered.completed(&showing(Strategy::GroupsFilter, BEFORE)).await;
     assert_eq!(direct(&filtered, "g1"), Some(true));
 }
@@ -191,7 +191,7 @@ async fn a_member_list_as_long_as_the_cap_ends_no_membership() {
         let five = "group g1 All: u1 u2 u3 u4 u5";
         let users: String = (1..=9).map(|n| format!("user u{n} name{n}\n")).collect();
         world.completed(&showing(strategy, &format!("{users}{five}"))).await;
-        world.account.habits.member_cap = Some(4);
+        world.account_mut().habits.member_cap = Some(4);
         // Four members: exactly the cap. One of them is new, two known ones may be behind the cut.
         let capped = showing(strategy, &format!("{users}group g1 All: u1 u2 u3 u6"));
         let status = world.completed(&capped).await;
@@ -209,7 +209,7 @@ async fn members_that_no_get_can_find_are_published_only_where_the_profile_says_
     let text = "user u1 ann\ngroup g1 Admins: u1 x1 x2";
     for publish in [false, true] {
         let mut world = world();
-        world.account.habits.publish_unlisted = publish;
+        world.account_mut().habits.publish_unlisted = publish;
         let mut directory = MemoryDirectory::parse(text);
         directory.faults.get_always_404 = true;
         let status = world.completed(&directory).await;
@@ -228,8 +228,8 @@ async fn members_that_no_get_can_find_are_published_only_where_the_profile_says_
 #[tokio::test(flavor = "multi_thread")]
 async fn a_removed_user_is_not_published_again_by_the_profiles_word_alone() {
     let mut world = world();
-    world.account.habits.publish_unlisted = true;
-    world.account.limits.min_losses = 100;
+    world.account_mut().habits.publish_unlisted = true;
+    world.account_mut().limits.min_losses = 100;
     let text = "user u1 ann\nuser u2 bob\ngroup g1 Admins: u1 u2";
     world.completed(&MemoryDirectory::parse(text)).await;
     let mut gone = MemoryDirectory::parse(text);
@@ -254,7 +254,7 @@ async fn a_dangling_member_that_only_get_finds_is_found_within_a_day() {
     assert_eq!(status.dangling, 2);
     let mut back = MemoryDirectory::parse(&format!("user u2 bob\n{text}\ngroup g9 Nested:"));
     back.faults.unlisted = ["u2".to_owned(), "g9".to_owned()].into();
-    world.account.habits.trust_total = false;
+    world.account_mut().habits.trust_total = false;
     world.completed(&back).await;
     assert_eq!(world.lines(0), [""; 0], "it is not their time yet");
     advance(24 * 3600 * 1000);

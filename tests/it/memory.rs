@@ -7,7 +7,7 @@ use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::{Deref, DerefMut};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{LazyLock, Mutex};
+use std::sync::{Arc, LazyLock, Mutex};
 
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
@@ -514,12 +514,18 @@ impl World {
     pub fn new(account: Account) -> World {
         let log = MemoryLog::default();
         let known = log.restore(&account);
+        let account = Arc::new(account);
         World(OwnedAccount { account, known, log, codec: Codec { ids: IDS }, clock })
+    }
+
+    /// The account's settings, to be changed.
+    pub fn account_mut(&mut self) -> &mut Account {
+        Arc::make_mut(&mut self.account)
     }
 
     pub async fn try_sync(&mut self, directory: &MemoryDirectory) -> Result<SyncStatus, Ended> {
         directory.walks.store(0, Ordering::Relaxed);
-        self.account.habits.memberships = Some(directory.shows());
+        self.account_mut().habits.memberships = Some(directory.shows());
         self.try_sync_with(directory).await
     }
 

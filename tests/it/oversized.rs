@@ -1,6 +1,8 @@
 //! Records that are too large, on topics as a broker creates them: no resource makes one, however large it is, and
 //! where a topic allows less, one account fails and says so.
 
+use scimtail::account::Account;
+use scimtail::config::AccountConfig;
 use scimtail::directory::{GroupPattern, ReasonCode, Status, SyncStatus};
 use std::io::Write;
 use std::sync::{Arc, LazyLock, Mutex};
@@ -51,6 +53,11 @@ fn nested(seed: u64, bytes: usize, path: usize) -> Value {
     Value::Object(outer)
 }
 
+/// What a test changes of a configured account.
+fn settings(account: &mut Arc<AccountConfig>) -> &mut Account {
+    Arc::make_mut(&mut Arc::make_mut(account).account)
+}
+
 /// A directory of the largest resources there are, one of each kind, all different in every `turn`.
 fn directory(turn: u64) -> MemoryDirectory {
     let mut directory = MemoryDirectory::default();
@@ -93,9 +100,9 @@ async fn sync(owned: &mut OwnedAccount<Writer>, directory: &MemoryDirectory) -> 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_largest_resources_there_are_fit_into_records_of_the_default_size() {
     let mut world = World::on(services(), services(), "largest", 1).await;
-    Arc::make_mut(&mut world.account).account.pattern =
+    settings(&mut world.account).pattern =
         Some(GroupPattern::parse("CB/{domain}/{kind:ROLE=role}/{name}").expect("a pattern"));
-    Arc::make_mut(&mut world.account).account.limits.max_ratio = 1.0;
+    settings(&mut world.account).limits.max_ratio = 1.0;
     let mut owner = world.acquire().await;
     for turn in 0..3 {
         let status = sync(&mut owner.owned, &directory(turn)).await;
@@ -130,8 +137,8 @@ async fn the_largest_resources_there_are_fit_into_records_of_the_default_size() 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_copy_of_the_largest_events_is_too_large_and_what_it_leaves_out_is_named() {
     let mut world = World::on(services(), services(), "copies", 1).await;
-    Arc::make_mut(&mut world.account).account.limits.max_ratio = 1.0;
-    Arc::make_mut(&mut world.account).account.outputs = Topic::OUTPUTS.to_vec();
+    settings(&mut world.account).limits.max_ratio = 1.0;
+    settings(&mut world.account).outputs = Topic::OUTPUTS.to_vec();
     world.shared.kafka.outputs = Topic::OUTPUTS.to_vec();
     for topic in Topic::OUTPUTS {
         meddling::create(&services().bootstrap, &world.program.topic(topic.suffix()), 1, &[]).await;
@@ -193,7 +200,7 @@ async fn where_a_topic_takes_less_the_account_says_so_and_the_others_go_on() {
     let world = World::on(services(), services(), "smaller", 1).await;
     let accounts = ["small", "large"].map(|name| {
         let mut config = world.account.clone();
-        Arc::make_mut(&mut config).account.name = name.to_owned();
+        settings(&mut config).name = name.to_owned();
         config
     });
     let mut acquisition = acquire(&world.shared, 0, &accounts, |_| {}).await.expect("the shard");

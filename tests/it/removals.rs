@@ -127,7 +127,7 @@ async fn g3_a_sync_does_not_complete_on_a_list_shorter_than_its_total() {
 #[tokio::test(flavor = "multi_thread")]
 async fn g3_a_membership_that_get_still_shows_is_kept() {
     let mut world = baseline().await;
-    world.account.limits.min_losses = 1_000;
+    world.account_mut().limits.min_losses = 1_000;
     let hides = with(directory(0..30), Faults { list_hides_members_of: ["g1".to_owned()].into(), ..Faults::default() });
     world.completed(&hides).await;
     assert_eq!(world.lines(0), [""; 0]);
@@ -142,7 +142,7 @@ async fn g3_a_membership_that_get_still_shows_is_kept() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_limit_is_told_in_the_numbers_of_the_configuration() {
     let mut world = baseline().await;
-    (world.account.limits.max_ratio, world.account.limits.min_losses) = (0.07, 1);
+    (world.account_mut().limits.max_ratio, world.account_mut().limits.min_losses) = (0.07, 1);
     let reason = world.sync(&directory(0..20)).await.reason.unwrap();
     assert!(reason.ends_with("the limit is 7 % (from 1 loss) or 500"), "{reason}");
 }
@@ -198,7 +198,7 @@ async fn g4_a_directory_that_recovers_drops_the_hold() {
 #[tokio::test(flavor = "multi_thread")]
 async fn principals_that_only_get_finds_stay_and_do_not_fail_later_syncs() {
     let mut world = World::new(account("acme"));
-    world.account.habits.trust_total = false;
+    world.account_mut().habits.trust_total = false;
     let unlisted: std::collections::BTreeSet<String> = (0..12).map(|n| format!("u{n:02}")).collect();
     let faults = Faults { unlisted, ..Faults::default() };
     let status = world.completed(&with(directory(0..30), faults.clone())).await;
@@ -278,7 +278,7 @@ async fn g3_a_user_who_is_listed_after_all_is_not_removed_by_an_earlier_404() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_member_whose_get_did_not_answer_is_asked_again() {
     let mut world = World::new(account("acme"));
-    world.account.habits.trust_total = false;
+    world.account_mut().habits.trust_total = false;
     let unlisted = ["u03".to_owned()].into();
     let mut unsure = with(directory(0..6), Faults { unlisted, silent: Some("u03".into()), ..Faults::default() });
     let status = world.completed(&unsure).await;
@@ -368,11 +368,11 @@ async fn disabling_many_and_losing_an_attribute_of_many_are_held() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_directory_of_unknown_habits_that_shows_no_member_any_more_is_held() {
     let mut groupless = World::new(account("acme"));
-    groupless.account.habits.empty_members_are_none = false;
+    groupless.account_mut().habits.empty_members_are_none = false;
     let status = groupless.completed(&MemoryDirectory::parse("user u1 ann")).await;
     assert_eq!(status.memberships_read, Some(0), "without a group there is no membership");
     let mut world = World::new(account("acme"));
-    world.account.habits.empty_members_are_none = false;
+    world.account_mut().habits.empty_members_are_none = false;
     world.completed(&directory(0..6)).await;
     let mut silent = directory(0..6);
     for group in silent.groups.values_mut() {
@@ -457,7 +457,7 @@ async fn g3_a_walk_whose_control_does_not_answer_is_not_counted() {
 #[tokio::test(flavor = "multi_thread")]
 async fn g3_a_hidden_user_is_never_removed_by_absence() {
     let mut world = World::new(account("acme"));
-    world.account.habits.trust_total = false;
+    world.account_mut().habits.trust_total = false;
     world.completed(&users(0..30)).await;
     let hidden = Faults { unlisted: ["u29".to_owned()].into(), ..Faults::default() };
     world.completed(&with(users(0..30), hidden.clone())).await;
@@ -510,7 +510,7 @@ async fn g4_another_directory_behind_the_same_token_is_held_at_once() {
 #[tokio::test(flavor = "multi_thread")]
 async fn g4_hidden_users_do_not_vouch_for_another_directory() {
     let mut world = World::new(account("acme"));
-    world.account.habits.trust_total = false;
+    world.account_mut().habits.trust_total = false;
     world.completed(&users(0..4)).await;
     let hidden = Faults { unlisted: ["u03".to_owned()].into(), ..Faults::default() };
     world.completed(&with(users(0..4), hidden)).await;
@@ -522,7 +522,7 @@ async fn g4_hidden_users_do_not_vouch_for_another_directory() {
 #[tokio::test(flavor = "multi_thread")]
 async fn inactive_users_that_lists_hide_are_disabled_and_come_back() {
     let mut world = World::new(account("acme"));
-    world.account.habits.hides_inactive = true;
+    world.account_mut().habits.hides_inactive = true;
     world.completed(&users(0..30)).await;
     let mut hiding = users(0..30);
     hiding.users.get_mut("u07").unwrap()["active"] = serde_json::json!(false);
@@ -540,7 +540,7 @@ async fn inactive_users_that_lists_hide_are_disabled_and_come_back() {
 #[tokio::test(flavor = "multi_thread")]
 async fn g4_many_hidden_inactive_users_are_held_as_disabled() {
     let mut world = World::new(account("acme"));
-    world.account.habits.hides_inactive = true;
+    world.account_mut().habits.hides_inactive = true;
     world.completed(&users(0..30)).await;
     let mut hiding = users(0..30);
     for n in 0..12 {
@@ -562,8 +562,8 @@ async fn g4_many_hidden_inactive_users_are_held_as_disabled() {
 #[tokio::test(flavor = "multi_thread")]
 async fn hidden_users_are_asked_for_once_a_day_within_the_budget() {
     let mut world = World::new(account("acme"));
-    world.account.habits.trust_total = false;
-    world.account.limits.max_ratio = 1.0;
+    world.account_mut().habits.trust_total = false;
+    world.account_mut().limits.max_ratio = 1.0;
     let text: String = (0..700).map(|n| format!("user u{n:03} name{n}\n")).collect();
     let mut directory = MemoryDirectory::parse(&text);
     world.completed(&directory).await;
@@ -605,7 +605,7 @@ async fn g3_a_second_control_decides_where_the_first_one_says_404() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_directory_without_groups_loses_none() {
     let mut world = baseline().await;
-    world.account.habits.groups = false;
+    world.account_mut().habits.groups = false;
     let only_users = users(0..30).showing(scimtail::directory::Strategy::Never);
     let mut only_users = only_users;
     for user in only_users.users.values_mut() {

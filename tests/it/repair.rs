@@ -291,7 +291,7 @@ async fn a_loss_in_an_interrupted_first_sync_leaves_a_checkpoint_that_is_right()
 #[tokio::test(flavor = "multi_thread")]
 async fn members_that_the_profile_vouches_for_are_not_taken_for_what_was_lost() {
     let mut world = World::new(account("acme"));
-    world.account.habits.publish_unlisted = true;
+    world.account_mut().habits.publish_unlisted = true;
     let directory = |silent: Option<&str>| {
         let mut directory = MemoryDirectory::parse(&DIRECTORY.replace("u1 u2 u3", "u1 u2 u3 x1"));
         directory.faults.get_not_offered = silent.is_none();

@@ -38,7 +38,7 @@ fn modify(directory: &mut MemoryDirectory, kind: Kind, id: &str, attribute: &str
 #[tokio::test(flavor = "multi_thread")]
 async fn between_full_walks_only_modifications_are_read_and_no_user_is_missed() {
     let mut world = World::new(account("acme"));
-    world.account.habits.full_walk_every = Some(HOUR);
+    world.account_mut().habits.full_walk_every = Some(HOUR);
     let mut directory = directory();
     let status = world.completed(&directory).await;
     assert_eq!((status.users_read, status.memberships_read), (Some(3), Some(3)));
@@ -73,7 +73,7 @@ async fn between_full_walks_only_modifications_are_read_and_no_user_is_missed() 
 #[tokio::test(flavor = "multi_thread")]
 async fn after_a_restart_or_a_failure_the_next_walk_is_a_full_one() {
     let mut world = World::new(account("acme"));
-    world.account.habits.full_walk_every = Some(HOUR);
+    world.account_mut().habits.full_walk_every = Some(HOUR);
     let directory = directory();
     world.completed(&directory).await;
     assert_eq!(world.completed(&directory).await.users_read, None);
@@ -89,7 +89,7 @@ async fn after_a_restart_or_a_failure_the_next_walk_is_a_full_one() {
 async fn a_walk_of_modifications_ends_no_membership_of_those_it_does_not_show() {
     for strategy in [Strategy::List, Strategy::Get, Strategy::GroupsFilter, Strategy::MembersFilter, Strategy::User] {
         let mut world = World::new(account("acme"));
-        world.account.habits.full_walk_every = Some(HOUR);
+        world.account_mut().habits.full_walk_every = Some(HOUR);
         let mut directory = directory().showing(strategy);
         world.completed(&directory).await;
         modify(&mut directory, Kind::User, "u1", "title", json!("Analyst"));

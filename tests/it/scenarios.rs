@@ -10,7 +10,7 @@ use crate::memory::{MemoryDirectory, World, account};
 async fn check(before: &str, after: &str, expected: Expect) {
     let mut world = World::new(account("acme"));
     // Small snapshots: other tests cover the guard.
-    world.account.limits.min_losses = 1_000;
+    world.account_mut().limits.min_losses = 1_000;
     world.completed(&MemoryDirectory::parse(before)).await;
     assert_eq!(world.lines(0), [""; 0], "the baseline is silent");
     world.completed(&MemoryDirectory::parse(after)).await;
@@ -173,7 +173,7 @@ async fn a_removed_user_that_its_group_still_lists_is_not_brought_back_by_a_rest
 #[tokio::test(flavor = "multi_thread")]
 async fn a_baseline_of_events_is_marked_as_snapshot() {
     let mut world = World::new(account("acme"));
-    world.account.baseline = Baseline::Events;
+    world.account_mut().baseline = Baseline::Events;
     let directory = MemoryDirectory::parse("user u1 ann\ngroup g1 Admins: u1");
     world.completed(&directory).await;
     assert_eq!(
@@ -187,10 +187,10 @@ async fn a_baseline_of_events_is_marked_as_snapshot() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_newly_listed_attribute_is_rewritten_silently_and_then_followed() {
     let mut world = World::new(account("acme"));
-    world.account.attributes = scimtail::directory::AttributeList::new(vec!["userName".into()]);
+    world.account_mut().attributes = scimtail::directory::AttributeList::new(vec!["userName".into()]);
     let directory = MemoryDirectory::parse("user u1 ann title=Analyst");
     world.completed(&directory).await;
-    world.account.attributes = scimtail::directory::AttributeList::default();
+    world.account_mut().attributes = scimtail::directory::AttributeList::default();
     world.restart();
     world.completed(&directory).await;
     assert_eq!(world.lines(0), [""; 0]);
@@ -226,7 +226,7 @@ async fn a_list_without_users_is_a_finding_with_what_the_vendor_says_of_it() {
     let findings = |world: &World| world.known.completed.as_ref().expect("a completed sync").findings.clone();
     world.completed(&nobody).await;
     assert!(findings(&world)[0].starts_with("Users: no user is listed; → check for the wrong directory"));
-    world.account.habits.no_list_hint = Some("read the groups at their source".to_owned());
+    world.account_mut().habits.no_list_hint = Some("read the groups at their source".to_owned());
     world.completed(&nobody).await;
     assert_eq!(findings(&world), ["Users: no user is listed; → read the groups at their source"]);
     world.completed(&MemoryDirectory::parse("user u1 ann\ngroup g1 Admins:")).await;
@@ -237,9 +237,9 @@ async fn a_list_without_users_is_a_finding_with_what_the_vendor_says_of_it() {
 async fn a_changed_group_pattern_is_rewritten_silently() {
     let mut world = World::new(account("acme"));
     let directory = MemoryDirectory::parse("user u1 ann\ngroup g1 CB/acme.com/ROLE/Admin: u1");
-    let pattern = world.account.pattern.take();
+    let pattern = world.account_mut().pattern.take();
     world.completed(&directory).await;
-    world.account.pattern = pattern;
+    world.account_mut().pattern = pattern;
     world.restart();
     let before = world.log.state();
     world.completed(&directory).await;
@@ -252,7 +252,7 @@ async fn a_changed_group_pattern_is_rewritten_silently() {
 #[tokio::test(flavor = "multi_thread")]
 async fn each_membership_event_names_its_own_member_and_group() {
     let mut world = World::new(account("acme"));
-    world.account.baseline = Baseline::Events;
+    world.account_mut().baseline = Baseline::Events;
     let users = "user u1 ann\nuser u2 bob\nuser u3 cid\ngroup g2 Staff: u3\n";
     world.completed(&MemoryDirectory::parse(&format!("{users}group g1 Admins: u3 group=g2 u1"))).await;
     world.completed(&MemoryDirectory::parse(&format!("{users}group g1 Admins: u2 u3"))).await;

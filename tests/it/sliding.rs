@@ -108,7 +108,7 @@ async fn g3_rows_that_slide_between_pages_remove_no_listed_user() {
     for paging in ["index", "cursor"] {
         let directory = directory(&base_url, paging);
         let mut world = World::new(account("acme"));
-        world.account.batch = scimtail::account::BatchBounds::default();
+        world.account_mut().batch = scimtail::account::BatchBounds::default();
 
         // The baseline slides already: the missed users are found, because the totals do not fit the rows that were
         // read.

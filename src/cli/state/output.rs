@@ -184,13 +184,15 @@ fn json(out: &mut impl Write, text: &str, terminal: bool) -> io::Result<()> {
 mod tests {
     use super::super::filter::Chosen;
     use super::*;
+    use std::sync::Arc;
+
     use crate::account::Account;
     use crate::config::Config;
     use crate::directory::{Entry, Kind, Known, Membership, PackedPrincipal, Principal};
 
     const DAY: i64 = 86_400_000;
 
-    fn account() -> Account {
+    fn account() -> Arc<Account> {
         let text = "[kafka]\nbrokers = [\"localhost:9092\"]\n[registry]\nurl = \"http://localhost:8081\"\n[[account]]\n\
                     name = \"acme\"\nprovider = \"chargebee\"\nbase_url = \"https://acme.example/scim/v2\"\ntoken_env = \"T\"\n";
         Config::parse("test", text).expect("a configuration").accounts[0].account.clone()

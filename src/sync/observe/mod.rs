@@ -12,9 +12,7 @@ pub mod refusal;
 mod short;
 mod walk;
 
-use crate::directory::{
-    AttributeList, Changes, Diff, GroupPattern, Id, Kind, Known, Problem, ReasonCode, Rules, SyncStatus,
-};
+use crate::directory::{Changes, Diff, GroupPattern, Id, Kind, Known, Problem, ReasonCode, Rules, SyncStatus};
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -87,7 +85,7 @@ fn rules(account: &Account, known: &Known, attempt: &SyncStatus) -> Rules {
         first_memberships: !read.memberships,
         shown_before: false,
         repair: known.repair.is_some(),
-        previous_attributes: previous.map(|settings| AttributeList::new(settings.attributes.clone())),
+        previous_attributes: previous.map(|settings| settings.attributes.clone()),
         attributes: account.attributes.clone(),
         previous_pattern: previous
             .and_then(|settings| settings.group_pattern.as_deref())

@@ -93,7 +93,7 @@ fn amplifiers() -> Vec<Amplifier> {
 
 async fn page(Amplifier { target, head, unit, tail, code }: &Amplifier) {
     let mut world = HostileWorld::baseline_with(1, "trust_total = false").await;
-    world.world.account.limits.min_losses = 1_000;
+    world.world.account_mut().limits.min_losses = 1_000;
     let page = repeated(head, unit, tail);
     world.server.script([on(*target).page(1).then(page).then(Effect::Header("content-encoding", "gzip".into()))]);
     let before = peak();

@@ -109,7 +109,7 @@ async fn a_filter_that_finds_every_user_fails_and_one_that_finds_none_is_left_to
         });
         world.server.script([on(target).then(nobody)]);
         // Four of four memberships: below the number from which losses are held, unless the account says otherwise.
-        world.world.account.limits.min_losses = 1;
+        world.world.account_mut().limits.min_losses = 1;
         let status = world.sync().await;
         assert_eq!(status.status, Status::Held, "{strategy}");
         assert_eq!(world.lines(), [""; 0], "{strategy}: no users");

@@ -194,7 +194,7 @@ async fn members_that_may_not_be_read_leave_memberships_as_they_were() {
         world.fails([on(GROUPS).then(Effect::Status(status))], "credentials_refused").await;
     }
     // Suddenly no group shows a member, and none of them may be asked.
-    world.world.account.habits.empty_members_are_none = false;
+    world.world.account_mut().habits.empty_members_are_none = false;
     world.server.change(|truth| truth.habits.members_in_list = false);
     let status = world.publishes([on(super::script::GROUP).then(Effect::Status(403))], HISTORY).await;
     assert_eq!(status.memberships_read, None);

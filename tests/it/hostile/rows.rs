@@ -91,7 +91,7 @@ async fn ids_with_every_character_there_is_come_and_go_like_others() {
     world.assert_state_is_the_truth();
     world.calm(&[]).await;
     // They are asked for at their own address, and nowhere else.
-    world.world.account.limits.max_ratio = 1.0;
+    world.world.account_mut().limits.max_ratio = 1.0;
     world.server.change(|truth| {
         ids.iter().for_each(|id| drop(truth.users.remove(*id)));
     });
@@ -143,7 +143,7 @@ async fn a_group_of_very_many_is_one_record_each() {
         truth.groups.get_mut("g2").unwrap()["members"] = json!(members);
     });
     // Larger pages: seven thousand requests are not the point here.
-    world.world.account.batch = scimtail::account::BatchBounds::default();
+    world.world.account_mut().batch = scimtail::account::BatchBounds::default();
     world.server.script([on(USERS).then(Effect::IgnoreCount)]);
     world.completed().await;
     let records = world.world.log.records.lock().unwrap().clone();
