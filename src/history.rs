@@ -21,8 +21,8 @@ use serde_json::Value;
 use crate::avro::codec;
 use crate::avro::wire::{AttributeChange, ChangeEvent, Group, MembershipState, User};
 use crate::directory::{
-    Entry, EventType, Kind, Known, Map, Membership, PackedPrincipal, Principal, StateKey, SyncStatus, UNKNOWN_TIME,
-    belongs_to, email_before,
+    Entry, EventType, Kind, Known, Map, Membership, Packed, PackedPrincipal, Principal, StateKey, SyncStatus,
+    UNKNOWN_TIME, belongs_to, email_before,
 };
 
 /// The inverse of one event.
@@ -297,7 +297,7 @@ fn apply(undo: Undo, known: &mut Known) -> Result<(), String> {
             }
             match (key, image) {
                 (StateKey::Principal(kind, id), Some(packed)) => {
-                    known.put_principal(kind, &id, entry(packed, first_seen_at), None);
+                    known.put_principal(kind, &id, &entry(packed.borrowed(), first_seen_at), None);
                 }
                 (StateKey::Principal(..), None) => {
                     return Err("a removal does not have the image of its principal".to_owned());
@@ -313,19 +313,21 @@ fn apply(undo: Undo, known: &mut Known) -> Result<(), String> {
             let Some(now) = known.table(kind).get(&id) else {
                 return Err("an event changes a principal that the state does not have".to_owned());
             };
-            let mut before =
-                entry(PackedPrincipal::pack(&changed(kind, now.packed.unpack(id.clone()), changes)), now.first_seen_at);
-            (before.missing_since, before.missing_walks) = (now.missing_since, now.missing_walks);
-            known.put_principal(kind, &id, before, None);
+            let packed = PackedPrincipal::pack(&changed(kind, now.packed.unpack(id.clone()), changes));
+            let before = Entry {
+                missing_since: now.missing_since,
+                missing_walks: now.missing_walks,
+                ..entry(packed.borrowed(), now.first_seen_at)
+            };
+            known.put_principal(kind, &id, &before, None);
         }
     }
     Ok(())
 }
 
-fn entry(packed: PackedPrincipal, first_seen_at: i64) -> Entry {
+fn entry(packed: Packed<'_>, first_seen_at: i64) -> Entry<'_> {
     Entry {
         packed,
-        raw: None,
         digest: 0,
         first_seen_at,
         changed_at: UNKNOWN_TIME,

@@ -323,9 +323,9 @@ mod tests {
             account.privileges = ["a", "e", "i", "o"].map(str::to_owned).to_vec();
             let mut known = Known::new(1);
             let (known_kind, known_principal) = before;
+            let packed = PackedPrincipal::pack(&known_principal);
             let entry = Entry {
-                packed: PackedPrincipal::pack(&known_principal),
-                raw: None,
+                packed: packed.borrowed(),
                 digest: 7,
                 first_seen_at: 0,
                 changed_at: 0,
@@ -334,7 +334,7 @@ mod tests {
                 missing_walks: 0,
                 members_unread: false,
             };
-            known.put_principal(known_kind, "id/1", entry, None);
+            known.put_principal(known_kind, "id/1", &entry, None);
             let member = Member { kind, id: "id/1".into() };
             let write = match which {
                 0 => StateWrite::Remove { kind, id: "id/1".into() },

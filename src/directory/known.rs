@@ -9,10 +9,10 @@ use std::collections::BTreeSet;
 use std::collections::hash_map::Entry::Occupied;
 
 use super::changes::{Bytes, KeyChange, StateWrite};
+use super::entry::{AtRest, Entry};
 use super::key::StateKey;
 use super::maps::Map;
 use super::members::{Members, Membership, Share};
-use super::packed::PackedPrincipal;
 use super::principal::{Id, Kind, Member, Principal, RawHash};
 use super::status::{KindsRead, SyncStatus};
 use super::strategy::Strategy;
@@ -20,37 +20,22 @@ use super::strategy::Strategy;
 /// Replaces a `first_seen_at` that is no longer known, in a state that was computed back from events.
 pub const UNKNOWN_TIME: i64 = 0;
 
-/// A user or group as its state record in Kafka. Times are milliseconds since 1970-01-01 UTC.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Entry {
-    pub packed: PackedPrincipal,
-    /// Set when a completed sync read these bytes and published all that followed from them.
-    pub raw: Option<RawHash>,
-    /// The record's share of the account's state digest.
-    pub digest: u128,
-    pub first_seen_at: i64,
-    pub changed_at: i64,
-    /// Of the last event; 0 if the baseline brought it silently.
-    pub sequence: i64,
-    pub missing_since: Option<i64>,
-    pub missing_walks: u32,
-    /// Groups only: no completed sync has read its members, so that they are not news when one does.
-    pub members_unread: bool,
-}
-
-impl Entry {
-    fn is_enabled(&self) -> bool {
-        self.packed.active() != Some(false)
-    }
-}
-
 /// The known principals of one kind.
 #[derive(Clone, Debug, Default)]
 pub struct Table {
-    entries: Map<Id, Entry>,
+    entries: Map<Id, Held>,
+    /// Those that a completed sync has read with these bytes, if it published all that followed from them, and if they
+    /// were not missing: of one that was, the record has to say that it is listed again.
     by_raw: Map<RawHash, Id>,
     /// Entries that are not disabled.
     enabled: usize,
+}
+
+#[derive(Clone, Debug)]
+struct Held {
+    at_rest: AtRest,
+    /// As in `by_raw`.
+    raw: Option<RawHash>,
 }
 
 impl Table {
@@ -71,12 +56,12 @@ impl Table {
         self.entries.contains_key(id)
     }
 
-    pub fn get(&self, id: &str) -> Option<&Entry> {
-        self.entries.get(id)
+    pub fn get(&self, id: &str) -> Option<Entry<'_>> {
+        self.entries.get(id).map(|held| held.at_rest.entry())
     }
 
     pub fn principal(&self, id: &str) -> Option<Principal> {
-        self.entries.get_key_value(id).map(|(id, entry)| entry.packed.unpack(id.clone()))
+        self.entries.get_key_value(id).map(|(id, held)| held.at_rest.entry().packed.unpack(id.clone()))
     }
 
     /// The id as the table holds it.
@@ -88,8 +73,8 @@ impl Table {
         self.entries.keys()
     }
 
-    pub fn iter(&self) -> impl Iterator<Item = (&Id, &Entry)> {
-        self.entries.iter()
+    pub fn iter(&self) -> impl Iterator<Item = (&Id, Entry<'_>)> {
+        self.entries.iter().map(|(id, held)| (id, held.at_rest.entry()))
     }
 
     /// The principal whose bytes have this hash.
@@ -97,50 +82,48 @@ impl Table {
         self.by_raw.get(&raw)
     }
 
-    fn insert(&mut self, id: &str, entry: Entry) -> Option<Entry> {
+    /// Returns the digest of the entry that it replaces. Its bytes are not recognised.
+    fn insert(&mut self, id: &str, entry: &Entry<'_>) -> Option<u128> {
         // A copy: ids that are made between the many short-lived texts of a page would keep the memory of all of them.
         let id = self.shared(id).unwrap_or_else(|| Id::from(id));
-        if let Some(raw) = entry.raw {
-            self.by_raw.insert(raw, id.clone());
-        }
         self.enabled += usize::from(entry.is_enabled());
-        let old = self.entries.insert(id, entry);
-        self.forget(old.as_ref());
-        old
+        let old = self.entries.insert(id, Held { at_rest: AtRest::new(entry), raw: None });
+        old.map(|old| self.forget(&old))
     }
 
-    fn remove(&mut self, id: &str) -> Option<Entry> {
+    /// Returns the digest of the entry.
+    fn remove(&mut self, id: &str) -> Option<u128> {
         let old = self.entries.remove(id);
-        self.forget(old.as_ref());
-        old
+        old.map(|old| self.forget(&old))
     }
 
-    /// Forgets what is known of an entry that is no longer there.
-    fn forget(&mut self, entry: Option<&Entry>) {
-        let Some(entry) = entry else { return };
+    /// Forgets what is known of an entry that is no longer there, and returns its digest.
+    fn forget(&mut self, held: &Held) -> u128 {
+        let entry = held.at_rest.entry();
         self.enabled -= usize::from(entry.is_enabled());
-        if let Some(raw) = entry.raw {
+        if let Some(raw) = held.raw {
             self.by_raw.remove(&raw);
         }
+        entry.digest
     }
 
     /// The bytes of the principal are no longer what Kafka holds.
     fn void_raw(&mut self, id: &str) {
-        if let Some(raw) = self.entries.get_mut(id).and_then(|entry| entry.raw.take()) {
+        if let Some(raw) = self.entries.get_mut(id).and_then(|held| held.raw.take()) {
             self.by_raw.remove(&raw);
         }
     }
 
     fn set_raw(&mut self, id: &Id, raw: RawHash) {
-        if self.entries.get(id).is_none_or(|entry| entry.raw == Some(raw)) {
+        // The id that the table holds, and not the one that is given.
+        let Occupied(mut held) = self.entries.entry(id.clone()) else { return };
+        if held.get().raw == Some(raw) || held.get().at_rest.entry().missing_since.is_some() {
             return;
         }
-        // The id that the table holds, and not the one that is given.
-        let Occupied(mut entry) = self.entries.entry(id.clone()) else { return };
-        if let Some(old) = entry.get_mut().raw.replace(raw) {
+        if let Some(old) = held.get_mut().raw.replace(raw) {
             self.by_raw.remove(&old);
         }
-        self.by_raw.insert(raw, entry.key().clone());
+        self.by_raw.insert(raw, held.key().clone());
     }
 }
 
@@ -334,7 +317,7 @@ impl Known {
         }
     }
 
-    pub fn put_principal(&mut self, kind: Kind, id: &str, entry: Entry, dangling: Option<Vec<Id>>) {
+    pub fn put_principal(&mut self, kind: Kind, id: &str, entry: &Entry<'_>, dangling: Option<Vec<Id>>) {
         self.digest = self.digest.wrapping_add(entry.digest);
         if let Some(dangling) = dangling {
             if dangling.is_empty() {
@@ -344,14 +327,14 @@ impl Known {
             }
         }
         if let Some(old) = self.table_mut(kind).insert(id, entry) {
-            self.digest = self.digest.wrapping_sub(old.digest);
+            self.digest = self.digest.wrapping_sub(old);
         }
     }
 
     /// `tombstone` is its sequence where it was written after the last completed sync.
     pub fn remove_principal(&mut self, kind: Kind, id: &Id, tombstone: Option<i64>) {
         if let Some(old) = self.table_mut(kind).remove(id) {
-            self.digest = self.digest.wrapping_sub(old.digest);
+            self.digest = self.digest.wrapping_sub(old);
         }
         if kind == Kind::Group {
             self.dangling.remove(id);
@@ -426,8 +409,7 @@ impl Known {
             StateWrite::Put(put) => {
                 let kept = self.table(put.kind).get(&put.id).map_or(0, |entry| entry.sequence);
                 let entry = Entry {
-                    packed: put.packed.clone(),
-                    raw: None,
+                    packed: put.packed.borrowed(),
                     digest,
                     first_seen_at: put.first_seen_at,
                     changed_at: put.changed_at,
@@ -436,7 +418,7 @@ impl Known {
                     missing_walks: put.missing_walks,
                     members_unread: put.members_unread,
                 };
-                self.put_principal(put.kind, &put.id, entry, put.dangling.clone());
+                self.put_principal(put.kind, &put.id, &entry, put.dangling.clone());
             }
             StateWrite::Remove { kind, id } => self.remove_principal(*kind, id, Some(sequence.unwrap_or(0))),
             StateWrite::PutMembership { group, member, direct, first_seen_at } => {
@@ -485,10 +467,10 @@ mod tests {
     use super::super::packed::PackedPrincipal;
     use super::*;
 
-    fn entry(id: &str, active: Option<bool>) -> Entry {
-        Entry {
-            packed: PackedPrincipal::pack(&Principal { active, ..Principal::new(id) }),
-            raw: None,
+    fn put(known: &mut Known, kind: Kind, id: &str, active: Option<bool>) {
+        let packed = PackedPrincipal::pack(&Principal { active, ..Principal::new(id) });
+        let entry = Entry {
+            packed: packed.borrowed(),
             digest: 0,
             first_seen_at: 0,
             changed_at: 0,
@@ -496,7 +478,8 @@ mod tests {
             missing_since: None,
             missing_walks: 0,
             members_unread: false,
-        }
+        };
+        known.put_principal(kind, id, &entry, None);
     }
 
     proptest! {
@@ -509,9 +492,9 @@ mod tests {
                 let (kind, member, group) = (Kind::BOTH[kind], format!("p{member}"), format!("p{group}"));
                 let membership = Membership { direct: None, first_seen_at: 0, sequence: 0, digest: 0.into() };
                 match step {
-                    0 => known.put_principal(kind, &member, entry(&member, None), None),
-                    1 => known.put_principal(kind, &member, entry(&member, Some(true)), None),
-                    2 => known.put_principal(kind, &member, entry(&member, Some(false)), None),
+                    0 => put(&mut known, kind, &member, None),
+                    1 => put(&mut known, kind, &member, Some(true)),
+                    2 => put(&mut known, kind, &member, Some(false)),
                     3 => known.remove_principal(kind, &member.into(), None),
                     4 => known.put_membership(&group, (kind, &member), membership),
                     _ => known.remove_membership(&group.into(), &Member { kind, id: member.into() }, None),

@@ -62,13 +62,32 @@ impl PackedPrincipal {
         fields.pack(attributes, principal.omitted.iter().map(String::as_str))
     }
 
-    pub fn unpack(&self, id: Id) -> Principal {
+    pub fn borrowed(&self) -> Packed<'_> {
+        Packed(&self.0)
+    }
+
+    /// As [`Packed::fields`].
+    pub fn fields(&self) -> Fields<'_> {
+        self.borrowed().fields()
+    }
+}
+
+/// A [`PackedPrincipal`] where it lies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Packed<'a>(&'a [u8]);
+
+impl<'a> Packed<'a> {
+    pub fn to_owned(self) -> PackedPrincipal {
+        PackedPrincipal(self.0.into())
+    }
+
+    pub fn unpack(self, id: Id) -> Principal {
         self.fields().to_principal(id)
     }
 
     /// The same, read in place: a look at one field of every principal allocates nothing.
-    pub fn fields(&self) -> Fields<'_> {
-        let mut reader = Reader(&self.0);
+    pub fn fields(self) -> Fields<'a> {
+        let mut reader = Reader(self.0);
         let flags = reader.byte();
         let is = |flag: u8| flags & flag != 0;
         let [user_name, display_name, external_id] = std::array::from_fn(|_| reader.optional());
@@ -78,26 +97,21 @@ impl PackedPrincipal {
             external_id,
             email: if is(EMAIL_IS_USER_NAME) { user_name } else { reader.optional() },
             active: is(IS_STATED).then_some(is(IS_ACTIVE)),
-            created: is(HAS_CREATED).then(|| reader.time()),
-            last_modified: is(HAS_LAST_MODIFIED).then(|| reader.time()),
+            created: is(HAS_CREATED).then(|| reader.integer()),
+            last_modified: is(HAS_LAST_MODIFIED).then(|| reader.integer()),
             lists: reader.0,
         }
     }
 
     /// `active`, without a look at anything else.
-    pub fn active(&self) -> Option<bool> {
-        let flags = Reader(&self.0).byte();
+    pub fn active(self) -> Option<bool> {
+        let flags = Reader(self.0).byte();
         (flags & IS_STATED != 0).then_some(flags & IS_ACTIVE != 0)
     }
 
-    pub fn bytes(&self) -> &[u8] {
-        &self.0
-    }
-
-    /// Bytes at rest, apart from the id.
-    #[expect(clippy::len_without_is_empty, reason = "never empty")]
-    pub fn len(&self) -> usize {
-        self.0.len()
+    /// Apart from the id.
+    pub fn bytes(self) -> &'a [u8] {
+        self.0
     }
 }
 
@@ -139,7 +153,7 @@ impl<'a> Fields<'a> {
             put_optional(&mut bytes, self.email);
         }
         for time in [self.created, self.last_modified].into_iter().flatten() {
-            put_time(&mut bytes, time);
+            put_integer(&mut bytes, time);
         }
         put_number(&mut bytes, attributes.len());
         let (shortener, mut short) = (Shortener::new(&self.texts()), Vec::with_capacity(PACKED_BYTES));
@@ -221,7 +235,7 @@ impl<'a> Fields<'a> {
     }
 }
 
-fn put_number(bytes: &mut Vec<u8>, mut number: usize) {
+pub(super) fn put_number(bytes: &mut Vec<u8>, mut number: usize) {
     while number >= 0x80 {
         bytes.push((number & 0x7f) as u8 | 0x80);
         number >>= 7;
@@ -256,8 +270,8 @@ fn put_optional(bytes: &mut Vec<u8>, text: Option<&str>) {
 }
 
 /// How many bytes follow, then those of the number that are not 0: six for the times of our days.
-fn put_time(bytes: &mut Vec<u8>, millis: i64) {
-    let all = millis.to_be_bytes();
+pub(super) fn put_integer(bytes: &mut Vec<u8>, number: i64) {
+    let all = number.to_be_bytes();
     let first = all.iter().position(|byte| *byte != 0).unwrap_or(all.len());
     bytes.push((all.len() - first) as u8);
     bytes.extend_from_slice(&all[first..]);
@@ -265,10 +279,19 @@ fn put_time(bytes: &mut Vec<u8>, millis: i64) {
 
 /// Reads what `pack` wrote; the bytes never leave this process, so they are always well-formed.
 #[derive(Clone)]
-struct Reader<'a>(&'a [u8]);
+pub(super) struct Reader<'a>(&'a [u8]);
 
 impl<'a> Reader<'a> {
-    fn byte(&mut self) -> u8 {
+    pub fn of(bytes: &'a [u8]) -> Reader<'a> {
+        Reader(bytes)
+    }
+
+    /// All that is left.
+    pub fn principal(self) -> Packed<'a> {
+        Packed(self.0)
+    }
+
+    pub fn byte(&mut self) -> u8 {
         let (first, rest) = self.0.split_first().expect("packed bytes end where pack ended them");
         self.0 = rest;
         *first
@@ -280,7 +303,7 @@ impl<'a> Reader<'a> {
         head
     }
 
-    fn number(&mut self) -> usize {
+    pub fn number(&mut self) -> usize {
         let mut number = 0;
         for shift in (0..).step_by(7) {
             let byte = self.byte();
@@ -318,7 +341,7 @@ impl<'a> Reader<'a> {
         (length > 0).then(|| self.str(length - 1))
     }
 
-    fn time(&mut self) -> i64 {
+    pub fn integer(&mut self) -> i64 {
         let length = usize::from(self.byte());
         let mut all = [0; 8];
         all[8 - length..].copy_from_slice(self.take(length));
@@ -365,10 +388,10 @@ mod tests {
             principal.attributes.insert(format!("{ENTERPRISE}other"), department);
             principal.omitted = omitted;
             let packed = PackedPrincipal::pack(&principal);
-            prop_assert_eq!(packed.unpack("id".into()), principal.clone());
+            prop_assert_eq!(packed.borrowed().unpack("id".into()), principal.clone());
             let fields = packed.fields();
             prop_assert_eq!((fields.name(), fields.active), (principal.name(), principal.active));
-            prop_assert_eq!(packed.active(), principal.active);
+            prop_assert_eq!(packed.borrowed().active(), principal.active);
             let published = principal.published();
             let paths = ["userName", "displayName", "active", "externalId", "meta.created", "email", "omitted"];
             for path in paths.into_iter().chain(principal.attributes.keys().map(String::as_str)) {

@@ -266,8 +266,7 @@ fn put_principal(
         return Err(KEY_DIFFERS.into());
     }
     let entry = Entry {
-        packed: stored.packed,
-        raw: None,
+        packed: stored.packed.borrowed(),
         digest,
         first_seen_at: stored.first_seen_at,
         changed_at: stored.changed_at,
@@ -276,7 +275,7 @@ fn put_principal(
         missing_walks: u32::try_from(stored.missing_walks).unwrap_or(0),
         members_unread: stored.members_unread,
     };
-    known.put_principal(kind, &id, entry, dangling);
+    known.put_principal(kind, &id, &entry, dangling);
     Ok(())
 }
 

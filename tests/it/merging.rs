@@ -71,7 +71,7 @@ fn known(pages: &[Vec<Value>], streams: bool) -> Vec<(Id, PackedPrincipal)> {
     let rest = diff.finish(&Default::default(), 0).units;
     write(&mut known, rest);
     let mut users: Vec<_> =
-        known.table(Kind::User).iter().map(|(id, entry)| (id.clone(), entry.packed.clone())).collect();
+        known.table(Kind::User).iter().map(|(id, entry)| (id.clone(), entry.packed.to_owned())).collect();
     users.sort_by(|one, other| one.0.cmp(&other.0));
     users
 }

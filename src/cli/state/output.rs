@@ -205,9 +205,9 @@ mod tests {
             Kind::Group => principal.display_name = Some(name.to_owned()),
         }
         principal.active = active;
+        let packed = PackedPrincipal::pack(&principal);
         let entry = Entry {
-            packed: PackedPrincipal::pack(&principal),
-            raw: None,
+            packed: packed.borrowed(),
             digest: 0,
             first_seen_at: DAY,
             changed_at: DAY,
@@ -216,7 +216,7 @@ mod tests {
             missing_walks: 0,
             members_unread: false,
         };
-        known.put_principal(kind, id, entry, None);
+        known.put_principal(kind, id, &entry, None);
     }
 
     fn join(known: &mut Known, kind: Kind, id: &str, group: &str, direct: Option<bool>, first_seen_at: i64) {

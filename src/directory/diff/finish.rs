@@ -72,7 +72,7 @@ impl Diff<'_> {
         for (id, list) in rewritten {
             if let Some(entry) = self.known.table(Kind::Group).get(&id) {
                 let (missing_since, missing_walks) = (entry.missing_since, entry.missing_walks);
-                let silent = Changed { missing_since, missing_walks, ..Changed::silent(entry.packed.clone(), now) };
+                let silent = Changed { missing_since, missing_walks, ..Changed::silent(entry.packed.to_owned(), now) };
                 group_units.push(self.put(Kind::Group, id, silent, list, vanishing));
             }
         }

@@ -6,8 +6,8 @@ use super::compare::Changed;
 use super::members;
 use super::sightings::Diff;
 use crate::directory::changes::EventType;
+use crate::directory::entry::Entry;
 use crate::directory::guard::{Evidence, Losses};
-use crate::directory::known::Entry;
 use crate::directory::principal::{Id, Kind};
 
 impl Diff<'_> {
@@ -95,7 +95,7 @@ impl Diff<'_> {
         }
         let lost_active = self.active.lost.len() as u64;
         if lost_active >= min_losses.max(1) {
-            let holds = |(_, entry): &(&Id, &Entry)| entry.packed.active().is_some();
+            let holds = |(_, entry): &(&Id, Entry<'_>)| entry.packed.active().is_some();
             let holding = self.known.table(Kind::User).iter().filter(holds).count() as u64;
             evidence.vanishing.push((lost_active, holding));
             if vanishes(lost_active, holding) {
@@ -103,7 +103,7 @@ impl Diff<'_> {
             }
         }
         for ((kind, path), losing) in losers.into_iter().filter(|(_, losing)| *losing >= min_losses.max(1)) {
-            let holds = |(_, entry): &(&Id, &Entry)| entry.packed.fields().holds(path);
+            let holds = |(_, entry): &(&Id, Entry<'_>)| entry.packed.fields().holds(path);
             let holding = self.known.table(kind).iter().filter(holds).count() as u64;
             evidence.vanishing.push((losing, holding));
             if vanishes(losing, holding) {

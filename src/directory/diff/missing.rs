@@ -149,7 +149,7 @@ impl Diff<'_> {
                 let missing_walks = self.walks_missed(kind, &id);
                 let Some(entry) = self.known.table(kind).get(&id) else { continue };
                 let missing_since = Some(entry.missing_since.unwrap_or(now));
-                let silent = Changed { missing_since, missing_walks, ..Changed::silent(entry.packed.clone(), now) };
+                let silent = Changed { missing_since, missing_walks, ..Changed::silent(entry.packed.to_owned(), now) };
                 self[kind].changed.insert(id, silent);
             }
         }

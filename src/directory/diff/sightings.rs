@@ -9,7 +9,7 @@ use crate::directory::changes::RemovalReason;
 use crate::directory::known::Known;
 use crate::directory::maps::{Map, Set};
 use crate::directory::observed::{ListedGroup, ListedMember};
-use crate::directory::packed::PackedPrincipal;
+use crate::directory::packed::Packed;
 use crate::directory::principal::{Id, Kind, Principal, RawHash};
 use crate::directory::rules::Rules;
 use crate::directory::strategy::Strategy;
@@ -224,10 +224,8 @@ impl<'k> Diff<'k> {
     pub fn recognise(&self, kind: Kind, raw: RawHash) -> Option<&Id> {
         let table = self.known.table(kind);
         let id = table.recognise(raw)?;
-        // One that was missing is listed again: its record has to say so.
-        let listed_before = table.get(id).is_some_and(|entry| entry.missing_since.is_none());
         let settled = kind == Kind::User || self.reads.strategy != Strategy::List || !self.dangling_appeared(id);
-        (listed_before && settled).then_some(id)
+        settled.then_some(id)
     }
 
     pub(super) fn dangling_appeared(&self, group: &str) -> bool {
@@ -264,9 +262,9 @@ impl<'k> Diff<'k> {
     }
 
     /// A principal as just read, else as known.
-    pub(super) fn packed(&self, kind: Kind, id: &Id) -> Option<&PackedPrincipal> {
-        let read = self[kind].changed.get(id).map(|changed| &changed.packed);
-        read.or_else(|| self.known.table(kind).get(id).map(|entry| &entry.packed))
+    pub(super) fn packed(&self, kind: Kind, id: &Id) -> Option<Packed<'_>> {
+        let read = self[kind].changed.get(id).map(|changed| changed.packed.borrowed());
+        read.or_else(|| self.known.table(kind).get(id).map(|entry| entry.packed))
     }
 
     /// As [`Diff::packed`], unpacked.
@@ -306,7 +304,7 @@ impl<'k> Diff<'k> {
     }
 
     pub(super) fn keep(&mut self, kind: Kind, id: &Id, changed: Changed) {
-        self.kept += changed.packed.len() + id.len() + CHANGED_BYTES;
+        self.kept += changed.packed.borrowed().bytes().len() + id.len() + CHANGED_BYTES;
         self[kind].changed.insert(id.clone(), changed);
     }
 }
