@@ -5,6 +5,7 @@ import json
 import time
 
 import fastavro
+import limits
 import loads
 import measure
 import service
@@ -35,6 +36,8 @@ def run(stage, counts=(MANY,)):
             with vendors.running(stage.tools, ONE_USER) as vendor:
                 idle = without_accounts(stage, vendor, name, binary)
             with vendors.running(stage.tools, size) as vendor:
+                if MANY in counts:
+                    limits.fleet(stage, vendor, MANY)
                 for count in counts:
                     accounts_round(stage, vendor, name, binary, count, idle, number)
 
@@ -74,15 +77,16 @@ def accounts_round(stage, vendor, name, binary, count, idle_without, number):
             add(PER_ACCOUNT, name, each, unit="kB", idle=idle, verdict=verdict)
         unchanged = f"unchanged poll, {what}, due at once"
         at = ("accounts", count, "unchanged poll")
-        due(stage, setup, running, vendor, name, seen, unchanged, {}, at)
+        bound = (limits.FLEET,) if count == MANY else ()
+        due(stage, setup, running, vendor, name, seen, unchanged, {}, bound, at)
         if count == MANY:
             changed = vendors.churn(vendor, CHURN, seed=number)
             figure = f"poll with 10 % churn, {what}, due at once"
-            due(stage, setup, running, vendor, name, seen, figure, changed)
+            due(stage, setup, running, vendor, name, seen, figure, changed, bound)
     drop(stage, setup.prefix)
 
 
-def due(stage, setup, running, vendor, name, seen, figure, changed, at=None):
+def due(stage, setup, running, vendor, name, seen, figure, changed, bound=(), at=None):
     """All accounts are asked to poll at once, by what `scimtail poll` writes for each of them."""
     topics.forget(seen)
     marked = service.mark(running, vendor)
@@ -94,7 +98,7 @@ def due(stage, setup, running, vendor, name, seen, figure, changed, at=None):
     manifest = vendors.manifest(vendor)
     verdict = topics.judge(seen, manifest, setup.accounts, events, rewritten=events.total())
     loads.told(name, figure, wall, verdict, cpu=cpu)
-    stage.results.add(figure, name, wall, cpu=cpu, verdict=verdict, at=at)
+    stage.results.add(figure, name, wall, bound, cpu=cpu, verdict=verdict, at=at)
 
 
 def ask_all(stage, setup):

@@ -15,6 +15,7 @@ WALKS = {
     "L2 split and hash": "raw",
     "L2* rows at their place": "places",
 }
+FLEET = "L2 of 1,000 accounts"
 # Records of a transaction, and transactions.
 COMMITS = ((1, 60), (100, 60), (1_000, 60))
 
@@ -35,6 +36,10 @@ def measured(stage, name, *arguments):
 def walks(stage, vendor):
     for name, how in WALKS.items():
         measured(stage, name, "walk", vendor.base_url, vendors.TOKEN, vendor.size.page, how)
+
+
+def fleet(stage, vendor, accounts):
+    measured(stage, FLEET, "fleet", vendor.base_url, vendors.TOKEN, vendor.size.page, accounts)
 
 
 def produce(stage, setup, vendor, what):

@@ -14,6 +14,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const USAGE: &str = "usage:
   limits walk BASE_URL TOKEN PAGE download|typed|raw|hash|places
+  limits fleet BASE_URL TOKEN PAGE ACCOUNTS
   limits produce BROKERS FROM_PREFIX TO_PREFIX state|events
   limits consume BROKERS PREFIX
   limits commit BROKERS PREFIX RECORDS TRANSACTIONS";
@@ -23,6 +24,7 @@ fn main() {
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let figures = match arguments[..] {
         ["walk", base_url, token, page, how] => walk::measure(base_url, token, number(page), how),
+        ["fleet", base_url, token, page, accounts] => walk::fleet(base_url, token, number(page), number(accounts)),
         ["produce", brokers, from, to, what] => kafka::produce(brokers, from, to, what == "events"),
         ["consume", brokers, prefix] => kafka::consume(brokers, prefix),
         ["commit", brokers, prefix, records, transactions] => {

@@ -8,6 +8,8 @@ use reqwest::Client;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
+use tokio::runtime::Runtime;
+use tokio::task::JoinSet;
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::Stopwatch;
@@ -23,13 +25,8 @@ const THREADS: usize = 2;
 type Rows = Vec<(usize, u64)>;
 
 pub fn measure(base_url: &str, token: &str, page: usize, how: &str) -> Value {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(THREADS).enable_all().build();
-    runtime.expect("a runtime").block_on(async {
-        // The load server is on loopback: a proxy of the environment is not for it.
-        let client = Client::builder().no_proxy().build().expect("a client");
-        let vendor = Vendor { client, base_url: base_url.to_owned(), token: token.to_owned(), page };
-        // The connection is there before time counts, as that of a service is.
-        vendor.get("ServiceProviderConfig".to_owned()).await;
+    runtime().block_on(async {
+        let vendor = Vendor::connected(base_url, token, page).await;
         let mut learnt = [Rows::new(), Rows::new()];
         if how == "places" {
             for (list, rows) in LISTS.iter().zip(&mut learnt) {
@@ -65,6 +62,34 @@ pub fn measure(base_url: &str, token: &str, page: usize, how: &str) -> Value {
     })
 }
 
+/// As the way `raw`, for accounts of their own connections, all at once.
+pub fn fleet(base_url: &str, token: &str, page: usize, accounts: usize) -> Value {
+    runtime().block_on(async {
+        let mut vendors = Vec::new();
+        for _ in 0..accounts {
+            vendors.push(Vendor::connected(base_url, token, page).await);
+        }
+        let stopwatch = Stopwatch::start();
+        let mut walks = JoinSet::new();
+        for vendor in vendors {
+            walks.spawn(async move {
+                let mut rows = 0;
+                for list in LISTS {
+                    vendor.walk(list, |body| rows += black_box(split(body)).len()).await;
+                }
+                rows
+            });
+        }
+        let rows: usize = walks.join_all().await.into_iter().sum();
+        stopwatch.stop(json!({"rows": rows}))
+    })
+}
+
+fn runtime() -> Runtime {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(THREADS).enable_all().build();
+    runtime.expect("a runtime")
+}
+
 struct Vendor {
     client: Client,
     base_url: String,
@@ -73,6 +98,15 @@ struct Vendor {
 }
 
 impl Vendor {
+    /// The connection is there before time counts, as that of a service is.
+    async fn connected(base_url: &str, token: &str, page: usize) -> Vendor {
+        // The load server is on loopback: a proxy of the environment is not for it.
+        let client = Client::builder().no_proxy().build().expect("a client");
+        let vendor = Vendor { client, base_url: base_url.to_owned(), token: token.to_owned(), page };
+        vendor.get("ServiceProviderConfig".to_owned()).await;
+        vendor
+    }
+
     fn get(&self, path: String) -> impl Future<Output = Bytes> + Send + 'static {
         let request = self.client.get(format!("{}/{path}", self.base_url)).bearer_auth(&self.token);
         async move {
