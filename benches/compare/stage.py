@@ -40,11 +40,12 @@ def say(text):
 
 
 def cargo(*arguments):
-    """Builds a release, as a user would. Fail points are in builds for tests only."""
-    command = ["cargo", "build", "--release", "--locked", "--target-dir", TARGET, *arguments]
+    """Fail points are in builds for tests only. OpenSSL is built from source, as for a release."""
+    command = ["cargo", "build", "--locked", "--target-dir", TARGET, *arguments]
+    variables = {name: value for name, value in os.environ.items() if name != "OPENSSL_NO_VENDOR"}
     try:
         done = subprocess.run(
-            command, cwd=ROOT, stdout=sys.stderr.fileno(), timeout=BUILD_SECONDS_MAX
+            command, cwd=ROOT, env=variables, stdout=sys.stderr.fileno(), timeout=BUILD_SECONDS_MAX
         )
     except FileNotFoundError:
         raise Failed("cargo is missing; → install Rust, https://rustup.rs") from None
@@ -55,7 +56,7 @@ def cargo(*arguments):
 def tools():
     """The folder of the load server and the limits."""
     say("building the load server and the limits")
-    cargo("--manifest-path", HERE / "tools/Cargo.toml")
+    cargo("--release", "--manifest-path", HERE / "tools/Cargo.toml")
     return TARGET / "release"
 
 
@@ -63,9 +64,9 @@ def binaries(given, work):
     """Copies of the programs to measure, which no build replaces while they run. `given`: each
     NAME=PATH or PATH."""
     if not given:
-        say("building scimtail")
-        cargo()
-        given = [f"scimtail={TARGET / 'release/scimtail'}"]
+        say("building scimtail as a release is built")
+        cargo("--profile", "dist", "--bin", "scimtail")
+        given = [f"scimtail={TARGET / 'dist/scimtail'}"]
     named = {}
     for text in given:
         name, _, path = text.rpartition("=")
