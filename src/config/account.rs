@@ -232,8 +232,8 @@ impl Login {
 /// What accounts have in common with those that were checked before: a thousand of them hold it once.
 #[derive(Default)]
 pub struct Shared {
-    /// By the name of the provider.
-    profiles: HashMap<String, Arc<Profile>>,
+    /// By the name of the provider, and what the account overrides of its profile.
+    profiles: HashMap<(String, String), Arc<Profile>>,
     /// Of the account before.
     attributes: Option<AttributeList>,
 }
@@ -419,18 +419,21 @@ impl AccountSection {
 
     /// The provider's profile with what this account overrides.
     fn layered_profile(&self, providers: &ProviderTexts, before: &mut Shared) -> Result<Arc<Profile>, String> {
-        let profile = match before.profiles.get(&self.provider) {
-            Some(profile) => Arc::clone(profile),
-            None => Arc::new(provider(&self.provider, providers)?),
-        };
-        before.profiles.insert(self.provider.clone(), Arc::clone(&profile));
-        if self.profile.is_empty() {
-            return Ok(profile);
+        let key = (self.provider.clone(), self.profile.to_string());
+        if let Some(profile) = before.profiles.get(&key) {
+            return Ok(Arc::clone(profile));
         }
-        // The provider's profile alone is right, so the mistake is in the account.
-        Profile::layered(&self.provider, providers, self.profile.clone())
-            .map(Arc::new)
-            .map_err(|complaint| format!("[account.profile] {}", in_profile(&self.provider, &complaint)))
+        let alone = provider(&self.provider, providers)?;
+        let profile = if self.profile.is_empty() {
+            alone
+        } else {
+            // The provider's profile alone is right, so the mistake is in the account.
+            Profile::layered(&self.provider, providers, self.profile.clone())
+                .map_err(|complaint| format!("[account.profile] {}", in_profile(&self.provider, &complaint)))?
+        };
+        let profile = Arc::new(profile);
+        before.profiles.insert(key, Arc::clone(&profile));
+        Ok(profile)
     }
 }
 

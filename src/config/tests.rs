@@ -1,6 +1,7 @@
 //! Whole configurations, good and bad.
 
 use std::fs;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::*;
@@ -519,6 +520,26 @@ fn files_add_and_replace_profiles_and_an_account_overrides_single_fields() {
         config.accounts[1].account.profile_fingerprint,
         provider("generic", &ProviderTexts::new()).unwrap().fingerprint
     );
+}
+
+#[test]
+fn accounts_that_override_the_same_of_a_profile_hold_it_once_and_others_have_their_own() {
+    let account = |number: usize, override_: &str| {
+        format!(
+            "[[account]]\nname = \"a{number}\"\nprovider = \"generic\"\nbase_url = \"https://a.example/scim\"\n\
+             token_env = \"T\"\n[account.profile]\n{override_}\n"
+        )
+    };
+    let accounts = ["page_size = 50", "page_size = 60", "page_size = 50", "", "", "page_size = 60"];
+    let text: String = accounts.into_iter().enumerate().map(|(number, line)| account(number, line)).collect();
+    let head = "[kafka]\nbrokers = [\"localhost:9092\"]\n[registry]\nurl = \"http://localhost:8081\"\n";
+    let config = Config::parse("test", &format!("{head}{text}")).unwrap();
+    let sizes: Vec<_> = config.accounts.iter().map(|account| account.profile.page_size).collect();
+    let default = Profile::named("generic").unwrap().page_size;
+    assert_eq!(sizes, [50, 60, 50, default, default, 60]);
+    for (one, other) in [(0, 2), (1, 5), (3, 4)] {
+        assert!(Arc::ptr_eq(&config.accounts[one].profile, &config.accounts[other].profile), "{one} and {other}");
+    }
 }
 
 #[test]
