@@ -72,7 +72,7 @@ impl PackedPrincipal {
     }
 }
 
-/// A [`PackedPrincipal`] where it lies.
+/// A [`PackedPrincipal`], borrowed: alone, or as a part of an entry at rest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Packed<'a>(&'a [u8]);
 

@@ -209,7 +209,6 @@ impl SyncStatus {
         }
     }
 
-    /// Takes over what the sync read.
     /// The same attempt with what `other` says was published in it.
     pub fn with_published_of(self, other: &SyncStatus) -> SyncStatus {
         SyncStatus {
@@ -222,6 +221,7 @@ impl SyncStatus {
         }
     }
 
+    /// Takes over what the sync read.
     pub fn read(&mut self, changes: &Changes) {
         self.users_read = changes.users_read;
         self.groups_read = changes.groups_read;
