@@ -467,7 +467,7 @@ mod tests {
     use super::super::packed::PackedPrincipal;
     use super::*;
 
-    fn put(known: &mut Known, kind: Kind, id: &str, active: Option<bool>) {
+    fn put(known: &mut Known, kind: Kind, id: &str, active: Option<bool>, missing_since: Option<i64>) {
         let packed = PackedPrincipal::pack(&Principal { active, ..Principal::new(id) });
         let entry = Entry {
             packed: packed.borrowed(),
@@ -475,11 +475,22 @@ mod tests {
             first_seen_at: 0,
             changed_at: 0,
             sequence: 0,
-            missing_since: None,
+            missing_since,
             missing_walks: 0,
             members_unread: false,
         };
         known.put_principal(kind, id, &entry, None);
+    }
+
+    #[test]
+    fn a_principal_that_is_missing_is_not_recognised_by_its_bytes_so_that_its_record_says_when_it_is_back() {
+        let recognised = |missing_since| {
+            let mut known = Known::default();
+            put(&mut known, Kind::User, "ann", None, missing_since);
+            known.users.set_raw(&"ann".into(), RawHash::MIN);
+            known.users.recognise(RawHash::MIN).is_some()
+        };
+        assert_eq!([None, Some(1)].map(recognised), [true, false]);
     }
 
     proptest! {
@@ -492,9 +503,9 @@ mod tests {
                 let (kind, member, group) = (Kind::BOTH[kind], format!("p{member}"), format!("p{group}"));
                 let membership = Membership { direct: None, first_seen_at: 0, sequence: 0, digest: 0.into() };
                 match step {
-                    0 => put(&mut known, kind, &member, None),
-                    1 => put(&mut known, kind, &member, Some(true)),
-                    2 => put(&mut known, kind, &member, Some(false)),
+                    0 => put(&mut known, kind, &member, None, None),
+                    1 => put(&mut known, kind, &member, Some(true), None),
+                    2 => put(&mut known, kind, &member, Some(false), None),
                     3 => known.remove_principal(kind, &member.into(), None),
                     4 => known.put_membership(&group, (kind, &member), membership),
                     _ => known.remove_membership(&group.into(), &Member { kind, id: member.into() }, None),
