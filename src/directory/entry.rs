@@ -1,4 +1,4 @@
-//! A principal as its state record in Kafka says it: as [`Entry`] while it is looked at, and [`AtRest`] in one piece of
+//! A principal as its state record in Kafka says it: as [`Entry`] while it is looked at, and `AtRest` in one piece of
 //! memory, so that a directory of a million users fits.
 
 use super::packed::{Packed, Reader, put_integer, put_number};
