@@ -1,5 +1,6 @@
 //! `[[account]]`: one directory, its credential, and its differences from the defaults and from the profile.
 
+use std::collections::hash_map::Entry::{Occupied, Vacant};
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -33,7 +34,7 @@ const INTERVAL: &str = "5m";
 #[derive(Clone, Debug)]
 pub struct AccountConfig {
     pub account: Arc<Account>,
-    /// Accounts that override nothing of it share it.
+    /// Accounts share it if they override the same of it, and if its `token_url` is the same for both.
     pub profile: Arc<Profile>,
     pub base_url: Url,
     pub scheme: Scheme,
@@ -238,6 +239,20 @@ pub struct Shared {
     attributes: Option<AttributeList>,
 }
 
+impl Shared {
+    fn profile(
+        &mut self,
+        provider: &str,
+        overrides: String,
+        read: impl FnOnce() -> Result<Profile, String>,
+    ) -> Result<Arc<Profile>, String> {
+        Ok(match self.profiles.entry((provider.to_owned(), overrides)) {
+            Occupied(profile) => Arc::clone(profile.get()),
+            Vacant(place) => Arc::clone(place.insert(Arc::new(read()?))),
+        })
+    }
+}
+
 impl AccountSection {
     /// `proxy`: the one that the account uses if it names none.
     ///
@@ -419,21 +434,15 @@ impl AccountSection {
 
     /// The provider's profile with what this account overrides.
     fn layered_profile(&self, providers: &ProviderTexts, before: &mut Shared) -> Result<Arc<Profile>, String> {
-        let key = (self.provider.clone(), self.profile.to_string());
-        if let Some(profile) = before.profiles.get(&key) {
-            return Ok(Arc::clone(profile));
+        let alone = before.profile(&self.provider, String::new(), || provider(&self.provider, providers))?;
+        if self.profile.is_empty() {
+            return Ok(alone);
         }
-        let alone = provider(&self.provider, providers)?;
-        let profile = if self.profile.is_empty() {
-            alone
-        } else {
+        before.profile(&self.provider, self.profile.to_string(), || {
             // The provider's profile alone is right, so the mistake is in the account.
             Profile::layered(&self.provider, providers, self.profile.clone())
-                .map_err(|complaint| format!("[account.profile] {}", in_profile(&self.provider, &complaint)))?
-        };
-        let profile = Arc::new(profile);
-        before.profiles.insert(key, Arc::clone(&profile));
-        Ok(profile)
+                .map_err(|complaint| format!("[account.profile] {}", in_profile(&self.provider, &complaint)))
+        })
     }
 }
 
@@ -473,11 +482,11 @@ fn base_url(own: Option<&str>, profile: &Profile) -> Result<Url, String> {
     Ok(url)
 }
 
-/// The profile as this account has it: its `token_url` may be below the directory's own address, and an account that
-/// states `client_id` may choose OAuth2 by that. Other accounts share the profile as it is.
+/// The profile as this account has it: an account that states `client_id` may choose OAuth2 by that, and the `token_url`
+/// of OAuth2 may be below the directory's own address. Other accounts share the profile as it is.
 fn completed(profile: Arc<Profile>, base_url: &Url, has_client: bool) -> Arc<Profile> {
     let auth = if profile.oauth2_too && has_client { Auth::Oauth2 } else { profile.auth };
-    let path = profile.token_url.as_deref().filter(|path| path.starts_with('/'));
+    let path = profile.token_url.as_deref().filter(|path| auth == Auth::Oauth2 && path.starts_with('/'));
     let below = path.map(|path| format!("{}{path}", base_url.as_str().trim_end_matches('/')));
     if auth == profile.auth && below.is_none() {
         return profile;

@@ -523,22 +523,36 @@ fn files_add_and_replace_profiles_and_an_account_overrides_single_fields() {
 }
 
 #[test]
-fn accounts_that_override_the_same_of_a_profile_hold_it_once_and_others_have_their_own() {
-    let account = |number: usize, override_: &str| {
-        format!(
-            "[[account]]\nname = \"a{number}\"\nprovider = \"generic\"\nbase_url = \"https://a.example/scim\"\n\
-             token_env = \"T\"\n[account.profile]\n{override_}\n"
-        )
+fn accounts_of_one_provider_that_override_the_same_of_its_profile_hold_it_once_and_others_have_their_own() {
+    let same = "page_size = 50";
+    let accounts = [
+        ("generic", same),
+        ("generic", "page_size = 60"),
+        ("generic", same),
+        ("generic", ""),
+        ("generic", ""),
+        ("scimple", same),
+        ("okta", ""),
+        ("okta", ""),
+    ];
+    let account = |(number, (provider, line)): (usize, (&str, &str))| {
+        let url = if provider == "okta" { "https://acme.okta.com" } else { "https://a.example/scim" };
+        let head = format!("[[account]]\nname = \"a{number}\"\nprovider = \"{provider}\"\nbase_url = \"{url}\"\n");
+        format!("{head}token_env = \"T\"\n[account.profile]\n{line}\n")
     };
-    let accounts = ["page_size = 50", "page_size = 60", "page_size = 50", "", "", "page_size = 60"];
-    let text: String = accounts.into_iter().enumerate().map(|(number, line)| account(number, line)).collect();
+    let text: String = accounts.into_iter().enumerate().map(account).collect();
     let head = "[kafka]\nbrokers = [\"localhost:9092\"]\n[registry]\nurl = \"http://localhost:8081\"\n";
-    let config = Config::parse("test", &format!("{head}{text}")).unwrap();
-    let sizes: Vec<_> = config.accounts.iter().map(|account| account.profile.page_size).collect();
-    let default = Profile::named("generic").unwrap().page_size;
-    assert_eq!(sizes, [50, 60, 50, default, default, 60]);
-    for (one, other) in [(0, 2), (1, 5), (3, 4)] {
-        assert!(Arc::ptr_eq(&config.accounts[one].profile, &config.accounts[other].profile), "{one} and {other}");
+    let scimple = ("scimple.toml", "title = \"Scimple\"");
+    let providers = "[providers]\nscimple = \"scimple.toml\"\n";
+    let config = load(&format!("{head}{text}{providers}"), &[scimple]).unwrap();
+    let profiles: Vec<_> = config.accounts.iter().map(|account| &account.profile).collect();
+    for (one, (provider, line)) in accounts.into_iter().enumerate() {
+        for (other, beside) in accounts.into_iter().enumerate() {
+            let once = Arc::ptr_eq(profiles[one], profiles[other]);
+            assert_eq!(once, (provider, line) == beside, "{one} and {other}");
+        }
+        let size = line.strip_prefix("page_size = ").map(|size| size.parse().unwrap());
+        assert!(size.is_none_or(|size: u32| size == profiles[one].page_size), "{one}");
     }
 }
 
