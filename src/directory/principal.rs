@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU128;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use super::agreement::compatible;
 use super::emails::main_email;
@@ -280,7 +280,6 @@ struct Listed {
     /// Places in `paths` of those that may cover a path, by their length: this is asked several times for each attribute
     /// of each user.
     by_length: BTreeMap<usize, Vec<usize>>,
-    is_default: bool,
 }
 
 /// URN of the enterprise extension (RFC 7643 §4.3), with the colon that precedes an attribute.
@@ -308,26 +307,30 @@ const DEFAULT_ENTERPRISE: &[&str] =
 /// Never published, even when listed.
 const NEVER: &[&str] = &["password", "x509Certificates"];
 
+/// One for all: each record of `syncs` names them.
+static DEFAULT_LIST: LazyLock<AttributeList> = LazyLock::new(|| {
+    let enterprise = DEFAULT_ENTERPRISE.iter().map(|name| format!("{ENTERPRISE}{name}"));
+    AttributeList::of(DEFAULT.iter().map(ToString::to_string).chain(enterprise).collect())
+});
+
 impl Default for AttributeList {
     fn default() -> AttributeList {
-        AttributeList::new(default_paths().collect())
+        DEFAULT_LIST.clone()
     }
-}
-
-fn default_paths() -> impl Iterator<Item = String> {
-    let enterprise = DEFAULT_ENTERPRISE.iter().map(|name| format!("{ENTERPRISE}{name}"));
-    DEFAULT.iter().map(ToString::to_string).chain(enterprise)
 }
 
 impl AttributeList {
     pub fn new(paths: Vec<String>) -> AttributeList {
+        if paths == DEFAULT_LIST.paths() { AttributeList::default() } else { AttributeList::of(paths) }
+    }
+
+    fn of(paths: Vec<String>) -> AttributeList {
         let mut by_length: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
         for (place, path) in paths.iter().enumerate().filter(|(_, path)| !NEVER.iter().any(|never| covers(never, path)))
         {
             by_length.entry(path.len()).or_default().push(place);
         }
-        let is_default = default_paths().eq(paths.iter().map(String::as_str));
-        AttributeList(Arc::new(Listed { paths, by_length, is_default }))
+        AttributeList(Arc::new(Listed { paths, by_length }))
     }
 
     pub fn paths(&self) -> &[String] {
@@ -336,7 +339,7 @@ impl AttributeList {
 
     /// True for the list of an account that names no attributes.
     pub fn is_default(&self) -> bool {
-        self.0.is_default
+        Arc::ptr_eq(&self.0, &DEFAULT_LIST.0)
     }
 
     /// The list with these paths behind it, without those that it covers already.

@@ -389,8 +389,8 @@ fn stops(
     stopped(format!("{topic} ends before what {name} wrote to it: it was deleted or recreated"), remedy)
 }
 
-/// What the account's two records have in common is in memory once, as after a sync, and its attributes once for all
-/// accounts that publish the same.
+/// What the account's two records have in common with its configuration is in memory once, as after a sync. What has
+/// changed since they were written is not: the next sync replaces it.
 fn share(account: &Account, known: &mut Known) {
     let settings = Arc::new(account.settings());
     let positions = known.latest.as_ref().map(|latest| latest.positions.clone()).unwrap_or_default();

@@ -36,6 +36,30 @@ fn modify(directory: &mut MemoryDirectory, kind: Kind, id: &str, attribute: &str
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_the_records_of_an_account_have_in_common_is_in_memory_once_after_a_sync_and_after_a_restart() {
+    let mut world = World::new(account("acme"));
+    let shared = |world: &World| {
+        let (latest, completed) = (world.known.latest.as_ref().unwrap(), world.known.completed.as_ref().unwrap());
+        (Arc::ptr_eq(&latest.settings, &completed.settings), Arc::ptr_eq(&latest.positions, &completed.positions))
+    };
+    world.completed(&directory()).await;
+    assert_eq!(shared(&world), (true, true));
+    world.restart();
+    assert_eq!(shared(&world), (true, true));
+    // A sync that failed says what the account's settings are now, and the record of the last completed one what they were.
+    world.account_mut().attributes = AttributeList::new(vec!["userName".to_owned()]);
+    let mut failing = directory();
+    failing.faults.fails_at = Some((0, Kind::User));
+    assert_eq!(world.sync(&failing).await.status, Status::Failed);
+    for restarted in [false, true] {
+        let known = [&world.known.latest, &world.known.completed].map(|status| status.as_ref().unwrap());
+        let paths = known.map(|status| status.settings.attributes.paths().len());
+        assert_eq!(paths, [1, AttributeList::default().paths().len()], "restarted: {restarted}");
+        world.restart();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn between_full_walks_only_modifications_are_read_and_no_user_is_missed() {
     let mut world = World::new(account("acme"));
     world.account_mut().habits.full_walk_every = Some(HOUR);
