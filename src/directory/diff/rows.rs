@@ -21,9 +21,11 @@ impl Diff<'_> {
     /// A walk begins: what earlier walks listed stays listed.
     pub fn begin_walk(&mut self, kind: Kind) {
         self[kind].again = (self.listed(kind) > 0).then(Set::default);
-        // About as many as the last time: sets that grow are written several times over.
-        let known = self.known.table(kind).len();
-        self[kind].listed.reserve(known);
+        // About as many as the last time, where everything is read: sets that grow are written several times over.
+        if !self[kind].unread {
+            let more = self.known.table(kind).len().saturating_sub(self.listed(kind));
+            self[kind].listed.reserve(more);
+        }
         self[kind].no_id = 0;
         self[kind].aside.clear();
         if kind == Kind::User {
