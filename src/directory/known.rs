@@ -1,9 +1,10 @@
 //! Known: the state of one account that Kafka holds, in memory.
 //!
-//! **Safety argument.** `Known` changes in two places only: while it is restored from committed records,
+//! **Safety argument.** The state changes in two places only: while it is restored from committed records,
 //! and in [`Known::apply`] after a commit returned Ok. It never leads the log. The raw-byte hashes by which
 //! unchanged resources are recognised belong to it: a write voids them and only a completed sync sets
-//! them, so that a held, failed or half-published change can never look "unchanged" later.
+//! them, so that a held, failed or half-published change can never look "unchanged" later. A write voids those of every
+//! resource whose bytes now mean something else: a user's may name a group that is gone, or that has another name.
 
 use std::collections::BTreeSet;
 use std::collections::hash_map::Entry::Occupied;
@@ -13,6 +14,7 @@ use super::entry::{AtRest, Entry};
 use super::key::StateKey;
 use super::maps::Map;
 use super::members::{Members, Membership, Share};
+use super::packed::Packed;
 use super::principal::{Id, Kind, Member, Principal, RawHash};
 use super::status::{KindsRead, SyncStatus};
 use super::strategy::Strategy;
@@ -379,6 +381,9 @@ impl Known {
 
     pub fn remove_membership(&mut self, group: &Id, member: &Member, tombstone: Option<i64>) {
         self.groups.void_raw(group);
+        if member.kind == Kind::User {
+            self.users.void_raw(&member.id);
+        }
         if let Some(members) = self.memberships.get_mut(group) {
             if let Some(old) = members.remove(member) {
                 self.digest = self.digest.wrapping_sub(old.digest.into());
@@ -389,6 +394,22 @@ impl Known {
             }
         }
         self.remember_tombstone(StateKey::Membership { member: member.clone(), group: group.clone() }, tombstone);
+    }
+
+    /// True if this is another name for the group than the known one.
+    pub(super) fn is_renamed(&self, group: &str, now: Packed<'_>) -> bool {
+        let known = self.groups.get(group);
+        known.is_some_and(|known| known.packed.fields().display_name != now.fields().display_name)
+    }
+
+    /// What the rows of these users say is no longer what Kafka holds: where users show their groups, they may show them
+    /// by name.
+    fn void_users_in(&mut self, group: &str) {
+        for member in self.memberships.get(group).into_iter().flat_map(Members::keys) {
+            if member.kind == Kind::User {
+                self.users.void_raw(&member.id);
+            }
+        }
     }
 
     /// Only tombstones written after the last completed sync count for `event_id`.
@@ -418,6 +439,9 @@ impl Known {
                     missing_walks: put.missing_walks,
                     members_unread: put.members_unread,
                 };
+                if put.kind == Kind::Group && self.is_renamed(&put.id, entry.packed) {
+                    self.void_users_in(&put.id);
+                }
                 self.put_principal(put.kind, &put.id, &entry, put.dangling.clone());
             }
             StateWrite::Remove { kind, id } => self.remove_principal(*kind, id, Some(sequence.unwrap_or(0))),

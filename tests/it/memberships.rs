@@ -164,11 +164,11 @@ async fn a_user_says_whether_it_is_a_member_directly_and_a_change_of_that_is_no_
 async fn groups_named_without_an_id_are_found_by_name_and_an_ambiguous_name_changes_nothing() {
     let mut world = world();
     let mut by_name = showing(Strategy::User, BEFORE);
-    by_name.faults.groups_by_name = true;
+    by_name.groups_by_name = true;
     assert_eq!(world.completed(&by_name).await.memberships_read, Some(5));
     // Two groups of one name: it is unknown which of them is meant; known memberships stay.
     let mut ambiguous = showing(Strategy::User, &AFTER.replace("Empty", "Staff"));
-    ambiguous.faults.groups_by_name = true;
+    ambiguous.groups_by_name = true;
     let status = world.completed(&ambiguous).await;
     assert_eq!(status.memberships_read, None);
     let expected = [
@@ -179,9 +179,65 @@ async fn groups_named_without_an_id_are_found_by_name_and_an_ambiguous_name_chan
     assert_eq!(world.lines(0), expected);
     // Once the names differ again, the changes that were left open are published.
     let mut clear = showing(Strategy::User, AFTER);
-    clear.faults.groups_by_name = true;
+    clear.groups_by_name = true;
     world.completed(&clear).await;
     assert_eq!(world.lines(3), [r#"group.updated g3 displayName "Staff" → "Empty""#, "membership.added u2 in g3"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_user_whose_row_is_unchanged_is_read_again_when_a_group_that_it_names_is_gone_or_renamed() {
+    let staff = "user u1 ann\nuser u2 bob\ngroup g2 Staff: u1 u2\n";
+    let before = format!("{staff}group g1 Admins: u1");
+    let gone = ["membership.removed u1 in g1 (not_found)", "group.removed g1 (not_found)"];
+    let (added, renamed) = ("membership.added u1 in g0", r#"group.updated g1 displayName "Admins" → "Ops""#);
+    // What comes in place of g1, and the events of that sync and of the next.
+    let cases: [(&str, &[&str], &[&str]); 3] = [
+        ("group g0 Admins: u1", &["group.added g0", gone[0], gone[1]], &[added]),
+        (
+            "group g1 Ops:\ngroup g0 Admins: u1",
+            &["group.added g0", renamed],
+            &["membership.removed u1 in g1 (not_listed)", added],
+        ),
+        (
+            "group g1 Ops: u2\ngroup g0 Admins: u1",
+            &["group.added g0", renamed, "membership.added u2 in g1"],
+            &["membership.removed u1 in g1 (not_listed)", added],
+        ),
+    ];
+    for (after, at_once, next) in cases {
+        let directory = |text: &str| MemoryDirectory { groups_by_name: true, ..showing(Strategy::User, text) };
+        let mut world = world();
+        world.completed(&directory(&before)).await;
+        let directory = directory(&format!("{staff}{after}"));
+        // The marker does not say that all memberships were read: those of u1 were not.
+        assert_eq!(world.completed(&directory).await.memberships_read, None, "{after}");
+        assert_eq!(world.lines(0), at_once, "{after}");
+        assert!(world.completed(&directory).await.memberships_read.is_some(), "{after}");
+        assert_eq!(world.lines(at_once.len()), next, "{after}");
+        world.completed(&directory).await;
+        assert_eq!(world.lines(0).len(), at_once.len() + next.len(), "{after}: once");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_group_that_was_taken_for_gone_has_the_members_again_whose_rows_never_changed() {
+    let text = "user u1 ann\nuser u2 bob\ngroup g1 Admins: u1\ngroup g2 Staff: u1 u2";
+    let mut world = world();
+    world.completed(&showing(Strategy::User, text)).await;
+    let mut hidden = showing(Strategy::User, text);
+    hidden.faults.unlisted = ["g1".to_owned()].into();
+    hidden.faults.gone = ["g1".to_owned()].into();
+    world.completed(&hidden).await;
+    let back = showing(Strategy::User, text);
+    world.completed(&back).await;
+    world.completed(&back).await;
+    let expected = [
+        "membership.removed u1 in g1 (not_found)",
+        "group.removed g1 (not_found)",
+        "group.added g1",
+        "membership.added u1 in g1",
+    ];
+    assert_eq!(world.lines(0), expected);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -50,6 +50,8 @@ pub struct Faults {
     pub truthful_totals: bool,
     /// The first GET of this id answers 404, later ones find it.
     pub first_get_404: Option<String>,
+    /// GET of these ids answers 404.
+    pub gone: BTreeSet<String>,
     /// GET of this id does not answer.
     pub silent: Option<String>,
     /// Only the first walk leaves `unlisted` out: the rows slid.
@@ -60,8 +62,6 @@ pub struct Faults {
     pub filters_find_nothing: bool,
     /// Memberships of these (group or user, as the strategy asks) cannot be read.
     pub memberships_unread: BTreeSet<String>,
-    /// Users show the names of their groups, not the ids.
-    pub groups_by_name: bool,
     /// The list shows this principal without its id.
     pub nameless: Option<String>,
     /// Lists show these users without `active`.
@@ -89,9 +89,11 @@ pub struct MemoryDirectory {
     pub faults: Faults,
     /// How it shows memberships; in the list of groups unless said otherwise.
     pub strategy: Option<Strategy>,
+    /// Users show the names of their groups, not the ids.
+    pub groups_by_name: bool,
     pub gets: AtomicUsize,
     pub filters: AtomicUsize,
-    walks: AtomicUsize,
+    pub walks: AtomicUsize,
 }
 
 const PAGE: usize = 3;
@@ -159,7 +161,7 @@ impl MemoryDirectory {
             let groups: Vec<Value> = groups
                 .map(|(group_id, group)| {
                     let kind = if self.faults.indirect.contains(group_id) { "indirect" } else { "direct" };
-                    match self.faults.groups_by_name {
+                    match self.groups_by_name {
                         true => json!({ "display": group["displayName"], "type": kind }),
                         false => json!({ "value": group_id, "type": kind }),
                     }
@@ -268,7 +270,8 @@ impl Directory for MemoryDirectory {
         if self.shows() == Strategy::Get && kind == Kind::Group && self.faults.memberships_unread.contains(&**id) {
             return Answer::Unproven("HTTP 500".to_owned());
         }
-        if self.faults.get_always_404 || !self.resources(kind).contains_key(&**id) {
+        let is_gone = self.faults.get_always_404 || self.faults.gone.contains(&**id);
+        if is_gone || !self.resources(kind).contains_key(&**id) {
             return Answer::NotFound;
         }
         let mut shown = self.shown(kind, id, false);

@@ -118,6 +118,7 @@ impl Life {
             Strategy::MembersFilter,
         ];
         let mut directory = MemoryDirectory::default().showing(strategies[random.usize(..strategies.len())]);
+        directory.groups_by_name = random.bool();
         for _ in 0..random.usize(1..12) {
             change(&mut directory, &mut random);
         }
@@ -406,8 +407,8 @@ fn change(directory: &mut MemoryDirectory, random: &mut fastrand::Rng) {
     let group = format!("g{}", random.u8(0..4));
     // If memberships are read from users, no user shows which groups are in which.
     let nests = matches!(directory.strategy, Some(Strategy::List | Strategy::Get));
-    let MemoryDirectory { users, groups, .. } = directory;
-    match random.u8(0..10) {
+    let MemoryDirectory { users, groups, groups_by_name, .. } = directory;
+    match random.u8(0..11) {
         0 => drop(users.remove(&user)),
         1 => {
             if let Some(user) = users.get_mut(&user) {
@@ -424,7 +425,19 @@ fn change(directory: &mut MemoryDirectory, random: &mut fastrand::Rng) {
         7 => {
             let members = groups.get(&group).map_or(json!([]), |group| group["members"].clone());
             let name = format!("G{}", random.u8(0..3));
+            let taken = groups.iter().any(|(id, other)| *id != group && other["displayName"] == json!(name));
+            if taken && *groups_by_name {
+                return;
+            }
             groups.insert(group.clone(), json!({ "id": group, "displayName": name, "members": members }));
+        }
+        8 => {
+            // Deleted and made again: with the same name and members, and another id.
+            let again = format!("g{}", random.u8(0..4));
+            if let Some(mut group) = groups.remove(&group) {
+                group["id"] = json!(again);
+                groups.insert(again, group);
+            }
         }
         _ => {
             // The member is a user that may not be there, or another group.

@@ -105,6 +105,7 @@ impl Diff<'_> {
 
     /// Turns what users said of their groups into what groups say of these users.
     pub fn settle_user_groups(&mut self) {
+        self.reads.partly_unread |= self.recognised_rows_mean_something_else();
         if self.reads.of_users.is_empty() {
             return;
         }
@@ -155,6 +156,19 @@ impl Diff<'_> {
         self.reads.partly_unread |= doubtful;
         self.reads.unsettled.extend(unsettled);
         self.reads.of_groups.extend(reads);
+    }
+
+    /// True if a user was recognised by its bytes, and one of its groups is gone or has another name: which groups the
+    /// bytes name now is found out when they are read, in the next sync.
+    fn recognised_rows_mean_something_else(&self) -> bool {
+        let groups = &self[Kind::Group];
+        let renamed =
+            groups.changed.iter().filter(|(id, changed)| self.known.is_renamed(id, changed.packed.borrowed()));
+        let mut members = groups.gone.keys().chain(renamed.map(|(id, _)| id)).filter_map(|id| self.known.members(id));
+        members.any(|members| {
+            let mut users = members.keys().filter(|member| member.kind == Kind::User).map(|member| &member.id);
+            users.any(|user| self[Kind::User].listed.contains(user) && !self.reads.of_users.contains_key(user))
+        })
     }
 
     fn is_known_member(&self, group: &Id, user: &Id) -> bool {
