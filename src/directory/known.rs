@@ -111,6 +111,10 @@ impl Table {
 
     /// The bytes of the principal are no longer what Kafka holds.
     fn void_raw(&mut self, id: &str) {
+        // A first load and a restore set none, and write every membership.
+        if self.by_raw.is_empty() {
+            return;
+        }
         if let Some(raw) = self.entries.get_mut(id).and_then(|held| held.raw.take()) {
             self.by_raw.remove(&raw);
         }
@@ -358,7 +362,7 @@ impl Known {
         digest: Share,
         membership: impl FnOnce(Option<&Membership>) -> Membership,
     ) {
-        self.groups.void_raw(group);
+        self.void_both(group, (kind, member));
         self.digest = self.digest.wrapping_add(digest.into());
         // One id for all memberships of a principal, and for the principal.
         let (tables, loose) = ([&self.users, &self.groups], &mut self.loose);
@@ -380,10 +384,7 @@ impl Known {
     }
 
     pub fn remove_membership(&mut self, group: &Id, member: &Member, tombstone: Option<i64>) {
-        self.groups.void_raw(group);
-        if member.kind == Kind::User {
-            self.users.void_raw(&member.id);
-        }
+        self.void_both(group, (member.kind, &member.id));
         if let Some(members) = self.memberships.get_mut(group) {
             if let Some(old) = members.remove(member) {
                 self.digest = self.digest.wrapping_sub(old.digest.into());
@@ -394,6 +395,15 @@ impl Known {
             }
         }
         self.remember_tombstone(StateKey::Membership { member: member.clone(), group: group.clone() }, tombstone);
+    }
+
+    /// Where groups show their members, what the bytes of the group say of this one is no longer what Kafka holds; where
+    /// users show their groups, what those of the user say.
+    fn void_both(&mut self, group: &str, (kind, member): (Kind, &str)) {
+        self.groups.void_raw(group);
+        if kind == Kind::User {
+            self.users.void_raw(member);
+        }
     }
 
     /// True if this is another name for the group than the known one.

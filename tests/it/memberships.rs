@@ -3,7 +3,7 @@
 use scimtail::directory::{Kind, Member, ReasonCode, Status, Strategy};
 use std::sync::atomic::Ordering;
 
-use crate::memory::{MemoryDirectory, World, account, advance};
+use crate::memory::{Crash, MemoryDirectory, World, account, advance};
 
 const BEFORE: &str =
     "user u1 ann\nuser u2 bob\nuser u3 cid\ngroup g1 Admins: u1 u2\ngroup g2 Staff: u1 u2 u3\ngroup g3 Empty:";
@@ -216,6 +216,41 @@ async fn a_user_whose_row_is_unchanged_is_read_again_when_a_group_that_it_names_
         assert_eq!(world.lines(at_once.len()), next, "{after}");
         world.completed(&directory).await;
         assert_eq!(world.lines(0).len(), at_once.len() + next.len(), "{after}: once");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_user_whose_row_is_as_it_was_before_the_last_change_is_read_again() {
+    let text = "user u1 ann\ngroup g1 Admins: u1\ngroup g2 Staff:";
+    let mut world = world();
+    world.completed(&showing(Strategy::User, text)).await;
+    // One of its groups is in no list, so that not all that the row says can be published.
+    let mut more = showing(Strategy::User, &format!("{text} u1\ngroup g3 Unlisted: u1"));
+    more.faults.unlisted = ["g3".to_owned()].into();
+    world.completed(&more).await;
+    world.completed(&showing(Strategy::User, text)).await;
+    assert_eq!(world.lines(0), ["membership.added u1 in g2", "membership.removed u1 in g2 (not_listed)"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_that_are_as_they_were_before_a_sync_was_published_in_part_are_read_again() {
+    let users: String = (1..=9).map(|number| format!("user u{number} name{number}\n")).collect();
+    let (none, all) = ("group g1 All:", "group g1 All: u1 u2 u3 u4 u5 u6 u7 u8 u9");
+    for strategy in [Strategy::User, Strategy::List] {
+        let mut world = world();
+        let before = showing(strategy, &format!("{users}{none}\ngroup g2 Staff: u1"));
+        world.completed(&before).await;
+        let commits = world.log.commits.load(Ordering::Relaxed);
+        *world.log.crash.lock().unwrap() = Some(Crash::Abort(commits + 1));
+        let after = showing(strategy, &format!("{users}{all}\ngroup g2 Staff: u1"));
+        assert_eq!(world.sync(&after).await.status, Status::Failed);
+        *world.log.crash.lock().unwrap() = None;
+        let members = |world: &World| world.known.members("g1").map_or(0, |members| members.len());
+        let published = members(&world);
+        assert!((1..9).contains(&published), "{strategy:?}: {published}");
+        world.completed(&before).await;
+        assert_eq!(members(&world), 0, "{strategy:?}");
+        assert_eq!(world.lines(0).len(), 2 * published, "{strategy:?}");
     }
 }
 

@@ -39,15 +39,7 @@ impl Diff<'_> {
             members_seen_by: self.reads.shown.then_some(self.reads.strategy),
             bytes: Bytes {
                 recognised: Vec::new(),
-                unsettled: rereads
-                    .into_iter()
-                    .map(|id| (Kind::Group, id))
-                    .chain(
-                        Kind::BOTH
-                            .into_iter()
-                            .flat_map(|kind| self[kind].doubled.iter().map(move |id| (kind, id.clone()))),
-                    )
-                    .collect(),
+                unsettled: rereads.into_iter().map(|id| (Kind::Group, id)).collect(),
             },
             ..Changes::default()
         };
@@ -96,7 +88,7 @@ impl Diff<'_> {
         }
         // In repair memberships that went are kept: what says so must be read again.
         let memberships_settled = memberships_known && !self.rules.repair;
-        changes.bytes.recognised = self.take_recognised(memberships_settled, &plan.unsettled);
+        self.settle_bytes(&mut changes.bytes, memberships_settled, &plan.unsettled);
         changes
     }
 
@@ -109,13 +101,10 @@ impl Diff<'_> {
         users.into_iter().map(|(id, changed)| self.put(Kind::User, id, changed, None, &nothing_vanishes)).collect()
     }
 
-    /// The bytes that the next sync recognises: only those of which all that they say is published.
-    fn take_recognised(
-        &mut self,
-        memberships_settled: bool,
-        unsettled_groups: &BTreeSet<Id>,
-    ) -> Vec<(Kind, Id, RawHash)> {
-        let mut recognised = Vec::new();
+    /// The next sync recognises the bytes of those of whom all that they say is published. Of the others that were read it
+    /// recognises none, those of earlier syncs included: a row that is as it once was says something new after one that
+    /// was published in part.
+    fn settle_bytes(&mut self, bytes: &mut Bytes, memberships_settled: bool, unsettled_groups: &BTreeSet<Id>) {
         for kind in Kind::BOTH {
             let read = std::mem::take(&mut self[kind].recognised);
             let holds_members = match self.reads.strategy {
@@ -128,10 +117,12 @@ impl Diff<'_> {
                     || self.reads.unsettled.contains(&(kind, id.clone()))
             };
             let settled = |id: &Id| !holds_members || (memberships_settled && !is_unsettled(id));
-            let read = read.into_iter().filter(|(id, _)| settled(id) && !self[kind].doubled.contains(id));
-            recognised.extend(read.map(|(id, raw)| (kind, id, raw)));
+            let (read, unsettled): (Vec<_>, Vec<_>) =
+                read.into_iter().partition(|(id, _)| settled(id) && !self[kind].doubled.contains(id));
+            let unsettled = unsettled.into_iter().map(|(id, _)| id).chain(self[kind].doubled.iter().cloned());
+            bytes.unsettled.extend(unsettled.map(|id| (kind, id)));
+            bytes.recognised.extend(read.into_iter().map(|(id, raw)| (kind, id, raw)));
         }
-        recognised
     }
 
     /// All principals that exist: listed, found, or hidden and not due to be asked.
