@@ -92,7 +92,8 @@ const TYPES: [(&str, &str); 10] = [
     (
         "user.updated",
         "Listed attributes of a known user changed. One event has all of them. `active` is not among them, except if \
-         it was unknown and is now known to be true.",
+         it was unknown and is now known to be true, or if the server no longer states it for many users and a person has \
+         released that.",
     ),
     ("user.disabled", "`active` of a known user is now false."),
     ("user.enabled", "`active` of a known user was false and is now true."),

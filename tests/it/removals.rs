@@ -234,6 +234,25 @@ async fn a_hold_survives_a_failed_sync_and_can_still_be_released() {
     world.completed(&directory(0..20)).await;
 }
 
+/// G2: whoever applies the events to the baseline has what the topics have.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_loss_of_active_that_is_released_is_an_event_of_each_user_who_had_it() {
+    let mut world = baseline().await;
+    let users = (0..10).map(|n| format!("u{n:02}"));
+    let mut without = with(directory(0..30), Faults { without_active: users.collect(), ..Faults::default() });
+    let hold = world.sync(&without).await.hold.unwrap().to_string();
+    release(&mut world, &hold).await;
+    without.users.get_mut("u03").unwrap()["title"] = serde_json::json!("U");
+    world.completed(&without).await;
+    let expected = (0..10).map(|n| match n {
+        3 => r#"user.updated u03 active true → none title "T" → "U""#.to_owned(),
+        _ => format!("user.updated u{n:02} active true → none"),
+    });
+    assert_eq!(world.lines(0), expected.collect::<Vec<_>>());
+    world.completed(&without).await;
+    assert_eq!(world.lines(10), [""; 0], "and once");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_released_in_advance() {
     let mut world = baseline().await;

@@ -8,7 +8,7 @@ use super::sightings::Diff;
 use crate::directory::changes::{Bytes, Changes, Event, EventType, KeyChange, Put, RemovalReason, StateWrite, Units};
 use crate::directory::key::StateKey;
 use crate::directory::packed::PackedPrincipal;
-use crate::directory::principal::{Id, Kind, RawHash};
+use crate::directory::principal::{Id, Kind, Principal};
 use crate::directory::status::Baseline;
 use crate::directory::strategy::Strategy;
 
@@ -189,11 +189,16 @@ impl Diff<'_> {
         let lost: Vec<Id> = self.active.lost.iter().cloned().collect();
         for id in lost {
             let Some(mut user) = self.principal(Kind::User, &id) else { continue };
-            user.active = None;
+            let had = Principal { active: user.active.take(), ..user.clone() };
             let changed = self[Kind::User].changed.remove(&id);
             let mut changed = changed.unwrap_or_else(|| Changed::silent(PackedPrincipal::pack(&user), now));
             changed.packed = PackedPrincipal::pack(&user);
             changed.lost.push("active".to_owned());
+            let gone = Principal::differences(&had, &user);
+            match changed.events.iter_mut().find(|event| event.event_type == EventType::UserUpdated) {
+                Some(event) => event.changes.splice(..0, gone).for_each(drop),
+                None => changed.events.push(Event { changes: gone, ..Event::new(EventType::UserUpdated) }),
+            }
             self.keep(Kind::User, &id, changed);
         }
     }
