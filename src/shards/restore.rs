@@ -323,6 +323,12 @@ pub fn complete(
     } else if unfinished {
         known.repair = Some("what was lost before is not yet read again".to_owned());
     }
+    if known.repair.is_some() {
+        // What is known may come from records behind the positions of the newest `syncs` record, if a newer one is lost:
+        // the next marker has to be behind all of them.
+        let ends = Topic::POSITIONED.into_iter().filter_map(|topic| Some((topic, *ends.topics.get(&topic)?)));
+        latest.positions = account.positions(&latest.positions, &ends.collect());
+    }
     // Members that the profile vouches for have no records of their own.
     known.restored(account.habits.publish_unlisted);
     let completed = known.completed.as_ref().map_or(0, |completed| completed.sequence);

@@ -298,6 +298,18 @@ async fn members_that_the_profile_vouches_for_are_not_taken_for_what_was_lost() 
         directory.faults.silent = silent.map(str::to_owned);
         directory
     };
+/// The state is that of the sync whose marker was lost, and nothing of it is written again.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_marker_after_a_repair_is_behind_what_the_sync_of_a_lost_marker_wrote() {
+    let mut world = world().await;
+    let syncs = world.log.records.lock().unwrap().iter().rposition(|record| record.key == "acme").expect("a marker");
+    let changed = MemoryDirectory::parse(&DIRECTORY.replace("title=A", "title=C"));
+    world.completed(&changed).await;
+    lose(&mut world, |index, record| record.topic == Topic::Syncs && index > syncs + 1);
+    world.completed(&changed).await;
+    world.log.assert_positions_cover_the_state();
+}
+
     world.completed(&directory(None)).await;
     assert!(keys(&world).contains("acme/Users/x1/Groups/g1"));
     world.restart();
