@@ -68,6 +68,9 @@ pub async fn reseed(
         reason: Some(reason),
         state_records: known.state_records() as i64,
         state_digest: known.state_digest(),
+        // What was held is weighed anew: against what is left.
+        hold: None,
+        release: None,
         ..status
     };
     // A record that cannot be understood goes with its key; the next sync writes the key again.

@@ -29,7 +29,7 @@ fn with(mut directory: MemoryDirectory, faults: Faults) -> MemoryDirectory {
     directory
 }
 
-async fn release(world: &mut World, hold: &str) {
+pub async fn release(world: &mut World, hold: &str) {
     let latest = world.known.latest.as_ref().unwrap();
     let content = ControlRequest {
         account: "acme".into(),
