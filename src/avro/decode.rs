@@ -61,6 +61,8 @@ pub struct Decoder {
     registry: Registry,
     runtime: tokio::runtime::Handle,
     readers: HashMap<u32, Reader>,
+    /// Of a writer, the schemas that it asked for in vain: a restore of a million records must not ask for each of them.
+    refused: HashMap<(Topic, u32), Undecodable>,
 }
 
 /// Of one schema id.
@@ -87,7 +89,13 @@ impl Decoder {
     }
 
     fn new(own: Option<SchemaIds>, registry: Registry) -> Decoder {
-        Decoder { own, registry, runtime: tokio::runtime::Handle::current(), readers: HashMap::new() }
+        Decoder {
+            own,
+            registry,
+            runtime: tokio::runtime::Handle::current(),
+            readers: HashMap::new(),
+            refused: HashMap::new(),
+        }
     }
 
     /// Decodes a value of the topic: 0x00, four bytes of schema id (big-endian), datum.
@@ -136,15 +144,30 @@ impl Decoder {
 
     fn reader(&mut self, topic: Topic, id: u32) -> Result<&Reader, Undecodable> {
         if !self.readers.contains_key(&id) {
-            let writer = match self.own.filter(|own| own.of(topic) == id) {
-                Some(_) => schema::parsed(topic),
-                None => self.fetch(topic, id)?,
-            };
-            let form = writer.canonical_form();
-            let own = Topic::STATE.into_iter().find(|topic| schema::parsed(*topic).canonical_form() == form);
-            self.readers.insert(id, Reader { reader: schema::reader(writer)?, own });
+            if let Some(refused) = self.refused.get(&(topic, id)) {
+                return Err(refused.clone());
+            }
+            let reader = self.new_reader(topic, id);
+            // A reader may live long, and the registry may get the schema meanwhile.
+            if let Err(refused) = &reader
+                && self.own.is_some()
+                && !matches!(refused, Undecodable::Unreachable(_))
+            {
+                self.refused.insert((topic, id), refused.clone());
+            }
+            self.readers.insert(id, reader?);
         }
         Ok(&self.readers[&id])
+    }
+
+    fn new_reader(&self, topic: Topic, id: u32) -> Result<Reader, Undecodable> {
+        let writer = match self.own.filter(|own| own.of(topic) == id) {
+            Some(_) => schema::parsed(topic),
+            None => self.fetch(topic, id)?,
+        };
+        let form = writer.canonical_form();
+        let own = Topic::STATE.into_iter().find(|topic| schema::parsed(*topic).canonical_form() == form);
+        Ok(Reader { reader: schema::reader(writer)?, own })
     }
 
     fn fetch(&self, topic: Topic, id: u32) -> Result<&'static Schema, Undecodable> {
@@ -166,5 +189,44 @@ fn framing(value: &[u8]) -> Result<(u32, &[u8]), Undecodable> {
     match value.split_first_chunk::<5>() {
         Some((&[0, a, b, c, d], datum)) => Ok((u32::from_be_bytes([a, b, c, d]), datum)),
         _ => Err("the value has no Confluent framing (0x00 and a schema id)".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use axum::Router;
+    use axum::http::StatusCode;
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_restore_asks_once_for_a_schema_that_the_registry_does_not_know_and_a_reader_asks_again() {
+        let asked = Arc::new(AtomicUsize::new(0));
+        let count = asked.clone();
+        let answer = move || {
+            count.fetch_add(1, Ordering::Relaxed);
+            async { (StatusCode::NOT_FOUND, r#"{"error_code":40403,"message":"Schema not found"}"#) }
+        };
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let registry = Registry::new(&format!("http://{}", listener.local_addr().unwrap())).unwrap();
+        let mut serving = tokio::task::JoinSet::new();
+        serving.spawn(async move { axum::serve(listener, Router::new().fallback(answer)).await });
+        let decoders =
+            [Decoder::of_writer(SchemaIds([1, 2, 3, 4, 5, 6]), registry.clone()), Decoder::of_reader(registry)];
+        for (mut decoder, expected) in decoders.into_iter().zip([2, 6]) {
+            asked.store(0, Ordering::Relaxed);
+            let decoding = tokio::task::spawn_blocking(move || {
+                for topic in [Topic::Users, Topic::Groups].repeat(3) {
+                    let decoded = decoder.decode::<UserState>(topic, &[0, 0, 0, 0, 77, 0]);
+                    assert!(matches!(decoded, Err(Undecodable::UnknownSchema(_))), "{:?}", decoded.err());
+                }
+            });
+            decoding.await.unwrap();
+            assert_eq!(asked.load(Ordering::Relaxed), expected);
+        }
     }
 }
