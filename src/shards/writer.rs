@@ -8,6 +8,8 @@
 //! The queue is first in, first out, and an account has at most one batch in it. So no account gets a second batch in
 //! while another account waits.
 
+use std::ops::ControlFlow;
+use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -53,26 +55,43 @@ struct Job {
 #[derive(Clone)]
 pub struct Writer {
     jobs: mpsc::Sender<Job>,
+    /// How the acquisition ended, for the batches that waited meanwhile: that it was fenced decides when the shard is
+    /// acquired again, whichever account hears of it first.
+    ended: Arc<OnceLock<Ended>>,
 }
 
 impl Writer {
     /// The second half resolves when the writer has ended and its producer is gone.
     pub fn start(producer: TransactionalProducer, acquisition: u64) -> (Writer, oneshot::Receiver<()>) {
         let (jobs, queue) = mpsc::channel::<Job>(QUEUE);
-        let (ended, has_ended) = oneshot::channel();
+        let (gone, has_ended) = oneshot::channel();
+        let ended = Arc::new(OnceLock::new());
+        let how = ended.clone();
         // What the thread logs names the shard.
         let span = Span::current();
         thread::spawn(move || {
             let _in_span = span.enter();
-            let (_ended, producer) = (ended, producer);
-            let mut waiting = Waiting { queue, acquisition, next: None };
-            while let Some((batches, replies)) = waiting.take() {
-                if !commit(&producer, &batches, replies) {
-                    return;
-                }
-            }
+            let (_gone, producer) = (gone, producer);
+            write(Waiting { queue, acquisition, next: None }, &how, |batches, replies| {
+                commit(&producer, batches, replies)
+            });
         });
-        (Writer { jobs }, has_ended)
+        (Writer { jobs, ended }, has_ended)
+    }
+}
+
+/// Commits what waits until the acquisition ends. What still waits then hears how it ended: that is said before the
+/// queue is dropped.
+fn write(
+    mut waiting: Waiting,
+    how: &OnceLock<Ended>,
+    mut commit: impl FnMut(&[Batch], Vec<Reply>) -> ControlFlow<Ended>,
+) {
+    while let Some((batches, replies)) = waiting.take() {
+        if let ControlFlow::Break(ended) = commit(&batches, replies) {
+            how.get_or_init(|| ended);
+            return;
+        }
     }
 }
 
@@ -144,8 +163,8 @@ fn commit_once(producer: &TransactionalProducer, batches: &[Batch]) -> Result<Ve
     result
 }
 
-/// Commits the batches together, and after an abort one by one. False: the acquisition ended.
-fn commit(producer: &TransactionalProducer, batches: &[Batch], replies: Vec<Reply>) -> bool {
+/// Commits the batches together, and after an abort one by one. `Break`: the acquisition ended.
+fn commit(producer: &TransactionalProducer, batches: &[Batch], replies: Vec<Reply>) -> ControlFlow<Ended> {
     if batches.len() > 1 {
         match commit_once(producer, batches) {
             Ok(all) => {
@@ -153,32 +172,30 @@ fn commit(producer: &TransactionalProducer, batches: &[Batch], replies: Vec<Repl
                     // The receiver may be gone: then the batch is not applied, and the acquisition is ending anyway.
                     drop(reply.send(Ok(positions)));
                 }
-                return true;
+                return ControlFlow::Continue(());
             }
             Err(NotCommitted::Refused(reason) | NotCommitted::Aborted(reason)) => {
                 warn!(batches = batches.len(), reason, "transaction aborted; its batches are redone one by one");
             }
-            Err(NotCommitted::Ended(ended)) => {
-                for reply in replies {
-                    drop(reply.send(Err(CommitError::Ended(ended.clone()))));
-                }
-                return false;
-            }
+            Err(NotCommitted::Ended(ended)) => return end(replies, ended),
         }
     }
     let mut jobs = batches.iter().zip(replies);
     while let Some((batch, reply)) = jobs.next() {
         let result = commit_alone(producer, batch);
-        let ended = matches!(result, Err(CommitError::Ended(_))).then(|| result.clone());
-        drop(reply.send(result));
-        if let Some(ended) = ended {
-            for (_, reply) in jobs {
-                drop(reply.send(ended.clone()));
-            }
-            return false;
+        if let Err(CommitError::Ended(ended)) = result {
+            return end([reply].into_iter().chain(jobs.map(|(_, reply)| reply)), ended);
         }
+        drop(reply.send(result));
     }
-    true
+    ControlFlow::Continue(())
+}
+
+fn end(replies: impl IntoIterator<Item = Reply>, ended: Ended) -> ControlFlow<Ended> {
+    for reply in replies {
+        drop(reply.send(Err(CommitError::Ended(ended.clone()))));
+    }
+    ControlFlow::Break(ended)
 }
 
 /// An aborted batch is redone: nothing of it is visible, and its ids and sequences are its own.
@@ -201,8 +218,8 @@ fn commit_alone(producer: &TransactionalProducer, batch: &Batch) -> Result<Posit
 
 impl Log for Writer {
     async fn commit(&self, batch: Batch) -> Result<Positions, CommitError> {
-        let over =
-            || CommitError::Ended(Ended { kind: EndKind::Failed, reason: "the shard's writer has ended".to_owned() });
+        let unsaid = || Ended { kind: EndKind::Failed, reason: "the shard's writer has ended".to_owned() };
+        let over = || CommitError::Ended(self.ended.get().cloned().unwrap_or_else(unsaid));
         let (reply, answer) = oneshot::channel();
         self.jobs.send(Job { batch, reply }).await.map_err(|_| over())?;
         answer.await.map_err(|_| over())?
@@ -244,6 +261,22 @@ mod tests {
             all.push(batches.iter().map(number).collect());
         }
         all
+    }
+
+    #[tokio::test]
+    async fn a_batch_that_waits_when_the_acquisition_is_fenced_hears_that_it_was() {
+        let (waiting, answers) = waiting(&[(TRANSACTION_RECORDS_MAX, 10), (1, 10)]);
+        let (fenced, ended) = (Ended { kind: EndKind::Fenced, reason: "another owner".to_owned() }, Arc::default());
+        let (said, how) = (fenced.clone(), Arc::clone(&ended));
+        thread::spawn(move || write(waiting, &how, |_, replies| end(replies, said.clone()))).join().expect("it ends");
+        let mut answers = answers.into_iter();
+        let first = answers.next().expect("two batches").await.expect("an answer");
+        assert_eq!(first, Err(CommitError::Ended(fenced.clone())));
+        assert!(answers.next().expect("two batches").await.is_err(), "it was in no transaction");
+        // The queue is gone, for a batch that waited in it as for one that comes later.
+        let writer = Writer { jobs: mpsc::channel(1).0, ended };
+        let later = Batch { acquisition: ACQUISITION, records: Vec::new(), closing: Box::new(|_| Ok(Vec::new())) };
+        assert_eq!(writer.commit(later).await, Err(CommitError::Ended(fenced)));
     }
 
     #[test]
