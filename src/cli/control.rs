@@ -80,6 +80,12 @@ pub async fn release(config: &Config, options: Release) -> Result<Exit, Failure>
 
 pub async fn pause(config: &Config, options: Pause) -> Result<Exit, Failure> {
     let account = options.request.account(config)?;
+    // Requests from before an account's first record are those of an earlier account of its name, and do not count.
+    if newest(config, &account).await?.is_none() {
+        let name = &account.account.name;
+        let what = format!("{name} has no record yet, so that a pause would not be kept; nothing is paused");
+        return Err(Failure::new(Exit::Failed, format!("{what}; → start `run`, and pause {name} then")));
+    }
     ask(config, &account, "pause", None, options.request).await
 }
 
@@ -111,16 +117,22 @@ async fn ask(
     Ok(Exit::Done)
 }
 
-/// The newest attempt's record of the account.
+/// The newest attempt's record of the account, if it can be read.
 async fn latest(config: &Config, account: &AccountConfig) -> Result<Option<SyncStatus>, Failure> {
     let mut decoder = Decoder::of_reader(connect::registry(&config.registry)?);
+    let Some(newest) = newest(config, account).await? else { return Ok(None) };
+    Ok(blocking(move || Ok(decoder.decode(Topic::Syncs, &newest).ok())).await?)
+}
+
+/// The bytes of that record.
+async fn newest(config: &Config, account: &AccountConfig) -> Result<Option<Vec<u8>>, Failure> {
     let (kafka, partition) = (config.kafka.clone(), account.account.partition);
     let key = format!("{}/latest", account.account.name);
     let found = blocking(move || {
         let mut newest = None;
         let each = |record: ReadRecord<'_>| {
             if record.key == Some(key.as_bytes()) {
-                newest = record.value.and_then(|value| decoder.decode(Topic::Syncs, value).ok());
+                newest = record.value.map(<[u8]>::to_vec);
             }
             Ok(())
         };

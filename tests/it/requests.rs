@@ -195,6 +195,19 @@ async fn no_request_stops_a_service_or_a_run_whatever_its_size() {
     assert!(again.code == 0 && !again.err.contains("skipped"), "once is enough: {again:?}");
 }
 
+/// A pause that is requested is carried out; one that would not be is refused.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_account_without_a_record_cannot_be_paused_and_one_with_a_record_is() {
+    let world = outcomes::World::on(services(), services(), "early", 1).await;
+    assert_eq!(world.program.run(&["topics", "--create"]).await.code, 0);
+    let early = world.program.run(&["pause", "acme"]).await;
+    early.refused(1, &["acme has no record yet", "nothing is paused; → start `run`"]);
+    assert_eq!(world.program.run(&["run", "--once"]).await.code, 0);
+    assert_eq!(world.program.run(&["pause", "acme"]).await.code, 0);
+    let paused = world.program.run(&["run", "--once"]).await;
+    assert!(paused.code == 75 && paused.out.contains("paused"), "{paused:?}");
+}
+
 #[tokio::test]
 async fn texts_that_would_be_cut_are_refused_where_they_are_written() {
     let text = "[kafka]\nbrokers = [\"localhost:1\"]\n[registry]\nurl = \"http://localhost:1\"\n[[account]]\nname = \"acme\"\n\
