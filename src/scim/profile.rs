@@ -495,7 +495,8 @@ impl Profile {
     /// How memberships are read; `None`: by list or GET, by what shows members.
     fn strategy(&self) -> Option<Strategy> {
         match self.memberships {
-            Memberships::Auto if !self.groups => Some(Strategy::Never),
+            // Without groups there is nothing to be a member of, and nothing was read.
+            _ if !self.groups => Some(Strategy::Never),
             Memberships::Auto => None,
             Memberships::List => Some(Strategy::List),
             Memberships::Get => Some(Strategy::Get),
@@ -535,6 +536,15 @@ mod tests {
 
     #[test]
     fn every_embedded_profile_parses_and_names_a_source_for_every_field_it_sets() {
+    #[test]
+    fn a_profile_without_groups_reads_no_memberships_whatever_it_says_of_them() {
+        for (name, _) in EMBEDDED {
+            let mut profile = Profile::named(name).unwrap();
+            profile.groups = false;
+            assert_eq!(profile.habits().memberships, Some(Strategy::Never), "{name}");
+        }
+    }
+
         for (name, text) in EMBEDDED {
             let profile = Profile::named(name).unwrap();
             assert_eq!(profile.fingerprint.len(), 32, "{name}");
