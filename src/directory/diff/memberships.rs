@@ -9,6 +9,7 @@ use crate::directory::key::StateKey;
 use crate::directory::observed::directer;
 use crate::directory::principal::{Id, Kind, Member};
 use crate::directory::status::Baseline;
+use crate::directory::strategy::Strategy;
 
 /// What becomes of all memberships.
 #[derive(Default)]
@@ -37,22 +38,27 @@ pub(super) fn plan(diff: &Diff<'_>, now: i64) -> Plan {
         }
     }
     let all_stay = Kind::BOTH.into_iter().all(|kind| diff[kind].gone.is_empty());
+    // Where users tell their groups, no group lists a member that has no principal.
+    let groups_list = !matches!(diff.reads.strategy, Strategy::User | Strategy::MembersFilter);
     for group in diff.groups() {
         let mut dangling: BTreeSet<Id> = BTreeSet::new();
         let mut count = diff.known.members(group).map_or(0, |members| members.len());
         // Members that go with their principal. A group that was not read again still lists them.
         if !all_stay {
             for (member, cause) in sorted_members(diff, group, |member| gone(diff, member)) {
-                dangling.insert(member.id.clone());
+                if groups_list {
+                    dangling.insert(member.id.clone());
+                }
                 plan.removed.push(remove(diff, group, member, Some(cause), now));
                 count -= 1;
             }
         }
         match diff.reads.of_groups.get(group).filter(|_| diff.memberships_are_known()) {
-            None => dangling.extend(diff.known.dangling(group).iter().cloned()),
+            None if groups_list => dangling.extend(diff.known.dangling(group).iter().cloned()),
+            None => {}
             Some(read) => {
-                // A partial read says nothing of dangling members.
-                if read.partial {
+                // A partial read says nothing of other dangling members.
+                if read.partial && groups_list {
                     dangling.extend(diff.known.dangling(group).iter().cloned());
                 } else {
                     dangling.clear();
@@ -98,6 +104,7 @@ fn read_group(
             // No answer says whether this member exists: the next sync asks again.
             None => drop(plan.unsettled.insert(group.clone())),
             Some(member) => {
+                dangling.remove(&listed.id);
                 let direct = shown.get(&member).map_or(listed.direct, |direct| directer(*direct, listed.direct));
                 shown.insert(member, direct);
             }
