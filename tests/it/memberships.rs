@@ -360,6 +360,45 @@ async fn a_dangling_member_that_only_get_finds_is_found_within_a_day() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+/// What GET shows of a group otherwise than its list is no difference, neither then nor later.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_group_that_is_asked_for_because_its_dangling_member_is_back_gains_that_member_and_nothing_else() {
+    let mut world = world();
+    world.account_mut().habits.trust_total = false;
+    let directory = |text: &str| {
+        let mut directory = MemoryDirectory::parse(&format!("user u1 ann\n{text}\ngroup g1 Admins: u1 u2"));
+        directory.groups.get_mut("g1").unwrap()["externalId"] = serde_json::json!("x1");
+        directory.faults.unlisted = ["u2".to_owned()].into();
+        directory.faults.get_is_poorer = true;
+        directory
+    };
+    assert_eq!(world.completed(&directory("")).await.dangling, 1);
+    for _ in 0..3 {
+        advance(24 * 3600 * 1000);
+        world.completed(&directory("user u2 bob")).await;
+    }
+    assert_eq!(world.lines(0), ["user.added u2", "membership.added u2 in g1"]);
+    assert_eq!(world.known.completed.as_ref().unwrap().dangling, 0);
+}
+
+/// Some servers show members in lists and none in a GET.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_last_member_of_a_group_that_no_list_shows_goes_only_where_get_shows_all_members() {
+    for shows in [false, true] {
+        let mut world = world();
+        world.account_mut().habits.trust_total = false;
+        world.account_mut().habits.get_shows_members = shows;
+        let before = "user u1 ann\nuser u2 bob\ngroup g1 Admins: u1\ngroup g2 Staff: u2";
+        world.completed(&MemoryDirectory::parse(before)).await;
+        let mut hidden = MemoryDirectory::parse(&before.replace("Admins: u1", "Admins:"));
+        hidden.faults.unlisted = ["g1".to_owned()].into();
+        let status = world.completed(&hidden).await;
+        let (lines, read) =
+            if shows { (&["membership.removed u1 in g1 (not_listed)"][..], Some(1)) } else { (&[][..], None) };
+        assert_eq!((world.lines(0), status.memberships_read), (lines.iter().map(|l| (*l).to_owned()).collect(), read));
+    }
+}
+
 async fn many_new_unlisted_members_are_asked_for_within_the_budget() {
     let members: String = (0..450).map(|n| format!(" x{n:03}")).collect();
     let mut world = world();

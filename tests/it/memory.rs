@@ -70,7 +70,7 @@ pub struct Faults {
     pub contradicted: Option<String>,
     /// Members of these groups have no `value` in lists.
     pub members_unreadable: BTreeSet<String>,
-    /// GET shows no `title`.
+    /// GET shows neither `title` nor `externalId`.
     pub get_is_poorer: bool,
     /// A group that lists a device beside its members.
     pub with_a_device: Option<String>,
@@ -276,7 +276,8 @@ impl Directory for MemoryDirectory {
         }
         let mut shown = self.shown(kind, id, false);
         if self.faults.get_is_poorer {
-            shown.as_object_mut().expect("a resource").remove("title");
+            let shown = shown.as_object_mut().expect("a resource");
+            shown.retain(|name, _| name != "title" && name != "externalId");
         }
         let row = Self::row(&shown);
         match self.read(kind, &page(Vec::new(), None), &row) {

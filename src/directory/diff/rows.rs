@@ -1,7 +1,7 @@
 //! Taking rows of lists, and principals that GET found.
 
 use super::compare::{Changed, Looked, Otherwise, compare};
-use super::sightings::Diff;
+use super::sightings::{Diff, GroupRead};
 use crate::directory::maps::Set;
 use crate::directory::members::{Members, Membership};
 use crate::directory::observed::{ListedGroup, ListedMember, Observed, Readable, Row};
@@ -159,14 +159,23 @@ impl Diff<'_> {
         }
     }
 
-    /// Takes GET's word on a listed group whose dangling member appeared after the group was listed.
+    /// Takes GET's word on a listed group whose dangling member appeared after the group was listed. Where the list shows
+    /// members, GET only tells of that member: the list has said the rest, and what GET shows otherwise is no difference.
     pub fn take_reread(&mut self, observed: Observed) {
-        if observed.members.is_empty() {
+        let Observed { principal, mut members, observed_at, .. } = observed;
+        if self.reads.strategy != Strategy::List {
+            if !members.is_empty() {
+                self.take_members(&principal.id, members, observed_at);
+            }
             return;
         }
-        match self.reads.strategy {
-            Strategy::List => drop(self.take_read(Kind::Group, observed, false)),
-            _ => self.take_members(&observed.principal.id, observed.members, observed.observed_at),
+        let dangling = self.known.dangling(&principal.id);
+        members.retain(|member| dangling.binary_search(&member.id).is_ok());
+        if !members.is_empty() {
+            let observed_at = observed_at.max(self.rules.not_before);
+            self.keep_members(members.len());
+            let read = GroupRead { members, ..GroupRead::partial(observed_at) };
+            self.reads.of_groups.insert(principal.id, read);
         }
     }
 
