@@ -59,6 +59,37 @@ async fn what_the_records_of_an_account_have_in_common_is_in_memory_once_after_a
     }
 }
 
+/// Every full walk asks for those whose time came since the last full walk, not only since the last sync.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hidden_user_that_is_deleted_is_removed_within_a_day_of_the_next_full_walk() {
+    for restarts in [false, true] {
+        let mut world = World::new(account("acme"));
+        world.account_mut().habits.trust_total = false;
+        world.account_mut().habits.full_walk_every = Some(6 * HOUR);
+        let others: String = (4..30).map(|number| format!("user u{number} name{number}\n")).collect();
+        let mut directory = MemoryDirectory::parse(&format!("user u1 ann\nuser u2 bob\nuser u3 cid\n{others}"));
+        world.completed(&directory).await;
+        directory.faults.unlisted = ["u1", "u2", "u3"].map(str::to_owned).into();
+        advance(6 * HOUR);
+        assert_eq!(world.completed(&directory).await.hidden, 3);
+        for id in ["u1", "u2", "u3"] {
+            directory.users.remove(id);
+        }
+        world.account_mut().limits.min_losses = 100;
+        for hour in 1..=30 {
+            advance(HOUR);
+            if restarts && hour % 4 == 0 {
+                world.restart();
+            }
+            world.completed(&directory).await;
+        }
+        let mut removed = world.lines(0);
+        removed.retain(|line| line.starts_with("user.removed"));
+        removed.sort();
+        assert_eq!(removed, ["u1", "u2", "u3"].map(|id| format!("user.removed {id} (not_found)")), "{restarts}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn between_full_walks_only_modifications_are_read_and_no_user_is_missed() {
     let mut world = World::new(account("acme"));

@@ -230,7 +230,8 @@ fn note_unread(attempt: &mut SyncStatus, kind: Kind, left: &BTreeSet<Id>, said: 
 /// Members known as dangling may have come back without being listed: each is asked for when its time comes.
 pub(super) async fn recheck_dangling<D: Directory>(seen: &mut Observation<'_, '_, '_, D>) {
     let mut ids_left = seen.budget / GETS_OF_UNTYPED;
-    let mut ids = proof::due(seen.diff.dangling(), seen.diff.known(), seen.attempt, &mut ids_left);
+    let since = proof::last_completed(seen.diff.known());
+    let mut ids = proof::due(seen.diff.dangling(), since, seen.attempt, &mut ids_left);
     seen.budget -= GETS_OF_UNTYPED * ids.len();
     for kind in Kind::BOTH {
         let mut left = Vec::new();

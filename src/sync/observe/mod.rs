@@ -108,6 +108,16 @@ fn modified_since(account: &Account, known: &Known, now: i64) -> Option<i64> {
 }
 
 /// Walks the directory into `diff` and decides. Fills in what the attempt's record says about it. Returns the
+/// When the last full walk that completed began, at the latest: only a full walk asks for the hidden ones. Milliseconds
+/// since 1970-01-01 UTC.
+fn last_full_walk(account: &Account, known: &Known) -> i64 {
+    let completed = proof::last_completed(known);
+    match account.habits.full_walk_every {
+        None => completed,
+        Some(every) => known.walked_at.unwrap_or(completed.saturating_sub(every)),
+    }
+}
+
 /// attributes whose loss counts against a release. `since`: only what was modified since then is read, and no principal
 /// is missing. Times are milliseconds since 1970-01-01 UTC. `stream` writes what a first sync has read.
 ///
@@ -195,6 +205,7 @@ async fn read_lists<D: Directory>(seen: &mut Observation<'_, '_, '_, D>) -> Resu
 async fn weigh_gets<D: Directory>(seen: &mut Observation<'_, '_, '_, D>) -> [Vec<Id>; 2] {
     let mut hidden: [Vec<Id>; 2] = Default::default();
     for kind in Kind::BOTH {
+    let since = last_full_walk(seen.account, seen.diff.known());
         let mut due = proof::due(seen.diff.hidden(kind), seen.diff.known(), seen.attempt, &mut seen.budget);
         let mut renamed = seen.diff.newly_aside(kind);
         renamed.retain(|id| !due.contains(id));

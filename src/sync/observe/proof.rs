@@ -37,11 +37,15 @@ pub(super) async fn control<D: Directory>(seen: &Observation<'_, '_, '_, D>, kin
     control
 }
 
-/// Those of `ids` whose slot is between the start of the last completed sync and that of this one, so that each is
+/// When the last completed sync began, milliseconds since 1970-01-01 UTC.
+pub(super) fn last_completed(known: &Known) -> i64 {
+    known.completed.as_ref().map_or(i64::MIN, |completed| completed.started_at)
+}
+
+/// Those of `ids` whose slot is between `since`, when such ids were last asked for, and the start of this sync. So each is
 /// asked once in [`RECHECK_MS`] and nothing needs to be remembered; within the budget, which it takes from.
-pub(super) fn due(ids: Vec<Id>, known: &Known, attempt: &SyncStatus, budget: &mut usize) -> Vec<Id> {
+pub(super) fn due(ids: Vec<Id>, since: i64, attempt: &SyncStatus, budget: &mut usize) -> Vec<Id> {
     let now = attempt.started_at;
-    let since = known.completed.as_ref().map_or(i64::MIN, |completed| completed.started_at);
     let is_due = |id: &Id| {
         let slot = (xxh3_64_with_seed(id.as_bytes(), 0) % RECHECK_MS as u64) as i64;
         // The last moment up to now at which the slot came round.
