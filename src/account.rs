@@ -46,6 +46,8 @@ pub struct Habits {
     pub memberships: Option<Strategy>,
     /// A group that shows no members has none; otherwise a directory that shows none at all leaves memberships unknown.
     pub empty_members_are_none: bool,
+    /// GET of a group shows all of its members, so that one which shows none has none.
+    pub get_shows_members: bool,
     /// A member list this long may be cut off.
     pub member_cap: Option<usize>,
     /// Members that no list shows, where GET is impossible: published all the same.
@@ -73,6 +75,7 @@ impl Default for Habits {
             groups: true,
             memberships: None,
             empty_members_are_none: false,
+            get_shows_members: false,
             member_cap: None,
             publish_unlisted: false,
             filter_is_direct: false,

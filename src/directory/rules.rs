@@ -29,6 +29,8 @@ pub struct Rules {
     /// The profile vouches that a group without members has none. Otherwise a directory that shows no
     /// member at all leaves memberships unknown.
     pub empty_members_are_none: bool,
+    /// GET of a group shows all of its members. Some servers show members in lists and none in a GET.
+    pub get_shows_members: bool,
     /// A member list this long may be cut off.
     pub member_cap: Option<usize>,
     /// Members that no list shows, where GET is impossible: published all the same.

@@ -25,6 +25,7 @@ fn rules() -> Rules {
         previous_pattern: None,
         pattern: None,
         empty_members_are_none: true,
+        get_shows_members: false,
         member_cap: None,
         publish_unlisted: false,
         window_start: None,

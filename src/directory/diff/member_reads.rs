@@ -49,9 +49,10 @@ impl Diff<'_> {
         self.reads.shown |= !members.is_empty();
         self.reads.failed.remove(group);
         let capped = self.is_capped(&members);
-        self.reads.partly_unread |= capped;
-        // Some servers show members in lists but none in a GET: an empty GET alone ends no membership.
-        let unproven = capped || (unlisted && members.is_empty());
+        // Some servers show members in lists but none in a GET: an empty GET alone ends no membership there.
+        let mute = unlisted && members.is_empty() && !self.rules.get_shows_members;
+        self.reads.partly_unread |= capped || (mute && self.known.members(group).is_some());
+        let unproven = capped || mute;
         if capped {
             self.reads.unsettled.insert((Kind::Group, group.clone()));
         }

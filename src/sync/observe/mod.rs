@@ -92,6 +92,7 @@ fn rules(account: &Account, known: &Known, attempt: &SyncStatus) -> Rules {
             .and_then(|text| GroupPattern::parse(text).ok()),
         pattern: account.pattern.clone(),
         empty_members_are_none: account.habits.empty_members_are_none,
+        get_shows_members: account.habits.get_shows_members,
         member_cap: account.habits.member_cap,
         publish_unlisted: account.habits.publish_unlisted,
         window_start: known.completed.as_ref().map(|completed| completed.started_at),
@@ -107,7 +108,6 @@ fn modified_since(account: &Account, known: &Known, now: i64) -> Option<i64> {
     (now - walked_at < every).then_some(last - OVERLAP_MS)
 }
 
-/// Walks the directory into `diff` and decides. Fills in what the attempt's record says about it. Returns the
 /// When the last full walk that completed began, at the latest: only a full walk asks for the hidden ones. Milliseconds
 /// since 1970-01-01 UTC.
 fn last_full_walk(account: &Account, known: &Known) -> i64 {
@@ -118,6 +118,7 @@ fn last_full_walk(account: &Account, known: &Known) -> i64 {
     }
 }
 
+/// Walks the directory into `diff` and decides. Fills in what the attempt's record says about it. Returns the
 /// attributes whose loss counts against a release. `since`: only what was modified since then is read, and no principal
 /// is missing. Times are milliseconds since 1970-01-01 UTC. `stream` writes what a first sync has read.
 ///
@@ -204,9 +205,9 @@ async fn read_lists<D: Directory>(seen: &mut Observation<'_, '_, '_, D>) -> Resu
 /// to be asked for. Returns the hidden principals that are due to be asked for, by kind.
 async fn weigh_gets<D: Directory>(seen: &mut Observation<'_, '_, '_, D>) -> [Vec<Id>; 2] {
     let mut hidden: [Vec<Id>; 2] = Default::default();
-    for kind in Kind::BOTH {
     let since = last_full_walk(seen.account, seen.diff.known());
-        let mut due = proof::due(seen.diff.hidden(kind), seen.diff.known(), seen.attempt, &mut seen.budget);
+    for kind in Kind::BOTH {
+        let mut due = proof::due(seen.diff.hidden(kind), since, seen.attempt, &mut seen.budget);
         let mut renamed = seen.diff.newly_aside(kind);
         renamed.retain(|id| !due.contains(id));
         renamed.truncate(seen.budget);

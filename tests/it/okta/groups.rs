@@ -98,6 +98,11 @@ async fn of_known_groups_that_are_not_read_any_more_the_members_are_followed_onc
     world.okta.change(|org| org.leave("00g1", "00u2"));
     advance(DAY);
     world.publishes(&["membership.removed 00u2 in 00g1 (not_listed)"]).await;
+    // Its last member: Okta's own list of members is empty.
+    world.okta.change(|org| org.leave("00g1", "00u1"));
+    advance(DAY);
+    world.publishes(&["membership.removed 00u1 in 00g1 (not_listed)"]).await;
+    assert_eq!(world.world.known.completed.as_ref().and_then(|completed| completed.memberships_read), Some(2));
 }
 
 #[tokio::test]
