@@ -266,7 +266,8 @@ impl Diff<'_> {
             Some(_) => Otherwise::Hidden,
             None => Otherwise::No,
         };
-        let looked = Looked { observed_at, modified_at, composed_name, otherwise };
+        let first = self.first_read(kind, &id);
+        let looked = Looked { observed_at, modified_at, composed_name, otherwise, first };
         let mut changed = compare(&self.rules, kind, old.as_ref(), &new, looked);
         if let Some(changed) = changed.as_mut().filter(|_| taken_back && old.is_some()) {
             changed.events.clear();

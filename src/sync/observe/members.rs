@@ -277,7 +277,7 @@ pub(super) async fn ask_members<D: Directory>(seen: &mut Observation<'_, '_, '_,
     }
     let untyped: HashSet<Id> =
         members.iter().filter(|member| member.kind.is_none()).map(|member| member.id.clone()).collect();
-    let mut groups = Vec::new();
+    let (mut groups, mut found) = (Vec::new(), Vec::new());
     for kind in Kind::BOTH {
         let of_kind = members.iter().filter(|member| member.kind.unwrap_or(Kind::User) == kind);
         let mut ids: Vec<Id> = of_kind.map(|member| member.id.clone()).collect();
@@ -286,7 +286,7 @@ pub(super) async fn ask_members<D: Directory>(seen: &mut Observation<'_, '_, '_,
         }
         for (id, answer) in ask(seen.directory, kind, ids).await {
             match answer {
-                Answer::Found(observed) => seen.diff.take_found(kind, *observed),
+                Answer::Found(observed) => found.push((kind, *observed)),
                 // Where the type is not stated, it may still be a group.
                 Answer::NotFound | Answer::NotOffered | Answer::Forbidden
                     if kind == Kind::User && untyped.contains(&id) =>
@@ -298,6 +298,7 @@ pub(super) async fn ask_members<D: Directory>(seen: &mut Observation<'_, '_, '_,
             }
         }
     }
+    seen.diff.take_found_members(found);
 }
 
 /// Groups whose dangling member appeared after they were listed are read again.
