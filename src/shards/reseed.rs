@@ -68,7 +68,7 @@ pub async fn reseed(
         reason: Some(reason),
         state_records: known.state_records() as i64,
         state_digest: known.state_digest(),
-        // What was held is weighed anew: against what is left.
+        // What was held is weighed again, against what is left.
         hold: None,
         release: None,
         ..status
