@@ -61,7 +61,7 @@ pub struct Decoder {
     registry: Registry,
     runtime: tokio::runtime::Handle,
     readers: HashMap<u32, Reader>,
-    /// Of a writer, the schemas that it asked for in vain: a restore of a million records must not ask for each of them.
+    /// Of a writer, the schemas of state that it asked for in vain: a restore of a million records must not ask for each.
     refused: HashMap<(Topic, u32), Undecodable>,
 }
 
@@ -148,9 +148,10 @@ impl Decoder {
                 return Err(refused.clone());
             }
             let reader = self.new_reader(topic, id);
-            // A reader may live long, and the registry may get the schema meanwhile.
+            // What reads no state may live long, and the registry may get the schema meanwhile.
             if let Err(refused) = &reader
                 && self.own.is_some()
+                && Topic::STATE.contains(&topic)
                 && !matches!(refused, Undecodable::Unreachable(_))
             {
                 self.refused.insert((topic, id), refused.clone());

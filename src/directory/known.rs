@@ -401,9 +401,16 @@ impl Known {
     /// users show their groups, what those of the user say.
     fn void_both(&mut self, group: &str, (kind, member): (Kind, &str)) {
         self.groups.void_raw(group);
-        if kind == Kind::User {
+        if kind == Kind::User && self.users_may_show_groups() {
             self.users.void_raw(member);
         }
+    }
+
+    /// False if a completed sync has seen members in another way. Then the bytes of users say nothing of groups, and a page
+    /// of users that has not changed need not be read again because of a membership.
+    fn users_may_show_groups(&self) -> bool {
+        let by = self.completed.as_ref().and_then(|completed| completed.memberships_by);
+        by.is_none_or(|by| by == Strategy::User)
     }
 
     /// True if this is another name for the group than the known one.
@@ -449,7 +456,7 @@ impl Known {
                     missing_walks: put.missing_walks,
                     members_unread: put.members_unread,
                 };
-                if put.kind == Kind::Group && self.is_renamed(&put.id, entry.packed) {
+                if put.kind == Kind::Group && self.users_may_show_groups() && self.is_renamed(&put.id, entry.packed) {
                     self.void_users_in(&put.id);
                 }
                 self.put_principal(put.kind, &put.id, &entry, put.dangling.clone());

@@ -310,7 +310,14 @@ pub fn complete(
         latest.control_offset = 0;
     }
     let unfinished = latest.status != Status::Completed && latest.reason_code == Some(ReasonCode::Repair);
-    if (records, digest) != (latest.state_records, latest.state_digest) {
+    let differs = (records, digest) != (latest.state_records, latest.state_digest);
+    if differs || unfinished {
+        // What is known may come from records behind the positions of the newest `syncs` record, if a newer one is lost:
+        // the next marker has to be behind all of them.
+        let ends = Topic::POSITIONED.into_iter().filter_map(|topic| Some((topic, *ends.topics.get(&topic)?)));
+        latest.positions = account.positions(&latest.positions, &ends.collect());
+    }
+    if differs {
         // A first sync that was cut off writes what is missing silently anyway.
         if known.completed.is_some() || unfinished {
             known.repair = Some(format!(
@@ -322,12 +329,6 @@ pub fn complete(
         }
     } else if unfinished {
         known.repair = Some("what was lost before is not yet read again".to_owned());
-    }
-    if known.repair.is_some() {
-        // What is known may come from records behind the positions of the newest `syncs` record, if a newer one is lost:
-        // the next marker has to be behind all of them.
-        let ends = Topic::POSITIONED.into_iter().filter_map(|topic| Some((topic, *ends.topics.get(&topic)?)));
-        latest.positions = account.positions(&latest.positions, &ends.collect());
     }
     // Members that the profile vouches for have no records of their own.
     known.restored(account.habits.publish_unlisted);

@@ -1,7 +1,6 @@
 //! Five ways to read memberships: each of them gives the same truth, and a membership that cannot be read is unknown.
 
-use scimtail::account::Account;
-use scimtail::directory::{Baseline, Kind, Member, ReasonCode, Status, Strategy};
+use scimtail::directory::{Kind, Member, ReasonCode, Status, Strategy};
 use std::sync::atomic::Ordering;
 
 use crate::memory::{Crash, MemoryDirectory, World, account, advance};
@@ -414,46 +413,18 @@ async fn many_new_unlisted_members_are_asked_for_within_the_budget() {
     }
 }
 
-/// A directory whose list of users leaves out the inactive ones, and whose groups name them.
+/// They need no GET, so that no budget bounds them.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_first_read_that_the_budget_cuts_short_goes_on_in_the_next_sync_and_is_no_news_then_either() {
-    for baseline in [Baseline::State, Baseline::Events] {
-        let ids: Vec<String> = (0..250).map(|n| format!("x{n:03}")).collect();
-        let hidden: String = ids.iter().map(|id| format!("user {id} {id} inactive\n")).collect();
-        let group = |members: &[String]| format!("group g1 Admins: u1 {}", members.join(" "));
-        let directory = |text: &str| {
-            let mut directory = MemoryDirectory::parse(&format!("user u1 ann\nuser u2 bob\n{hidden}{text}"));
-            directory.faults.unlisted = ids.iter().cloned().collect();
-            for member in directory.groups.values_mut().flat_map(|group| group["members"].as_array_mut().unwrap()) {
-                member["type"] = serde_json::json!("User");
-            }
-            directory
-        };
-        let mut world = World::new(Account { baseline, ..account("acme") });
-        world.account_mut().habits.trust_total = false;
-        world.account_mut().limits.min_losses = 1_000;
-        let all = directory(&group(&ids));
-        let status = world.completed(&all).await;
-        assert_eq!(status.memberships_read, None, "of fifty it is not known whether they exist");
-        world.restart();
-        // Meanwhile one of those that are published leaves the group, and a new group names one that is not published.
-        let published = |world: &World| world.known.members("g1").map_or(0, |members| members.len());
-        assert_eq!(published(&world), 201);
-        let u1 = Member { kind: Kind::User, id: "u1".into() };
-        assert!(world.known.members("g1").unwrap().contains(&u1));
-        let without_u1 = group(&ids).replace(" u1", "");
-        let status = world.completed(&directory(&without_u1)).await;
-        assert_eq!((status.memberships_read, published(&world)), (Some(250), 250), "{baseline:?}");
-        let mut news = world.lines(0);
-        news.retain(|line| !line.ends_with(" snapshot"));
-        assert_eq!(news, ["membership.removed u1 in g1 (not_listed)"], "{baseline:?}");
-        let silent = world.lines(0).len() == 1;
-        assert_eq!(silent, baseline == Baseline::State);
-        // From now on they are news.
-        let published = world.lines(0).len();
-        world.completed(&directory(&group(&ids))).await;
-        assert_eq!(world.lines(published), ["membership.added u1 in g1"], "{baseline:?}");
+async fn any_number_of_members_that_the_profile_vouches_for_is_published_at_once() {
+    let members: String = (0..450).map(|n| format!(" x{n:03}")).collect();
+    let mut world = world();
+    world.account_mut().habits.publish_unlisted = true;
+    let mut directory = MemoryDirectory::parse(&format!("user u1 ann\ngroup g1 Admins: u1{members}"));
+    directory.faults.get_not_offered = true;
+    for _ in 0..2 {
+        assert_eq!(world.completed(&directory).await.memberships_read, Some(451));
     }
+    assert_eq!(world.lines(0), [""; 0]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

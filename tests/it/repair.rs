@@ -323,6 +323,18 @@ async fn a_loss_in_an_interrupted_first_sync_leaves_a_checkpoint_that_is_right()
     assert_eq!(world.known.repair, None, "a repaired loss raises no alarm");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn the_marker_of_a_first_sync_is_behind_what_an_interrupted_one_wrote_whose_newest_record_is_lost() {
+    let mut world = World::new(account("acme"));
+    let directory = MemoryDirectory::parse(DIRECTORY);
+    *world.log.crash.lock().unwrap() = Some(Crash::Before(2));
+    assert!(world.try_sync(&directory).await.is_err());
+    let newest = world.log.records.lock().unwrap().iter().rposition(|record| record.key == "acme/latest");
+    lose(&mut world, |index, _| Some(index) == newest);
+    world.completed(&directory).await;
+    world.log.assert_positions_cover_the_state();
+}
+
 /// A member that only its group names, and that the profile vouches for, has no record and is not an orphan.
 #[tokio::test(flavor = "multi_thread")]
 async fn members_that_the_profile_vouches_for_are_not_taken_for_what_was_lost() {

@@ -227,6 +227,14 @@ async fn pages_whose_etag_still_matches_are_not_sent_again() {
     assert_eq!(world.sync_with(&directory).await.status, Status::Completed);
     assert_eq!(world.lines(0), ["user.updated u5 title none → \"Analyst\""]);
     assert_eq!(counts(&shared), (1, 5));
+
+    // A membership that the group shows is no reason to read the page of its user again.
+    shared.lock().unwrap().resources.get_mut("Groups").unwrap()[0]["members"] =
+        json!([{ "value": "u1" }, { "value": "u6" }]);
+    for (expected, lines) in [((1, 5), 2), ((0, 6), 2)] {
+        assert_eq!(world.sync_with(&directory).await.status, Status::Completed);
+        assert_eq!((counts(&shared), world.lines(0).len()), (expected, lines), "{:?}", world.lines(0));
+    }
 }
 
 /// A change that was read but not published is read again, although its page did not change since.

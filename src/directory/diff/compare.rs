@@ -34,8 +34,6 @@ pub(super) struct Looked {
     pub modified_at: Option<i64>,
     pub composed_name: bool,
     pub otherwise: Otherwise,
-    /// What its first read publishes, if this is it.
-    pub first: Option<Baseline>,
 }
 
 /// Whether what is known was seen the same way. What GET shows is compared by [`Principal::as_shown_by_get`].
@@ -56,7 +54,7 @@ pub(super) fn compare(
     new: &Principal,
     looked: Looked,
 ) -> Option<Changed> {
-    let Looked { observed_at, modified_at, composed_name, otherwise, first } = looked;
+    let Looked { observed_at, modified_at, composed_name, otherwise } = looked;
     let mut changed = Changed::silent(PackedPrincipal::pack(new), observed_at);
     // The server's own time counts only inside the window in which the change must lie.
     let occurred_at =
@@ -66,7 +64,7 @@ pub(super) fn compare(
     };
     let Some(old) = old else {
         // A silent baseline makes no events; a hundred thousand of them would only be dropped again.
-        if first != Some(Baseline::State) && !rules.repair {
+        if rules.first_read(kind) != Some(Baseline::State) && !rules.repair {
             event(EventType::added(kind), Vec::new());
         }
         return Some(changed);

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::compare::Changed;
+use super::memberships;
 use super::sightings::Diff;
-use super::{members, memberships};
 use crate::directory::changes::{Bytes, Changes, Event, EventType, KeyChange, Put, RemovalReason, StateWrite, Units};
 use crate::directory::key::StateKey;
 use crate::directory::packed::PackedPrincipal;
@@ -24,16 +24,11 @@ impl Diff<'_> {
         // A re-read that found no answer: the group is parsed again next time.
         let rereads = self.rereads();
         let plan = memberships::plan(&self, now);
-        // Their first read goes on in the next sync, so that who is asked for then is not news.
-        let goes_on = plan.unasked.iter().filter(|group| members::first_read(&self, group).is_some());
-        let goes_on: Vec<Id> = goes_on.cloned().collect();
-        self.reads.failed.extend(goes_on);
-        let all_read = memberships_known && !self.reads.partly_unread && plan.unasked.is_empty();
         let mut changes = Changes {
             acquisition: self.known.acquisition,
             users_read: self.read_count(Kind::User),
             groups_read: self.read_count(Kind::Group),
-            memberships_read: all_read.then_some(plan.count as i64),
+            memberships_read: (memberships_known && !self.reads.partly_unread).then_some(plan.count as i64),
             removals_suppressed: Kind::BOTH.iter().map(|kind| self.missing(*kind).len() as i64).sum(),
             hidden: Kind::BOTH.iter().map(|kind| self.hidden_count(*kind)).sum(),
             dangling: plan.dangling_total as i64,
@@ -145,7 +140,7 @@ impl Diff<'_> {
         vanishing: &BTreeSet<String>,
     ) -> KeyChange {
         let entry = self.known.table(kind).get(&id);
-        let first = self.first_read(kind, &id);
+        let first = self.rules.first_read(kind);
         let events = if first == Some(Baseline::State) { Vec::new() } else { changed.events };
         let silent = events.is_empty();
         KeyChange {
@@ -176,13 +171,6 @@ impl Diff<'_> {
         let groups = self.known.table(Kind::Group).iter();
         let otherwise = groups.filter(|(id, entry)| entry.members_unread != self.members_stay_unread(id));
         otherwise.map(|(id, _)| id).filter(|id| self.exists(Kind::Group, id)).cloned().collect()
-    }
-
-    /// `Some`: what the first read of the principal publishes. A principal that no list shows belongs to the first read of
-    /// the groups that name it.
-    pub(super) fn first_read(&self, kind: Kind, id: &Id) -> Option<Baseline> {
-        let found_first = self.reads.first_found.contains(&(kind, id.clone()));
-        self.rules.first_read(kind).or(found_first.then_some(self.rules.baseline))
     }
 
     /// True for a group whose members no sync has read, this one included.

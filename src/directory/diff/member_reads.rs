@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::members;
 use super::sightings::{Confirmation, Diff, GroupRead, UserGroups};
 use crate::directory::maps::Map;
-use crate::directory::observed::{ListedGroup, ListedMember, Observed, directer};
+use crate::directory::observed::{ListedGroup, ListedMember, directer};
 use crate::directory::principal::{Id, Kind, Member};
 use crate::directory::strategy::Strategy;
 
@@ -216,25 +216,6 @@ impl Diff<'_> {
             .flat_map(|(group, read)| read.members.iter().filter(move |member| unknown(group, member)))
             .collect();
         unlisted.into_iter().cloned().collect()
-    }
-
-    /// Takes what GET found of members that no list shows, all of them at once: their groups are looked through.
-    pub fn take_found_members(&mut self, found: Vec<(Kind, Observed)>) {
-        let new = |(kind, observed): &(Kind, Observed)| {
-            let id = &observed.principal.id;
-            (!self.known.table(*kind).contains(id)).then(|| (*kind, id.clone()))
-        };
-        let mut first: BTreeSet<(Kind, Id)> = found.iter().filter_map(new).collect();
-        let news = self.reads.of_groups.iter().filter(|(group, _)| members::first_read(self, group).is_none());
-        for member in news.flat_map(|(_, read)| &read.members) {
-            for kind in Kind::BOTH {
-                first.remove(&(kind, member.id.clone()));
-            }
-        }
-        self.reads.first_found.append(&mut first);
-        for (kind, observed) in found {
-            self.take_found(kind, observed);
-        }
     }
 
     /// All dangling members, sorted: their principals may come back.

@@ -23,8 +23,6 @@ pub(super) struct Plan {
     pub dangling_total: usize,
     /// Groups whose bytes must not be recognised next time: something in them stayed unpublished.
     pub unsettled: BTreeSet<Id>,
-    /// Groups with a member of whom no answer says whether it exists.
-    pub unasked: BTreeSet<Id>,
     /// Memberships that exist after this sync.
     pub count: usize,
 }
@@ -104,10 +102,7 @@ fn read_group(
                 dangling.insert(listed.id.clone());
             }
             // No answer says whether this member exists: the next sync asks again.
-            None => {
-                plan.unsettled.insert(group.clone());
-                plan.unasked.insert(group.clone());
-            }
+            None => drop(plan.unsettled.insert(group.clone())),
             Some(member) => {
                 dangling.remove(&listed.id);
                 let direct = shown.get(&member).map_or(listed.direct, |direct| directer(*direct, listed.direct));
@@ -124,35 +119,17 @@ fn read_group(
         }
     }
     *count += gained.len();
-    let first = first_read(diff, group);
-    let mut gain = |members: Vec<(Member, Option<bool>)>, first: Option<Baseline>| {
-        let has_events = first != Some(Baseline::State) && !diff.rules.repair;
-        plan.added.gain(Gained {
-            group: group.clone(),
-            names: has_events.then(|| GainedNames {
-                group: group_name(diff, group),
-                members: members.iter().map(|(member, _)| member_name(diff, member)).collect(),
-            }),
-            members,
-            observed_at: read.observed_at,
-            snapshot: first == Some(Baseline::Events),
-        });
-    };
-    if goes_on(diff, group) {
-        let found = |(member, _): &(Member, _)| diff.reads.first_found.contains(&(member.kind, member.id.clone()));
-        let (found, news) = gained.into_iter().partition(found);
-        gain(found, first);
-        gain(news, None);
-    } else {
-        gain(gained, first);
-    }
-}
-
-/// True for a group whose first read did not get to all of its members and goes on: of some of them it was not known
-/// whether they exist. Those are no news once they are found. Whatever else happens to its members is.
-fn goes_on(diff: &Diff<'_>, group: &Id) -> bool {
-    let rules = &diff.rules;
-    rules.first_read(Kind::Group).is_none() && !rules.first_memberships && diff.known.members(group).is_some()
+    let has_events = has_events(diff, EventType::MembershipAdded, group);
+    plan.added.gain(Gained {
+        group: group.clone(),
+        names: has_events.then(|| GainedNames {
+            group: group_name(diff, group),
+            members: gained.iter().map(|(member, _)| member_name(diff, member)).collect(),
+        }),
+        members: gained,
+        observed_at: read.observed_at,
+        snapshot: first_read(diff, group) == Some(Baseline::Events),
+    });
 }
 
 /// A membership that the server now calls direct or indirect, and did not before.
@@ -190,27 +167,31 @@ fn sorted_members(diff: &Diff<'_>, group: &Id, goes: impl Fn(&Member) -> Option<
 
 fn remove(diff: &Diff<'_>, group: &Id, member: Member, cause: Option<Cause>, observed_at: i64) -> KeyChange {
     let reason = cause.as_ref().map_or(RemovalReason::NotListed, |(_, _, reason)| *reason);
-    let first = loses_in_first_read(diff, group);
-    // A first load looks up no names.
-    let event = (first != Some(Baseline::State)).then(|| Event {
-        principal_name: member_name(diff, &member),
-        group_name: group_name(diff, group),
+    let event = membership_event(diff, EventType::MembershipRemoved, group, &member).map(|event| Event {
         removal_reason: Some(reason),
         cause: cause.map(|(kind, id, _)| (EventType::removed(kind), StateKey::Principal(kind, id))),
-        ..Event::new(EventType::MembershipRemoved)
+        ..event
     });
     KeyChange {
         events: event.into_iter().collect(),
         write: StateWrite::RemoveMembership { group: group.clone(), member },
         observed_at,
         loses_attribute: false,
-        snapshot: first == Some(Baseline::Events),
+        snapshot: first_read(diff, group) == Some(Baseline::Events),
     }
 }
 
-/// `Some`: what is lost belongs to a first read of the group, and this is what that publishes.
-fn loses_in_first_read(diff: &Diff<'_>, group: &Id) -> Option<Baseline> {
-    first_read(diff, group).filter(|_| !goes_on(diff, group))
+fn membership_event(diff: &Diff<'_>, event_type: EventType, group: &Id, member: &Member) -> Option<Event> {
+    has_events(diff, event_type, group).then(|| Event {
+        principal_name: member_name(diff, member),
+        group_name: group_name(diff, group),
+        ..Event::new(event_type)
+    })
+}
+
+/// False where the sync publishes no events of the group's memberships, so that a first load looks up no names.
+fn has_events(diff: &Diff<'_>, event_type: EventType, group: &Id) -> bool {
+    first_read(diff, group) != Some(Baseline::State) && !(diff.rules.repair && event_type == EventType::MembershipAdded)
 }
 
 fn member_name(diff: &Diff<'_>, member: &Member) -> Option<String> {

@@ -266,8 +266,7 @@ impl Diff<'_> {
             Some(_) => Otherwise::Hidden,
             None => Otherwise::No,
         };
-        let first = self.first_read(kind, &id);
-        let looked = Looked { observed_at, modified_at, composed_name, otherwise, first };
+        let looked = Looked { observed_at, modified_at, composed_name, otherwise };
         let mut changed = compare(&self.rules, kind, old.as_ref(), &new, looked);
         if let Some(changed) = changed.as_mut().filter(|_| taken_back && old.is_some()) {
             changed.events.clear();

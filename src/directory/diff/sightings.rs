@@ -105,8 +105,6 @@ pub(super) struct MembershipReads {
     pub without_principal: Set<Id>,
     /// Members that no list shows and no GET can find, published because the profile says that lists are not complete.
     pub accepted: Set<Id>,
-    /// New principals that no list shows, and that only groups name whose members are read for the first time.
-    pub first_found: BTreeSet<(Kind, Id)>,
     /// How many members are neither users nor groups.
     pub others: usize,
 }

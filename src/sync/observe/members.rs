@@ -250,14 +250,6 @@ pub(super) async fn recheck_dangling<D: Directory>(seen: &mut Observation<'_, '_
 /// is asked in the next sync.
 pub(super) async fn ask_members<D: Directory>(seen: &mut Observation<'_, '_, '_, D>) {
     let mut members = seen.diff.unlisted_members();
-    let affordable = members.iter().take_while(|member| {
-        let gets = if member.kind.is_none() { GETS_OF_UNTYPED } else { 1 };
-        let left = seen.budget.checked_sub(gets);
-        seen.budget = left.unwrap_or(seen.budget);
-        left.is_some()
-    });
-    let affordable = affordable.count();
-    members.truncate(affordable);
     if members.is_empty() {
         return;
     }
@@ -275,9 +267,21 @@ pub(super) async fn ask_members<D: Directory>(seen: &mut Observation<'_, '_, '_,
         }
         return;
     }
+    let affordable = members.iter().take_while(|member| {
+        let gets = if member.kind.is_none() { GETS_OF_UNTYPED } else { 1 };
+        let left = seen.budget.checked_sub(gets);
+        seen.budget = left.unwrap_or(seen.budget);
+        left.is_some()
+    });
+    let affordable = affordable.count();
+    if affordable < members.len() {
+        // The next sync asks for the others. Until then it is not known whether they are members.
+        seen.diff.mark_memberships_unread();
+        members.truncate(affordable);
+    }
     let untyped: HashSet<Id> =
         members.iter().filter(|member| member.kind.is_none()).map(|member| member.id.clone()).collect();
-    let (mut groups, mut found) = (Vec::new(), Vec::new());
+    let mut groups = Vec::new();
     for kind in Kind::BOTH {
         let of_kind = members.iter().filter(|member| member.kind.unwrap_or(Kind::User) == kind);
         let mut ids: Vec<Id> = of_kind.map(|member| member.id.clone()).collect();
@@ -286,7 +290,7 @@ pub(super) async fn ask_members<D: Directory>(seen: &mut Observation<'_, '_, '_,
         }
         for (id, answer) in ask(seen.directory, kind, ids).await {
             match answer {
-                Answer::Found(observed) => found.push((kind, *observed)),
+                Answer::Found(observed) => seen.diff.take_found(kind, *observed),
                 // Where the type is not stated, it may still be a group.
                 Answer::NotFound | Answer::NotOffered | Answer::Forbidden
                     if kind == Kind::User && untyped.contains(&id) =>
@@ -298,7 +302,6 @@ pub(super) async fn ask_members<D: Directory>(seen: &mut Observation<'_, '_, '_,
             }
         }
     }
-    seen.diff.take_found_members(found);
 }
 
 /// Groups whose dangling member appeared after they were listed are read again.
