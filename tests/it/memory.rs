@@ -50,6 +50,8 @@ pub struct Faults {
     pub truthful_totals: bool,
     /// The first GET of this id answers 404, later ones find it.
     pub first_get_404: Option<String>,
+    /// GET of these ids does not answer.
+    pub mute: BTreeSet<String>,
     /// GET of these ids answers 404.
     pub gone: BTreeSet<String>,
     /// GET of this id does not answer.
@@ -260,7 +262,7 @@ impl Directory for MemoryDirectory {
         if self.faults.get_times_out {
             return Answer::Unproven("HTTP 500".to_owned());
         }
-        if self.faults.silent.as_deref() == Some(id) {
+        if self.faults.silent.as_deref() == Some(id) || self.faults.mute.contains(&**id) {
             return Answer::Unproven("HTTP 500".to_owned());
         }
         let walk = self.walks.load(Ordering::Relaxed);

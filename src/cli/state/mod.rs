@@ -149,8 +149,8 @@ fn completeness(known: &Known) -> (bool, String) {
             format!("{as_of}, plus a part of a later sync; → use --as-of 0s, or retry after the next sync completes"),
         ),
         _ if completed.memberships_read.is_none() => {
-            let read = completed.memberships_as_of.unwrap_or(0);
-            (true, format!("{as_of}; memberships could not be read and are those of sync {read}"))
+            let since = completed.memberships_as_of.map(|sync| format!(" since sync {sync}")).unwrap_or_default();
+            (true, format!("{as_of}; not all memberships could be read{since}"))
         }
         _ => (true, as_of),
     }

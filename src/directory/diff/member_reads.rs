@@ -51,7 +51,7 @@ impl Diff<'_> {
         let capped = self.is_capped(&members);
         // Some servers show members in lists but none in a GET: an empty GET alone ends no membership there.
         let mute = unlisted && members.is_empty() && !self.rules.get_shows_members;
-        self.reads.partly_unread |= capped || (mute && self.known.members(group).is_some());
+        self.reads.partly_unread |= capped;
         let unproven = capped || mute;
         if capped {
             self.reads.unsettled.insert((Kind::Group, group.clone()));

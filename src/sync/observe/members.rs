@@ -10,7 +10,7 @@ use futures::StreamExt;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::ask::{GETS_AT_ONCE, ask};
-use super::observation::{Control, Observation};
+use super::observation::{BUDGET, Control, Observation};
 use super::proof;
 use super::refusal::{Refusal, failed};
 use super::walk::named;
@@ -229,10 +229,9 @@ fn note_unread(attempt: &mut SyncStatus, kind: Kind, left: &BTreeSet<Id>, said: 
 
 /// Members known as dangling may have come back without being listed: each is asked for when its time comes.
 pub(super) async fn recheck_dangling<D: Directory>(seen: &mut Observation<'_, '_, '_, D>) {
-    let mut ids_left = seen.budget / GETS_OF_UNTYPED;
+    let mut ids_left = BUDGET / GETS_OF_UNTYPED;
     let since = proof::last_completed(seen.diff.known());
     let mut ids = proof::due(seen.diff.dangling(), since, seen.attempt, &mut ids_left);
-    seen.budget -= GETS_OF_UNTYPED * ids.len();
     for kind in Kind::BOTH {
         let mut left = Vec::new();
         for (id, answer) in ask(seen.directory, kind, ids).await {
@@ -267,17 +266,19 @@ pub(super) async fn ask_members<D: Directory>(seen: &mut Observation<'_, '_, '_,
         }
         return;
     }
-    let affordable = members.iter().take_while(|member| {
-        let gets = if member.kind.is_none() { GETS_OF_UNTYPED } else { 1 };
-        let left = seen.budget.checked_sub(gets);
-        seen.budget = left.unwrap_or(seen.budget);
-        left.is_some()
-    });
-    let affordable = affordable.count();
-    if affordable < members.len() {
-        // The next sync asks for the others. Until then it is not known whether they are members.
+    let gets = |member: &ListedMember| if member.kind.is_none() { GETS_OF_UNTYPED } else { 1 };
+    if members.iter().map(gets).sum::<usize>() > BUDGET {
+        // Others in each sync: those of whom no answer proves anything must not keep the rest from being asked for.
+        members.sort_by_key(|member| xxh3_64_with_seed(member.id.as_bytes(), seen.attempt.sync as u64));
+        let all = members.len();
+        let mut left = BUDGET;
+        members.retain(|member| left.checked_sub(gets(member)).inspect(|after| left = *after).is_some());
+        // Until each was asked for, it is not known whether it is a member.
         seen.diff.mark_memberships_unread();
-        members.truncate(affordable);
+        seen.attempt.find(format!(
+            "Groups: {} of {all} listed members that no list shows are not asked for yet; the next sync goes on",
+            all - members.len()
+        ));
     }
     let untyped: HashSet<Id> =
         members.iter().filter(|member| member.kind.is_none()).map(|member| member.id.clone()).collect();

@@ -141,7 +141,6 @@ pub(super) async fn look<D: Directory>(
         attempt,
         since,
         memory: Reserved::default(),
-        budget: BUDGET,
         walks: Default::default(),
         controls: [None; 2],
     };
@@ -206,14 +205,12 @@ async fn read_lists<D: Directory>(seen: &mut Observation<'_, '_, '_, D>) -> Resu
 async fn weigh_gets<D: Directory>(seen: &mut Observation<'_, '_, '_, D>) -> [Vec<Id>; 2] {
     let mut hidden: [Vec<Id>; 2] = Default::default();
     let since = last_full_walk(seen.account, seen.diff.known());
-    // Of their own, so that a directory which hides many users still hears of members that no list shows.
-    let mut budget = BUDGET;
     for kind in Kind::BOTH {
+        let mut budget = BUDGET;
         let mut due = proof::due(seen.diff.hidden(kind), since, seen.attempt, &mut budget);
         let mut renamed = seen.diff.newly_aside(kind);
         renamed.retain(|id| !due.contains(id));
         renamed.truncate(budget);
-        budget -= renamed.len();
         due.append(&mut renamed);
         if !seen.diff.missing(kind).is_empty() || !due.is_empty() {
             let control = proof::control(seen, kind).await;

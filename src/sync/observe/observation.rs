@@ -5,8 +5,9 @@ use crate::directory::{Diff, Kind, SyncStatus};
 use crate::memory::Reserved;
 use crate::sync::stream::Stream;
 
-/// GETs of one sync for principals known as hidden, members known as dangling and members that no list shows. What is
-/// missing unexpectedly is asked beside that, within the guard's limits or a person's release.
+/// GETs of one sync for each of these: users known as hidden, groups known as hidden, members known as dangling, and
+/// members that no list shows. Each has its own, so that none of them waits for ever behind many of another. What is missing
+/// unexpectedly is asked beside that, within the guard's limits or a person's release.
 pub(super) const BUDGET: usize = 200;
 
 pub(super) struct Observation<'a, 'k, 's, D> {
@@ -20,8 +21,6 @@ pub(super) struct Observation<'a, 'k, 's, D> {
     /// Only what was modified since then is read, and no principal is missing. Milliseconds since 1970-01-01 UTC.
     pub since: Option<i64>,
     pub memory: Reserved,
-    /// What is left of [`BUDGET`].
-    pub budget: usize,
     /// What the walks showed of each list.
     pub walks: [Walked; 2],
     /// What a GET is worth for each kind; `None`: not tried.
