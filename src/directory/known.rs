@@ -397,7 +397,7 @@ impl Known {
         self.remember_tombstone(StateKey::Membership { member: member.clone(), group: group.clone() }, tombstone);
     }
 
-    /// Where groups show their members, what the bytes of the group say of this one is no longer what Kafka holds; where
+    /// Where groups show their members, the bytes of the group now say something else of this one than Kafka holds; where
     /// users show their groups, what those of the user say.
     fn void_both(&mut self, group: &str, (kind, member): (Kind, &str)) {
         self.groups.void_raw(group);
@@ -419,7 +419,7 @@ impl Known {
         known.is_some_and(|known| known.packed.fields().display_name != now.fields().display_name)
     }
 
-    /// What the rows of these users say is no longer what Kafka holds: where users show their groups, they may show them
+    /// The rows of these users now say something else than Kafka holds: where users show their groups, they may show them
     /// by name.
     fn void_users_in(&mut self, group: &str) {
         for member in self.memberships.get(group).into_iter().flat_map(Members::keys) {

@@ -384,8 +384,8 @@ fn stops(
     let lost = match (&known.latest, &known.completed) {
         (None, None) => known.state_records() > 0,
         (None, Some(_)) => true,
-        // The newest attempt tells of a completed sync whose record is not there. What is held in a repair is no sign of
-        // one: a reseed goes on without.
+        // The newest attempt tells of a completed sync whose record is not there. A hold in a repair does not tell
+        // of one: a reseed goes on without it.
         (Some(latest), None) => {
             let in_repair = latest.reason_code == Some(ReasonCode::Repair);
             latest.status == Status::Completed || (latest.hold.is_some() && !in_repair)

@@ -360,7 +360,7 @@ async fn a_dangling_member_that_only_get_finds_is_found_within_a_day() {
     assert_eq!((status.dangling, status.hidden), (0, 2));
 }
 
-/// What GET shows of a group otherwise than its list is no difference, neither then nor later.
+/// What GET shows of a group otherwise than its list does not count, neither then nor later.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_group_that_is_asked_for_because_its_dangling_member_is_back_gains_that_member_and_nothing_else() {
     let mut world = world();

@@ -234,7 +234,7 @@ async fn a_hold_survives_a_failed_sync_and_can_still_be_released() {
     world.completed(&directory(0..20)).await;
 }
 
-/// G2: whoever applies the events to the baseline has what the topics have.
+/// G2: the events, applied to the baseline, give what the topics hold.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_loss_of_active_that_is_released_is_an_event_of_each_user_who_had_it() {
     let mut world = baseline().await;

@@ -228,7 +228,7 @@ async fn pages_whose_etag_still_matches_are_not_sent_again() {
     assert_eq!(world.lines(0), ["user.updated u5 title none → \"Analyst\""]);
     assert_eq!(counts(&shared), (1, 5));
 
-    // A membership that the group shows is no reason to read the page of its user again.
+    // For a membership that the group shows, the page of its user is not read again.
     shared.lock().unwrap().resources.get_mut("Groups").unwrap()[0]["members"] =
         json!([{ "value": "u1" }, { "value": "u6" }]);
     for (expected, lines) in [((1, 5), 2), ((0, 6), 2)] {

@@ -160,7 +160,7 @@ impl Diff<'_> {
     }
 
     /// Takes GET's word on a listed group whose dangling member appeared after the group was listed. Where the list shows
-    /// members, GET only tells of that member: the list has said the rest, and what GET shows otherwise is no difference.
+    /// members, GET only tells of that member: the list has said the rest, and what GET shows otherwise does not count.
     pub fn take_reread(&mut self, observed: Observed) {
         let Observed { principal, mut members, observed_at, .. } = observed;
         if self.reads.strategy != Strategy::List {
