@@ -78,9 +78,10 @@ def accounts_round(stage, vendor, name, binary, count, idle_without, number):
         unchanged = f"unchanged poll, {what}, due at once"
         at = ("accounts", count, "unchanged poll")
         bound = (limits.FLEET,) if count == MANY else ()
-        due(stage, setup, running, vendor, name, seen, unchanged, {}, bound, at)
-        if count == MANY:
-            changed = vendors.churn(vendor, CHURN, seed=number)
+        for _ in range(loads.polls_of(stage)):
+            due(stage, setup, running, vendor, name, seen, unchanged, {}, bound, at)
+        for turn in range(loads.churns_of(stage) if count == MANY else 0):
+            changed = vendors.churn(vendor, CHURN, seed=number * loads.CHURNS + turn)
             figure = f"poll with 10 % churn, {what}, due at once"
             due(stage, setup, running, vendor, name, seen, figure, changed, bound)
     drop(stage, setup.prefix)
