@@ -9,10 +9,16 @@ use std::{env, fs};
 
 /// `cargo package` writes it beside the manifest.
 const PACKAGED: &str = ".cargo_vcs_info.json";
+/// Where functions lie in the program of a release. A package does not have it.
+const HOT_FUNCTIONS: &str = "deploy/release/hot-functions.ld";
 
 fn main() {
     // A build script that names no file runs again after every change of any file.
     println!("cargo::rerun-if-changed=build.rs");
+    // `deploy/release/compile` tells the linker, but not cargo.
+    if Path::new(HOT_FUNCTIONS).exists() {
+        println!("cargo::rerun-if-changed={HOT_FUNCTIONS}");
+    }
     let commit = packaged().or_else(checked_out).unwrap_or_else(|| "unknown".to_owned());
     println!("cargo::rustc-env=SCIMTAIL_COMMIT={commit}");
 }

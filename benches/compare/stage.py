@@ -39,9 +39,9 @@ def say(text):
     print(f"{time.monotonic() - BEGAN:7.1f} s  {text}", file=sys.stderr, flush=True)
 
 
-def cargo(*arguments):
+def build(*command):
     """Fail points are in builds for tests only. OpenSSL is built from source, as for a release."""
-    command = ["cargo", "build", "--locked", "--target-dir", TARGET, *arguments]
+    command = [*command, "--target-dir", TARGET]
     variables = {name: value for name, value in os.environ.items() if name != "OPENSSL_NO_VENDOR"}
     try:
         done = subprocess.run(
@@ -50,13 +50,14 @@ def cargo(*arguments):
     except FileNotFoundError:
         raise Failed("cargo is missing; → install Rust, https://rustup.rs") from None
     if done.returncode != 0:
-        raise Failed(f"cargo build ended with {done.returncode}; → see its messages above")
+        raise Failed(f"{Path(command[0]).name} ended with {done.returncode}; → see its messages above")
 
 
 def tools():
     """The folder of the load server and the limits."""
     say("building the load server and the limits")
-    cargo("--release", "--manifest-path", HERE / "tools/Cargo.toml")
+    manifest = HERE / "tools/Cargo.toml"
+    build("cargo", "build", "--locked", "--release", "--manifest-path", manifest)
     return TARGET / "release"
 
 
@@ -65,7 +66,7 @@ def binaries(given, work):
     NAME=PATH or PATH."""
     if not given:
         say("building scimtail as a release is built")
-        cargo("--profile", "dist", "--bin", "scimtail")
+        build(ROOT / "deploy/release/compile")
         given = [f"scimtail={TARGET / 'dist/scimtail'}"]
     named = {}
     for text in given:
