@@ -87,14 +87,18 @@ def read(stage, seen, topics=(*STATE, EVENTS), take=None):
     """Reads on from where the last call ended, up to the present end of each topic. `take`: what
     is done with a record."""
     stage.reader = stage.reader or consumer(stage.bootstrap)
-    for topic in topics:
-        read_topic(stage, stage.reader, seen, topic, take)
+    # Kafka answers a commit before every topic knows of it. A reader of committed records may see an end
+    # before it.
+    with consumer(stage.bootstrap, **{"isolation.level": "read_uncommitted"}) as asking:
+        places = [TopicPartition(f"{seen.prefix}.{topic}", 0) for topic in topics]
+        ends = [asking.get_watermark_offsets(place)[1] for place in places]
+    for topic, end in zip(topics, ends):
+        read_topic(stage, stage.reader, seen, topic, end, take)
     return seen
 
 
-def read_topic(stage, reader, seen, topic, take):
+def read_topic(stage, reader, seen, topic, end, take):
     partition = TopicPartition(f"{seen.prefix}.{topic}", 0)
-    end = reader.get_watermark_offsets(partition)[1]
     partition.offset = seen.positions.get(topic, 0)
     reader.assign([partition])
     take = take or (take_event if topic == EVENTS else take_state)

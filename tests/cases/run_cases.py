@@ -195,8 +195,8 @@ def reason_codes(program):
     if not all(importlib.util.find_spec(module) for module in ("confluent_kafka", "fastavro")):
         return None
     services = ("--bootstrap", program.brokers, "--registry", program.registry)
-    command = [sys.executable, READ_TOPICS, *services, "--isolation", "read_committed"]
-    read = subprocess.run([*command, f"{program.prefix}.syncs"], capture_output=True, text=True)
+    command = [sys.executable, READ_TOPICS, *services, f"{program.prefix}.syncs"]
+    read = subprocess.run(command, capture_output=True, text=True)
     if read.returncode != 0:
         sys.exit(f"{READ_TOPICS.name} ends with {read.returncode}: {read.stderr}")
     codes = {}

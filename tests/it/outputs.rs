@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant, SystemTime};
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::KafkaError;
 use rdkafka::message::{Headers, Message};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use scimtail::demo::directory::{SimulatedDirectory, Vendor};
@@ -22,29 +23,43 @@ pub type Header = (String, String);
 
 /// Key, headers and text of all committed records of a topic's partition.
 pub fn committed(topic: &str, partition: i32) -> Vec<(String, Vec<Header>, String)> {
-    let consumer: BaseConsumer = ClientConfig::new()
-        .set("bootstrap.servers", &services().bootstrap)
-        .set("group.id", "reads-json")
-        .set("isolation.level", "read_committed")
-        .set("enable.partition.eof", "true")
-        .create()
-        .expect("a consumer");
+    let consumer = |isolation: &str| -> BaseConsumer {
+        ClientConfig::new()
+            .set("bootstrap.servers", &services().bootstrap)
+            .set("group.id", "reads-json")
+            .set("isolation.level", isolation)
+            .set("enable.partition.eof", "true")
+            .create()
+            .expect("a consumer")
+    };
+    // Not the end that a reader of committed records sees: it may not know of the last commit yet.
+    let (_, end) = consumer("read_uncommitted").fetch_watermarks(topic, partition, WAIT).expect("the topic");
+    let consumer = consumer("read_committed");
     let mut all = TopicPartitionList::new();
     all.add_partition_offset(topic, partition, Offset::Beginning).expect("an offset");
     consumer.assign(&all).expect("assigned");
     let (mut records, deadline) = (Vec::new(), Instant::now() + WAIT);
     let text = |bytes: Option<&[u8]>| String::from_utf8(bytes.expect("never null").to_vec()).expect("UTF-8");
-    loop {
+    // Control records move the position, too. Before the first record it is none.
+    let reached = || {
+        let positions = consumer.position().expect("the partition is assigned");
+        let place = positions.find_partition(topic, partition).expect("it is assigned");
+        place.offset().to_raw().map_or(0, |offset| offset.max(0))
+    };
+    while reached() < end {
         match consumer.poll(Duration::from_millis(100)) {
             Some(Ok(message)) => {
                 let headers = message.headers().expect("headers");
                 let headers = headers.iter().map(|header| (header.key.to_owned(), text(header.value))).collect();
                 records.push((text(message.key()), headers, text(message.payload())));
             }
-            Some(Err(_)) => return records,
-            None => assert!(Instant::now() < deadline, "the end is not reached"),
+            Some(Err(KafkaError::PartitionEOF(_))) | None => {
+                assert!(Instant::now() < deadline, "the end is not reached")
+            }
+            Some(Err(error)) => panic!("{error}"),
         }
     }
+    records
 }
 
 async fn program(test: &str, outputs: &str) -> (SimulatedDirectory, Program) {

@@ -31,14 +31,24 @@ impl ReadRecord {
     }
 }
 
-/// All committed records of `topics`: topics in the given order, then by partition and offset.
+/// All committed records of `topics`: topics in the given order, then by partition and offset. It waits for the end of
+/// each transaction that has records in them.
 ///
 /// # Panics
 /// If a topic is missing, or a record breaks the contract (text keys, Avro values).
 pub async fn read(services: &Services, topics: &[String]) -> Vec<ReadRecord> {
+    read_with(services, topics, &[]).await
+}
+
+/// As [`read`], but only what comes before the first open transaction: it waits for none.
+pub async fn read_stable(services: &Services, topics: &[String]) -> Vec<ReadRecord> {
+    read_with(services, topics, &["--stable"]).await
+}
+
+async fn read_with(services: &Services, topics: &[String], options: &'static [&str]) -> Vec<ReadRecord> {
     let services = services.clone();
     let topics = topics.to_vec();
-    tokio::task::spawn_blocking(move || run(&services, &topics))
+    tokio::task::spawn_blocking(move || run(&services, &topics, options))
         .await
         .unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
 }
@@ -123,12 +133,12 @@ fn attributes(value: &Value) -> BTreeMap<String, String> {
     attributes
 }
 
-fn run(services: &Services, topics: &[String]) -> Vec<ReadRecord> {
+fn run(services: &Services, topics: &[String], options: &[&str]) -> Vec<ReadRecord> {
     let output = Command::new(python())
         .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/read_topics.py"))
         .args(["--bootstrap", &services.bootstrap])
         .args(["--registry", &services.registry])
-        .args(["--isolation", "read_committed"])
+        .args(options)
         .args(topics)
         .output()
         .expect("the interpreter that `python` returned can be run");

@@ -19,7 +19,7 @@ use crate::broker::directory::LargeDirectory;
 use crate::broker::{self, shared_program};
 use crate::meddling;
 use crate::program::Program;
-use crate::reader::{compacted, read};
+use crate::reader::{compacted, read, read_stable};
 use crate::services::{services, unique_prefix};
 
 const PARTITIONS: i32 = 2;
@@ -77,6 +77,34 @@ async fn a_restore_waits_for_a_foreign_open_transaction_and_passes_over_what_was
         assert!(!known.table(Kind::User).contains("aborted"));
         owned = restored;
     }
+}
+
+/// The independent reader of these tests must not take the last stable offset for the end: Kafka answers a commit before
+/// every partition knows of it, and the events of a sync would seem to be missing.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_reader_that_judges_the_topics_waits_for_an_open_transaction_too() {
+    let (directory, program, shared, config) = shared_program("judge").await;
+    let (users, partition) = (program.topic("users"), config.account.partition);
+    let mut owned = own(&shared, &config).await;
+    sync(&shared, &config, &mut owned).await;
+    let before = read(services(), std::slice::from_ref(&users)).await.len();
+
+    let foreign = meddling::producer(&services().bootstrap, &[("transactional.id", &format!("{users}-foreign"))]);
+    foreign.init_transactions(WAIT).expect("another producer");
+    foreign.begin_transaction().expect("begun");
+    meddling::enqueue(&foreign, &users, partition, Some("elsewhere/Users/1"), None);
+    foreign.flush(WAIT).expect("in the log, uncommitted");
+    directory.churn(0.5, 0);
+    let changed = sync(&shared, &config, &mut owned).await;
+    assert!(changed > 0, "records of ours are beyond it");
+    assert_eq!(read_stable(services(), std::slice::from_ref(&users)).await.len(), before);
+
+    let mut reading = tokio::spawn(async move { read(services(), &[users]).await });
+    let early = tokio::time::timeout(STILL_WAITING, &mut reading).await;
+    assert!(early.is_err(), "it must not end before what it cannot see yet");
+    foreign.commit_transaction(WAIT).expect("committed");
+    let records = tokio::time::timeout(WAIT, reading).await.expect("it goes on").expect("no panic");
+    assert_eq!(records.len() as i64, before as i64 + 1 + changed);
 }
 
 /// An owner that gives the shard away, or ends, does not wait for a foreign transaction.

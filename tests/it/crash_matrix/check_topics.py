@@ -22,10 +22,8 @@ stopped and the state has to be that of the newest version. A judgement is {"com
 import argparse
 import json
 import sys
-import time
 
 import xxhash
-from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 import read_topics
 from doctor import unnoticed
@@ -37,29 +35,23 @@ def main():
     arguments.add_argument("--bootstrap", required=True, help="host:port of a broker")
     arguments.add_argument("--registry", required=True, help="base URL of the schema registry")
     arguments = arguments.parse_args()
-    consumer = Consumer(
-        {
-            "bootstrap.servers": arguments.bootstrap,
-            "isolation.level": "read_committed",
-            # Required by the client, but never used: partitions are assigned, nothing is committed.
-            "group.id": "check-topics",
-            "enable.auto.commit": False,
-            "enable.partition.eof": True,
-            "auto.offset.reset": "error",
+    decode = read_topics.Decoder(arguments.registry)
+    reader = read_topics.Reader(
+        arguments.bootstrap,
+        **{
             # The end of a partition is answered at once.
             "fetch.wait.max.ms": 10,
             "reconnect.backoff.max.ms": 500,
             # The matrix kills brokers on purpose.
             "log_level": 0,
-        }
+        },
     )
-    decode = read_topics.Decoder(arguments.registry)
-    judge, reader, history = None, None, []
+    judge, unread, history = None, None, []
     for line in sys.stdin:
         [(order, content)] = json.loads(line).items()
         if order == "begin":
             judge, history = Judge(content), [(order, content)]
-            reader = Reader(consumer, decode, content)
+            unread = Unread(reader, decode, content)
             answer = {}
         elif order == "doctor":
             answer = {"unnoticed": unnoticed(history)}
@@ -74,46 +66,27 @@ def main():
             history, answer = [], {}
         else:
             if order == "check":
-                content["records"] = reader.new_records()
+                content["records"] = unread.records()
             history.append((order, content))
             answer = judge.take(order, content)
         print(json.dumps(answer), flush=True)
 
 
-class Reader:
-    """Reads the records that were not read before, up to the ends of all partitions."""
+class Unread:
+    """The records that were not read before."""
 
-    def __init__(self, consumer, decode, world):
-        self.consumer, self.decode = consumer, decode
+    def __init__(self, reader, decode, world):
+        self.reader, self.decode = reader, decode
         self.prefix, self.next = world["prefix"] + ".", {}
         for topic in TOPICS:
             for partition in range(world["partitions"]):
                 self.next[(self.prefix + topic, partition)] = 0
 
-    def new_records(self):
-        self.consumer.assign(
-            [TopicPartition(topic, p, offset) for (topic, p), offset in self.next.items()]
-        )
-        unread, records = set(self.next), []
-        silent_since = time.monotonic()
-        while unread:
-            batch = self.consumer.consume(1000, 0.05)
-            if batch:
-                silent_since = time.monotonic()
-            elif time.monotonic() - silent_since > read_topics.SILENCE_SECONDS_MAX:
-                sys.exit(
-                    f"nothing arrived for {read_topics.SILENCE_SECONDS_MAX} s; unread: {unread}"
-                )
-            for message in batch:
-                place = (message.topic(), message.partition())
-                if message.error() is None:
-                    self.next[place] = message.offset() + 1
-                    records.append(self.plain(message))
-                elif message.error().code() == KafkaError._PARTITION_EOF:
-                    unread.discard(place)
-                elif message.error().fatal():
-                    raise KafkaException(message.error())
-        self.consumer.unassign()
+    def records(self):
+        records = []
+        for message in self.reader.read(self.next):
+            self.next[message.topic(), message.partition()] = message.offset() + 1
+            records.append(self.plain(message))
         records.sort(key=lambda record: (record["topic"], record["partition"], record["offset"]))
         return records
 

@@ -82,41 +82,46 @@ def by_position(directory):
 
 def read(bootstrap, topics):
     """Yield the records of all partitions up to their present ends."""
-    consumer = Consumer(
-        {
-            "bootstrap.servers": bootstrap,
-            # librdkafka's default, and worth being said: the other one shows aborted records.
-            "isolation.level": "read_committed",
-            # Required, but never used: partitions are assigned, and no offset is committed.
-            "group.id": "read",
-            "enable.auto.commit": False,
-            "enable.partition.eof": True,
-        }
-    )
-    try:
-        unread = {
-            (topic, partition)
+    settings = {
+        "bootstrap.servers": bootstrap,
+        # Required, but never used: partitions are assigned, and no offset is committed.
+        "group.id": "read",
+        "enable.auto.commit": False,
+        "enable.partition.eof": True,
+    }
+    # A partition ends where a reader of uncommitted records sees its end. Kafka answers a commit before
+    # every partition knows of it. One that reads committed records may see an end before them.
+    with Consumer(settings | {"isolation.level": "read_uncommitted"}) as asking:
+        places = [
+            TopicPartition(topic, partition)
             for topic in topics
-            for partition in consumer.list_topics(topic, METADATA_SECONDS_MAX)
-            .topics[topic]
-            .partitions
-        }
-        consumer.assign(
-            [TopicPartition(topic, partition, OFFSET_BEGINNING) for topic, partition in unread]
-        )
+            for partition in asking.list_topics(topic, METADATA_SECONDS_MAX).topics[topic].partitions
+        ]
+        bounds = [asking.get_watermark_offsets(place, METADATA_SECONDS_MAX) for place in places]
+    unread = {
+        (place.topic, place.partition): end
+        for place, (start, end) in zip(places, bounds)
+        if start < end
+    }
+    # librdkafka's default, and worth being said: the other one shows aborted records.
+    with Consumer(settings | {"isolation.level": "read_committed"}) as consumer:
+        consumer.assign([TopicPartition(*place, OFFSET_BEGINNING) for place in unread])
         while unread:
             message = consumer.poll(SILENCE_SECONDS_MAX)
             if message is None:
                 sys.exit(f"nothing arrived for {SILENCE_SECONDS_MAX} s; not at the end: {unread}")
+            place = message.topic(), message.partition()
             if message.error() is None:
-                yield message
+                reached = message.offset() + 1
+                if place in unread and reached <= unread[place]:
+                    yield message
             elif message.error().code() == KafkaError._PARTITION_EOF:
                 # The last offsets may be no record's: of an aborted one, or of a transaction's end.
-                unread.discard((message.topic(), message.partition()))
+                reached = message.offset()
             else:
                 raise KafkaException(message.error())
-    finally:
-        consumer.close()
+            if reached >= unread.get(place, sys.maxsize):
+                del unread[place]
 
 
 def instant(value):
