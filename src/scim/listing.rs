@@ -264,12 +264,12 @@ fn walk(client: Client, learnt: Learnt, query: Query) -> impl Stream<Item = Resu
 
 /// Requests under way for pages that come next, the first of them for the very next one.
 ///
-/// **Safety argument.** A guess is that each page holds as many rows as the first one did. It counts only if it is
-/// exactly where the walk leads next; otherwise it is thrown away, and the rest of the walk is read page by page.
-/// So the rows of a walk are those that it would have asked for one after the other. What differs is the order in which
-/// the server answers. If rows are added in front meanwhile, one may slide from a page that is read late to one that
-/// was read early, and is missed. Then fewer rows are read than the server states, which is why only a walk with a
-/// stated total guesses, and the walk after it does not. Cursors cannot be guessed.
+/// **Safety argument.** A guess is that each page holds as many rows as the first one did, and that the last one ends at
+/// the server's total. It counts only if it is exactly where the walk leads next; otherwise it is thrown away, and the
+/// rest of the walk is read page by page. So the rows of a walk are those that it would have asked for one after the
+/// other. What differs is the order in which the server answers. If rows are added meanwhile, one may slide from a page
+/// that is read late to one that was read early, and is missed. Then fewer rows are read than the server states, which is
+/// why only a walk with a stated total guesses, and the walk after it does not. Cursors cannot be guessed.
 #[derive(Default)]
 struct Ahead {
     requests: VecDeque<(At, Request)>,
@@ -286,9 +286,9 @@ impl Ahead {
         Some(request)
     }
 
-    /// Asks for the page at `next`, and guesses which pages follow it until so many are `in_flight`. `stride`: the rows
-    /// of the first page. `last_row`: the server's own total; 0 if it is not to be trusted. `fetch` gets the page, and
-    /// how many rows lie between it and `next`.
+    /// Asks for the page at `next`, and guesses which pages follow it until so many are `in_flight`, the page behind the
+    /// last row included. `stride`: the rows of the first page. `last_row`: the server's own total; 0 if it is not to be
+    /// trusted. `fetch` gets the page, and how many rows lie between it and `next`.
     fn fill(
         &mut self,
         next: &At,
@@ -307,10 +307,11 @@ impl Ahead {
         let At::Index(begin) = next else { return };
         while !self.refuted && stride > 0 && self.requests.len() < in_flight {
             let Some((At::Index(last), _)) = self.requests.back() else { return };
-            let guess = last + stride;
-            if guess > last_row {
+            // One page begins behind the last row: the one that ends the walk.
+            if *last > last_row {
                 return;
             }
+            let guess = (last + stride).min(last_row + 1);
             self.guessed = true;
             self.requests.push_back((At::Index(guess), fetch(&At::Index(guess), guess - begin)));
         }
@@ -559,10 +560,10 @@ mod tests {
     async fn pages_are_guessed_up_to_the_total_and_thrown_away_once_one_is_wrong() {
         let mut ahead = Ahead::default();
         ahead.fill(&At::Index(101), 3, 100, 350, |_, _| never());
-        assert_eq!((places(&ahead), ahead.guessed), (vec![101, 201, 301], true), "none begins behind the total");
+        assert_eq!((places(&ahead), ahead.guessed), (vec![101, 201, 301], true));
         assert!(ahead.take(&At::Index(101)).is_some());
-        ahead.fill(&At::Index(201), 3, 100, 350, |_, _| never());
-        assert_eq!(places(&ahead), [201, 301]);
+        ahead.fill(&At::Index(201), 4, 100, 350, |_, _| never());
+        assert_eq!(places(&ahead), [201, 301, 351], "one begins behind the total, and no other");
         assert!(ahead.take(&At::Index(201)).is_some());
         ahead.fill(&At::Index(290), 3, 100, 350, |_, _| never());
         assert_eq!(places(&ahead), [290], "a short page ends the guessing");
