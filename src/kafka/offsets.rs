@@ -65,7 +65,8 @@ pub fn watermarks_by(
 }
 
 /// The first offset of each partition whose record was written at `millis` or later; the end if there is none.
-/// Blocks.
+/// Uncommitted records count: a partition knows of a commit a moment after the committing program does, and a reader
+/// of committed records would be sent behind records that are in it. Blocks.
 ///
 /// # Errors
 /// As [`watermarks`].
@@ -75,7 +76,7 @@ pub fn offsets_at(
     partitions: &[i32],
     millis: i64,
 ) -> Result<Vec<(i32, Offset)>, ServiceError> {
-    let reader = client.asking(&client.brokers, "read_committed")?;
+    let reader = client.asking(&client.brokers, "read_uncommitted")?;
     let asked: Vec<_> = partitions.iter().map(|partition| (*partition, Offset::Offset(millis))).collect();
     let found = waiting(client, &reader, topic, &asked)?;
     Ok(partitions.iter().zip(found).map(|(at, offset)| (*at, offset.map_or(Offset::End, Offset::Offset))).collect())

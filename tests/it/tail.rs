@@ -27,6 +27,8 @@ const PARTITIONS: i32 = 2;
 /// Bound on the wait for something that must happen.
 const WAIT: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_millis(20);
+/// A `tail` of nearly nothing takes a second; one that goes on so long waits for something.
+const STILL_WAITING: Duration = Duration::from_secs(4);
 
 /// `tail` while it runs; it ends with its test.
 struct Following {
@@ -305,6 +307,29 @@ async fn a_transaction_that_stays_open_before_the_end_ends_tail_with_69_after_wh
     producer.abort_transaction(WAIT).expect("the end of the transaction");
     assert_eq!((ended.code, ended.out.lines().count(), ended.err.lines().count()), (69, count, 2), "{}", ended.err);
     assert!(ended.err.contains("reading stands still") && ended.err.contains("open transaction"), "{}", ended.err);
+}
+
+/// Kafka answers a commit before every partition knows of it. A transaction that is open stands for that moment: events
+/// that `run` has just published must not be passed over.
+#[tokio::test(flavor = "multi_thread")]
+async fn tail_from_a_time_waits_for_records_whose_commit_the_partition_does_not_know_yet() {
+    let (_directory, program) = published().await;
+    let from = jiff::Timestamp::now().to_string();
+    let id = unique_prefix("late");
+    let producer = meddling::producer(&services().bootstrap, &[("transactional.id", id.as_str())]);
+    producer.init_transactions(WAIT).expect("a producer");
+    producer.begin_transaction().expect("a transaction");
+    meddling::enqueue(&producer, &program.topic("events"), partition_of("acme", PARTITIONS), Some("acme"), Some(b"-"));
+    producer.flush(WAIT).expect("it is written");
+    let tail = Following::start(&program, &["--from", &from, "--exit"]);
+    assert_eq!(
+        tail.out.recv_timeout(STILL_WAITING).err(),
+        Some(RecvTimeoutError::Timeout),
+        "it is over before the commit"
+    );
+    producer.commit_transaction(WAIT).expect("the end of the transaction");
+    let ended = tail.ended();
+    assert!(ended.code == 0 && said(&ended).contains("skipped"), "{ended:?}");
 }
 
 /// The registry behind a switch: while that is off, it says that it is there, and answers 503 to everything else.
