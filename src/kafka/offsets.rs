@@ -39,7 +39,8 @@ pub fn watermarks(client: &KafkaClient, topic: Topic, partition: i32) -> Result<
 pub fn ends_of(client: &KafkaClient, topics: &[Topic], partition: i32) -> Result<Vec<i64>, ServiceError> {
     let reader = client.asking(&client.brokers, "read_uncommitted")?;
     let end = |topic: &Topic| {
-        let ends = waiting(client, &reader, *topic, &[(partition, Offset::End)])?;
+        let name = led(client, &reader, *topic)?;
+        let ends = waiting(client, &reader, &name, &[(partition, Offset::End)])?;
         // Only times have an answer without an offset.
         Ok(ends[0].unwrap_or(0))
     };
@@ -57,9 +58,10 @@ pub fn watermarks_by(
     partitions: &[i32],
 ) -> Result<Vec<(i64, i64)>, ServiceError> {
     let all = |place: Offset| -> Vec<_> { partitions.iter().map(|partition| (*partition, place)).collect() };
-    let lows = waiting(client, reader, topic, &all(Offset::Beginning))?;
+    let name = led(client, reader, topic)?;
+    let lows = waiting(client, reader, &name, &all(Offset::Beginning))?;
     // Asked for after the low ones, so that none of them is behind its end.
-    let highs = waiting(client, reader, topic, &all(Offset::End))?;
+    let highs = waiting(client, reader, &name, &all(Offset::End))?;
     // Only times have an answer without an offset.
     Ok(lows.into_iter().zip(highs).map(|(low, high)| (low.unwrap_or(0), high.unwrap_or(0))).collect())
 }
@@ -78,25 +80,34 @@ pub fn offsets_at(
 ) -> Result<Vec<(i32, Offset)>, ServiceError> {
     let reader = client.asking(&client.brokers, "read_uncommitted")?;
     let asked: Vec<_> = partitions.iter().map(|partition| (*partition, Offset::Offset(millis))).collect();
-    let found = waiting(client, &reader, topic, &asked)?;
+    let found = waiting(client, &reader, &led(client, &reader, topic)?, &asked)?;
     Ok(partitions.iter().zip(found).map(|(at, offset)| (*at, offset.map_or(Offset::End, Offset::Offset))).collect())
+}
+
+/// The name of a topic whose leaders the client knows. If it is asked for offsets before it is connected, librdkafka
+/// looks for their leaders half a second later.
+fn led(client: &KafkaClient, reader: &BaseConsumer<Quiet>, topic: Topic) -> Result<String, ServiceError> {
+    let name = client.topic(topic);
+    match reader.fetch_metadata(Some(&name), ANSWER_WAIT) {
+        Ok(_) => Ok(name),
+        Err(error) => Err(client.explain_topic(reader, &name, &error)),
+    }
 }
 
 /// As [`list`], asking again while leaders move.
 fn waiting(
     client: &KafkaClient,
     reader: &BaseConsumer<Quiet>,
-    topic: Topic,
+    name: &str,
     asked: &[(i32, Offset)],
 ) -> Result<Vec<Option<i64>>, ServiceError> {
-    let name = client.topic(topic);
     let began = Instant::now();
     loop {
-        match list(reader, &name, asked, ANSWER_WAIT) {
-            Err(error) if passes(&error) && began.elapsed() < LEADER_WAIT && client.lists(reader, &name) => {
+        match list(reader, name, asked, ANSWER_WAIT) {
+            Err(error) if passes(&error) && began.elapsed() < LEADER_WAIT && client.lists(reader, name) => {
                 thread::sleep(LEADER_POLL);
             }
-            found => return found.map_err(|error| client.explain_topic(reader, &name, &error)),
+            found => return found.map_err(|error| client.explain_topic(reader, name, &error)),
         }
     }
 }
