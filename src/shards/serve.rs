@@ -86,21 +86,14 @@ async fn keep(
     let label = partition.to_string();
     let kept = Kept::new(&label, accounts.iter().map(|config| config.account.name.clone()).collect());
     while !shutdown.is_cancelled() {
-        let wait = match acquire_unless(
-            &shutdown,
-            &services,
-            partition,
-            &accounts,
-            show_progress(&services.progress, partition),
-        )
-        .await
-        {
-            Ok(acquisition) => {
+        let wait = match take(&services, partition, &accounts, &shutdown).await {
+            Ok((control_end, acquisition)) => {
                 owned_before.store(true, Ordering::Relaxed);
                 let acquired = Instant::now();
                 Metric::Acquisitions.add(1, [("partition", &label)]);
                 let owned = kept.own();
-                let ended = own(&services, acquisition, &accounts, &shutdown, &mut random, &kept.refusal).await;
+                let owning = own(&services, acquisition, control_end, &accounts, &shutdown, &mut random, &kept.refusal);
+                let ended = owning.await;
                 drop(owned);
                 match ended {
                     None => return Ok(()),
@@ -150,6 +143,26 @@ async fn keep(
     Ok(())
 }
 
+/// Acquires the shard. Returns with it where the control partition ended before that.
+///
+/// **Safety argument.** A reseed takes the shard before it writes its request. If the restore does not show what the
+/// reseed left, either the reseed's fence came after ours, and its request lies behind that end; or ours came after the
+/// reseed's, and the reseed fails. So [`listen`] misses none, however long it takes until it begins.
+async fn take(
+    services: &Services,
+    partition: i32,
+    accounts: &[Arc<AccountConfig>],
+    shutdown: &CancellationToken,
+) -> Result<(i64, Acquisition), ServiceError> {
+    let kafka = services.kafka.clone();
+    let asking = blocking(move || ends_of(&kafka, &[Topic::Control], partition));
+    let ends = shutdown.run_until_cancelled(asking).await;
+    let control_end = ends.unwrap_or_else(|| Err(ServiceError::cancelled("called off")))?[0];
+    let progress = show_progress(&services.progress, partition);
+    let acquisition = acquire_unless(shutdown, services, partition, accounts, progress).await?;
+    Ok((control_end, acquisition))
+}
+
 /// Shows how far a restore has come, and logs it if the restore takes long.
 fn show_progress(board: &Board, partition: i32) -> impl FnMut(Progress) + Send + use<> {
     let entry = board.begin(Work::Restore { partition });
@@ -167,6 +180,7 @@ fn show_progress(board: &Board, partition: i32) -> impl FnMut(Progress) + Send +
 async fn own(
     services: &Services,
     acquisition: Acquisition,
+    control_end: i64,
     accounts: &[Arc<AccountConfig>],
     shutdown: &CancellationToken,
     random: &mut fastrand::Rng,
@@ -214,7 +228,8 @@ async fn own(
     let stopped = stopped.into_iter().map(|(name, _)| name).collect();
     let stopping = CancellationToken::new();
     let _stops_the_reader = stopping.clone().drop_guard();
-    tasks.spawn(listen(services.clone(), partition, inboxes, stopped, stopping.clone()).in_current_span());
+    let listening = listen(services.clone(), partition, inboxes, stopped, control_end, stopping.clone());
+    tasks.spawn(listening.in_current_span());
     tasks.spawn(watch(services.clone(), partition, written).in_current_span());
     tokio::select! {
         () = shutdown.cancelled() => {
@@ -232,12 +247,14 @@ async fn own(
 }
 
 /// Follows the control partition and hands every request to its account. A `reseed` of one of those that are `stopped`
-/// ends the acquisition, so that the next one begins with what the reseed left.
+/// ends the acquisition, so that the next one begins with what the reseed left. Reseeds before `control_end` were
+/// heard by earlier acquisitions.
 async fn listen(
     services: Services,
     partition: i32,
     inboxes: Vec<(String, i64, mpsc::Sender<Box<Request>>)>,
     stopped: Vec<String>,
+    control_end: i64,
     stop: CancellationToken,
 ) -> Ended {
     let from = inboxes.iter().map(|(_, from, _)| *from).min();
@@ -248,8 +265,8 @@ async fn listen(
     let reading = on_its_own_thread(move || {
         // Requests that retention has deleted are beyond reading; an offset before the log would be an error.
         let (low, high) = watermarks(&kafka, Topic::Control, partition)?;
-        // If no account can go on, only requests from now on matter.
-        let from = from.unwrap_or(high).clamp(low, high.max(low));
+        // Without an account that goes on, only reseeds matter. With one, reseeds since `control_end` all the same.
+        let from = from.unwrap_or(control_end).min(control_end).clamp(low, high.max(low));
         // The writer of the shard notices when no broker answers.
         follow(&kafka, Topic::Control, &[(partition, Offset::Offset(from))], drop, |record| {
             if let Some(record) = record
@@ -268,8 +285,8 @@ async fn listen(
                 };
                 match decoded {
                     Ok(content) => {
-                        // Earlier ones were heard by earlier acquisitions.
-                        if content.action == "reseed" && record.offset >= high && stopped.contains(&content.account) {
+                        let of_stopped = || stopped.contains(&content.account);
+                        if content.action == "reseed" && record.offset >= control_end && of_stopped() {
                             seen.store(true, Ordering::Relaxed);
                             return Ok(ControlFlow::Break(()));
                         }

@@ -2,13 +2,16 @@
 //! `reseed` is the explicit way on. `retire` is the explicit way out.
 
 use std::collections::BTreeMap;
+use std::process::{Child, Stdio};
 
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
+use scimtail::failpoint::Point;
 use scimtail::kafka::partition_of;
 use serde_json::Value;
 
 use crate::broker::directory::LargeDirectory;
 use crate::meddling;
-use crate::program::{AccountText, Ended, Program};
+use crate::program::{AccountText, Ended, Program, await_line};
 use crate::reader::{ReadRecord, compacted, read};
 use crate::services::{services, unique_prefix};
 
@@ -176,14 +179,39 @@ async fn garbage_in_place_of_a_checkpoint_stops_the_account_and_a_reseed_keeps_t
 /// A running service reads the request and takes the shard back by itself.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_running_service_goes_on_with_an_account_that_is_reseeded() {
-    let (_directory, program, ..) = crate::broker::shared_program("service").await;
-    run(&program, 0).await;
-    meddling::recreate(&services().bootstrap, &program.topic("users"), PARTITIONS, "compact").await;
+    let (_directory, program) = of_other_users("service").await;
     let mut service = program.spawn(&["run"]);
-    let stopped = crate::program::await_line(&mut service, "account stopped");
+    let stopped = await_line(&mut service, "account stopped");
     assert!(stopped.contains("users ends before"), "{stopped}");
     assert_eq!(program.run(&["reseed", "acme"]).await.code, 0);
-    let repaired = crate::program::await_line(&mut service, "sync completed");
+    goes_on(&program, service).await;
+}
+
+/// The service has read its topics back, and has not looked at `control` yet.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_that_starts_goes_on_with_an_account_that_is_reseeded_meanwhile() {
+    let (_directory, program) = of_other_users("meanwhile").await;
+    let mut command = program.command(&["run"]);
+    command.env("FAILPOINTS", format!("{}=1*return(stop)", Point::RestoreAfter.name()));
+    let service = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program starts");
+    let id = Pid::from_child(&service);
+    waitid(WaitId::Pid(id), WaitIdOptions::STOPPED | WaitIdOptions::EXITED | WaitIdOptions::NOWAIT).expect("it stops");
+    assert_eq!(program.run(&["reseed", "acme"]).await.code, 0);
+    kill_process(id, Signal::CONT).expect("it is there");
+    goes_on(&program, service).await;
+}
+
+/// One account, whose `users` topic is another than the one that was written.
+async fn of_other_users(test: &str) -> (LargeDirectory, Program) {
+    let (directory, program, ..) = crate::broker::shared_program(test).await;
+    run(&program, 0).await;
+    meddling::recreate(&services().bootstrap, &program.topic("users"), PARTITIONS, "compact").await;
+    (directory, program)
+}
+
+/// The service repairs its account after a reseed.
+async fn goes_on(program: &Program, mut service: Child) {
+    let repaired = await_line(&mut service, "sync completed");
     assert!(repaired.contains("sync=2") && repaired.contains("changes=0"), "{repaired}");
     service.kill().expect("SIGKILL");
     service.wait().expect("it ended");
