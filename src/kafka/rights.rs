@@ -81,7 +81,6 @@ fn join<T>(one: ScopedJoinHandle<'_, T>) -> T {
     one.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
-/// `client` with a setting that holds unless it is configured.
 /// READ on every topic, and the group of readers if it is not granted. All are tried at once, because an error does not
 /// name its topic, and each takes its time.
 fn reads(client: &KafkaClient, topics: &[Topic]) -> Result<Vec<Right>, ServiceError> {
@@ -160,15 +159,16 @@ fn read(consumer: &BaseConsumer<Quiet>, name: &str) -> Result<bool, Error> {
     Ok(false)
 }
 
-/// Where a topic ends; `None` without an answer in time. It is asked for here because librdkafka, told to start at the
-/// end, asks half a second later: it does not know the leader yet.
+/// Where a topic ends; `None` without an answer in time. It is asked for here, once the leader is known. If librdkafka
+/// is told to start at the end, or asked before it knows the leader, it looks half a second later.
 fn end(consumer: &BaseConsumer<Quiet>, name: &str, deadline: Instant) -> Result<Option<i64>, Error> {
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
             return Ok(None);
         }
-        match list(consumer, name, &[(0, Offset::End)], left) {
+        let led = consumer.fetch_metadata(Some(name), left);
+        match led.and_then(|_| list(consumer, name, &[(0, Offset::End)], left)) {
             Ok(ends) => return Ok(ends[0]),
             // A leader that moves answers so at once.
             Err(error) if is_unreachable(&error) => std::thread::sleep(POLL_WAIT.min(left)),
