@@ -162,19 +162,17 @@ fn read(consumer: &BaseConsumer<Quiet>, name: &str) -> Result<bool, Error> {
 /// Where a topic ends; `None` without an answer in time. It is asked for here, once the leader is known. If librdkafka
 /// is told to start at the end, or asked before it knows the leader, it looks half a second later.
 fn end(consumer: &BaseConsumer<Quiet>, name: &str, deadline: Instant) -> Result<Option<i64>, Error> {
-    loop {
-        let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Ok(None);
-        }
-        let led = consumer.fetch_metadata(Some(name), left);
-        match led.and_then(|_| list(consumer, name, &[(0, Offset::End)], left)) {
+    let left = || deadline.saturating_duration_since(Instant::now());
+    while !left().is_zero() {
+        let led = consumer.fetch_metadata(Some(name), left());
+        match led.and_then(|_| list(consumer, name, &[(0, Offset::End)], left())) {
             Ok(ends) => return Ok(ends[0]),
             // A leader that moves answers so at once.
-            Err(error) if is_unreachable(&error) => std::thread::sleep(POLL_WAIT.min(left)),
+            Err(error) if is_unreachable(&error) => std::thread::sleep(POLL_WAIT.min(left())),
             Err(error) => return Err(error),
         }
     }
+    Ok(None)
 }
 
 /// The `transactional.id`, WRITE on every topic, and READ on the consumer group.

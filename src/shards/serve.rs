@@ -146,8 +146,8 @@ async fn keep(
 /// Acquires the shard. Returns with it where the control partition ended before that.
 ///
 /// **Safety argument.** A reseed takes the shard before it writes its request. If the restore does not show what the
-/// reseed left, either the reseed's fence came after ours, and its request lies behind that end; or ours came after the
-/// reseed's, and the reseed fails. So [`listen`] misses none, however long it takes until it begins.
+/// reseed left, either the reseed's fence came after ours, and its request is written beyond that end; or ours came
+/// after the reseed's, and the reseed fails. So [`listen`] misses none, however long it takes until it begins.
 async fn take(
     services: &Services,
     partition: i32,
@@ -247,8 +247,8 @@ async fn own(
 }
 
 /// Follows the control partition and hands every request to its account. A `reseed` of one of those that are `stopped`
-/// ends the acquisition, so that the next one begins with what the reseed left. Reseeds before `control_end` were
-/// heard by earlier acquisitions.
+/// ends the acquisition, so that the next one begins with what the reseed left. A reseed before `control_end` failed, or
+/// the restore showed what it left.
 async fn listen(
     services: Services,
     partition: i32,
@@ -265,7 +265,7 @@ async fn listen(
     let reading = on_its_own_thread(move || {
         // Requests that retention has deleted are beyond reading; an offset before the log would be an error.
         let (low, high) = watermarks(&kafka, Topic::Control, partition)?;
-        // Without an account that goes on, only reseeds matter. With one, reseeds since `control_end` all the same.
+        // No reseed since `control_end` may be missed, wherever the accounts that go on begin.
         let from = from.unwrap_or(control_end).min(control_end).clamp(low, high.max(low));
         // The writer of the shard notices when no broker answers.
         follow(&kafka, Topic::Control, &[(partition, Offset::Offset(from))], drop, |record| {
