@@ -30,7 +30,7 @@ const CHARGEBEE: usize = 1;
 /// Tells the whole story.
 pub async fn tell(stage: &mut Stage) -> Result<(), Ending> {
     stage.screen.say(&format!(
-        "scimtail, in about a minute. A Kafka, a registry and two directories of made-up people are embedded. `scimtail run` \
+        "scimtail, in half a minute. A Kafka, a registry and two directories of made-up people are embedded. `scimtail run` \
          reads them in a process of its own (pid {}). Rows are read back from Kafka. A line after $ is a command that is run.",
         stage.service.id()
     ))?;
